@@ -1,0 +1,176 @@
+//! The seam between the runner and the log: poll, append, commit with offsets, read from a position.
+//!
+//! Everything that touches records goes through [`Log`], so the same runner, `tacho read` and tests work on real
+//! Kafka ([`kafka`]), on the durable log within one process ([`embedded`]) and in simulation ([`simulated`]).
+//!
+//! **Architecture Invariant:** records, state and input positions of a commit become visible together or not at all.
+
+pub mod embedded;
+pub mod kafka;
+pub mod simulated;
+
+use schemas::id::{Position, TopicPartition};
+use schemas::record::{NewRecord, Record};
+use schemas::time::AppendTime;
+use schemas::topic::Topic;
+use std::time::Duration;
+
+/// Where an appended record ended up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Its offset.
+    pub offset: i64,
+    /// The log's time for it.
+    pub appended: AppendTime,
+}
+
+/// The readable part of a partition: from `start`, up to but without `end`.
+///
+/// `end` is the high watermark as a reader of everything sees it: with an open transaction it is past what
+/// [`Log::read`] gives out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The first offset still there.
+    pub start: Position,
+    /// The offset that the next record gets.
+    pub end: Position,
+}
+
+/// What one read gave: committed records, and where to go on, past aborted records and control marks too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// In order of offsets; may be empty while `next` moves on.
+    pub records: Vec<Record>,
+    /// Where the next read begins.
+    pub next: Position,
+}
+
+/// One atomic step of a consumer: what it writes, and the input positions that the writes include.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Changelogs, derived rows and deltas.
+    pub records: Vec<NewRecord>,
+    /// For each input partition of the step: the position to go on from.
+    pub positions: Vec<(TopicPartition, Position)>,
+}
+
+/// Why the log did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The position is no longer in the log.
+    #[error("{at} has no position {wanted} any more: it begins at {start}")]
+    OutOfRange {
+        /// The partition.
+        at: TopicPartition,
+        /// The position asked for.
+        wanted: i64,
+        /// The first position that is there.
+        start: i64,
+    },
+    /// The topic is not there, or has another number of partitions than the seed says, or wrong settings.
+    #[error("topic {topic}: {fault}")]
+    Topic {
+        /// Its name, prefix included.
+        topic: String,
+        /// What is wrong, and the command or setting that mends it.
+        fault: String,
+    },
+    /// The outcome of a commit is unknown or negative: drop all state, begin anew and restore.
+    #[error("commit not confirmed: {reason}")]
+    NotCommitted {
+        /// What the log said.
+        reason: String,
+    },
+    /// The log can't be reached, or failed.
+    #[error("log unavailable: {reason}")]
+    Unavailable {
+        /// What the log said.
+        reason: String,
+    },
+    /// There is no room left.
+    #[error("log full: {reason}")]
+    Full {
+        /// What the log said.
+        reason: String,
+    },
+    /// What is stored can't be read as what it should be.
+    #[error("{at} holds what can't be read: {reason}")]
+    Corrupt {
+        /// Where.
+        at: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// A log as one worker sees it. Synchronous: the worker is a plain thread, and librdkafka's transaction calls block.
+pub trait Log: Send {
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// The topic is not there, or the log can't be reached.
+    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
+
+    /// The readable part of a partition, and beyond it (see [`Extent`]).
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError>;
+
+    /// The consumer group's committed positions, in the order asked; waits for pending transactions first.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
+
+    /// Up to `max` committed records from `from`; an empty batch with `next == from` means: nothing there now.
+    ///
+    /// Used for restore, for tailing control and labels, and by `tacho read`; independent of [`Log::poll`].
+    ///
+    /// # Errors
+    /// The position is gone, or the log can't be reached.
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
+
+    /// Sets what [`Log::poll`] gives out: these partitions, from these positions, and no others.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn assign(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;
+
+    /// Committed records of the assigned partitions, each partition's in order: up to `max`, waiting at most `wait`
+    /// for the first.
+    ///
+    /// # Errors
+    /// A position is gone (nothing is reset silently), or the log can't be reached.
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError>;
+
+    /// Appends outside of any transaction; on return the records are durable. Order within a partition is kept.
+    ///
+    /// # Errors
+    /// Not all records are durable: some may be.
+    fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError>;
+
+    /// Writes records and positions in one atomic step.
+    ///
+    /// # Errors
+    /// [`LogError::NotCommitted`] and all others: the caller drops its state, calls [`Log::recover`] and restores.
+    fn commit(&mut self, commit: Commit) -> Result<(), LogError>;
+
+    /// Makes the log usable after a failed commit and fences every older user of the same identity.
+    ///
+    /// # Errors
+    /// The log can't be reached: call again.
+    fn recover(&mut self) -> Result<(), LogError>;
+
+    /// Deletes records before `position`: of `tacho.deltas` once consumed, and what retention allows.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError>;
+
+    /// The stable identity that fences: `transactional.id`, or the data directory's.
+    fn writer(&self) -> &str;
+
+    /// The log's own wall time, for `tacho-wall` and for the timing of commits; never reaches the core but in headers.
+    fn wall_ms(&self) -> i64;
+}

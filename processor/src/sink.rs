@@ -1,0 +1,3 @@
+//! Where committed results become readable for others.
+
+pub mod prometheus;

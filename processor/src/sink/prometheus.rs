@@ -1,0 +1,1 @@
+//! The text exposition of the committed view.

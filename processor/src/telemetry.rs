@@ -1,0 +1,1 @@
+//! The process's own metrics: they die with it, unlike the derived ones.

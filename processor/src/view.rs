@@ -1,0 +1,72 @@
+//! The committed view: what the last commit made true, and the only thing that `/metrics` and the page show.
+//!
+//! One entry per deltas partition; an entry is changed under its own lock, so a scrape sees each partition's series
+//! and timestamp of one and the same commit.
+
+use dashmap::DashMap;
+use schemas::metric::Amount;
+use schemas::time::AppendTime;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+/// What a series shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// Cumulative value, for counters, up-down counters and histograms.
+    pub total: Option<Amount>,
+    /// By window size (0 is the smallest): start of the last final window with a row, in ms, and its value.
+    pub last_final: BTreeMap<usize, (i64, Amount)>,
+}
+
+/// One deltas partition as of its last commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionView {
+    /// Append time of the last delta record in the committed state, as a running maximum; the samples' timestamp.
+    pub timestamp: AppendTime,
+    /// By series key.
+    pub series: BTreeMap<String, Shown>,
+    /// By window size: the start of the latest window that is final, ms; a gauge of an older one is not shown.
+    pub latest_final: Vec<Option<i64>>,
+}
+
+/// A session as the page shows it: its latest published row, as JSON.
+pub type SessionJson = serde_json::Value;
+
+/// The committed view of one process.
+#[derive(Debug, Default)]
+pub struct View {
+    /// By deltas partition.
+    pub partitions: DashMap<i32, PartitionView>,
+    /// The latest session rows, newest last, at most [`View::RECENT_MAX`].
+    recent: Mutex<VecDeque<SessionJson>>,
+}
+
+impl View {
+    /// How many session rows the page keeps.
+    pub const RECENT_MAX: usize = 50;
+
+    /// Remembers a published session row; an older row with the same `key` makes way.
+    ///
+    /// # Panics
+    /// Only after a panic of another thread within this function.
+    pub fn session(&self, key: &str, mut row: SessionJson) {
+        if let Some(object) = row.as_object_mut() {
+            object.insert("key".to_owned(), key.into());
+        }
+        let mut recent = self.recent.lock().expect("nothing panics while holding this lock");
+        recent.retain(|old| old["key"] != key);
+        recent.push_back(row);
+        while recent.len() > Self::RECENT_MAX {
+            recent.pop_front();
+        }
+    }
+
+    /// The latest session rows, newest first.
+    ///
+    /// # Panics
+    /// Only after a panic of another thread within this module.
+    #[must_use]
+    pub fn recent_sessions(&self) -> Vec<SessionJson> {
+        self.recent.lock().expect("nothing panics while holding this lock").iter().rev().cloned().collect()
+    }
+}

@@ -1,0 +1,341 @@
+//! The event table: every event that Codex is known to log, one arm each, and every attribute that anything reads.
+//!
+//! To add an event: one variant and its arm in [`EventKind::def`], its attributes in [`Attr`], a folder in
+//! `schemas/examples`. A test walks the table and is red until the example is there.
+
+use strum::{EnumCount, VariantArray};
+
+/// An event, by the attribute `event.name` (the OTLP field `event_name` holds a code location and is not read).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, EnumCount)]
+pub enum EventKind {
+    /// A session starts, or is resumed.
+    ConversationStarts,
+    /// A phase of starting up ended.
+    StartupPhase,
+    /// A turn's input.
+    UserPrompt,
+    /// One HTTP attempt at the model API.
+    ApiRequest,
+    /// One server-sent event of a response stream; with token counts, a completed response.
+    SseEvent,
+    /// The first token of a turn.
+    TurnTtft,
+    /// The outcome of an approval.
+    ToolDecision,
+    /// A tool call ended.
+    ToolResult,
+    /// The sandbox denied or escalated a command.
+    SandboxOutcome,
+    /// A message between agents, sent or received.
+    AgentCommunication,
+    /// An agent's final answer (opt-in).
+    AgentResponse,
+    /// An automated review ended (opt-in).
+    GuardianAssessment,
+    /// A skill was used.
+    SkillInvocation,
+    /// Codex' own price of a turn.
+    TurnCost,
+    /// An attempt to recover from a 401.
+    AuthRecovery,
+    /// A WebSocket connection to the model API.
+    WebsocketConnect,
+    /// A request over a WebSocket.
+    WebsocketRequest,
+    /// The user was asked about a plugin.
+    PluginInstallElicitationSent,
+    /// A plugin was suggested.
+    PluginInstallSuggestion,
+    /// The managed network proxy allowed or denied a connection.
+    NetworkPolicyDecision,
+    /// Anything else, with or without a name: kept and counted, never an error.
+    Unknown,
+}
+
+/// What is known of an event before any of it arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct EventDef {
+    /// The value of `event.name`.
+    pub name: &'static str,
+    /// What it tells, in one sentence.
+    pub about: &'static str,
+    /// The attributes of its own that derivation reads (the common ones are [`COMMON`]).
+    pub reads: &'static [Attr],
+    /// Whether it changes a derived value, and so gets a dedup mark.
+    pub derives: bool,
+}
+
+/// The attributes that most events carry.
+pub const COMMON: &[Attr] = &[
+    Attr::EventName,
+    Attr::EventTimestamp,
+    Attr::ConversationId,
+    Attr::AppVersion,
+    Attr::AuthMode,
+    Attr::Originator,
+    Attr::UserAccountId,
+    Attr::UserEmail,
+    Attr::TerminalType,
+    Attr::Model,
+];
+
+impl EventKind {
+    /// Everything there is to know about an event.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: one arm an event")]
+    pub const fn def(self) -> EventDef {
+        match self {
+            Self::ConversationStarts => EventDef {
+                name: "codex.conversation_starts",
+                about: "a session starts, is resumed, or a sub-agent's does",
+                reads: &[
+                    Attr::ContextWindow,
+                    Attr::AutoCompactTokenLimit,
+                    Attr::ReasoningEffort,
+                    Attr::ApprovalPolicy,
+                    Attr::SandboxPolicy,
+                ],
+                derives: true,
+            },
+            Self::StartupPhase => {
+                EventDef { name: "codex.startup_phase", about: "a phase of starting up ended", reads: &[], derives: false }
+            }
+            Self::UserPrompt => EventDef {
+                name: "codex.user_prompt",
+                about: "a turn's input, also of reviewers and of some sub-agents",
+                reads: &[Attr::PromptLength],
+                derives: true,
+            },
+            Self::ApiRequest => EventDef {
+                name: "codex.api_request",
+                about: "one HTTP attempt at the model API",
+                reads: &[Attr::DurationMs, Attr::StatusCode, Attr::Attempt, Attr::Endpoint, Attr::ErrorMessage],
+                derives: true,
+            },
+            Self::SseEvent => EventDef {
+                name: "codex.sse_event",
+                about: "one event of a response stream; with token counts, a completed response",
+                reads: &[
+                    Attr::EventKindName,
+                    Attr::ErrorMessage,
+                    Attr::InputTokenCount,
+                    Attr::OutputTokenCount,
+                    Attr::CachedTokenCount,
+                    Attr::CacheWriteTokenCount,
+                    Attr::ReasoningTokenCount,
+                    Attr::ToolTokenCount,
+                    Attr::ModelReasoningEffort,
+                    Attr::ServiceTier,
+                ],
+                derives: true,
+            },
+            Self::TurnTtft => EventDef {
+                name: "codex.turn_ttft",
+                about: "the first token of a turn, from the turn's start, retries included",
+                reads: &[Attr::DurationMs],
+                derives: true,
+            },
+            Self::ToolDecision => EventDef {
+                name: "codex.tool_decision",
+                about: "the outcome of an approval",
+                reads: &[Attr::ToolName, Attr::CallId, Attr::Decision, Attr::Source],
+                derives: true,
+            },
+            Self::ToolResult => EventDef {
+                name: "codex.tool_result",
+                about: "a tool call ended",
+                reads: &[
+                    Attr::ToolResultSeq,
+                    Attr::ToolName,
+                    Attr::ToolNamespace,
+                    Attr::CallId,
+                    Attr::DurationMs,
+                    Attr::Success,
+                    Attr::AgentName,
+                    Attr::McpServer,
+                    Attr::TachoExitCode,
+                    Attr::TachoSpawnedAgent,
+                ],
+                derives: true,
+            },
+            Self::SandboxOutcome => unread("codex.sandbox_outcome", "the sandbox denied or escalated a command"),
+            Self::AgentCommunication => EventDef {
+                name: "codex.agent_communication",
+                about: "a message between agents, sent or received",
+                reads: &[Attr::CommunicationId, Attr::State, Attr::SenderThreadId, Attr::ReceiverThreadId],
+                derives: false,
+            },
+            Self::AgentResponse => unread("codex.agent_response", "an agent's final answer"),
+            Self::GuardianAssessment => unread("codex.guardian_assessment", "an automated review ended"),
+            Self::SkillInvocation => unread("codex.skill_invocation", "a skill was used"),
+            Self::TurnCost => unread("codex.turn_cost", "Codex' own price of a turn"),
+            Self::AuthRecovery => unread("codex.auth_recovery", "an attempt to recover from a 401"),
+            Self::WebsocketConnect => unread("codex.websocket_connect", "a WebSocket connection to the model API"),
+            Self::WebsocketRequest => unread("codex.websocket_request", "a request over a WebSocket"),
+            Self::PluginInstallElicitationSent => unread("codex.plugin_install_elicitation_sent", "the user was asked about a plugin"),
+            Self::PluginInstallSuggestion => unread("codex.plugin_install_suggestion", "a plugin was suggested"),
+            Self::NetworkPolicyDecision => unread("codex.network_proxy.policy_decision", "the network proxy decided about a connection"),
+            Self::Unknown => unread("unknown", "any other record: kept and counted"),
+        }
+    }
+
+    /// The event of that name; [`EventKind::Unknown`] for every other.
+    #[must_use]
+    pub fn by_name(name: &str) -> Self {
+        Self::VARIANTS.iter().copied().find(|kind| kind.def().name == name).unwrap_or(Self::Unknown)
+    }
+}
+
+const fn unread(name: &'static str, about: &'static str) -> EventDef {
+    EventDef { name, about, reads: &[], derives: false }
+}
+
+/// An attribute that something reads: of a log record, or (the dimensions) of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, EnumCount)]
+#[expect(missing_docs, reason = "each is its key, below")]
+pub enum Attr {
+    EventName,
+    EventTimestamp,
+    ConversationId,
+    AppVersion,
+    AuthMode,
+    Originator,
+    UserAccountId,
+    UserEmail,
+    TerminalType,
+    Model,
+    EventKindName,
+    DurationMs,
+    StatusCode,
+    Attempt,
+    Endpoint,
+    ErrorMessage,
+    InputTokenCount,
+    OutputTokenCount,
+    CachedTokenCount,
+    CacheWriteTokenCount,
+    ReasoningTokenCount,
+    ToolTokenCount,
+    ModelReasoningEffort,
+    ReasoningEffort,
+    ServiceTier,
+    ToolResultSeq,
+    ToolName,
+    ToolNamespace,
+    CallId,
+    Success,
+    AgentName,
+    McpServer,
+    Decision,
+    Source,
+    PromptLength,
+    ContextWindow,
+    AutoCompactTokenLimit,
+    ApprovalPolicy,
+    SandboxPolicy,
+    CommunicationId,
+    State,
+    SenderThreadId,
+    ReceiverThreadId,
+    TachoExitCode,
+    TachoSpawnedAgent,
+    TachoCommandShape,
+    ServiceName,
+    TeamId,
+    Project,
+    CostCentre,
+    Department,
+    Env,
+}
+
+impl Attr {
+    /// The key on the wire.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::EventName => "event.name",
+            Self::EventTimestamp => "event.timestamp",
+            Self::ConversationId => "conversation.id",
+            Self::AppVersion => "app.version",
+            Self::AuthMode => "auth_mode",
+            Self::Originator => "originator",
+            Self::UserAccountId => "user.account_id",
+            Self::UserEmail => "user.email",
+            Self::TerminalType => "terminal.type",
+            Self::Model => "model",
+            Self::EventKindName => "event.kind",
+            Self::DurationMs => "duration_ms",
+            Self::StatusCode => "http.response.status_code",
+            Self::Attempt => "attempt",
+            Self::Endpoint => "endpoint",
+            Self::ErrorMessage => "error.message",
+            Self::InputTokenCount => "input_token_count",
+            Self::OutputTokenCount => "output_token_count",
+            Self::CachedTokenCount => "cached_token_count",
+            Self::CacheWriteTokenCount => "cache_write_token_count",
+            Self::ReasoningTokenCount => "reasoning_token_count",
+            Self::ToolTokenCount => "tool_token_count",
+            Self::ModelReasoningEffort => "model_reasoning_effort",
+            Self::ReasoningEffort => "reasoning_effort",
+            Self::ServiceTier => "service_tier",
+            Self::ToolResultSeq => "tool_result_seq",
+            Self::ToolName => "tool_name",
+            Self::ToolNamespace => "tool_namespace",
+            Self::CallId => "call_id",
+            Self::Success => "success",
+            Self::AgentName => "agent_name",
+            Self::McpServer => "mcp_server",
+            Self::Decision => "decision",
+            Self::Source => "source",
+            Self::PromptLength => "prompt_length",
+            Self::ContextWindow => "context_window",
+            Self::AutoCompactTokenLimit => "auto_compact_token_limit",
+            Self::ApprovalPolicy => "approval_policy",
+            Self::SandboxPolicy => "sandbox_policy",
+            Self::CommunicationId => "communication_id",
+            Self::State => "state",
+            Self::SenderThreadId => "sender_thread_id",
+            Self::ReceiverThreadId => "receiver_thread_id",
+            Self::TachoExitCode => "tacho.exit_code",
+            Self::TachoSpawnedAgent => "tacho.spawned_agent",
+            Self::TachoCommandShape => "tacho.command_shape",
+            Self::ServiceName => "service.name",
+            Self::TeamId => "team.id",
+            Self::Project => "project",
+            Self::CostCentre => "cost_centre",
+            Self::Department => "department",
+            Self::Env => "env",
+        }
+    }
+
+    /// The attribute with that key.
+    ///
+    /// On the path of every attribute of every record: the length is compared before the bytes.
+    #[must_use]
+    pub fn by_key(key: &[u8]) -> Option<Self> {
+        Self::VARIANTS.iter().copied().find(|attr| attr.key().as_bytes() == key)
+    }
+}
+
+/// The attributes whose text a privacy policy may touch; they never reach a dedup mark.
+pub const PRIVATE_KEYS: [&str; 5] = ["prompt", "arguments", "output", "content", "response"];
+
+/// The prefix of attributes that only Tachograph writes; one sent by a client is stripped.
+pub const OWN_PREFIX: &str = "tacho.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_keys_lead_back() {
+        for &kind in EventKind::VARIANTS {
+            assert_eq!(EventKind::by_name(kind.def().name), kind);
+        }
+        for &attr in Attr::VARIANTS {
+            assert_eq!(Attr::by_key(attr.key().as_bytes()), Some(attr));
+        }
+        assert_eq!(EventKind::by_name("codex.new"), EventKind::Unknown);
+        assert_eq!(Attr::by_key(b"prompt"), None);
+    }
+}

@@ -1,0 +1,20 @@
+//! The vocabulary of Tachograph: what an event, a metric, a record and a derived row are, and how each is encoded.
+//!
+//! A leaf of the workspace and pure: no IO, no clock, no randomness. Three tables live here, and nowhere else:
+//! the [events](event::EventKind) on the wire, the [metrics](metric::Metric) derived from them, and the
+//! [topics](topic::Topic) that carry both.
+#![deny(missing_docs)]
+
+pub mod changelog;
+pub mod delta;
+pub mod derived;
+pub mod event;
+pub mod fact;
+pub mod histogram;
+pub mod id;
+pub mod metric;
+pub mod otlp;
+pub mod record;
+pub mod settings;
+pub mod time;
+pub mod topic;

@@ -1,0 +1,1 @@
+//! OTLP/JSON onto the same types as the binary form.

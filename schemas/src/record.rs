@@ -1,0 +1,69 @@
+//! A record of the log, as read and as to be appended.
+
+use crate::id::{Position, TopicPartition};
+use crate::time::AppendTime;
+use bytes::Bytes;
+
+/// Header of every raw record and tick: the writer's wall time at the append attempt, decimal milliseconds.
+pub const HEADER_WALL: &str = "tacho-wall";
+/// Header that marks a raw record as a tick; its value is empty.
+pub const HEADER_TICK: &str = "tacho-tick";
+/// Header of a tick that starts an epoch on its partition: decimal.
+pub const HEADER_EPOCH: &str = "epoch";
+/// Header of a quarantined record: why, in one word.
+pub const HEADER_REASON: &str = "tacho-reason";
+/// Header of a quarantined record: `topic/partition@offset` of the raw record.
+pub const HEADER_ORIGIN: &str = "tacho-origin";
+
+/// A name and a value beside a record's key and value.
+pub type Header = (String, Bytes);
+
+/// A record as the log holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where it is.
+    pub from: TopicPartition,
+    /// Its own offset (the *position* after it is [`Record::position`]).
+    pub offset: i64,
+    /// When the log took it in.
+    pub appended: AppendTime,
+    /// Its key, if it has one.
+    pub key: Option<Bytes>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// The position after this record: the next offset to read.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        Position::after(self.offset)
+    }
+
+    /// The last header of that name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+    }
+
+    /// A header that holds a decimal number; `None` where it is absent or not a number.
+    #[must_use]
+    pub fn header_number(&self, name: &str) -> Option<i64> {
+        std::str::from_utf8(self.header(name)?).ok()?.parse().ok()
+    }
+}
+
+/// A record to be appended; the log gives it its offset and, where the topic asks for it, its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRecord {
+    /// Where it goes.
+    pub to: TopicPartition,
+    /// Its key, if it has one.
+    pub key: Option<Bytes>,
+    /// Its value; `None` deletes the key in a compacted topic.
+    pub value: Option<Bytes>,
+    /// Its headers, in order.
+    pub headers: Vec<Header>,
+}

@@ -1,0 +1,169 @@
+//! What `tacho.control` holds: the seed, fixed for good, and the settings that later epochs may change.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The record at offset 0 of `tacho.control`, as JSON. Everything in it is fixed for the life of the topics.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seed {
+    /// Number of partitions of the raw topics.
+    pub raw_partitions: i32,
+    /// Number of partitions of `tacho.deltas`.
+    pub delta_partitions: i32,
+    /// The fixed rules of time.
+    pub time: TimeRules,
+    /// Resource attributes that become labels.
+    pub dimensions: Vec<String>,
+    /// Caps of open labels, by label name, where they differ from the table's.
+    #[serde(default)]
+    pub caps: BTreeMap<String, usize>,
+    /// Settings of epoch 0.
+    pub settings: Settings,
+}
+
+/// How event time is judged; all in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TimeRules {
+    /// Length of a slot: the unit of deltas.
+    pub slot_ms: i64,
+    /// Window sizes, ascending, multiples of the slot, at most three: 1m, 5m and 1h by name whatever their length.
+    pub window_sizes_ms: Vec<i64>,
+    /// How long after a window's end its records are in time.
+    pub grace_ms: i64,
+    /// Every so often a source tells all targets its clock.
+    pub mark_ms: i64,
+    /// Event time may be at most that far ahead of the clock.
+    pub max_skew_ms: i64,
+    /// Event time may be at most that far behind the clock.
+    pub max_age_ms: i64,
+    /// A record may advance the clock by that much without proof.
+    pub max_step_ms: i64,
+    /// How long a dedup mark is kept, by the clock.
+    pub mark_age_ms: i64,
+    /// How many dedup marks a conversation keeps; the oldest go first.
+    pub marks_max: usize,
+}
+
+/// Settings that an epoch may change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The rules of the core that apply; a build refuses one that it does not know.
+    pub semantics: u32,
+    /// A session ends when its partition's clock is that far past its last record.
+    pub session_gap_ms: i64,
+    /// An ended session re-opens for a record that comes within that time.
+    pub reopen_horizon_ms: i64,
+    /// An open session's row is published at most that often, by the clock.
+    pub row_interval_ms: i64,
+}
+
+/// The semantics that this build computes.
+pub const SEMANTICS: u32 = 1;
+
+/// The defaults, as shipped: `deploy/control.toml`.
+pub const DEFAULT_SEED_TOML: &str = include_str!("../../deploy/control.toml");
+
+/// Why a seed or an epoch's settings can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// Not the expected form.
+    #[error("not valid settings")]
+    Toml(#[from] toml::de::Error),
+    /// Not the expected form, as found in the control topic.
+    #[error("the control record is not valid")]
+    Json(#[from] serde_json::Error),
+    /// Valid in form, wrong in content: every fault.
+    #[error("wrong settings: {}", .0.join("; "))]
+    Faults(Vec<String>),
+}
+
+impl Seed {
+    /// The shipped defaults.
+    ///
+    /// # Panics
+    /// Never: a test reads the shipped file.
+    #[must_use]
+    pub fn shipped() -> Self {
+        Self::from_toml(DEFAULT_SEED_TOML).expect("deploy/control.toml is valid: a test reads it")
+    }
+
+    /// Reads and checks a seed file.
+    ///
+    /// # Errors
+    /// A form that is not a seed's, or every rule that it breaks.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        toml::from_str::<Self>(text)?.checked()
+    }
+
+    /// Reads and checks the record at offset 0 of the control topic.
+    ///
+    /// # Errors
+    /// A form that is not a seed's, or every rule that it breaks.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SettingsError> {
+        serde_json::from_slice::<Self>(bytes)?.checked()
+    }
+
+    /// The value of the control record.
+    ///
+    /// # Panics
+    /// Never: a seed has string keys only.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a seed is plain data with string keys")
+    }
+
+    fn checked(self) -> Result<Self, SettingsError> {
+        let mut faults = Vec::new();
+        let mut rule = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(fault.to_owned());
+            }
+        };
+        let time = &self.time;
+        let sizes = &time.window_sizes_ms;
+        rule((1..=1024).contains(&self.raw_partitions), "raw_partitions must be 1 to 1024");
+        rule((1..=256).contains(&self.delta_partitions), "delta_partitions must be 1 to 256");
+        rule(time.slot_ms > 0, "time.slot_ms must be positive");
+        rule((1..=3).contains(&sizes.len()), "time.window_sizes_ms must hold one to three sizes");
+        rule(sizes.windows(2).all(|pair| pair[0] < pair[1]), "time.window_sizes_ms must ascend");
+        rule(
+            sizes.iter().all(|size| time.slot_ms > 0 && *size > 0 && size % time.slot_ms == 0),
+            "every window size must be a multiple of time.slot_ms",
+        );
+        rule(time.mark_ms > 0 && time.mark_age_ms > 0 && time.marks_max > 0, "time.mark_ms, mark_age_ms and marks_max must be positive");
+        rule(
+            time.grace_ms >= 0 && time.max_skew_ms >= 0 && time.max_age_ms > 0 && time.max_step_ms > 0,
+            "time's bounds must not be negative",
+        );
+        rule(self.settings.semantics == SEMANTICS, "settings.semantics is not one that this build computes");
+        rule(self.settings.session_gap_ms > 0, "settings.session_gap_ms must be positive");
+        rule(self.settings.reopen_horizon_ms >= self.settings.session_gap_ms, "settings.reopen_horizon_ms must be at least session_gap_ms");
+        rule(self.settings.row_interval_ms >= 0, "settings.row_interval_ms must not be negative");
+        if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_seed_is_valid_and_survives_json() {
+        let seed = Seed::shipped();
+        assert_eq!(Seed::from_json(&seed.to_json()).unwrap(), seed);
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let mut seed = Seed::shipped();
+        seed.raw_partitions = 0;
+        seed.time.window_sizes_ms = vec![7, 5];
+        let error = seed.checked().unwrap_err().to_string();
+        for part in ["raw_partitions", "ascend", "multiple"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

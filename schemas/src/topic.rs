@@ -1,0 +1,128 @@
+//! The topics, by role. Their partition counts and retention for a cluster are in `deploy/topics.toml`.
+
+use strum::VariantArray;
+
+/// Every topic that Tachograph reads or writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
+pub enum Topic {
+    /// OTLP log requests, one conversation each: the truth that everything is derived from.
+    RawLogs,
+    /// OTLP trace requests, as sent.
+    RawTraces,
+    /// OTLP metric requests, as sent.
+    RawMetrics,
+    /// Raw records that could not be understood, with the reason.
+    Quarantine,
+    /// One row per session segment, the latest wins.
+    Sessions,
+    /// Final one-minute windows and their corrections.
+    Windows1m,
+    /// Final five-minute windows and their corrections.
+    Windows5m,
+    /// Final one-hour windows and their corrections.
+    Windows1h,
+    /// Settings: record 0 is the seed, record N starts epoch N.
+    Control,
+    /// Admitted values of open labels, in order of admission.
+    Labels,
+    /// What stage `sessions` sends to stage `series`.
+    Deltas,
+    /// State of stage `sessions`, one partition per raw logs partition.
+    SessionsChangelog,
+    /// State of stage `series`, one partition per deltas partition.
+    SeriesChangelog,
+}
+
+/// How a topic forgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleanup {
+    /// By age.
+    Delete,
+    /// All but the latest record of each key.
+    Compact,
+    /// Never.
+    Keep,
+}
+
+/// How many partitions a topic has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitions {
+    /// As many as the raw logs topic.
+    LikeRawLogs,
+    /// As many as the deltas topic.
+    LikeDeltas,
+    /// Exactly one.
+    One,
+}
+
+impl Topic {
+    /// The name, without the configurable prefix.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RawLogs => "codex.raw.logs.v1",
+            Self::RawTraces => "codex.raw.traces.v1",
+            Self::RawMetrics => "codex.raw.metrics.v1",
+            Self::Quarantine => "codex.quarantine.v1",
+            Self::Sessions => "codex.sessions.v1",
+            Self::Windows1m => "codex.windows.1m.v1",
+            Self::Windows5m => "codex.windows.5m.v1",
+            Self::Windows1h => "codex.windows.1h.v1",
+            Self::Control => "tacho.control",
+            Self::Labels => "tacho.labels",
+            Self::Deltas => "tacho.deltas",
+            Self::SessionsChangelog => "tacho.sessions-changelog",
+            Self::SeriesChangelog => "tacho.series-changelog",
+        }
+    }
+
+    /// The topic of that name, if there is one.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::VARIANTS.iter().copied().find(|topic| topic.name() == name)
+    }
+
+    /// How the topic forgets.
+    #[must_use]
+    pub const fn cleanup(self) -> Cleanup {
+        match self {
+            Self::Control | Self::Labels => Cleanup::Keep,
+            Self::Sessions | Self::SessionsChangelog | Self::SeriesChangelog => Cleanup::Compact,
+            _ => Cleanup::Delete,
+        }
+    }
+
+    /// How many partitions the topic has.
+    #[must_use]
+    pub const fn partitions(self) -> Partitions {
+        match self {
+            Self::Control | Self::Labels | Self::Quarantine => Partitions::One,
+            Self::Deltas | Self::SeriesChangelog | Self::Windows1m | Self::Windows5m | Self::Windows1h => Partitions::LikeDeltas,
+            _ => Partitions::LikeRawLogs,
+        }
+    }
+
+    /// Whether the broker, not the producer, must stamp the records (`message.timestamp.type=LogAppendTime`).
+    #[must_use]
+    pub const fn stamped_by_log(self) -> bool {
+        matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas)
+    }
+
+    /// Whether records are written outside of transactions only, so that the topic never holds an aborted one.
+    #[must_use]
+    pub const fn never_transactional(self) -> bool {
+        matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Control | Self::Labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found_again() {
+        for &topic in Topic::VARIANTS {
+            assert_eq!(Topic::by_name(topic.name()), Some(topic));
+        }
+    }
+}
