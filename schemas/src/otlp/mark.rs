@@ -13,7 +13,7 @@ const NAMED: [Attr; 5] = [Attr::EventName, Attr::CallId, Attr::CommunicationId, 
 /// Does not depend on the order of fields or attributes, nor on what a privacy policy removed or Tachograph added,
 /// at any depth: `PRIVATE_KEYS` and keys that begin with `OWN_PREFIX` are left out.
 #[must_use]
-pub fn mark(record: &LogRecord<'_>, tenant: &str, conversation: &str) -> [u8; 16] {
+pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
     text(&mut hash, tenant);
     text(&mut hash, conversation);

@@ -86,9 +86,9 @@ impl<'a> Attrs<'a> {
 
 /// One log record, borrowed from the request's bytes.
 #[derive(Clone, Debug)]
-pub struct LogRecord<'a> {
+pub struct LogRecord<'r, 'a> {
     /// Attributes of its resource.
-    pub resource: &'a Attrs<'a>,
+    pub resource: &'r Attrs<'a>,
     /// Its own attributes.
     pub attrs: Attrs<'a>,
     /// `time_unix_nano`; 0 where Codex is the sender.
@@ -105,7 +105,7 @@ pub struct LogRecord<'a> {
     pub bytes: &'a [u8],
 }
 
-impl<'a> LogRecord<'a> {
+impl<'a> LogRecord<'_, 'a> {
     /// All of the record's own attributes, as they are in the record: in its order, repeated keys too.
     ///
     /// Reads the encoded record again, which was checked when the record was visited.
@@ -152,7 +152,7 @@ const LOG_RECORD_ATTRIBUTES: u32 = 6;
 ///
 /// # Errors
 /// Exactly for the bytes that prost refuses to decode, its limit of nesting included.
-pub fn scan(request: &[u8], mut visit: impl FnMut(&LogRecord<'_>)) -> Result<usize, ScanError> {
+pub fn scan<'a>(request: &'a [u8], mut visit: impl FnMut(&LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
     let mut count = 0;
     let mut fields = Fields::new(request);
     while let Some((number, payload)) = fields.next()? {
@@ -174,7 +174,7 @@ pub fn check(request: &[u8]) -> Result<usize, ScanError> {
 }
 
 /// Two passes, because the resource may come after the records that are its own, and may come in parts.
-fn resource_logs(message: Fields<'_>, count: &mut usize, visit: &mut impl FnMut(&LogRecord<'_>)) -> Result<(), ScanError> {
+fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl FnMut(&LogRecord<'_, 'a>)) -> Result<(), ScanError> {
     let mut attrs = Attrs::default();
     let mut fields = message;
     while let Some((number, payload)) = fields.next()? {
@@ -220,7 +220,7 @@ fn scope_logs<'a>(
     mut fields: Fields<'a>,
     resource: &Attrs<'a>,
     count: &mut usize,
-    visit: &mut impl FnMut(&LogRecord<'_>),
+    visit: &mut impl FnMut(&LogRecord<'_, 'a>),
 ) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.next()? {
         match number {
@@ -249,7 +249,12 @@ fn scope(mut fields: Fields<'_>) -> Result<(), ScanError> {
     Ok(())
 }
 
-fn log_record<'r>(parent: &Fields<'r>, payload: Payload<'r>, resource: &'r Attrs<'r>, index: usize) -> Result<LogRecord<'r>, ScanError> {
+fn log_record<'r, 'a>(
+    parent: &Fields<'a>,
+    payload: Payload<'a>,
+    resource: &'r Attrs<'a>,
+    index: usize,
+) -> Result<LogRecord<'r, 'a>, ScanError> {
     let mut record = LogRecord {
         resource,
         attrs: Attrs::default(),
