@@ -108,8 +108,8 @@ impl From<scan::Value<'_>> for OwnedValue {
     }
 }
 
-impl From<&LogRecord<'_>> for OwnedRecord {
-    fn from(record: &LogRecord<'_>) -> Self {
+impl From<&LogRecord<'_, '_>> for OwnedRecord {
+    fn from(record: &LogRecord<'_, '_>) -> Self {
         let owned = |attrs: &Attrs<'_>| {
             Attr::VARIANTS.iter().filter_map(|attr| Some((*attr, OwnedValue::from(attrs.get(*attr)?)))).collect::<BTreeMap<_, _>>()
         };
