@@ -1,4 +1,5 @@
 //! Every recorded OTLP/JSON body is read, and holds what its manifest says.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -21,7 +22,7 @@ fn count(bytes: &[u8], events: &mut BTreeMap<String, u64>) {
 
 #[test]
 fn recorded_runs_hold_the_events_of_their_manifests() {
-    let mut json_runs = 0;
+    let (mut json_runs, mut compared) = (0, 0);
     for (folder, manifest) in support::runs() {
         let mut events = BTreeMap::new();
         for body in support::bodies_of(&folder, &manifest, "logs", "pb") {
@@ -38,11 +39,14 @@ fn recorded_runs_hold_the_events_of_their_manifests() {
             assert!(records.iter().all(|record| record.observed_ns > 0), "{}", body.name);
             assert!(records.iter().any(|record| record.trace_id.len() == 16), "{}", body.name);
         }
-        // Runs that sent nothing have no counts.
-        let observed: Option<BTreeMap<String, u64>> = serde_json::from_value(manifest["observed"]["log_events"].clone()).unwrap();
-        assert_eq!(events, observed.unwrap_or_default(), "{}", folder.display());
+        // Runs of which too little arrived to be counted say nothing.
+        if let Some(observed) = manifest["observed"].get("log_events") {
+            compared += 1;
+            assert_eq!(events, serde_json::from_value(observed.clone()).unwrap(), "{}", folder.display());
+        }
     }
     assert!(json_runs >= 3, "only {json_runs} JSON log bodies");
+    assert!(compared >= 30, "only {compared} runs have counts");
 }
 
 #[test]
