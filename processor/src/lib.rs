@@ -1,6 +1,7 @@
 //! The stateful consumer: the runner over the log seam, its three logs, and the committed view that people see.
 
 pub mod log;
+pub mod runner;
 pub mod sink;
 pub mod telemetry;
 pub mod view;

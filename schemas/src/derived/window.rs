@@ -110,6 +110,13 @@ impl WindowRow {
         })
     }
 
+    /// The series as people and Prometheus write it: `metric{label="value",…}`; the key of the row's record.
+    #[must_use]
+    pub fn series(&self) -> String {
+        let labels: Vec<String> = self.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
+        format!("{}{{{}}}", self.metric, labels.join(","))
+    }
+
     /// The row in Avro's single-object encoding: the same bytes for the same row, always.
     ///
     /// # Panics
