@@ -182,7 +182,16 @@ impl EventKind {
     /// The event of that name; [`EventKind::Unknown`] for every other.
     #[must_use]
     pub fn by_name(name: &str) -> Self {
-        Self::VARIANTS.iter().copied().find(|kind| kind.def().name == name).unwrap_or(Self::Unknown)
+        const NAMES: Names<{ EventKind::COUNT }> = {
+            let mut names = [""; EventKind::COUNT];
+            let mut index = 0;
+            while index < EventKind::COUNT {
+                names[index] = EventKind::VARIANTS[index].def().name;
+                index += 1;
+            }
+            Names::new(names)
+        };
+        NAMES.find(name.as_bytes()).map_or(Self::Unknown, |index| Self::VARIANTS[index])
     }
 }
 
@@ -310,11 +319,70 @@ impl Attr {
 
     /// The attribute with that key.
     ///
-    /// On the path of every attribute of every record: the length is compared before the bytes.
+    /// On the path of every attribute of every record: one look at a table that the compiler made.
     #[must_use]
     pub fn by_key(key: &[u8]) -> Option<Self> {
-        Self::VARIANTS.iter().copied().find(|attr| attr.key().as_bytes() == key)
+        const KEYS: Names<{ Attr::COUNT }> = {
+            let mut keys = [""; Attr::COUNT];
+            let mut index = 0;
+            while index < Attr::COUNT {
+                keys[index] = Attr::VARIANTS[index].key();
+                index += 1;
+            }
+            Names::new(keys)
+        };
+        KEYS.find(key).map(|index| Self::VARIANTS[index])
     }
+}
+
+/// Names and their numbers, as an open hash table that is built at compile time.
+struct Names<const N: usize> {
+    names: [&'static str; N],
+    /// Number of a name plus 1; 0 is free.
+    slots: [u8; SLOTS],
+}
+
+/// More than four times the names there are, so that a chain is short and always ends.
+const SLOTS: usize = 256;
+
+impl<const N: usize> Names<N> {
+    const fn new(names: [&'static str; N]) -> Self {
+        assert!(N * 4 <= SLOTS, "too many names: double SLOTS");
+        let mut slots = [0; SLOTS];
+        let mut index = 0;
+        while index < N {
+            let mut slot = spread(names[index].as_bytes());
+            while slots[slot] != 0 {
+                slot = (slot + 1) % SLOTS;
+            }
+            index += 1;
+            slots[slot] = index as u8;
+        }
+        Self { names, slots }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        let mut slot = spread(name);
+        while self.slots[slot] != 0 {
+            let index = usize::from(self.slots[slot] - 1);
+            if self.names[index].as_bytes() == name {
+                return Some(index);
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+        None
+    }
+}
+
+/// A slot from the length and four of the bytes: names of this table differ there, mostly.
+const fn spread(name: &[u8]) -> usize {
+    let length = name.len();
+    if length == 0 {
+        return 0;
+    }
+    let (first, last) = (name[0] as usize, name[length - 1] as usize);
+    let (middle, third) = (name[length / 2] as usize, name[length / 3] as usize);
+    (length * 31 + first * 7 + last * 13 + middle * 37 + third * 101) % SLOTS
 }
 
 /// The attributes whose text a privacy policy may touch; they never reach a dedup mark.

@@ -2,4 +2,6 @@
 
 pub mod decode;
 pub mod json;
+pub mod mark;
 pub mod scan;
+mod wire;

@@ -1,2 +1,118 @@
-//! The pure core: records in, effects out. No IO, no clock, no randomness, no hash order; `apply` cannot fail.
+//! The pure core: records in, effects out. No IO, no clock, no randomness, no logging, no hash order; `apply` cannot fail.
+//!
+//! ```text
+//! raw partition ─► SessionTask ─ take() ─► session rows, raw deltas ─ LabelTable ─► delta records
+//! deltas partition ─► SeriesTask ─ take() ─► totals, final windows, corrections
+//! ```
+//!
+//! Both tasks are `state = fold(changelog)`: [`SessionTask::restore`] and [`SeriesTask::restore`] rebuild exactly what
+//! the changes given out so far describe. Time enters only in a record.
 #![deny(missing_docs)]
+
+pub mod clock;
+pub mod labels;
+pub mod series;
+pub mod session;
+
+pub use labels::LabelTable;
+pub use series::SeriesTask;
+pub use session::SessionTask;
+
+use schemas::settings::{Seed, Settings};
+use std::collections::BTreeMap;
+
+/// What governs a task: the seed, fixed for good, and the settings of each epoch known so far.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The record at offset 0 of the control topic.
+    pub seed: Seed,
+    epochs: BTreeMap<i64, Settings>,
+}
+
+impl Rules {
+    /// The rules of a log whose control topic holds nothing but its seed.
+    #[must_use]
+    pub fn new(seed: Seed) -> Self {
+        let epochs = BTreeMap::from([(0, seed.settings.clone())]);
+        Self { seed, epochs }
+    }
+
+    /// Adds what the control record at `epoch` says.
+    pub fn add(&mut self, epoch: i64, settings: Settings) {
+        self.epochs.insert(epoch, settings);
+    }
+
+    /// Whether the settings of that epoch are known: a task must not be given a record of an epoch that is not.
+    #[must_use]
+    pub fn knows(&self, epoch: i64) -> bool {
+        self.epochs.contains_key(&epoch)
+    }
+
+    /// The latest epoch known.
+    #[must_use]
+    pub fn latest(&self) -> i64 {
+        self.epochs.last_key_value().map_or(0, |(epoch, _)| *epoch)
+    }
+
+    /// The settings of an epoch; of the one before it, where a caller failed to ask [`Rules::knows`] first.
+    #[must_use]
+    pub fn settings(&self, epoch: i64) -> &Settings {
+        self.epochs.range(..=epoch).next_back().map_or(&self.seed.settings, |(_, settings)| settings)
+    }
+}
+
+/// A record offered to a task, in the order of offsets.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// Its offset.
+    pub offset: i64,
+    /// When the log took it in, ms.
+    pub appended: i64,
+    /// The writer's wall time (header `tacho-wall`), ms.
+    pub wall: Option<i64>,
+    /// Whether it is a tick.
+    pub tick: bool,
+    /// The epoch that it starts, if it is a tick that starts one.
+    pub epoch: Option<i64>,
+    /// Its key.
+    pub key: &'a str,
+    /// Its value.
+    pub value: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    /// Reads what a task needs off a log record; a key that is not text becomes the empty one.
+    #[must_use]
+    pub fn of(record: &'a schemas::record::Record) -> Self {
+        use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL};
+        Self {
+            offset: record.offset,
+            appended: record.appended.0,
+            wall: record.header_number(HEADER_WALL),
+            tick: record.header(HEADER_TICK).is_some(),
+            epoch: record.header_number(HEADER_EPOCH),
+            key: record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or(""),
+            value: record.value.as_deref().unwrap_or_default(),
+        }
+    }
+}
+
+/// Why state can't be rebuilt from a changelog.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// An entry is not what its key says.
+    #[error("changelog entry {key:?} can't be read")]
+    Entry {
+        /// Its key.
+        key: String,
+        /// What prost said.
+        #[source]
+        source: prost::DecodeError,
+    },
+    /// A key of no known kind.
+    #[error("changelog key {key:?} is of no known kind: was it written by a newer version?")]
+    Key {
+        /// The key.
+        key: String,
+    },
+}

@@ -2,6 +2,7 @@
 //!
 //! Source: opentelemetry-proto `logs/v1/logs.proto`, `common/v1/common.proto`; protobuf encoding guide.
 
+use super::wire::{Fields, Payload};
 use crate::event::{Attr, EventKind};
 use strum::EnumCount;
 
@@ -16,7 +17,9 @@ pub enum Value<'a> {
     Bool(bool),
     /// A floating-point number.
     Double(f64),
-    /// An array, key-value list, byte string or nothing, as encoded.
+    /// An array, key-value list, byte string or nothing: the encoded `KeyValue` that holds it, key included.
+    ///
+    /// (The value alone need not be one piece: protobuf merges a message field that occurs twice.)
     Other(&'a [u8]),
 }
 
@@ -59,7 +62,7 @@ impl<'a> Attrs<'a> {
         match self.get(attr)? {
             Value::Int(int) => Some(int),
             Value::Str(text) => text.trim().parse().ok(),
-            Value::Double(double) if double.fract() == 0.0 && double.abs() < 9e15 => format!("{double:.0}").parse().ok(),
+            Value::Double(double) if double.fract() == 0.0 && double.abs() < 9e15 => Some(double as i64),
             _ => None,
         }
     }
@@ -83,16 +86,16 @@ impl<'a> Attrs<'a> {
 
 /// One log record, borrowed from the request's bytes.
 #[derive(Clone, Debug)]
-pub struct LogRecord<'a> {
+pub struct LogRecord<'r, 'a> {
     /// Attributes of its resource.
-    pub resource: &'a Attrs<'a>,
+    pub resource: &'r Attrs<'a>,
     /// Its own attributes.
     pub attrs: Attrs<'a>,
     /// `time_unix_nano`; 0 where Codex is the sender.
     pub time_ns: u64,
     /// `observed_time_unix_nano`.
     pub observed_ns: u64,
-    /// 16 bytes, or none.
+    /// 16 bytes, or none; the length is the sender's and not checked.
     pub trace_id: &'a [u8],
     /// By the attribute `event.name`.
     pub event: EventKind,
@@ -100,6 +103,23 @@ pub struct LogRecord<'a> {
     pub index: usize,
     /// The encoded `LogRecord` message.
     pub bytes: &'a [u8],
+}
+
+impl<'a> LogRecord<'_, 'a> {
+    /// All of the record's own attributes, as they are in the record: in its order, repeated keys too.
+    ///
+    /// Reads the encoded record again, which was checked when the record was visited.
+    pub fn attributes(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
+        let mut fields = Fields::new(self.bytes);
+        std::iter::from_fn(move || {
+            while let Ok(Some((number, payload))) = fields.next() {
+                if number == LOG_RECORD_ATTRIBUTES {
+                    return key_value(&fields, payload).ok();
+                }
+            }
+            None
+        })
+    }
 }
 
 /// Why bytes are not an OTLP log request.
@@ -120,4 +140,217 @@ pub enum ScanError {
     /// Values are nested deeper than the limit.
     #[error("values are nested too deep")]
     TooDeep,
+}
+
+const REQUEST_RESOURCE_LOGS: u32 = 1;
+const LOG_RECORD_ATTRIBUTES: u32 = 6;
+
+/// Shows every log record of an encoded `ExportLogsServiceRequest`, and says how many there were.
+///
+/// Records are shown before the bytes after them are checked: after an error some were shown. Who must not act on
+/// part of a request calls [`check`] first. Nothing is allocated on the heap.
+///
+/// # Errors
+/// Exactly for the bytes that prost refuses to decode, its limit of nesting included.
+pub fn scan<'a>(request: &'a [u8], mut visit: impl FnMut(&LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
+    let mut count = 0;
+    let mut fields = Fields::new(request);
+    while let Some((number, payload)) = fields.next()? {
+        if number == REQUEST_RESOURCE_LOGS {
+            resource_logs(fields.enter(payload)?, &mut count, &mut visit)?;
+        } else {
+            fields.unknown()?;
+        }
+    }
+    Ok(count)
+}
+
+/// Checks an encoded `ExportLogsServiceRequest` as a whole, and says how many records it holds.
+///
+/// # Errors
+/// As [`scan`].
+pub fn check(request: &[u8]) -> Result<usize, ScanError> {
+    scan(request, |_| {})
+}
+
+/// Two passes, because the resource may come after the records that are its own, and may come in parts.
+fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl FnMut(&LogRecord<'_, 'a>)) -> Result<(), ScanError> {
+    let mut attrs = Attrs::default();
+    let mut fields = message;
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => resource(fields.enter(payload)?, &mut attrs)?,
+            2 => drop(payload.bytes()?),
+            3 => drop(payload.text()?),
+            _ => fields.unknown()?,
+        }
+    }
+    let mut fields = message;
+    while let Some((number, payload)) = fields.next()? {
+        if number == 2 {
+            scope_logs(fields.enter(payload)?, &attrs, count, visit)?;
+        }
+    }
+    Ok(())
+}
+
+fn resource<'a>(mut fields: Fields<'a>, attrs: &mut Attrs<'a>) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => attribute(&fields, payload, attrs)?,
+            2 => drop(payload.varint()?),
+            3 => entity_ref(fields.enter(payload)?)?,
+            _ => fields.unknown()?,
+        }
+    }
+    Ok(())
+}
+
+fn entity_ref(mut fields: Fields<'_>) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1..=4 => drop(payload.text()?),
+            _ => fields.unknown()?,
+        }
+    }
+    Ok(())
+}
+
+fn scope_logs<'a>(
+    mut fields: Fields<'a>,
+    resource: &Attrs<'a>,
+    count: &mut usize,
+    visit: &mut impl FnMut(&LogRecord<'_, 'a>),
+) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => scope(fields.enter(payload)?)?,
+            2 => {
+                let record = log_record(&fields, payload, resource, *count)?;
+                *count += 1;
+                visit(&record);
+            }
+            3 => drop(payload.text()?),
+            _ => fields.unknown()?,
+        }
+    }
+    Ok(())
+}
+
+fn scope(mut fields: Fields<'_>) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 | 2 => drop(payload.text()?),
+            3 => drop(key_value(&fields, payload)?),
+            4 => drop(payload.varint()?),
+            _ => fields.unknown()?,
+        }
+    }
+    Ok(())
+}
+
+fn log_record<'r, 'a>(
+    parent: &Fields<'a>,
+    payload: Payload<'a>,
+    resource: &'r Attrs<'a>,
+    index: usize,
+) -> Result<LogRecord<'r, 'a>, ScanError> {
+    let mut record = LogRecord {
+        resource,
+        attrs: Attrs::default(),
+        time_ns: 0,
+        observed_ns: 0,
+        trace_id: &[],
+        event: EventKind::Unknown,
+        index,
+        bytes: payload.bytes()?,
+    };
+    let mut fields = parent.enter(payload)?;
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => record.time_ns = payload.fixed64()?,
+            11 => record.observed_ns = payload.fixed64()?,
+            2 | 7 => drop(payload.varint()?),
+            3 | 12 => drop(payload.text()?),
+            5 => any_value(fields.enter(payload)?, &mut None)?,
+            LOG_RECORD_ATTRIBUTES => attribute(&fields, payload, &mut record.attrs)?,
+            8 => payload.fixed32()?,
+            9 => record.trace_id = payload.bytes()?,
+            10 => drop(payload.bytes()?),
+            _ => fields.unknown()?,
+        }
+    }
+    record.event = record.attrs.text(Attr::EventName).map_or(EventKind::Unknown, EventKind::by_name);
+    Ok(record)
+}
+
+fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a>) -> Result<(), ScanError> {
+    let (key, value) = key_value(parent, payload)?;
+    if let Some(attr) = Attr::by_key(key.as_bytes()) {
+        attrs.set(attr, value);
+    }
+    Ok(())
+}
+
+/// Reads a `KeyValue`: the value may come before the key, and in parts.
+pub(super) fn key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a str, Value<'a>), ScanError> {
+    let mut fields = parent.enter(payload)?;
+    let mut key = "";
+    let mut value = None;
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => key = payload.text()?,
+            2 => any_value(fields.enter(payload)?, &mut value)?,
+            3 => drop(payload.varint()?),
+            _ => fields.unknown()?,
+        }
+    }
+    Ok((key, value.unwrap_or(Value::Other(payload.bytes()?))))
+}
+
+/// Reads an `AnyValue`: `value` is the member seen last, `None` for what [`Value::Other`] stands for.
+fn any_value<'a>(mut fields: Fields<'a>, value: &mut Option<Value<'a>>) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        *value = match number {
+            1 => Some(Value::Str(payload.text()?)),
+            2 => Some(Value::Bool(payload.varint()? != 0)),
+            3 => Some(Value::Int(payload.varint()?.cast_signed())),
+            4 => Some(Value::Double(f64::from_bits(payload.fixed64()?))),
+            5 => {
+                array(fields.enter(payload)?)?;
+                None
+            }
+            6 => {
+                key_values(fields.enter(payload)?)?;
+                None
+            }
+            7 => payload.bytes().map(|_| None)?,
+            8 => payload.varint().map(|_| None)?,
+            _ => {
+                fields.unknown()?;
+                continue;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn array(mut fields: Fields<'_>) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => any_value(fields.enter(payload)?, &mut None)?,
+            _ => fields.unknown()?,
+        }
+    }
+    Ok(())
+}
+
+fn key_values(mut fields: Fields<'_>) -> Result<(), ScanError> {
+    while let Some((number, payload)) = fields.next()? {
+        match number {
+            1 => drop(key_value(&fields, payload)?),
+            _ => fields.unknown()?,
+        }
+    }
+    Ok(())
 }

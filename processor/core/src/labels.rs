@@ -1,0 +1,180 @@
+//! Open labels: which values are shown, decided once for each value by its place in `tacho.labels`.
+//!
+//! The first `cap` distinct values of a (tenant, label) are admitted for ever; every other value is `other`, whenever it
+//! came. The verdict depends on the log of labels alone, so it is the same on replay, and one value's records all go to
+//! one place.
+
+use schemas::delta::{SEPARATOR, Series, Slot};
+use schemas::fact::UNASSIGNED;
+use schemas::metric::{Amount, Label};
+use schemas::settings::Seed;
+use std::collections::{BTreeMap, BTreeSet};
+use strum::VariantArray;
+
+/// What every value beyond the cap is shown as.
+pub const OTHER: &str = "other";
+/// Values longer than this many bytes are never admitted.
+pub const VALUE_BYTES_MAX: usize = 128;
+
+/// Deltas by series key and slot.
+pub type DeltaMap = BTreeMap<String, BTreeMap<Slot, Amount>>;
+
+/// The admitted values, and how many more there may be.
+#[derive(Clone, Debug)]
+pub struct LabelTable {
+    caps: BTreeMap<&'static str, usize>,
+    admitted: BTreeMap<(String, &'static str), BTreeSet<String>>,
+}
+
+/// What the table says of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Shown as it is.
+    Admitted,
+    /// Shown as [`OTHER`].
+    Other,
+    /// Not seen yet, and there is room: propose it, read `tacho.labels`, ask again.
+    Unknown,
+}
+
+impl LabelTable {
+    /// A table that has read nothing yet.
+    #[must_use]
+    pub fn new(seed: &Seed) -> Self {
+        let open = |label: &&Label| label.def().open;
+        let cap = |label: &Label| (label.def().name, seed.caps.get(label.def().name).copied().unwrap_or(label.def().cap));
+        Self { caps: Label::VARIANTS.iter().filter(open).map(cap).collect(), admitted: BTreeMap::new() }
+    }
+
+    /// Takes in one record of `tacho.labels`: key `tenant/label`, value the proposed value.
+    ///
+    /// Records of unknown labels, repeats, and proposals beyond the cap change nothing.
+    pub fn apply(&mut self, key: &str, value: &str) {
+        let Some((tenant, name)) = key.split_once('/') else { return };
+        let Some((&name, &cap)) = self.caps.get_key_value(name) else { return };
+        if !admissible(value) {
+            return;
+        }
+        let values = self.admitted.entry((tenant.to_owned(), name)).or_default();
+        if values.len() < cap {
+            values.insert(value.to_owned());
+        }
+    }
+
+    /// What a value of an open label is shown as.
+    #[must_use]
+    pub fn verdict(&self, tenant: &str, label: Label, value: &str) -> Verdict {
+        if value == UNASSIGNED || value == OTHER {
+            return Verdict::Admitted;
+        }
+        if !admissible(value) {
+            return Verdict::Other;
+        }
+        let name = label.def().name;
+        let cap = self.caps.get(name).copied().unwrap_or(0);
+        match self.admitted.get(&(tenant.to_owned(), name)) {
+            Some(values) if values.contains(value) => Verdict::Admitted,
+            Some(values) if values.len() >= cap => Verdict::Other,
+            _ if cap == 0 => Verdict::Other,
+            _ => Verdict::Unknown,
+        }
+    }
+
+    /// The values of `deltas` that have no verdict yet, as records for `tacho.labels`: key and value, in order.
+    #[must_use]
+    pub fn proposals(&self, deltas: &DeltaMap) -> BTreeSet<(String, String)> {
+        let mut proposals = BTreeSet::new();
+        for series in deltas.keys().filter_map(|key| Series::parse(key)) {
+            let tenant = tenant_of(&series);
+            for (label, value) in series.labels().filter(|(label, _)| label.def().open) {
+                if self.verdict(tenant, label, value) == Verdict::Unknown {
+                    proposals.insert((format!("{tenant}/{}", label.def().name), value.to_owned()));
+                }
+            }
+        }
+        proposals
+    }
+
+    /// The same deltas under the series that are shown: values beyond the cap merge into [`OTHER`].
+    ///
+    /// Call only when [`LabelTable::proposals`] is empty; a value still without verdict would be shown as other.
+    #[must_use]
+    pub fn resolve(&self, deltas: DeltaMap) -> DeltaMap {
+        let mut resolved = DeltaMap::new();
+        for (raw, slots) in deltas {
+            let target = resolved.entry(self.resolve_key(&raw)).or_default();
+            for (slot, amount) in slots {
+                match target.get_mut(&slot) {
+                    Some(sum) => sum.merge(&amount),
+                    None => {
+                        target.insert(slot, amount);
+                    }
+                }
+            }
+        }
+        resolved
+    }
+
+    fn resolve_key(&self, raw: &str) -> String {
+        let Some(series) = Series::parse(raw) else { return raw.to_owned() };
+        let tenant = tenant_of(&series);
+        let mut key = String::with_capacity(raw.len());
+        key.push_str(series.metric.def().name);
+        for (label, value) in series.metric.def().labels.iter().zip(&series.values) {
+            let shown = value.is_empty() || !label.def().open || self.verdict(tenant, *label, value) == Verdict::Admitted;
+            key.push(SEPARATOR);
+            key.push_str(if shown { value } else { OTHER });
+        }
+        key
+    }
+}
+
+/// A value that can be shown: short, and free of control characters.
+#[must_use]
+pub fn admissible(value: &str) -> bool {
+    value.len() <= VALUE_BYTES_MAX && !value.chars().any(char::is_control)
+}
+
+fn tenant_of<'k>(series: &Series<'k>) -> &'k str {
+    series.labels().find(|(label, _)| *label == Label::Tenant).map_or("", |(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(cap: usize) -> LabelTable {
+        let mut seed = Seed::shipped();
+        seed.caps.insert("team".to_owned(), cap);
+        LabelTable::new(&seed)
+    }
+
+    #[test]
+    fn first_come_in_the_log_is_admitted_for_ever() {
+        let mut table = table(2);
+        assert_eq!(table.verdict("t", Label::Team, "a"), Verdict::Unknown);
+        ["a", "a", "b", "c"].iter().for_each(|value| table.apply("t/team", value));
+        assert_eq!(table.verdict("t", Label::Team, "a"), Verdict::Admitted);
+        assert_eq!(table.verdict("t", Label::Team, "b"), Verdict::Admitted);
+        assert_eq!(table.verdict("t", Label::Team, "c"), Verdict::Other);
+        assert_eq!(table.verdict("u", Label::Team, "c"), Verdict::Unknown, "caps are per tenant");
+        assert_eq!(table.verdict("t", Label::Team, UNASSIGNED), Verdict::Admitted);
+        assert_eq!(table.verdict("t", Label::Team, &"x".repeat(129)), Verdict::Other);
+        assert_eq!(table.verdict("t", Label::Team, "a\u{1f}b"), Verdict::Other);
+    }
+
+    #[test]
+    fn values_beyond_the_cap_add_up_in_other() {
+        let mut table = table(1);
+        table.apply("t/team", "a");
+        let key = |team: &str| ["tacho_policy_auto_window_ratio", "t", team].join("\u{1f}");
+        let slot = Slot { start: 0, late: 0, arrival: None };
+        let one = || BTreeMap::from([(slot, Amount::Ratio { numerator: 1, denominator: 2 })]);
+        let deltas = DeltaMap::from([(key("a"), one()), (key("b"), one()), (key("c"), one())]);
+        assert!(table.proposals(&deltas).is_empty());
+        let resolved = table.resolve(deltas);
+        assert_eq!(resolved[&key("a")], one());
+        assert_eq!(resolved[&key(OTHER)][&slot], Amount::Ratio { numerator: 2, denominator: 4 });
+        assert_eq!(resolved.len(), 2);
+    }
+}

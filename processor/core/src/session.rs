@@ -1,0 +1,383 @@
+//! Stage `sessions`: one task folds exactly one raw partition into sessions, and into deltas for stage `series`.
+//!
+//! **Architecture Invariant:** a task's state, rows and deltas are a function of the records before its position, of
+//! `tacho.control` and of nothing else. What a commit holds depends on when it happens; their sum does not.
+
+mod classify;
+mod deltas;
+mod fold;
+mod marks;
+mod parse;
+mod row;
+
+pub use fold::CALLS_MAX;
+
+use crate::clock::{self, Advance};
+use crate::labels::DeltaMap;
+use crate::{Input, RestoreError, Rules};
+use deltas::Deltas;
+use marks::{ChunkId, Marks};
+use prost::Message;
+use schemas::changelog::{Change, MarkChunk, Meta, SessionState};
+use schemas::delta::{DeltaEntry, DeltaRecord, target_of};
+use schemas::derived::SessionRow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the task keeps of one conversation.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Conversation {
+    session: Option<SessionState>,
+    marks: Marks,
+}
+
+/// Something to do when the clock reaches a time; ordered by time, then key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Timer {
+    at: i64,
+    key: String,
+    /// The bucket of marks to forget; `None` is the session's own timer.
+    bucket: Option<i64>,
+}
+
+/// A raw record that can't be folded: its bytes go to the quarantine topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Its offset in the raw partition.
+    pub offset: i64,
+    /// Why, in one word: `undecodable` or `misrouted`.
+    pub reason: &'static str,
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// Everything that follows from the inputs since the last take, in a fixed order.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Effects {
+    /// Upserts of the changelog, without the meta record.
+    pub changes: Vec<Change>,
+    /// Session rows, in the order in which they came about.
+    pub rows: Vec<SessionRow>,
+    /// Deltas under raw series keys.
+    pub deltas: DeltaMap,
+    /// Records for the quarantine topic.
+    pub quarantined: Vec<Quarantined>,
+}
+
+/// The state of stage `sessions` for one raw partition.
+#[derive(Clone, Debug)]
+pub struct SessionTask {
+    partition: i32,
+    clock: Option<i64>,
+    position: i64,
+    epoch: i64,
+    conversations: BTreeMap<String, Conversation>,
+    timers: BTreeSet<Timer>,
+    /// For each target partition of the deltas: the position in the last record sent there.
+    sent: Vec<i64>,
+    /// The mark (clock / mark_ms) of the last record sent to all targets.
+    marked: Option<i64>,
+    deltas: Deltas,
+    rows: Vec<SessionRow>,
+    quarantined: Vec<Quarantined>,
+    dirty_sessions: BTreeSet<String>,
+    dirty_chunks: BTreeSet<(String, ChunkId)>,
+    /// Sessions whose row is older than their state.
+    unpublished: BTreeSet<String>,
+    held: u64,
+}
+
+impl SessionTask {
+    /// The task at its first start: nothing known, to be fed from `position` on.
+    #[must_use]
+    pub fn new(partition: i32, rules: &Rules, position: i64) -> Self {
+        let targets = usize::try_from(rules.seed.delta_partitions).unwrap_or(1);
+        Self {
+            partition,
+            clock: None,
+            position,
+            epoch: 0,
+            conversations: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            sent: vec![0; targets],
+            marked: None,
+            deltas: Deltas::new(&rules.seed),
+            rows: Vec::new(),
+            quarantined: Vec::new(),
+            dirty_sessions: BTreeSet::new(),
+            dirty_chunks: BTreeSet::new(),
+            unpublished: BTreeSet::new(),
+            held: 0,
+        }
+    }
+
+    /// The raw partition that the task folds.
+    #[must_use]
+    pub const fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The next offset to read.
+    #[must_use]
+    pub const fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// The partition clock, ms.
+    #[must_use]
+    pub const fn clock(&self) -> Option<i64> {
+        self.clock
+    }
+
+    /// The partition's epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// How many conversations are in state.
+    #[must_use]
+    pub fn conversations(&self) -> usize {
+        self.conversations.len()
+    }
+
+    /// How many records could not move the clock since the task began (see [`crate::clock`]).
+    #[must_use]
+    pub const fn held(&self) -> u64 {
+        self.held
+    }
+
+    /// Folds one record. Cannot fail: what is wrong with a record is an outcome.
+    pub fn apply(&mut self, input: Input<'_>, rules: &Rules) {
+        if clock::advance(&mut self.clock, input.appended, input.wall, &rules.seed.time) == Advance::Held {
+            self.held += 1;
+        }
+        // Timers see the position up to this record: what they close does not hold it.
+        self.fire(rules);
+        self.epoch = self.epoch.max(input.epoch.unwrap_or(0));
+        if !input.tick {
+            self.fold(input, rules);
+        }
+        self.position = input.offset + 1;
+    }
+
+    fn fire(&mut self, rules: &Rules) {
+        let Some(clock) = self.clock else { return };
+        while self.timers.first().is_some_and(|timer| timer.at <= clock) {
+            let Some(timer) = self.timers.pop_first() else { return };
+            match timer.bucket {
+                Some(bucket) => self.forget_marks(&timer.key, bucket),
+                None => self.session_timer(timer, rules),
+            }
+        }
+    }
+
+    fn forget_marks(&mut self, key: &str, bucket: i64) {
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        for chunk in conversation.marks.expire(bucket) {
+            self.dirty_chunks.insert((key.to_owned(), chunk));
+        }
+        self.drop_if_empty(key);
+    }
+
+    fn drop_if_empty(&mut self, key: &str) {
+        let empty = |conversation: &Conversation| conversation.session.is_none() && conversation.marks.is_empty();
+        if self.conversations.get(key).is_some_and(empty) {
+            self.conversations.remove(key);
+        }
+    }
+
+    /// Fires, or puts off, a session's timer. A record does not move it: it looks for itself when it is due.
+    fn session_timer(&mut self, timer: Timer, rules: &Rules) {
+        let Some(session) = self.conversations.get(&timer.key).and_then(|conversation| conversation.session.as_ref()) else { return };
+        let due = deadline(session, rules);
+        if due > timer.at {
+            self.timers.insert(Timer { at: due, ..timer });
+        } else if session.phase == row::ENDED {
+            self.remove_session(&timer.key);
+        } else {
+            self.end_session(&timer.key, due, rules);
+        }
+    }
+
+    fn end_session(&mut self, key: &str, due: i64, rules: &Rules) {
+        let Some(session) = self.conversations.get_mut(key).and_then(|conversation| conversation.session.as_mut()) else { return };
+        session.phase = row::ENDED;
+        session.ended_ms = Some(session.last_event_ms);
+        session.unpublished = false;
+        session.row_clock_ms = self.clock;
+        let next = deadline(session, rules);
+        let slot = fold::slot(due, self.clock.unwrap_or(due), &rules.seed.time);
+        fold::active(&mut self.deltas, key, session, -1, slot);
+        self.rows.push(row::of(key, session, self.partition, self.position));
+        self.unpublished.remove(key);
+        self.dirty_sessions.insert(key.to_owned());
+        self.timers.insert(Timer { at: next, key: key.to_owned(), bucket: None });
+    }
+
+    fn remove_session(&mut self, key: &str) {
+        if let Some(conversation) = self.conversations.get_mut(key) {
+            conversation.session = None;
+        }
+        self.dirty_sessions.insert(key.to_owned());
+        self.drop_if_empty(key);
+    }
+
+    /// Takes what follows from the records since the last take. The caller commits it, or drops the task.
+    pub fn take(&mut self, rules: &Rules) -> Effects {
+        self.publish_open(rules);
+        let mut changes = Vec::new();
+        for key in std::mem::take(&mut self.dirty_sessions) {
+            let session = self.conversations.get(&key).and_then(|conversation| conversation.session.as_ref());
+            changes.push(Change { value: session.map(Message::encode_to_vec), key: format!("s/{key}") });
+        }
+        for (key, chunk) in std::mem::take(&mut self.dirty_chunks) {
+            let marks = self.conversations.get(&key).and_then(|conversation| conversation.marks.bytes(chunk));
+            let value = marks.map(|marks| MarkChunk { marks }.encode_to_vec());
+            changes.push(Change { key: format!("m/{}/{}/{key}", chunk.bucket, chunk.number), value });
+        }
+        Effects { changes, rows: std::mem::take(&mut self.rows), deltas: self.deltas.take(), quarantined: std::mem::take(&mut self.quarantined) }
+    }
+
+    /// Publishes the open sessions that changed, each at the first commit whose clock is far enough past its last row.
+    fn publish_open(&mut self, rules: &Rules) {
+        let Some(clock) = self.clock else { return };
+        for key in std::mem::take(&mut self.unpublished) {
+            let Some(session) = self.conversations.get_mut(&key).and_then(|conversation| conversation.session.as_mut()) else { continue };
+            let interval = rules.settings(session.epoch).row_interval_ms;
+            if session.row_clock_ms.is_some_and(|last| clock < last + interval) {
+                self.unpublished.insert(key);
+                continue;
+            }
+            session.row_clock_ms = Some(clock);
+            session.unpublished = false;
+            self.rows.push(row::of(&key, session, self.partition, self.position));
+            self.dirty_sessions.insert(key);
+        }
+    }
+
+    /// Turns resolved deltas into one record for each target partition that needs one, and remembers what was sent.
+    ///
+    /// A target gets a record when there are deltas for it, and every target does when the clock has passed a mark.
+    pub fn seal(&mut self, resolved: DeltaMap, rules: &Rules) -> Vec<(i32, DeltaRecord)> {
+        let Some(clock) = self.clock else { return Vec::new() };
+        let mark = clock.div_euclid(rules.seed.time.mark_ms);
+        let to_all = self.marked != Some(mark);
+        if to_all {
+            self.marked = Some(mark);
+        }
+        let targets = rules.seed.delta_partitions;
+        let mut entries: BTreeMap<i32, Vec<DeltaEntry>> = BTreeMap::new();
+        for (series, slots) in &resolved {
+            let list = entries.entry(target_of(series, targets)).or_default();
+            for (slot, amount) in slots {
+                let amount = Some(amount.into());
+                list.push(DeltaEntry { series: series.clone(), slot: slot.start, late: slot.late, arrival: slot.arrival, amount });
+            }
+        }
+        let mut records = Vec::new();
+        for (target, sent) in (0..targets).zip(self.sent.iter_mut()) {
+            let deltas = entries.remove(&target).unwrap_or_default();
+            if to_all || !deltas.is_empty() {
+                let record = DeltaRecord { source: self.partition, previous: *sent, position: self.position, clock, deltas };
+                *sent = self.position;
+                records.push((target, record));
+            }
+        }
+        records
+    }
+
+    /// The meta record that goes with the commit; after [`SessionTask::seal`].
+    #[must_use]
+    pub fn meta(&self, writer: &str, rules: &Rules) -> Meta {
+        Meta {
+            position: self.position,
+            epoch: self.epoch,
+            semantics: rules.settings(self.epoch).semantics,
+            writer: writer.to_owned(),
+            clock: self.clock,
+            sent: self.sent.clone(),
+            marked: self.marked,
+            final_until: Vec::new(),
+            sources: Vec::new(),
+        }
+    }
+
+    /// Rebuilds a task from its changelog: the meta record and the latest value of every other key, in any order.
+    ///
+    /// # Errors
+    /// An entry that can't be read, or is of no known kind.
+    pub fn restore<'c>(
+        partition: i32,
+        rules: &Rules,
+        meta: &Meta,
+        entries: impl IntoIterator<Item = (&'c str, &'c [u8])>,
+    ) -> Result<Self, RestoreError> {
+        let mut task = Self::new(partition, rules, meta.position);
+        task.clock = meta.clock;
+        task.epoch = meta.epoch;
+        task.sent.clone_from(&meta.sent);
+        task.marked = meta.marked;
+        for (key, value) in entries {
+            task.restore_entry(key, value).map_err(|source| RestoreError::Entry { key: key.to_owned(), source })?;
+            if !key.starts_with("s/") && !key.starts_with("m/") {
+                return Err(RestoreError::Key { key: key.to_owned() });
+            }
+        }
+        task.set_timers(rules);
+        Ok(task)
+    }
+
+    fn restore_entry(&mut self, key: &str, value: &[u8]) -> Result<(), prost::DecodeError> {
+        if let Some(conversation) = key.strip_prefix("s/") {
+            let session = SessionState::decode(value)?;
+            if session.unpublished {
+                self.unpublished.insert(conversation.to_owned());
+            }
+            self.conversations.entry(conversation.to_owned()).or_default().session = Some(session);
+        } else if let Some((id, conversation)) = key.strip_prefix("m/").and_then(chunk_key) {
+            let chunk = MarkChunk::decode(value)?;
+            self.conversations.entry(conversation.to_owned()).or_default().marks.restore(id, &chunk.marks);
+        }
+        Ok(())
+    }
+
+    fn set_timers(&mut self, rules: &Rules) {
+        for (key, conversation) in &self.conversations {
+            if let Some(session) = &conversation.session {
+                self.timers.insert(Timer { at: deadline(session, rules), key: key.clone(), bucket: None });
+            }
+            for bucket in conversation.marks.buckets() {
+                let at = bucket + marks::BUCKET_MS + rules.seed.time.mark_age_ms;
+                self.timers.insert(Timer { at, key: key.clone(), bucket: Some(bucket) });
+            }
+        }
+    }
+
+    /// The rows of the sessions in state as they are now, at most `max`, those with the latest records first.
+    #[must_use]
+    pub fn latest_rows(&self, max: usize) -> Vec<SessionRow> {
+        let sessions = self.conversations.iter().filter_map(|(key, conversation)| Some((key, conversation.session.as_ref()?)));
+        let mut latest: Vec<_> = sessions.collect();
+        latest.sort_by_key(|(_, session)| std::cmp::Reverse((session.last_clock_ms, session.last_offset)));
+        latest.into_iter().take(max).map(|(key, session)| row::of(key, session, self.partition, self.position)).collect()
+    }
+}
+
+/// When a session's timer is due: its end while it is open, its removal once it ended.
+fn deadline(session: &SessionState, rules: &Rules) -> i64 {
+    let settings = rules.settings(session.epoch);
+    session.last_clock_ms + if session.phase == row::ENDED { settings.reopen_horizon_ms } else { settings.session_gap_ms }
+}
+
+/// Reads `bucket/number/conversation`.
+fn chunk_key(text: &str) -> Option<(ChunkId, &str)> {
+    let mut parts = text.splitn(3, '/');
+    let id = ChunkId { bucket: parts.next()?.parse().ok()?, number: parts.next()?.parse().ok()? };
+    Some((id, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests;

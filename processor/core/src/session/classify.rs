@@ -1,0 +1,169 @@
+//! From the wire's free words to the bounded values of closed labels.
+
+use schemas::otlp::scan::Attrs;
+use schemas::event::Attr;
+
+/// The tools that Codex brings along; every other one is `other`, and all of MCP servers' are `mcp`.
+const TOOLS: &[&str] = &[
+    "exec_command",
+    "write_stdin",
+    "shell",
+    "shell_command",
+    "local_shell",
+    "apply_patch",
+    "exec",
+    "wait",
+    "update_plan",
+    "view_image",
+    "web_search",
+    "image_generation",
+    "read_file",
+    "list_dir",
+    "grep_files",
+    "spawn_agent",
+    "send_input",
+    "send_message",
+    "followup_task",
+    "resume_agent",
+    "wait_agent",
+    "close_agent",
+    "list_agents",
+    "interrupt_agent",
+    "request_user_input",
+    "request_permissions",
+    "list_mcp_resources",
+    "list_mcp_resource_templates",
+    "read_mcp_resource",
+    "tool_search",
+    "tool_suggest",
+    "js_repl",
+];
+
+const DECISIONS: &[&str] = &[
+    "approved",
+    "approved_for_session",
+    "approved_with_amendment",
+    "approved_with_network_policy_allow",
+    "denied",
+    "denied_with_network_policy_deny",
+    "timed_out",
+    "abort",
+];
+
+const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
+
+const ENDPOINTS: &[&str] =
+    &["/responses", "/responses/compact", "/models", "/chat/completions", "/memories/trace_summarize", "/images/generations", "/alpha/search"];
+
+fn known(list: &[&'static str], value: &str) -> Option<&'static str> {
+    list.iter().copied().find(|known| *known == value)
+}
+
+/// Whether an MCP server ran the tool.
+pub fn is_mcp(attrs: &Attrs<'_>) -> bool {
+    attrs.text(Attr::McpServer).is_some_and(|server| !server.is_empty())
+        || attrs.text(Attr::ToolNamespace).is_some_and(|namespace| namespace.starts_with("mcp__"))
+        || attrs.text(Attr::ToolName).is_some_and(|name| name.starts_with("mcp__"))
+}
+
+/// A built-in tool's name, `mcp` or `other`.
+pub fn tool(attrs: &Attrs<'_>) -> &'static str {
+    if is_mcp(attrs) {
+        return "mcp";
+    }
+    attrs.text(Attr::ToolName).and_then(|name| known(TOOLS, name)).unwrap_or("other")
+}
+
+/// An approval's outcome; the older name of an amendment is the newer one's.
+pub fn decision(attrs: &Attrs<'_>) -> &'static str {
+    match attrs.text(Attr::Decision) {
+        Some("approved_execpolicy_amendment") => "approved_with_amendment",
+        Some(text) => known(DECISIONS, text).unwrap_or("other"),
+        None => "other",
+    }
+}
+
+/// Who or what decided: a person, a policy, an automated reviewer.
+pub fn source(attrs: &Attrs<'_>) -> &'static str {
+    match attrs.text(Attr::Source) {
+        Some("User" | "user") => "human",
+        Some("Config" | "config") => "policy",
+        Some("AutomatedReviewer" | "automated_reviewer") => "auto_reviewer",
+        _ => "unknown",
+    }
+}
+
+/// A known endpoint of the model API, without its query, or `other`.
+pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
+    // Older versions of Codex do not say; they knew no other endpoint.
+    let Some(text) = attrs.text(Attr::Endpoint) else { return "/responses" };
+    let path = text.split('?').next().unwrap_or(text).trim_end_matches('/');
+    known(ENDPOINTS, path).unwrap_or("other")
+}
+
+/// The kind of error of a request, by its status; `None` for a success.
+pub fn request_error(status: Option<u16>, message: Option<&str>) -> Option<&'static str> {
+    match status {
+        Some(200..=399) if message.is_none() => None,
+        Some(200..=399) => Some("other"),
+        Some(401 | 403) => Some("auth"),
+        Some(408) => Some("timeout"),
+        Some(429) => Some("rate_limited"),
+        Some(400..=499) => Some("bad_request"),
+        Some(500..=599) => Some("server"),
+        Some(_) => Some("other"),
+        None => Some(if message.is_some_and(|text| text.contains("timeout") || text.contains("timed out")) { "timeout" } else { "network" }),
+    }
+}
+
+/// The kind of failure of a response stream, by the words that Codex uses.
+pub fn stream_error(message: &str) -> &'static str {
+    let has = |word: &str| message.contains(word);
+    if has("idle timeout") {
+        "idle_timeout"
+    } else if has("ate limit") || has("rate_limit") || has("429") {
+        "rate_limited"
+    } else if has("context window") || has("context_length") {
+        "context_window"
+    } else if has("quota") || has("usage limit") {
+        "quota"
+    } else if has("network error") || has("Transport error") || has("connection") {
+        "network"
+    } else if has("disconnected") {
+        "disconnected"
+    } else if has("server_error") || has("overloaded") || has("http 5") {
+        "server"
+    } else {
+        "other"
+    }
+}
+
+/// Reasoning effort, `default` where it is not said.
+pub fn effort(text: &str) -> &'static str {
+    if text.is_empty() { "default" } else { known(EFFORTS, text).unwrap_or("other") }
+}
+
+/// Service tier, `default` where it is not said.
+pub fn tier(text: &str) -> &'static str {
+    match text {
+        "" | "default" | "auto" | "standard" => "default",
+        "priority" | "fast" => "priority",
+        "flex" => "flex",
+        _ => "other",
+    }
+}
+
+/// Where a session was started, by the client's names for itself.
+pub fn entrypoint(service_name: &str, originator: &str) -> &'static str {
+    match (originator, service_name) {
+        ("codex_vscode", _) => "vscode",
+        ("Codex Desktop" | "codex_desktop", _) | (_, "Codex Desktop") => "desktop",
+        (_, "codex_exec") => "exec",
+        (_, "codex_cli_rs") => "cli",
+        (_, "codex-app-server" | "codex_app_server") => "app_server",
+        (_, "codex_mcp_server" | "codex-mcp-server") => "mcp",
+        ("codex_exec", _) => "exec",
+        ("codex-tui" | "codex_cli_rs", _) => "cli",
+        _ => "other",
+    }
+}

@@ -1,0 +1,388 @@
+//! One raw record into state and deltas.
+
+use super::classify;
+use super::deltas::Deltas;
+use super::marks::{Added, BUCKET_MS};
+use super::parse::{Parsed, parse};
+use super::row::{ENDED, OPEN, REOPENED};
+use super::{Conversation, Quarantined, SessionTask, Timer};
+use crate::labels::admissible;
+use crate::{Input, Rules};
+use schemas::changelog::{Counts, DecisionCount, Identity, SessionState, ToolCount};
+use schemas::delta::Slot;
+use schemas::event::{Attr, EventKind};
+use schemas::fact::{Agent, CompactionMethod, Dimensions, Fact, Outcome, RetryLayer, TimeSource, Tokens, UNASSIGNED};
+use schemas::id::split_raw_key;
+use schemas::settings::TimeRules;
+use schemas::time::{EventTime, window_start};
+
+/// Calls of a session that may be open at once in its state; more are not followed.
+pub const CALLS_MAX: usize = 16;
+/// Bytes kept of a text of identity; ids and names are far shorter.
+const TEXT_BYTES_MAX: usize = 160;
+/// Distinct (tool, decision, source) counts of a session; the rest is counted under `other`.
+const DECISIONS_MAX: usize = 32;
+/// An inferred compaction this soon after one seen by its endpoint is the same one, ms.
+const SAME_COMPACTION_MS: i64 = 60_000;
+
+/// The slot of an event at `time` on a partition whose clock is at `clock`, and for how many window sizes it is late.
+pub fn slot(time: i64, clock: i64, rules: &TimeRules) -> Slot {
+    let end = |size: i64| window_start(EventTime(time), size).0 + size;
+    let late = rules.window_sizes_ms.iter().take_while(|size| clock >= end(**size) + rules.grace_ms).count();
+    Slot {
+        start: window_start(EventTime(time), rules.slot_ms).0,
+        late: u32::try_from(late).unwrap_or(u32::MAX),
+        arrival: (late > 0).then(|| window_start(EventTime(clock), rules.slot_ms).0),
+    }
+}
+
+/// Counts a change in the number of open sessions.
+pub fn active(deltas: &mut Deltas, key: &str, session: &SessionState, change: i64, slot: Slot) {
+    let identity = session.identity.clone().unwrap_or_default();
+    let dimensions = of_identity(split_raw_key(key).0, &identity);
+    deltas.observe(&Fact::SessionsActive { change }, &dimensions, slot);
+}
+
+impl SessionTask {
+    /// Folds a raw record that is not a tick.
+    pub(super) fn fold(&mut self, input: Input<'_>, rules: &Rules) {
+        let Some(clock) = self.clock else { return };
+        let (tenant, routed_by) = split_raw_key(input.key);
+        let time = &rules.seed.time;
+        let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
+            return self.quarantine(input, "undecodable", clock, time);
+        };
+        if records.iter().any(|record| misrouted(record, routed_by)) {
+            return self.quarantine(input, "misrouted", clock, time);
+        }
+        for record in &records {
+            self.record(record, input, clock, rules);
+        }
+    }
+
+    fn quarantine(&mut self, input: Input<'_>, reason: &'static str, clock: i64, time: &TimeRules) {
+        let (tenant, _) = split_raw_key(input.key);
+        let dimensions = of_identity(tenant, &Identity::default());
+        let fact = Fact::Record { event: "unknown", outcome: Outcome::Quarantined, time_source: TimeSource::Received, clamped: false };
+        self.deltas.observe(&fact, &dimensions, slot(clock, clock, time));
+        self.quarantined.push(Quarantined { offset: input.offset, reason, key: input.key.to_owned(), value: input.value.to_vec() });
+    }
+
+    fn record(&mut self, record: &Parsed<'_>, input: Input<'_>, clock: i64, rules: &Rules) {
+        let (tenant, _) = split_raw_key(input.key);
+        let slot = slot(record.time, clock, &rules.seed.time);
+        let outcome = self.outcome(record, input.key, clock, slot, rules);
+        let mut scratch = Identity::default();
+        let fact =
+            Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped };
+        if outcome == Outcome::Duplicate || record.conversation.is_none() {
+            learn(&mut scratch, record);
+            let dimensions = of_identity(tenant, &scratch);
+            self.deltas.observe(&fact, &dimensions, slot);
+            if outcome != Outcome::Duplicate {
+                let mut nobody = SessionState::default();
+                facts(record, &mut nobody, |fact, _| self.deltas.observe(fact, &dimensions, slot));
+            }
+            return;
+        }
+        self.touch(record, input, clock, slot, rules);
+        let Some(session) = self.conversations.get_mut(input.key).and_then(|conversation| conversation.session.as_mut()) else { return };
+        let deltas = &mut self.deltas;
+        deltas.observe(&fact, &of_identity(tenant, session.identity.get_or_insert_default()), slot);
+        facts(record, session, |fact, identity| deltas.observe(fact, &of_identity(tenant, identity), slot));
+    }
+
+    /// Decides what becomes of a record, and remembers its mark.
+    fn outcome(&mut self, record: &Parsed<'_>, key: &str, clock: i64, slot: Slot, rules: &Rules) -> Outcome {
+        if let Some(mark) = record.mark {
+            let conversation = self.conversations.entry(key.to_owned()).or_default();
+            match conversation.marks.add(mark, clock, rules.seed.time.marks_max) {
+                Added::Seen => return Outcome::Duplicate,
+                Added::New { chunk, dropped } => {
+                    let at = chunk.bucket + BUCKET_MS + rules.seed.time.mark_age_ms;
+                    self.timers.insert(Timer { at, key: key.to_owned(), bucket: Some(chunk.bucket) });
+                    self.dirty_chunks.extend([chunk].into_iter().chain(dropped).map(|chunk| (key.to_owned(), chunk)));
+                }
+            }
+        }
+        if record.event == EventKind::Unknown {
+            Outcome::Unknown
+        } else if slot.late > 0 {
+            Outcome::Late
+        } else if record.derives && record.mark.is_none() {
+            Outcome::Unmarked
+        } else {
+            Outcome::Applied
+        }
+    }
+
+    /// Begins, goes on with or re-opens the record's session.
+    fn touch(&mut self, record: &Parsed<'_>, input: Input<'_>, clock: i64, slot: Slot, rules: &Rules) {
+        let key = input.key;
+        let Conversation { session, .. } = self.conversations.entry(key.to_owned()).or_default();
+        let known = session.as_ref().map(|session| session.phase);
+        let session = session.get_or_insert_with(|| SessionState {
+            segment_start_ms: record.time,
+            last_event_ms: record.time,
+            first_offset: input.offset,
+            ..SessionState::default()
+        });
+        session.last_event_ms = session.last_event_ms.max(record.time);
+        session.last_clock_ms = clock;
+        session.last_offset = input.offset;
+        session.epoch = self.epoch;
+        session.unpublished = true;
+        learn(session.identity.get_or_insert_default(), record);
+        session.counts.get_or_insert_default().records += u64::from(record.derives);
+        self.dirty_sessions.insert(key.to_owned());
+        self.unpublished.insert(key.to_owned());
+        if !matches!(known, None | Some(ENDED)) {
+            return;
+        }
+        let gap = rules.settings(self.epoch).session_gap_ms;
+        self.timers.insert(Timer { at: clock + gap, key: key.to_owned(), bucket: None });
+        if known.is_none() {
+            session.phase = OPEN;
+            let dimensions = of_identity(split_raw_key(key).0, session.identity.get_or_insert_default());
+            self.deltas.observe(&Fact::SessionStarted, &dimensions, slot);
+        } else {
+            session.phase = REOPENED;
+            session.ended_ms = None;
+            // A re-opening is published at once, whatever the time of the last row.
+            session.row_clock_ms = None;
+        }
+        active(&mut self.deltas, key, session, 1, slot);
+    }
+}
+
+/// A record of another conversation than its key says. Ids that can't be keys were replaced before they got here.
+fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
+    record.conversation.is_some_and(|id| id != routed_by && admissible(id) && !id.contains('/'))
+}
+
+/// Takes over what the record says of who and what the session is.
+fn learn(identity: &mut Identity, record: &Parsed<'_>) {
+    let attrs = &record.attrs;
+    let resource = &record.resource;
+    set(&mut identity.model, attrs.text(Attr::Model));
+    set(&mut identity.originator, attrs.text(Attr::Originator));
+    set(&mut identity.service_name, resource.service_name);
+    set(&mut identity.app_version, attrs.text(Attr::AppVersion));
+    set(&mut identity.auth_mode, attrs.text(Attr::AuthMode));
+    set(&mut identity.terminal_type, attrs.text(Attr::TerminalType));
+    set(&mut identity.user_email, attrs.text(Attr::UserEmail));
+    set(&mut identity.user_account_id, attrs.text(Attr::UserAccountId));
+    set(&mut identity.team, resource.team);
+    set(&mut identity.project, resource.project);
+    set(&mut identity.cost_centre, resource.cost_centre);
+    set(&mut identity.department, resource.department);
+    set(&mut identity.env, resource.env);
+    set(&mut identity.agent_name, attrs.text(Attr::AgentName));
+    set(&mut identity.approval_policy, attrs.text(Attr::ApprovalPolicy));
+    set(&mut identity.sandbox_policy, attrs.text(Attr::SandboxPolicy));
+    set(&mut identity.effort, attrs.text(Attr::ModelReasoningEffort).or(attrs.text(Attr::ReasoningEffort)));
+    set(&mut identity.tier, attrs.text(Attr::ServiceTier));
+}
+
+fn set(field: &mut String, value: Option<&str>) {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return };
+    let value = value.get(..value.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(value);
+    if field != value {
+        field.clear();
+        field.push_str(value);
+    }
+}
+
+fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a> {
+    let or_unassigned = |value: &'a String| if value.is_empty() { UNASSIGNED } else { value.as_str() };
+    let subagent = !identity.agent_name.is_empty() && identity.agent_name != "/root";
+    Dimensions {
+        tenant,
+        team: or_unassigned(&identity.team),
+        project: or_unassigned(&identity.project),
+        cost_centre: or_unassigned(&identity.cost_centre),
+        department: or_unassigned(&identity.department),
+        env: or_unassigned(&identity.env),
+        model: or_unassigned(&identity.model),
+        entrypoint: classify::entrypoint(&identity.service_name, &identity.originator),
+        agent: if subagent { Agent::Subagent } else { Agent::Root },
+        effort: classify::effort(&identity.effort),
+        tier: classify::tier(&identity.tier),
+    }
+}
+
+/// Works out what a record means in its session, changes the session's state, and tells the facts.
+fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(&Fact, &Identity)) {
+    let identity = session.identity.clone().unwrap_or_default();
+    let mut tell = |fact: Fact| tell(&fact, &identity);
+    let attrs = &record.attrs;
+    match record.event {
+        EventKind::ConversationStarts => {
+            session.counts.get_or_insert_default().conversation_starts += 1;
+            session.context_window = attrs.count(Attr::ContextWindow).or(session.context_window);
+            session.compact_limit = attrs.count(Attr::AutoCompactTokenLimit).or(session.compact_limit);
+        }
+        EventKind::UserPrompt => {
+            session.failed = false;
+            session.counts.get_or_insert_default().user_prompts += 1;
+            tell(Fact::Turn);
+        }
+        EventKind::ApiRequest => request(record, session, &mut tell),
+        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, &mut tell),
+        EventKind::SseEvent => {
+            let Some(message) = attrs.text(Attr::ErrorMessage) else { return };
+            session.failed = true;
+            // A broken stream leaves two records: what the reader met, and this one, which ends the response.
+            if attrs.text(Attr::EventKindName) == Some("response.completed") {
+                session.counts.get_or_insert_default().stream_failures += 1;
+                tell(Fact::StreamFailure { error: classify::stream_error(message) });
+            }
+        }
+        EventKind::TurnTtft => {
+            let Some(duration_us) = duration_us(record) else { return };
+            let counts = session.counts.get_or_insert_default();
+            counts.ttft_count += 1;
+            counts.ttft_us += duration_us;
+            tell(Fact::FirstToken { duration_us });
+        }
+        EventKind::ToolDecision => decision(record, session, &mut tell),
+        EventKind::ToolResult => tool_call(record, session, &mut tell),
+        _ => {}
+    }
+}
+
+fn duration_us(record: &Parsed<'_>) -> Option<u64> {
+    record.attrs.count(Attr::DurationMs).map(|ms| ms.saturating_mul(1_000))
+}
+
+fn request(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
+    let attrs = &record.attrs;
+    let endpoint = classify::endpoint(attrs);
+    let status = attrs.int(Attr::StatusCode).and_then(|status| u16::try_from(status).ok());
+    let error = classify::request_error(status, attrs.text(Attr::ErrorMessage));
+    let retry = if attrs.int(Attr::Attempt).is_some_and(|attempt| attempt > 0) {
+        Some(RetryLayer::Http)
+    } else if session.failed && endpoint.starts_with("/responses") {
+        // `attempt` begins at 0 again when the stream layer asks anew.
+        Some(RetryLayer::Stream)
+    } else {
+        None
+    };
+    let duration_us = duration_us(record);
+    session.failed |= error.is_some();
+    let counts = session.counts.get_or_insert_default();
+    counts.api_requests += 1;
+    counts.api_errors += u64::from(error.is_some());
+    counts.api_retries_http += u64::from(retry == Some(RetryLayer::Http));
+    counts.api_retries_stream += u64::from(retry == Some(RetryLayer::Stream));
+    counts.api_duration_us = counts.api_duration_us.saturating_add(duration_us.unwrap_or(0));
+    tell(Fact::Request { endpoint, status, error, retry, duration_us });
+    if endpoint == "/responses/compact" && error.is_none() {
+        session.compacted_ms = Some(record.time);
+        counts.compactions += 1;
+        tell(Fact::Compaction { method: CompactionMethod::Endpoint, reclaimed: None });
+    }
+}
+
+/// Splits the counts of a completed response into disjoint kinds; what contradicts itself is clamped and told.
+///
+/// Cached and cache-write tokens are part of the input, reasoning tokens of the output, and `tool_token_count` is the
+/// sum of both, which makes it a checksum.
+fn tokens(record: &Parsed<'_>) -> (Tokens, Option<&'static str>) {
+    let count = |attr| record.attrs.count(attr).unwrap_or(0);
+    let (input, output) = (count(Attr::InputTokenCount), count(Attr::OutputTokenCount));
+    let cached = count(Attr::CachedTokenCount).min(input);
+    let cache_write = count(Attr::CacheWriteTokenCount).min(input - cached);
+    let reasoning = count(Attr::ReasoningTokenCount).min(output);
+    let mismatch = if count(Attr::CachedTokenCount).saturating_add(count(Attr::CacheWriteTokenCount)) > input {
+        Some("cached_gt_input")
+    } else if count(Attr::ReasoningTokenCount) > output {
+        Some("reasoning_gt_output")
+    } else if record.attrs.count(Attr::ToolTokenCount).is_some_and(|total| total != input.saturating_add(output)) {
+        Some("total_ne_sum")
+    } else {
+        None
+    };
+    let tokens = Tokens {
+        input_uncached: input - cached - cache_write,
+        input_cached: cached,
+        input_cache_write: cache_write,
+        output_visible: output - reasoning,
+        output_reasoning: reasoning,
+    };
+    (tokens, mismatch)
+}
+
+fn response(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
+    let (tokens, mismatch) = tokens(record);
+    session.failed = false;
+    let before = session.last_input_tokens.replace(tokens.input());
+    let counts = session.counts.get_or_insert_default();
+    counts.responses_completed += 1;
+    counts.input_uncached += tokens.input_uncached;
+    counts.input_cached += tokens.input_cached;
+    counts.input_cache_write += tokens.input_cache_write;
+    counts.output_visible += tokens.output_visible;
+    counts.output_reasoning += tokens.output_reasoning;
+    tell(Fact::Response { tokens, mismatch });
+    let limit = session.compact_limit.or(session.context_window);
+    let (Some(before), Some(limit)) = (before, limit) else { return };
+    let fell = tokens.input().saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);
+    let seen = session.compacted_ms.take().is_some_and(|seen| record.time - seen <= SAME_COMPACTION_MS);
+    if fell && !seen {
+        counts.compactions += 1;
+        tell(Fact::Compaction { method: CompactionMethod::Inferred, reclaimed: Some(before - tokens.input()) });
+    }
+}
+
+fn decision(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
+    let attrs = &record.attrs;
+    let (tool, decision, source) = (classify::tool(attrs), classify::decision(attrs), classify::source(attrs));
+    if let Some(call) = attrs.text(Attr::CallId).filter(|call| call.len() <= TEXT_BYTES_MAX)
+        && decision.starts_with("approved")
+        && session.open_calls.len() < CALLS_MAX
+    {
+        session.open_calls.push(call.to_owned());
+    }
+    let counts = session.counts.get_or_insert_default();
+    let order = |count: &DecisionCount| (count.tool.as_str(), count.decision.as_str(), count.source.as_str()).cmp(&(tool, decision, source));
+    match counts.decisions.binary_search_by(order) {
+        Ok(at) => counts.decisions[at].count += 1,
+        Err(at) if counts.decisions.len() < DECISIONS_MAX => {
+            let count = DecisionCount { tool: tool.to_owned(), decision: decision.to_owned(), source: source.to_owned(), count: 1 };
+            counts.decisions.insert(at, count);
+        }
+        // Beyond the limit, the last entry stands for all others: rows stay small, and the sum stays right.
+        Err(_) => {
+            if let Some(last) = counts.decisions.last_mut() {
+                last.count += 1;
+            }
+        }
+    }
+    tell(Fact::Decision { tool, decision, source });
+}
+
+fn tool_call(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
+    let attrs = &record.attrs;
+    let (tool, mcp) = (classify::tool(attrs), classify::is_mcp(attrs));
+    let success = attrs.flag(Attr::Success).unwrap_or(false);
+    let exit_code = attrs.int(Attr::TachoExitCode);
+    let duration_us = duration_us(record);
+    if let Some(call) = attrs.text(Attr::CallId) {
+        session.open_calls.retain(|open| open != call);
+    }
+    let counts = session.counts.get_or_insert_default();
+    counts.tool_calls += 1;
+    counts.tool_failures += u64::from(!success);
+    counts.tool_duration_us = counts.tool_duration_us.saturating_add(duration_us.unwrap_or(0));
+    counts.nonzero_exits += u64::from(exit_code.is_some_and(|code| code != 0));
+    counts.spawned_agents += u64::from(attrs.text(Attr::TachoSpawnedAgent).is_some());
+    match counts.tools.binary_search_by(|count| count.tool.as_str().cmp(tool)) {
+        Ok(at) => {
+            counts.tools[at].calls += 1;
+            counts.tools[at].failures += u64::from(!success);
+        }
+        Err(at) => counts.tools.insert(at, ToolCount { tool: tool.to_owned(), calls: 1, failures: u64::from(!success) }),
+    }
+    tell(Fact::ToolCall { tool, success, mcp, exit_code, duration_us });
+}

@@ -1,0 +1,161 @@
+//! The dedup mark: 128 bits that two records share exactly if they are the same record.
+
+use super::scan::{LogRecord, Value, key_value};
+use super::wire::{Fields, Payload};
+use crate::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
+use xxhash_rust::xxh3::Xxh3;
+
+/// The attributes that are in the mark by their own right, beside their part in the sum over all.
+const NAMED: [Attr; 5] = [Attr::EventName, Attr::CallId, Attr::CommunicationId, Attr::State, Attr::ToolResultSeq];
+
+/// The mark of a record that belongs to `conversation` of `tenant`.
+///
+/// Does not depend on the order of fields or attributes, nor on what a privacy policy removed or Tachograph added,
+/// at any depth: `PRIVATE_KEYS` and keys that begin with `OWN_PREFIX` are left out.
+#[must_use]
+pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8; 16] {
+    let mut hash = Xxh3::new();
+    text(&mut hash, tenant);
+    text(&mut hash, conversation);
+    hash.update(&record.observed_ns.to_le_bytes());
+    for attr in NAMED {
+        match record.attrs.get(attr) {
+            None => hash.update(&[0]),
+            Some(typed) => {
+                hash.update(&[1]);
+                value(&mut hash, typed);
+            }
+        }
+    }
+    let mut sum = 0u128;
+    let mut one = Xxh3::new();
+    for (key, typed) in record.attributes().filter(|(key, _)| is_public(key)) {
+        one.reset();
+        text(&mut one, key);
+        value(&mut one, typed);
+        sum = sum.wrapping_add(one.digest128());
+    }
+    hash.update(&sum.to_le_bytes());
+    hash.digest128().to_le_bytes()
+}
+
+fn is_public(key: &str) -> bool {
+    !key.starts_with(OWN_PREFIX) && !PRIVATE_KEYS.contains(&key)
+}
+
+/// Length first, so that no two sequences of texts look alike.
+fn text(hash: &mut Xxh3, text: &str) {
+    bytes(hash, text.as_bytes());
+}
+
+fn bytes(hash: &mut Xxh3, bytes: &[u8]) {
+    hash.update(&(bytes.len() as u64).to_le_bytes());
+    hash.update(bytes);
+}
+
+fn value(hash: &mut Xxh3, value: Value<'_>) {
+    match value {
+        Value::Str(string) => {
+            hash.update(&[1]);
+            text(hash, string);
+        }
+        Value::Bool(flag) => hash.update(&[2, u8::from(flag)]),
+        Value::Int(int) => {
+            hash.update(&[3]);
+            hash.update(&int.to_le_bytes());
+        }
+        Value::Double(double) => {
+            hash.update(&[4]);
+            hash.update(&double.to_bits().to_le_bytes());
+        }
+        Value::Other(encoded) => nested(hash, &AnyValue::Within(Fields::new(encoded))),
+    }
+}
+
+/// Where the parts of an `AnyValue` are.
+enum AnyValue<'a> {
+    /// In one piece.
+    Plain(Fields<'a>),
+    /// In a `KeyValue`, in one piece or in several.
+    Within(Fields<'a>),
+}
+
+impl<'a> AnyValue<'a> {
+    /// Shows every member that was set, in order; the bytes were checked by the scan.
+    fn members(&self, mut show: impl FnMut(u32, Payload<'a>, &Fields<'a>)) {
+        let mut each = |mut fields: Fields<'a>| {
+            while let Ok(Some((number, payload))) = fields.next() {
+                if (1..=8).contains(&number) {
+                    show(number, payload, &fields);
+                }
+            }
+        };
+        match self {
+            Self::Plain(fields) => each(*fields),
+            Self::Within(fields) => {
+                let mut fields = *fields;
+                while let Ok(Some((number, payload))) = fields.next() {
+                    if number == 2
+                        && let Ok(inner) = fields.enter(payload)
+                    {
+                        each(inner);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The member set last counts; lists that follow one another directly are one list, as protobuf merges them.
+fn nested(hash: &mut Xxh3, any: &AnyValue<'_>) {
+    let (mut last, mut start, mut count) = (0, 0, 0usize);
+    any.members(|number, _, _| {
+        if number != last || !(5..=6).contains(&number) {
+            (last, start) = (number, count);
+        }
+        count += 1;
+    });
+    let mut index = 0;
+    hash.update(&[16 + last as u8]);
+    any.members(|number, payload, fields| {
+        if index >= start {
+            member(hash, number, payload, fields);
+        }
+        index += 1;
+    });
+    hash.update(&[0]);
+}
+
+fn member<'a>(hash: &mut Xxh3, number: u32, payload: Payload<'a>, fields: &Fields<'a>) {
+    match (number, payload) {
+        (1 | 7, Payload::Bytes(content)) => bytes(hash, content),
+        (2, Payload::Varint(flag)) => hash.update(&[u8::from(flag != 0)]),
+        (3, Payload::Varint(number)) | (4, Payload::Fixed64(number)) => hash.update(&number.to_le_bytes()),
+        // An int32: prost keeps the low half.
+        (8, Payload::Varint(number)) => hash.update(&(number as u32).to_le_bytes()),
+        (5 | 6, _) => {
+            let Ok(mut list) = fields.enter(payload) else { return };
+            while let Ok(Some((field, item))) = list.next() {
+                if field == 1 {
+                    list_item(hash, number, item, &list);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Each item begins with a 1, so that the 0 at the end of its list can't be taken for one.
+fn list_item<'a>(hash: &mut Xxh3, kind: u32, item: Payload<'a>, list: &Fields<'a>) {
+    let Ok(inner) = list.enter(item) else { return };
+    if kind == 5 {
+        hash.update(&[1]);
+        nested(hash, &AnyValue::Plain(inner));
+    } else if let Ok((key, _)) = key_value(list, item)
+        && is_public(key)
+    {
+        hash.update(&[1]);
+        text(hash, key);
+        nested(hash, &AnyValue::Within(inner));
+    }
+}
