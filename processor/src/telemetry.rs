@@ -1,1 +1,261 @@
-//! The process's own metrics: they die with it, unlike the derived ones.
+//! The process's own metrics: how the machine is doing, as opposed to what it derives.
+//!
+//! They live and die with the process and carry no explicit timestamp. Their names are disjoint from those of the
+//! metric table ([`schemas::metric`]), so both stand on one `/metrics`.
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::OnceLock;
+use strum::VariantArray;
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Upper bounds of the latency buckets, in seconds.
+const LATENCY_BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0, 300.0, 3600.0];
+
+/// A metric of the process itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+#[expect(missing_docs, reason = "each is explained by its help text, below")]
+pub enum SelfMetric {
+    Transactions,
+    StateKeys,
+    StateRestore,
+    ConsumerLag,
+    ClockLag,
+    EndToEndLatency,
+    Ticks,
+    DeltaDuplicates,
+    LabelOverflow,
+    LostRecords,
+}
+
+/// How a [`SelfMetric`] adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SelfKind {
+    /// Never goes down while the process lives.
+    Counter,
+    /// The latest value.
+    Gauge,
+    /// A distribution.
+    Histogram,
+}
+
+/// Everything there is to know about a [`SelfMetric`].
+#[derive(Clone, Copy, Debug)]
+pub struct SelfDef {
+    /// Its name on `/metrics`.
+    pub name: &'static str,
+    /// One sentence for `# HELP`.
+    pub help: &'static str,
+    /// How it adds up.
+    pub kind: SelfKind,
+    /// Names of its labels.
+    pub labels: &'static [&'static str],
+}
+
+const fn def(name: &'static str, kind: SelfKind, labels: &'static [&'static str], help: &'static str) -> SelfDef {
+    SelfDef { name, help, kind, labels }
+}
+
+impl SelfMetric {
+    /// Everything there is to know about it.
+    #[must_use]
+    pub const fn def(self) -> SelfDef {
+        use SelfKind::{Counter, Gauge, Histogram};
+        match self {
+            Self::Transactions => {
+                def("tacho_transactions_total", Counter, &["outcome"], "Commits by outcome: committed, or not confirmed and done again.")
+            }
+            Self::StateKeys => def("tacho_state_keys", Gauge, &["stage", "partition"], "Keys in the state of a task."),
+            Self::StateRestore => def("tacho_state_restore_seconds", Gauge, &[], "How long the last restore of all state took."),
+            Self::ConsumerLag => {
+                def("tacho_consumer_lag_records", Gauge, &["topic", "partition"], "Records in the log that are not in the committed state.")
+            }
+            Self::ClockLag => def(
+                "tacho_partition_clock_lag_seconds",
+                Gauge,
+                &["partition"],
+                "How far the clock of a raw partition is behind the wall clock; above 15 s at rest, ticks do not come.",
+            ),
+            Self::EndToEndLatency => {
+                def("tacho_end_to_end_latency_seconds", Histogram, &[], "From a raw record's append to the commit that made it visible.")
+            }
+            Self::Ticks => def("tacho_ticks_total", Counter, &[], "Ticks appended to raw partitions that are read to their end."),
+            Self::DeltaDuplicates => {
+                def("tacho_delta_duplicates_total", Counter, &[], "Delta records dropped because their position was seen before.")
+            }
+            Self::LabelOverflow => {
+                def("tacho_label_overflow_total", Counter, &["label"], "Label values shown as other: over the cap, or too long.")
+            }
+            Self::LostRecords => def(
+                "tacho_lost_records_total",
+                Counter,
+                &["topic", "partition"],
+                "Records that retention or truncation removed before they were read.",
+            ),
+        }
+    }
+}
+
+/// Installs the process's recorder, once, and describes every metric; later calls change nothing.
+///
+/// # Errors
+/// Another library's recorder is installed already.
+pub fn install() -> Result<(), BuildError> {
+    if HANDLE.get().is_some() {
+        return Ok(());
+    }
+    let latency = Matcher::Full(SelfMetric::EndToEndLatency.def().name.to_owned());
+    let handle = PrometheusBuilder::new().set_buckets_for_metric(latency, &LATENCY_BOUNDS)?.install_recorder()?;
+    for metric in SelfMetric::VARIANTS {
+        let def = metric.def();
+        match def.kind {
+            SelfKind::Counter => metrics::describe_counter!(def.name, def.help),
+            SelfKind::Gauge => metrics::describe_gauge!(def.name, def.help),
+            SelfKind::Histogram => metrics::describe_histogram!(def.name, def.help),
+        }
+    }
+    // Two first callers at once: the second one's install_recorder has failed above.
+    let _ = HANDLE.set(handle);
+    Ok(())
+}
+
+/// The process's own metrics as Prometheus text; empty before [`install`].
+#[must_use]
+pub fn render() -> String {
+    HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Folds recorded values into their histograms; call it every few seconds, so that they take no memory when nobody scrapes.
+pub fn upkeep() {
+    if let Some(handle) = HANDLE.get() {
+        handle.run_upkeep();
+    }
+}
+
+/// Counts a commit.
+pub fn transaction(committed: bool) {
+    let outcome = if committed { "committed" } else { "not_confirmed" };
+    metrics::counter!(SelfMetric::Transactions.def().name, "outcome" => outcome).increment(1);
+}
+
+/// Sets the number of keys in a task's state; `stage` is `sessions` or `series`.
+pub fn state_keys(stage: &'static str, partition: i32, keys: usize) {
+    gauge(SelfMetric::StateKeys, &[("stage", stage.to_owned()), ("partition", partition.to_string())], count(keys));
+}
+
+/// Sets how long the last restore took.
+pub fn restored(took: std::time::Duration) {
+    gauge(SelfMetric::StateRestore, &[], took.as_secs_f64());
+}
+
+/// Sets how many records of a partition are not in the committed state yet; negative counts as 0.
+pub fn consumer_lag(topic: &'static str, partition: i32, records: i64) {
+    let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
+    gauge(SelfMetric::ConsumerLag, &labels, count(usize::try_from(records).unwrap_or(0)));
+}
+
+/// Sets how far a raw partition's clock is behind the wall clock, in ms; may be negative.
+pub fn clock_lag(partition: i32, lag_ms: i64) {
+    gauge(SelfMetric::ClockLag, &[("partition", partition.to_string())], seconds(lag_ms));
+}
+
+/// Adds the time from a raw record's append to the commit that includes it, in ms.
+pub fn end_to_end(latency_ms: i64) {
+    metrics::histogram!(SelfMetric::EndToEndLatency.def().name).record(seconds(latency_ms.max(0)));
+}
+
+/// Counts a tick that was appended.
+pub fn tick() {
+    metrics::counter!(SelfMetric::Ticks.def().name).increment(1);
+}
+
+/// Counts a delta record that was dropped as seen before.
+pub fn delta_duplicate() {
+    metrics::counter!(SelfMetric::DeltaDuplicates.def().name).increment(1);
+}
+
+/// Counts a label value that is shown as `other`.
+pub fn label_overflow(label: &'static str) {
+    metrics::counter!(SelfMetric::LabelOverflow.def().name, "label" => label).increment(1);
+}
+
+/// Counts records that were gone before they were read.
+pub fn lost(topic: &'static str, partition: i32, records: u64) {
+    metrics::counter!(SelfMetric::LostRecords.def().name, "topic" => topic, "partition" => partition.to_string()).increment(records);
+}
+
+fn gauge(metric: SelfMetric, labels: &[(&'static str, String)], value: f64) {
+    let labels: Vec<metrics::Label> = labels.iter().map(|(name, value)| metrics::Label::new(*name, value.clone())).collect();
+    metrics::gauge!(metric.def().name, labels).set(value);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge: beyond 2^53 the relative error of the cast is 1e-16")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge: milliseconds up to 2^53 are exact")]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::metric::Metric;
+
+    #[test]
+    fn names_are_disjoint_from_derived_ones() {
+        for own in SelfMetric::VARIANTS {
+            let own = own.def();
+            assert!(own.name.starts_with("tacho_") && own.help.ends_with('.'), "{}", own.name);
+            assert_eq!(own.name.ends_with("_total"), own.kind == SelfKind::Counter, "{}", own.name);
+            for derived in Metric::VARIANTS {
+                assert!(!own.name.starts_with(derived.def().name), "{}", own.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_the_labels_of_the_table() {
+        install().unwrap();
+        install().unwrap();
+        transaction(true);
+        state_keys("sessions", 2, 7);
+        restored(std::time::Duration::from_millis(1500));
+        consumer_lag("codex.raw.logs.v1", 1, -3);
+        clock_lag(1, 2500);
+        end_to_end(300);
+        tick();
+        delta_duplicate();
+        label_overflow("team");
+        lost("codex.raw.logs.v1", 0, 12);
+        upkeep();
+        let text = render();
+        for line in [
+            "tacho_transactions_total{outcome=\"committed\"} 1",
+            "tacho_state_keys{stage=\"sessions\",partition=\"2\"} 7",
+            "tacho_state_restore_seconds 1.5",
+            "tacho_consumer_lag_records{topic=\"codex.raw.logs.v1\",partition=\"1\"} 0",
+            "tacho_partition_clock_lag_seconds{partition=\"1\"} 2.5",
+            "tacho_end_to_end_latency_seconds_bucket{le=\"0.5\"} 1",
+            "tacho_ticks_total 1",
+            "tacho_delta_duplicates_total 1",
+            "tacho_label_overflow_total{label=\"team\"} 1",
+            "tacho_lost_records_total{topic=\"codex.raw.logs.v1\",partition=\"0\"} 12",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in:\n{text}");
+        }
+        for metric in SelfMetric::VARIANTS {
+            let def = metric.def();
+            assert!(text.contains(&format!("# HELP {} {}", def.name, def.help)), "{}", def.name);
+            for label in def.labels {
+                assert!(
+                    text.lines().any(|line| line.starts_with(def.name) && line.contains(&format!("{label}=\""))),
+                    "{} {label}",
+                    def.name
+                );
+            }
+        }
+    }
+}

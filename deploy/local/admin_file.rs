@@ -1,0 +1,83 @@
+//! `admin.json` in the data directory: how `tacho read` finds the process that holds the directory.
+
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The file's name.
+pub const NAME: &str = "admin.json";
+/// A larger file is not ours.
+const BYTES_MAX: u64 = 4096;
+
+/// What the file says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminFile {
+    /// Where the admin port of the process is.
+    pub addr: SocketAddr,
+    /// What it asks for in `Authorization: Bearer …`.
+    pub token: String,
+    /// Its process id, for people.
+    pub pid: u32,
+}
+
+/// The file, for as long as the process runs: it is removed on drop.
+#[derive(Debug)]
+pub struct Written(PathBuf);
+
+impl AdminFile {
+    /// For this process, with a new token.
+    pub fn new(addr: SocketAddr) -> Self {
+        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+        Self { addr: crate::setup::reachable(addr), token, pid: std::process::id() }
+    }
+
+    /// Writes it with mode 0600, in one step: nobody sees half of it, nor with another mode.
+    pub fn write(&self, dir: &Path) -> std::io::Result<Written> {
+        std::fs::create_dir_all(dir)?;
+        let (path, next) = (dir.join(NAME), dir.join(format!("{NAME}.{}", self.pid)));
+        let _ = std::fs::remove_file(&next);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        std::fs::rename(&next, &path)?;
+        Ok(Written(path))
+    }
+
+    /// Reads it; `None` where there is none or it is not one.
+    pub fn read(dir: &Path) -> Option<Self> {
+        let path = dir.join(NAME);
+        if std::fs::metadata(&path).ok()?.len() > BYTES_MAX {
+            return None;
+        }
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // Gone already is as good as removed.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn is_private_while_it_is_there_and_goes_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = AdminFile::new("0.0.0.0:9464".parse().unwrap());
+        assert_eq!(file.token.len(), 64);
+        let written = file.write(dir.path()).unwrap();
+        assert_eq!(AdminFile::read(dir.path()), Some(file.clone()));
+        assert_eq!(file.addr, "127.0.0.1:9464".parse().unwrap());
+        let mode = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(written);
+        assert_eq!(AdminFile::read(dir.path()), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

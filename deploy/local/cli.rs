@@ -1,0 +1,382 @@
+//! The command line, checked as a whole: every fault is named at once.
+
+use clap::{Args, Parser, Subcommand};
+use schemas::settings::Seed;
+use schemas::topic::Topic;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use strum::VariantArray;
+
+/// Longest prefix of topic names: Kafka takes names of up to 249 characters.
+const PREFIX_MAX: usize = 100;
+
+/// Event-sourced metrics and sessions from the OpenTelemetry that the Codex CLI sends.
+///
+/// Without a command, takes telemetry in and shows results until Ctrl-C.
+#[derive(Debug, Parser)]
+#[command(name = "tacho", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Prints the records of a topic: the latest row of each key of a compacted topic, the last 1,000 records of others.
+    Read(ReadArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Directory that keeps everything [default: $XDG_DATA_HOME/tachograph or ~/.local/share/tachograph].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Replays recorded sessions, in a temporary directory unless --data gives one.
+    #[arg(long)]
+    demo: bool,
+    /// Uses this Kafka cluster in place of the embedded log.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Goes before the names of all topics on the cluster.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Keeps prompts, commands and outputs in the clear. Off by default: they hold secrets.
+    #[arg(long)]
+    keep_text: bool,
+    /// Where OTLP over HTTP comes in.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318")]
+    http: String,
+    /// Where OTLP over gRPC will come in; checked, but not served yet.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317", hide = true)]
+    grpc: String,
+    /// Where the page, /metrics and the probes are.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    admin: String,
+    /// Settings of a new log, as in deploy/control.toml; an existing one keeps its own.
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ReadArgs {
+    /// For example codex.sessions.v1.
+    topic: String,
+    /// All records, from the first that is still there.
+    #[arg(long)]
+    from_start: bool,
+    /// Goes on with what comes in.
+    #[arg(long)]
+    follow: bool,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+    /// Directory of the embedded log [default: as above].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Reads from this Kafka cluster.
+    #[arg(long, value_name = "HOST:PORT")]
+    kafka: Option<String>,
+    /// Goes before the names of all topics on the cluster.
+    #[arg(long)]
+    prefix: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Take telemetry in and show results.
+    Run(RunOptions),
+    /// Print a topic.
+    Read(ReadOptions),
+}
+
+/// Which log.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The embedded one, in a directory.
+    Directory(PathBuf),
+    /// The embedded one, in a temporary directory that goes at the end.
+    Temporary,
+    /// A cluster.
+    Kafka(Cluster),
+}
+
+/// A Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// `host:port`, several separated by commas.
+    pub bootstrap: String,
+    /// Goes before the names of all topics.
+    pub prefix: String,
+}
+
+/// How to run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// The log.
+    pub place: Place,
+    /// Where `admin.json` goes; none for a cluster without `--data`.
+    pub admin_dir: Option<PathBuf>,
+    /// Whether to replay recorded sessions.
+    pub demo: bool,
+    /// Whether to keep texts.
+    pub keep_text: bool,
+    /// OTLP over HTTP.
+    pub http: SocketAddr,
+    /// The page, metrics and probes.
+    pub admin: SocketAddr,
+    /// Settings of a new log.
+    pub seed: Seed,
+}
+
+/// What to print.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The topic.
+    pub topic: Topic,
+    /// From the first record that is still there.
+    pub from_start: bool,
+    /// Go on.
+    pub follow: bool,
+    /// One JSON object a line.
+    pub json: bool,
+    /// The log; never [`Place::Temporary`].
+    pub place: Place,
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Help or version was asked for: print it.
+    Shown(String),
+    /// Everything that is wrong.
+    Faults(Vec<String>),
+}
+
+/// What the command line's defaults depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Env {
+    /// `XDG_DATA_HOME`.
+    pub xdg_data_home: Option<OsString>,
+    /// `HOME`.
+    pub home: Option<OsString>,
+}
+
+impl Env {
+    /// That of this process.
+    pub fn of_process() -> Self {
+        Self { xdg_data_home: std::env::var_os("XDG_DATA_HOME"), home: std::env::var_os("HOME") }
+    }
+
+    fn data_dir(&self) -> Option<PathBuf> {
+        let given = |value: &Option<OsString>| value.clone().map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = given(&self.xdg_data_home).or_else(|| Some(given(&self.home)?.join(".local/share")));
+        Some(base?.join("tachograph"))
+    }
+}
+
+/// Reads the command line, the program's name first.
+pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Action, Refused> {
+    let cli = Cli::try_parse_from(args).map_err(|error| {
+        if error.use_stderr() {
+            let text = error.render().to_string();
+            let first = text.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
+            Refused::Faults(vec![format!("{} (see --help)", first.trim_start_matches("error: "))])
+        } else {
+            Refused::Shown(error.render().to_string())
+        }
+    })?;
+    let mut faults = Vec::new();
+    let action = match cli.command {
+        None => run_options(cli.run, env, &mut faults).map(Action::Run),
+        Some(Command::Read(args)) => read_options(args, env, &mut faults).map(Action::Read),
+    };
+    action.filter(|_| faults.is_empty()).ok_or(Refused::Faults(faults))
+}
+
+fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<RunOptions> {
+    let http = address("--http", &args.http, faults);
+    let grpc = address("--grpc", &args.grpc, faults);
+    let admin = address("--admin", &args.admin, faults);
+    let named = [("--http", http), ("--grpc", grpc), ("--admin", admin)];
+    for (i, (a, first)) in named.iter().enumerate() {
+        for (b, second) in &named[i + 1..] {
+            if let (Some(first), Some(second)) = (first, second)
+                && first == second
+                && first.port() != 0
+            {
+                faults.push(format!("{a} and {b} are both {first}: give each its own"));
+            }
+        }
+    }
+    if args.demo && args.kafka.is_some() {
+        faults.push("--demo makes up sessions and stays away from clusters: leave out --kafka".to_owned());
+    }
+    if args.demo && args.seed.is_some() {
+        faults.push("--demo has settings of its own: leave out --seed".to_owned());
+    }
+    let seed = seed(args.seed, args.demo, faults);
+    let place = if args.demo && args.data.is_none() {
+        Some(Place::Temporary)
+    } else {
+        place(args.data.clone(), args.kafka, args.prefix, env, faults)
+    };
+    let place = place?;
+    let admin_dir = match &place {
+        Place::Directory(dir) => Some(dir.clone()),
+        Place::Kafka(_) => args.data,
+        Place::Temporary => None,
+    };
+    Some(RunOptions { place, admin_dir, demo: args.demo, keep_text: args.keep_text, http: http?, admin: admin?, seed: seed? })
+}
+
+fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<Seed> {
+    let Some(file) = file else {
+        return Some(if demo { crate::demo::seed() } else { Seed::shipped() });
+    };
+    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+    let seed = text.and_then(|text| {
+        Seed::from_toml(&text).map_err(|error| match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        })
+    });
+    seed.map_err(|error| faults.push(format!("--seed {}: {error}", file.display()))).ok()
+}
+
+fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<ReadOptions> {
+    let bare = args.prefix.as_deref().and_then(|prefix| args.topic.strip_prefix(prefix)).unwrap_or(&args.topic);
+    let topic = Topic::by_name(bare).or_else(|| Topic::by_name(&args.topic));
+    if topic.is_none() {
+        let known: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
+        faults.push(format!("there is no topic {:?}: the topics are {}", args.topic, known.join(", ")));
+    }
+    let place = place(args.data, args.kafka, args.prefix, env, faults)?;
+    Some(ReadOptions { topic: topic?, from_start: args.from_start, follow: args.follow, json: args.json, place })
+}
+
+fn place(
+    data: Option<PathBuf>,
+    kafka: Option<String>,
+    prefix: Option<String>,
+    env: &Env,
+    faults: &mut Vec<String>,
+) -> Option<Place> {
+    if let Some(prefix) = &prefix {
+        if kafka.is_none() {
+            faults.push("--prefix is for topics on a cluster: give --kafka too".to_owned());
+        }
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if prefix.len() > PREFIX_MAX || !prefix.chars().all(fits) {
+            faults.push(format!("--prefix {prefix:?} must be at most {PREFIX_MAX} letters, digits, '.', '_' or '-'"));
+        }
+    }
+    if let Some(bootstrap) = kafka {
+        let named = |server: &str| {
+            server.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+        };
+        if !bootstrap.split(',').all(named) {
+            faults.push(format!("--kafka {bootstrap:?} is not HOST:PORT"));
+        }
+        return Some(Place::Kafka(Cluster { bootstrap, prefix: prefix.unwrap_or_default() }));
+    }
+    let dir = data.or_else(|| env.data_dir());
+    if dir.is_none() {
+        faults.push("there is no home directory to keep data in: give --data".to_owned());
+    }
+    dir.map(Place::Directory)
+}
+
+fn address(flag: &str, text: &str, faults: &mut Vec<String>) -> Option<SocketAddr> {
+    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
+    let parsed = text.parse();
+    if parsed.is_err() {
+        faults.push(format!("{flag} {text:?} is not an address and port such as 127.0.0.1:4318"));
+    }
+    parsed.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_from(args: &str) -> Result<Action, Refused> {
+        let env = Env { xdg_data_home: None, home: Some("/home/me".into()) };
+        parse(std::iter::once("tacho").chain(args.split_whitespace()).map(OsString::from), &env)
+    }
+
+    fn faults(args: &str) -> String {
+        match parse_from(args) {
+            Err(Refused::Faults(faults)) => faults.join("; "),
+            other => panic!("{args}: {other:?}"),
+        }
+    }
+
+    fn run_of(args: &str) -> RunOptions {
+        match parse_from(args) {
+            Ok(Action::Run(options)) => options,
+            other => panic!("{args}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_command_runs_on_the_fixed_ports_in_the_home_directory() {
+        let options = run_of("");
+        assert_eq!(options.place, Place::Directory("/home/me/.local/share/tachograph".into()));
+        assert_eq!(options.http, "127.0.0.1:4318".parse().unwrap());
+        assert_eq!(options.admin, "127.0.0.1:9464".parse().unwrap());
+        assert_eq!(options.seed, Seed::shipped());
+        assert!(!options.demo && !options.keep_text);
+    }
+
+    #[test]
+    fn data_directory_follows_the_flag_then_xdg_then_home() {
+        let xdg = Env { xdg_data_home: Some("/x".into()), home: Some("/home/me".into()) };
+        assert_eq!(xdg.data_dir(), Some("/x/tachograph".into()));
+        let relative = Env { xdg_data_home: Some("x".into()), home: None };
+        assert_eq!(relative.data_dir(), None);
+        assert_eq!(run_of("--data d").place, Place::Directory("d".into()));
+        let none = parse([OsString::from("tacho")], &Env::default());
+        assert!(matches!(none, Err(Refused::Faults(faults)) if faults[0].contains("--data")));
+    }
+
+    #[test]
+    fn demo_is_temporary_and_seeds_a_short_gap() {
+        let options = run_of("--demo --http localhost:0 --grpc 127.0.0.1:0 --admin 127.0.0.1:0");
+        assert_eq!((options.place, options.admin_dir), (Place::Temporary, None));
+        assert_eq!(options.seed.settings.session_gap_ms, 20_000);
+        assert_eq!(run_of("--demo --data d").place, Place::Directory("d".into()));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let text = faults("--http nowhere --admin 1:2 --prefix a/b --seed /does/not/exist --demo --kafka kafka");
+        for part in ["--http", "--admin", "--prefix", "--seed /does/not/exist", "--demo makes up", "--demo has settings", "--kafka \"kafka\""] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+        assert!(faults("--http 127.0.0.1:1 --admin 127.0.0.1:1").contains("--http and --admin are both"));
+        assert!(faults("--prefix x").contains("--kafka"));
+        assert!(faults("--nonsense").contains("--nonsense"));
+        assert!(faults("read nonsense").contains("codex.sessions.v1"));
+        assert!(faults("read").contains("<TOPIC>"));
+    }
+
+    #[test]
+    fn read_knows_topics_with_and_without_the_prefix() {
+        for topic in ["codex.sessions.v1", "lab.codex.sessions.v1"] {
+            let action = parse_from(&format!("read {topic} --follow --json --kafka h:1 --prefix lab."));
+            let place = Place::Kafka(Cluster { bootstrap: "h:1".to_owned(), prefix: "lab.".to_owned() });
+            let expected = ReadOptions { topic: Topic::Sessions, from_start: false, follow: true, json: true, place };
+            assert_eq!(action, Ok(Action::Read(expected)));
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_faults() {
+        assert!(matches!(parse_from("--help"), Err(Refused::Shown(text)) if text.contains("--demo")));
+        assert!(matches!(parse_from("--version"), Err(Refused::Shown(_))));
+    }
+}

@@ -1,0 +1,194 @@
+//! The demo: recorded sessions, replayed to our own port in real time, in a loop, as if they happened now.
+
+mod recordings;
+mod rewrite;
+
+use recordings::RECORDINGS;
+use rewrite::Rewrite;
+use schemas::settings::Seed;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How many sessions run at once.
+const REPLAYS: u64 = 4;
+/// How long after the one before it a replay starts first.
+const STAGGER: Duration = Duration::from_millis(300);
+/// How long a replay rests between two sessions.
+const REST: Duration = Duration::from_secs(4);
+/// How often a resting replay looks whether it should end.
+const NAP: Duration = Duration::from_millis(50);
+/// Sessions of the demo end after so much silence, so that ended ones show up within a minute.
+const SESSION_GAP_MS: i64 = 20_000;
+/// How long one request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// A larger recorded body is none of ours.
+const BODY_BYTES_MAX: u64 = 16 << 20;
+/// File that marks a data directory as the demo's.
+const MARKER: &str = "demo";
+
+/// One recorded session.
+#[derive(Clone, Copy, Debug)]
+pub struct Recording {
+    /// What happens in it.
+    pub name: &'static str,
+    /// Its request bodies, in the order in which they came.
+    pub bodies: &'static [Body],
+}
+
+/// One recorded request body.
+#[derive(Clone, Copy, Debug)]
+pub struct Body {
+    /// Path of the request.
+    pub path: &'static str,
+    /// When it arrived, ms since the Unix epoch, rounded up.
+    pub arrived_ms: i64,
+    /// Whether `bytes` are gzipped (on disk only: Codex sends without compression).
+    pub gzipped: bool,
+    /// OTLP protobuf.
+    pub bytes: &'static [u8],
+}
+
+/// Who a made-up session belongs to: values of the resource attributes.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner {
+    /// `team.id`.
+    pub team: &'static str,
+    /// `project`.
+    pub project: &'static str,
+    /// `cost_centre`.
+    pub cost_centre: &'static str,
+    /// `department`.
+    pub department: &'static str,
+    /// `env`.
+    pub env: &'static str,
+}
+
+const OWNERS: [Owner; 5] = [
+    Owner { team: "payments", project: "checkout", cost_centre: "4711", department: "commerce", env: "dev" },
+    Owner { team: "search", project: "ranking", cost_centre: "4720", department: "commerce", env: "dev" },
+    Owner { team: "platform", project: "build-farm", cost_centre: "1200", department: "engineering", env: "ci" },
+    Owner { team: "mobile", project: "ios-app", cost_centre: "3100", department: "engineering", env: "dev" },
+    Owner { team: "payments", project: "ledger", cost_centre: "4712", department: "commerce", env: "ci" },
+];
+
+/// The settings of a demo: the shipped ones, but sessions end after 20 s of silence.
+pub fn seed() -> Seed {
+    let mut seed = Seed::shipped();
+    seed.settings.session_gap_ms = SESSION_GAP_MS;
+    seed
+}
+
+/// Refuses a directory that holds other data: made-up sessions must not mix with real ones.
+pub fn check_directory(dir: &Path) -> Result<(), String> {
+    let empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
+    if empty || dir.join(MARKER).exists() {
+        Ok(())
+    } else {
+        Err(format!("--demo: {} holds data that is not a demo's: name a new directory, or leave out --data", dir.display()))
+    }
+}
+
+/// Marks a directory as the demo's.
+pub fn mark_directory(dir: &Path) -> std::io::Result<()> {
+    std::fs::write(dir.join(MARKER), "The sessions in this directory are made up.\n")
+}
+
+/// Starts the replays to `http`, on threads of their own; they end soon after `stop`.
+pub fn start(http: SocketAddr, stop: &Arc<AtomicBool>) -> std::io::Result<()> {
+    let turn = Arc::new(AtomicUsize::new(0));
+    for number in 0..REPLAYS {
+        let (stop, turn) = (Arc::clone(stop), Arc::clone(&turn));
+        let first = STAGGER * u32::try_from(number).unwrap_or(0);
+        std::thread::Builder::new().name(format!("demo-{number}")).spawn(move || replay_all(http, &turn, first, &stop))?;
+    }
+    Ok(())
+}
+
+fn replay_all(http: SocketAddr, turn: &AtomicUsize, first: Duration, stop: &AtomicBool) {
+    let config =
+        ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).proxy(None).build();
+    let agent: ureq::Agent = config.into();
+    let mut rest = first;
+    while sleep_until(Instant::now() + rest, stop) {
+        let number = turn.fetch_add(1, Ordering::Relaxed);
+        replay(&agent, http, &RECORDINGS[number % RECORDINGS.len()], OWNERS[number % OWNERS.len()], stop);
+        rest = REST;
+    }
+}
+
+fn replay(agent: &ureq::Agent, http: SocketAddr, recording: &Recording, owner: Owner, stop: &AtomicBool) {
+    let mut rewrite = Rewrite::new(owner);
+    let begin = Instant::now();
+    let first = recording.bodies.first().map_or(0, |body| body.arrived_ms);
+    for body in recording.bodies {
+        let offset = Duration::from_millis(u64::try_from(body.arrived_ms - first).unwrap_or(0));
+        if !sleep_until(begin + offset, stop) {
+            return;
+        }
+        let sent = rewrite.body(body, now_ms()).and_then(|bytes| {
+            let request = agent.post(format!("http://{http}{}", body.path)).content_type("application/x-protobuf");
+            let answer = request.send(bytes).map_err(|error| error.to_string())?;
+            if answer.status().is_success() { Ok(()) } else { Err(format!("status {}", answer.status())) }
+        });
+        if let Err(error) = sent
+            && !stop.load(Ordering::Relaxed)
+        {
+            tracing::warn!(recording = recording.name, path = body.path, error, "demo: a body was not taken");
+        }
+    }
+}
+
+impl Body {
+    /// The body as Codex sent it.
+    fn plain(&self) -> Result<Vec<u8>, String> {
+        if !self.gzipped {
+            return Ok(self.bytes.to_vec());
+        }
+        let mut plain = Vec::new();
+        let mut decoder = flate2::read::GzDecoder::new(self.bytes).take(BODY_BYTES_MAX);
+        decoder.read_to_end(&mut plain).map_err(|error| format!("the recording can't be unpacked: {error}"))?;
+        Ok(plain)
+    }
+}
+
+/// Sleeps; `false` if it is time to end.
+fn sleep_until(until: Instant, stop: &AtomicBool) -> bool {
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return false;
+        }
+        match until.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => std::thread::sleep(left.min(NAP)),
+            _ => return true,
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_other_data_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_directory(dir.path()).is_ok());
+        std::fs::write(dir.path().join("data"), "").unwrap();
+        assert!(check_directory(dir.path()).unwrap_err().contains("--demo"));
+        mark_directory(dir.path()).unwrap();
+        assert!(check_directory(dir.path()).is_ok());
+    }
+
+    #[test]
+    fn a_stopped_sleep_ends_at_once() {
+        assert!(!sleep_until(Instant::now() + Duration::from_secs(3600), &AtomicBool::new(true)));
+        assert!(sleep_until(Instant::now(), &AtomicBool::new(false)));
+    }
+}

@@ -1,0 +1,111 @@
+//! Where records are read from.
+
+use crate::admin_file::{self, AdminFile};
+use crate::cli::Cluster;
+use crate::{Failure, adapters};
+use processor::admin::{ExtentReply, ReadReply};
+use processor::log::{Batch, Extent, Log, LogError};
+use prost::Message;
+use schemas::id::{Position, TopicPartition};
+use schemas::settings::Seed;
+use schemas::topic::Topic;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long an answer of the running process may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A larger answer is not one: 500 records of the largest message a log takes are less.
+const ANSWER_BYTES_MAX: u64 = 4 << 30;
+
+/// The reading part of [`Log`].
+pub trait Source {
+    /// How many partitions the topic has.
+    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
+    /// The readable part of a partition.
+    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError>;
+    /// As [`Log::read`].
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
+}
+
+impl Source for Box<dyn Log> {
+    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
+        (**self).partitions(topic)
+    }
+
+    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
+        (**self).extent(at)
+    }
+
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
+        (**self).read(at, from, max)
+    }
+}
+
+/// The topics of a cluster.
+pub fn cluster(cluster: &Cluster) -> Result<Box<dyn Source>, Failure> {
+    let log = adapters::kafka_reader(cluster).map_err(|fault| Failure::Start(vec![fault]))?;
+    Ok(Box::new(log))
+}
+
+/// The topics in a data directory: through the process that holds it, if it answers, else from the store itself.
+pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
+    if let Some(file) = AdminFile::read(dir) {
+        let mut remote = Remote::new(file);
+        if remote.partitions(Topic::Control).is_ok() {
+            return Ok(Box::new(remote));
+        }
+    }
+    let empty = std::fs::read_dir(dir).map_or(true, |entries| entries.flatten().all(|entry| entry.file_name() == admin_file::NAME));
+    if empty {
+        return Err(Failure::Start(vec![format!("{} holds no data: start tacho there first, or give --data", dir.display())]));
+    }
+    let backend = adapters::embedded(dir, &Seed::shipped()).map_err(|fault| Failure::Start(vec![fault]))?;
+    let log = (backend.open)().map_err(|error| Failure::Running(error.to_string()))?;
+    Ok(Box::new(log))
+}
+
+/// The log of a running process, through its admin port.
+pub struct Remote {
+    file: AdminFile,
+    agent: ureq::Agent,
+}
+
+impl Remote {
+    /// For the process that wrote `file`.
+    pub fn new(file: AdminFile) -> Self {
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(ANSWER_TIMEOUT)).http_status_as_error(false).proxy(None).build();
+        Self { file, agent: config.into() }
+    }
+
+    fn get<M: Message + Default>(&self, path: &str, at: TopicPartition, more: &str) -> Result<M, LogError> {
+        let url = format!("http://{}{path}?topic={}&partition={}{more}", self.file.addr, at.topic.name(), at.partition);
+        let down = |reason: String| LogError::Unavailable { reason: format!("{}: {reason}", self.file.addr) };
+        let request = self.agent.get(&url).header("authorization", format!("Bearer {}", self.file.token));
+        let mut answer = request.call().map_err(|error| down(error.to_string()))?;
+        let status = answer.status().as_u16();
+        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| down(error.to_string()))?;
+        match status {
+            200 => M::decode(body.as_slice()).map_err(|error| down(error.to_string())),
+            410 => Err(LogError::OutOfRange { at, wanted: -1, start: String::from_utf8_lossy(&body).trim().parse().unwrap_or(0) }),
+            _ => Err(down(format!("status {status}: {}", String::from_utf8_lossy(&body).trim()))),
+        }
+    }
+}
+
+impl Source for Remote {
+    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
+        let reply: ExtentReply = self.get("/api/extent", TopicPartition { topic, partition: 0 }, "")?;
+        Ok(reply.partitions)
+    }
+
+    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
+        let reply: ExtentReply = self.get("/api/extent", at, "")?;
+        Ok(Extent { start: Position(reply.start), end: Position(reply.end) })
+    }
+
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
+        let reply: ReadReply = self.get("/api/read", at, &format!("&from={}&max={max}", from.0))?;
+        Ok(reply.into_batch(at))
+    }
+}

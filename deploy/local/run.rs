@@ -1,0 +1,231 @@
+//! Running: binds, opens, starts everything, and ends it.
+
+use crate::adapters::{self, Backend, Job};
+use crate::admin_file::{AdminFile, Written};
+use crate::cli::{Place, RunOptions};
+use crate::{Failure, demo, setup};
+use processor::admin::{Admin, Status, router};
+use processor::telemetry;
+use processor::view::View;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The page, all in one.
+const PAGE: &str = include_str!("page.html");
+/// How long requests under way may take to end.
+const REQUESTS_END: Duration = Duration::from_millis(800);
+/// How long the worker may take to finish its commit.
+const WORKER_END: Duration = Duration::from_millis(1200);
+/// How long after the signal the process goes, whatever hangs. All that was answered with 200 is durable anyway.
+const PROCESS_END: Duration = Duration::from_millis(2600);
+/// How often own histograms are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// What was bound and opened before anything runs.
+struct Started {
+    options: RunOptions,
+    http: TcpListener,
+    admin: TcpListener,
+    backend: Backend,
+    admin_file: AdminFile,
+    /// Removed at the end.
+    written: Option<Written>,
+    /// Removed at the end, with all in it.
+    temporary: Option<tempfile::TempDir>,
+    about: String,
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub fn run(options: RunOptions) -> Result<(), Failure> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    // A second subscriber within one process is a test's: its own is as good.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    let started = start(options).map_err(Failure::Start)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Start(vec![format!("can't start threads: {error}")]))?;
+    let result = runtime.block_on(serve(started));
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result.map_err(Failure::Running)
+}
+
+/// Binds and opens all there is; on failure every fault.
+fn start(options: RunOptions) -> Result<Started, Vec<String>> {
+    let mut faults = Vec::new();
+    let http = bind("--http", options.http, &mut faults);
+    let admin = bind("--admin", options.admin, &mut faults);
+    let mut temporary = None;
+    let mut note = |result: Result<Backend, String>| result.map_err(|fault| faults.push(fault)).ok();
+    let (backend, about) = match &options.place {
+        Place::Kafka(cluster) => (note(adapters::kafka(cluster, &options.seed)), format!("Kafka at {}", cluster.bootstrap)),
+        Place::Directory(dir) => {
+            let fits = if options.demo { demo::check_directory(dir) } else { Ok(()) };
+            (note(fits.and_then(|()| adapters::embedded(dir, &options.seed))), format!("data in {}", dir.display()))
+        }
+        Place::Temporary => {
+            let made = tempfile::Builder::new().prefix("tacho-demo-").tempdir();
+            let made = made.map_err(|error| format!("can't make a temporary directory: {error}"));
+            let opened = made.and_then(|dir| {
+                let opened = adapters::embedded(dir.path(), &options.seed);
+                temporary = Some(dir);
+                opened
+            });
+            (note(opened), "recorded sessions, in a temporary directory".to_owned())
+        }
+    };
+    let port = |listener: &TcpListener, given: SocketAddr| listener.local_addr().unwrap_or(given);
+    let admin_file = AdminFile::new(admin.as_ref().map_or(options.admin, |listener| port(listener, options.admin)));
+    let dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or_else(|| options.admin_dir.clone());
+    let mut written = None;
+    // Only who holds the directory may say so in it.
+    if let (Some(dir), Some(_), true) = (dir, &backend, faults.is_empty()) {
+        let mark = if options.demo { demo::mark_directory(&dir) } else { Ok(()) };
+        match mark.and_then(|()| admin_file.write(&dir)) {
+            Ok(file) => written = Some(file),
+            Err(error) => faults.push(format!("{}: can't write: {error}", dir.display())),
+        }
+    }
+    match (http, admin, backend) {
+        (Some(http), Some(admin), Some(backend)) if faults.is_empty() => {
+            Ok(Started { options, http, admin, backend, admin_file, written, temporary, about })
+        }
+        _ => Err(faults),
+    }
+}
+
+fn bind(flag: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<TcpListener> {
+    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|error| faults.push(format!("{flag}: can't listen on {address}: {error}; stop what uses it, or name another"))).ok()
+}
+
+async fn serve(started: Started) -> Result<(), String> {
+    let Started { options, http, admin, backend, admin_file, written, temporary, about } = started;
+    let text = |error: std::io::Error| error.to_string();
+    let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
+    telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
+    let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    let (end, ending) = watch::channel(false);
+
+    let config = setup::codex_config(http_at);
+    let ingest_sink = Arc::clone(&backend.sink);
+    let routes = router(
+        Admin {
+            view: Arc::clone(&view),
+            status: Arc::clone(&status),
+            ingest_ready: Box::new(move || ingest::sink::Sink::ready(ingest_sink.as_ref())),
+            open: backend.open,
+            token: admin_file.token,
+            page: PAGE,
+            setup: config.clone(),
+            about: about.clone(),
+        },
+        admin_at.ip().is_loopback(),
+    );
+    let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
+    let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
+    let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
+    let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, backend.sink, over(ending.clone())));
+    let (mut failed, done) = spawn_worker(backend.work, Job { view, status, stop: Arc::clone(&stop) }).map_err(text)?;
+    tokio::spawn(upkeep(ending));
+    greet(&options, &config, admin_at, &about, temporary.as_ref());
+    if options.demo {
+        demo::start(setup::reachable(http_at), &stop).map_err(text)?;
+    }
+
+    let result = tokio::select! {
+        signal = signal() => signal.map_err(text),
+        fault = failed.wait_for(Option::is_some) => Err(fault.ok().and_then(|fault| fault.clone()).unwrap_or_else(|| "the worker is gone".to_owned())),
+        ended = &mut ingest => Err(match ended {
+            Ok(Ok(())) => "ingest ended by itself".to_owned(),
+            Ok(Err(fault)) => format!("ingest: {fault}"),
+            Err(panic) => format!("ingest: {panic}"),
+        }),
+    };
+    watchdog();
+    eprintln!("tacho: ending");
+    // Ingest first, so that the worker's last commit has what was just answered; it is durable in any case.
+    let _ = end.send(true);
+    if !ingest.is_finished() {
+        let _ = tokio::time::timeout(REQUESTS_END, &mut ingest).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    if let Ok(Err(RecvTimeoutError::Timeout)) = tokio::task::spawn_blocking(move || done.recv_timeout(WORKER_END)).await {
+        tracing::warn!("the worker did not end in time; it will restore at the next start");
+    }
+    admin.abort();
+    drop((written, temporary));
+    result
+}
+
+/// Starts the worker's thread: why it failed, and a channel that closes when it has ended.
+#[expect(clippy::type_complexity, reason = "two channels, used in one place")]
+fn spawn_worker(work: adapters::Work, job: Job) -> std::io::Result<(watch::Receiver<Option<String>>, Receiver<()>)> {
+    let (fail, failed) = watch::channel(None);
+    let (alive, done) = sync_channel::<()>(1);
+    std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
+        let _alive = alive;
+        let result = work(&job);
+        job.status.set_ready(false);
+        if let Err(fault) = result {
+            fail.send_replace(Some(fault));
+        } else if !job.stop.load(Ordering::Relaxed) {
+            fail.send_replace(Some("the worker ended by itself".to_owned()));
+        } else {
+            // Ended as it was told to: `fail` must outlive the shutdown, so that its end is no failure.
+            std::mem::forget(fail);
+        }
+    })?;
+    Ok((failed, done))
+}
+
+/// Resolves when the process is to end.
+async fn over(mut ending: watch::Receiver<bool>) {
+    // The sender is gone only when the process ends.
+    let _ = ending.wait_for(|over| *over).await;
+}
+
+async fn upkeep(ending: watch::Receiver<bool>) {
+    let mut every = tokio::time::interval(UPKEEP);
+    while !*ending.borrow() {
+        every.tick().await;
+        telemetry::upkeep();
+    }
+}
+
+async fn signal() -> std::io::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = tokio::signal::ctrl_c() => interrupt,
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+/// Ends the process in time, whatever hangs.
+fn watchdog() {
+    std::thread::spawn(|| {
+        std::thread::sleep(PROCESS_END);
+        eprintln!("tacho: ended without waiting longer; what was answered with 200 is kept");
+        std::process::exit(0);
+    });
+}
+
+fn greet(options: &RunOptions, config: &str, admin: SocketAddr, about: &str, temporary: Option<&tempfile::TempDir>) {
+    let read = match (&options.place, temporary) {
+        (Place::Kafka(cluster), _) if cluster.prefix.is_empty() => format!(" --kafka {}", cluster.bootstrap),
+        (Place::Kafka(cluster), _) => format!(" --kafka {} --prefix {}", cluster.bootstrap, cluster.prefix),
+        (_, Some(dir)) => format!(" --data {}", dir.path().display()),
+        (Place::Directory(dir), None) => format!(" --data {}", dir.display()),
+        (Place::Temporary, None) => String::new(),
+    };
+    if options.keep_text {
+        eprintln!(
+            "\n  ** --keep-text: prompts, commands and outputs are kept in the clear. They hold secrets. **\n  \
+             ** Whoever reads the topics or the data directory reads them.                            **\n"
+        );
+    }
+    println!("Codex sends to tacho with this:\n\n{config}");
+    println!("{}", setup::where_to_look(admin, about, &format!("tacho read codex.sessions.v1{read}")));
+}

@@ -1,0 +1,212 @@
+use super::*;
+use crate::log::{Appended, Batch, Commit, Extent};
+use crate::view::{PartitionView, Shown};
+use bytes::Bytes;
+use prost::Message;
+use schemas::delta::SEPARATOR;
+use schemas::histogram::Histogram;
+use schemas::metric::{Amount, Metric};
+use schemas::record::{NewRecord, Record};
+use schemas::time::AppendTime;
+use std::collections::BTreeMap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A log with three records in partition 1 of each topic, for reading only.
+struct Three;
+
+impl Log for Three {
+    fn partitions(&mut self, _: Topic) -> Result<i32, LogError> {
+        Ok(2)
+    }
+
+    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
+        Ok(Extent { start: Position(0), end: Position(if at.partition == 1 { 3 } else { 0 }) })
+    }
+
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        Ok(vec![None; at.len()])
+    }
+
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
+        if from.0 < 0 {
+            return Err(LogError::OutOfRange { at, wanted: from.0, start: 0 });
+        }
+        let record = |offset| Record {
+            from: at,
+            offset,
+            appended: AppendTime(offset),
+            key: None,
+            value: Some(Bytes::from(vec![0xff; 3])),
+            headers: vec![("h".to_owned(), Bytes::from_static(b"v"))],
+        };
+        let records: Vec<Record> = (from.0..3).take(max).map(record).collect();
+        let next = records.last().map_or(from, Record::position);
+        Ok(Batch { records, next })
+    }
+
+    fn assign(&mut self, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn poll(&mut self, _: usize, _: Duration) -> Result<Vec<Record>, LogError> {
+        Ok(Vec::new())
+    }
+
+    fn append(&mut self, _: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
+        Ok(Vec::new())
+    }
+
+    fn commit(&mut self, _: Commit) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn recover(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn trim(&mut self, _: TopicPartition, _: Position) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn writer(&self) -> &'static str {
+        "three"
+    }
+
+    fn wall_ms(&self) -> i64 {
+        0
+    }
+}
+
+fn some_view() -> View {
+    let key = |metric: Metric, values: &[&str]| format!("{}{SEPARATOR}{}", metric.def().name, values.join(&SEPARATOR.to_string()));
+    let count = |count| Shown { total: Some(Amount::Count(count)), last_final: BTreeMap::new() };
+    let mut durations = Histogram::default();
+    durations.record(1_000_000, 1_000_000);
+    let tokens = |kind| key(Metric::Tokens, &["default", "blue", "gpt", "", "", "", "", "", "root", kind]);
+    let series = BTreeMap::from([
+        (key(Metric::Turns, &["default", "", "", "", "", "", "", ""]), count(5)),
+        (tokens("input_cached"), count(30)),
+        (tokens("output_visible"), count(4)),
+        (key(Metric::ApprovalDecisions, &["default", "blue", "apply_patch", "approved", "human"]), count(2)),
+        (key(Metric::ApprovalDecisions, &["default", "red", "apply_patch", "approved", "human"]), count(1)),
+        (
+            key(Metric::ApiRequestDuration, &vec![""; Metric::ApiRequestDuration.def().labels.len()]),
+            Shown { total: Some(Amount::Values(durations)), last_final: BTreeMap::new() },
+        ),
+        (
+            key(Metric::CacheHitRatio, &["default", "blue", "gpt"]),
+            Shown { total: None, last_final: BTreeMap::from([(0, (60_000, Amount::Ratio { numerator: 1, denominator: 4 }))]) },
+        ),
+    ]);
+    let view = View::default();
+    view.partitions.insert(0, PartitionView { timestamp: AppendTime(90_000), series, latest_final: vec![Some(60_000)] });
+    view.session("a", serde_json::json!({"state": "open"}));
+    view
+}
+
+fn admin() -> Admin {
+    Admin {
+        view: Arc::new(some_view()),
+        status: Arc::new(Status::default()),
+        ingest_ready: Box::new(|| true),
+        open: Box::new(|| Ok(Box::new(Three))),
+        token: "secret".to_owned(),
+        page: "<script nonce=\"NONCE\"></script>",
+        setup: "[otel]".to_owned(),
+        about: "here".to_owned(),
+    }
+}
+
+/// Status code, headers and body of `GET path`, with more header lines in `extra`.
+async fn get(address: std::net::SocketAddr, path: &str, host: &str, extra: &str) -> (u16, String, Vec<u8>) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{extra}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    (head[9..12].parse().unwrap(), head, answer[end + 4..].to_vec())
+}
+
+async fn serve(admin: Admin) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router(admin, true)).await.unwrap() });
+    address
+}
+
+const BEARER: &str = "Authorization: Bearer secret\r\n";
+
+#[tokio::test]
+async fn readiness_gates_probes_and_derived_metrics() {
+    let admin = admin();
+    let status = Arc::clone(&admin.status);
+    let address = serve(admin).await;
+    assert_eq!(get(address, "/livez", "localhost", "").await.0, 200);
+    assert_eq!(get(address, "/readyz", "localhost:1", "").await.0, 503);
+    let metrics = String::from_utf8(get(address, "/metrics", "127.0.0.1", "").await.2).unwrap();
+    assert!(!metrics.contains("tacho_turns_total"), "{metrics}");
+    status.set_ready(true);
+    assert_eq!(get(address, "/readyz", "[::1]:9464", "").await.0, 200);
+    let (_, head, body) = get(address, "/metrics", "127.0.0.1", "").await;
+    assert!(head.contains("text/plain; version=0.0.4"), "{head}");
+    assert!(String::from_utf8(body).unwrap().contains("tacho_turns_total{tenant=\"default\"} 5 90000\n"));
+}
+
+#[test]
+fn a_worker_without_a_heartbeat_is_not_alive() {
+    let status = Status::default();
+    assert!(status.is_alive_at(HEARTBEAT_MAX));
+    assert!(!status.is_alive_at(HEARTBEAT_MAX + Duration::from_secs(1)));
+    status.beat();
+    assert!(status.is_alive());
+}
+
+#[tokio::test]
+async fn reading_needs_the_token_and_gives_records_as_they_are() {
+    let address = serve(admin()).await;
+    let path = "/api/read?topic=codex.sessions.v1&partition=1&from=1&max=1";
+    assert_eq!(get(address, path, "localhost", "").await.0, 401);
+    assert_eq!(get(address, path, "localhost", "Authorization: Bearer secreu\r\n").await.0, 401);
+    let (code, _, body) = get(address, path, "localhost", BEARER).await;
+    assert_eq!(code, 200);
+    let at = TopicPartition { topic: Topic::Sessions, partition: 1 };
+    let batch = ReadReply::decode(body.as_slice()).unwrap().into_batch(at);
+    assert_eq!(batch, Three.read(at, Position(1), 1).unwrap());
+    let (_, _, body) = get(address, "/api/extent?topic=tacho.deltas&partition=1", "localhost", BEARER).await;
+    assert_eq!(ExtentReply::decode(body.as_slice()).unwrap(), ExtentReply { partitions: 2, start: 0, end: 3 });
+    assert_eq!(get(address, "/api/read?topic=nonsense", "localhost", BEARER).await.0, 404);
+    assert_eq!(get(address, "/api/read?topic=tacho.deltas&from=-1", "localhost", BEARER).await.0, 410);
+}
+
+#[tokio::test]
+async fn page_is_locked_down_and_other_hosts_are_refused() {
+    let address = serve(admin()).await;
+    let (code, head, body) = get(address, "/", "localhost:9464", "").await;
+    assert_eq!(code, 200);
+    let body = String::from_utf8(body).unwrap();
+    let nonce = body.split('"').nth(1).unwrap();
+    assert!(head.contains("default-src 'none'") && head.contains(&format!("script-src 'nonce-{nonce}'")), "{head}");
+    let again = String::from_utf8(get(address, "/", "localhost:9464", "").await.2).unwrap();
+    assert_ne!(body, again, "the nonce must differ");
+    assert_eq!(get(address, "/api/overview", "attacker.example:9464", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn overview_sums_up_what_the_view_holds() {
+    let address = serve(admin()).await;
+    let (_, _, body) = get(address, "/api/overview", "localhost", "").await;
+    let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(value["turns"], 5);
+    assert_eq!(value["clock_ms"], 90_000);
+    assert_eq!(value["tokens"][0], serde_json::json!({"kind": "input_cached", "count": 30}));
+    assert_eq!(value["tokens_by"][0]["total"], 34);
+    assert_eq!(value["approvals_human"], 3);
+    assert_eq!(value["approvals"], serde_json::json!([{"tool": "apply_patch", "decision": "approved", "source": "human", "count": 3}]));
+    assert_eq!(value["latency"]["start_ms"], serde_json::Value::Null);
+    assert_eq!(value["latency"]["count"], 1);
+    assert_eq!(value["cache_hit_ratio"]["ratio"], 0.25);
+    assert_eq!(value["sessions"][0]["key"], "a");
+    assert_eq!(value["setup"], "[otel]");
+}
