@@ -258,13 +258,7 @@ fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<R
     Some(ReadOptions { topic: topic?, from_start: args.from_start, follow: args.follow, json: args.json, place })
 }
 
-fn place(
-    data: Option<PathBuf>,
-    kafka: Option<String>,
-    prefix: Option<String>,
-    env: &Env,
-    faults: &mut Vec<String>,
-) -> Option<Place> {
+fn place(data: Option<PathBuf>, kafka: Option<String>, prefix: Option<String>, env: &Env, faults: &mut Vec<String>) -> Option<Place> {
     if let Some(prefix) = &prefix {
         if kafka.is_none() {
             faults.push("--prefix is for topics on a cluster: give --kafka too".to_owned());
@@ -354,7 +348,9 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let text = faults("--http nowhere --admin 1:2 --prefix a/b --seed /does/not/exist --demo --kafka kafka");
-        for part in ["--http", "--admin", "--prefix", "--seed /does/not/exist", "--demo makes up", "--demo has settings", "--kafka \"kafka\""] {
+        for part in
+            ["--http", "--admin", "--prefix", "--seed /does/not/exist", "--demo makes up", "--demo has settings", "--kafka \"kafka\""]
+        {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
         assert!(faults("--http 127.0.0.1:1 --admin 127.0.0.1:1").contains("--http and --admin are both"));

@@ -225,12 +225,7 @@ async fn api_read(State(shared): State<Arc<Shared>>, Query(at): Query<Where>, he
 type Read = fn(&mut dyn Log, Topic, &Where) -> Result<Vec<u8>, LogError>;
 
 /// Checks the token and the topic, and runs `read` on the log, on a thread that may block.
-async fn answer(
-    shared: Arc<Shared>,
-    at: Where,
-    headers: &HeaderMap,
-    read: Read,
-) -> Response {
+async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read) -> Response {
     if !authorized(headers, &shared.admin.token) {
         return (StatusCode::UNAUTHORIZED, "the token is in admin.json of the data directory\n").into_response();
     }

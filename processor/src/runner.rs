@@ -14,6 +14,7 @@ mod ticks;
 pub use control::SeedSource;
 pub use restore::RESTORE_BATCH;
 
+use crate::admin::Status;
 use crate::log::{Log, LogError};
 use crate::telemetry;
 use crate::view::View;
@@ -25,7 +26,7 @@ use schemas::record::Record;
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use ticks::Ticks;
 
@@ -54,15 +55,6 @@ impl Default for Options {
             backoff: Duration::from_millis(500),
         }
     }
-}
-
-/// What other threads may ask about a worker.
-#[derive(Debug, Default)]
-pub struct Status {
-    /// Whether state is restored and results are shown.
-    pub ready: AtomicBool,
-    /// The log's wall time at the worker's last turn of its loop, ms.
-    pub heartbeat_ms: AtomicI64,
 }
 
 /// Why a worker stopped for good.
@@ -175,7 +167,7 @@ impl<L: Log> Runner<L> {
                 Ok(()) => {}
                 Err(RunError::Log(error)) if outlived(&error) => self.start_anew(&error, stop),
                 Err(error) => {
-                    self.status.ready.store(false, Ordering::Relaxed);
+                    self.status.set_ready(false);
                     return Err(error);
                 }
             }
@@ -188,12 +180,12 @@ impl<L: Log> Runner<L> {
     /// # Errors
     /// See [`RunError`]; after one of the log's, call [`Runner::drop_state`].
     pub fn turn(&mut self) -> Result<(), RunError> {
-        self.status.heartbeat_ms.store(self.log.wall_ms(), Ordering::Relaxed);
+        self.status.beat();
         if self.state.is_none() {
             let state = restore::restore(&mut self.log, &self.seed)?;
             commit::show_restored(&state, &self.view);
             self.state = Some(state);
-            self.status.ready.store(true, Ordering::Relaxed);
+            self.status.set_ready(true);
         }
         let Some(state) = self.state.as_mut() else { return Ok(()) };
         let wait = state.wait(&self.options);
@@ -225,7 +217,7 @@ impl<L: Log> Runner<L> {
     /// Forgets all state: the next turn restores it from the log.
     pub fn drop_state(&mut self) {
         self.state = None;
-        self.status.ready.store(false, Ordering::Relaxed);
+        self.status.set_ready(false);
     }
 
     /// The log handle.
@@ -245,7 +237,7 @@ impl<L: Log> Runner<L> {
         self.drop_state();
         while !stop.load(Ordering::Relaxed) {
             std::thread::sleep(self.options.backoff);
-            self.status.heartbeat_ms.store(self.log.wall_ms(), Ordering::Relaxed);
+            self.status.beat();
             match self.log.recover() {
                 Ok(()) => return,
                 Err(error) => tracing::warn!(%error, "the log is not back yet"),
@@ -255,7 +247,7 @@ impl<L: Log> Runner<L> {
 
     fn finish(&mut self) -> Result<(), RunError> {
         let result = self.commit();
-        self.status.ready.store(false, Ordering::Relaxed);
+        self.status.set_ready(false);
         match result {
             // What was not committed is folded again at the next start: nothing is lost by leaving.
             Err(RunError::Log(error)) if outlived(&error) => {

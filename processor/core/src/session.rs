@@ -238,7 +238,12 @@ impl SessionTask {
             let value = marks.map(|marks| MarkChunk { marks }.encode_to_vec());
             changes.push(Change { key: format!("m/{}/{}/{key}", chunk.bucket, chunk.number), value });
         }
-        Effects { changes, rows: std::mem::take(&mut self.rows), deltas: self.deltas.take(), quarantined: std::mem::take(&mut self.quarantined) }
+        Effects {
+            changes,
+            rows: std::mem::take(&mut self.rows),
+            deltas: self.deltas.take(),
+            quarantined: std::mem::take(&mut self.quarantined),
+        }
     }
 
     /// Publishes the open sessions that changed, each at the first commit whose clock is far enough past its last row.

@@ -29,7 +29,12 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ago = prop_oneof![4 => 0i64..2_000, 2 => 0i64..200_000, 1 => 0i64..8_000_000];
-    let send = (0i64..20_000, ago, 0..CONVERSATIONS.len(), 0u8..6).prop_map(|(after, ago, conversation, what)| Step::Send { after, ago, conversation, what });
+    let send = (0i64..20_000, ago, 0..CONVERSATIONS.len(), 0u8..6).prop_map(|(after, ago, conversation, what)| Step::Send {
+        after,
+        ago,
+        conversation,
+        what,
+    });
     let tick = prop_oneof![3 => 0i64..30_000, 1 => 0i64..590_000].prop_map(|after| Step::Tick { after });
     proptest::collection::vec(prop_oneof![3 => send, 1 => tick], 1..60)
 }
@@ -205,7 +210,13 @@ fn stage(additions: &[Addition], cuts: u64, restart: bool) -> (Vec<WindowRow>, B
         let mut record = DeltaRecord { source: i32::try_from(source).unwrap(), previous: *sent, position, clock, deltas: Vec::new() };
         for (series, slots) in labels.resolve(deltas) {
             for (slot, amount) in slots {
-                let entry = schemas::delta::DeltaEntry { series: series.clone(), slot: slot.start, late: slot.late, arrival: slot.arrival, amount: Some((&amount).into()) };
+                let entry = schemas::delta::DeltaEntry {
+                    series: series.clone(),
+                    slot: slot.start,
+                    late: slot.late,
+                    arrival: slot.arrival,
+                    amount: Some((&amount).into()),
+                };
                 record.deltas.push(entry);
             }
         }

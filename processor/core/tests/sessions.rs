@@ -122,7 +122,9 @@ fn tokens_are_disjoint_and_checked() {
 #[test]
 fn compactions_are_inferred_and_not_counted_twice() {
     let mut run = driven();
-    let compact = |time| event("c", time, "codex.api_request", vec![("endpoint", text("/responses/compact")), ("http.response.status_code", int(200))]);
+    let compact = |time| {
+        event("c", time, "codex.api_request", vec![("endpoint", text("/responses/compact")), ("http.response.status_code", int(200))])
+    };
     run.send(
         NOON + 10,
         &[
@@ -146,11 +148,17 @@ fn compactions_are_inferred_and_not_counted_twice() {
 fn decisions_and_tools_by_who_and_what() {
     let mut run = driven();
     let decision = |time, call: &str, decision: &str, source: &str| {
-        let attributes = vec![("tool_name", text("exec_command")), ("call_id", text(call)), ("decision", text(decision)), ("source", text(source))];
+        let attributes =
+            vec![("tool_name", text("exec_command")), ("call_id", text(call)), ("decision", text(decision)), ("source", text(source))];
         event("c", time, "codex.tool_decision", attributes)
     };
-    let result = |time, tool: &str, call: &str, success: &str, more: Vec<(&'static str, opentelemetry_proto::tonic::common::v1::any_value::Value)>| {
-        let mut attributes = vec![("tool_name", text(tool)), ("call_id", text(call)), ("success", text(success)), ("duration_ms", text("7"))];
+    let result = |time,
+                  tool: &str,
+                  call: &str,
+                  success: &str,
+                  more: Vec<(&'static str, opentelemetry_proto::tonic::common::v1::any_value::Value)>| {
+        let mut attributes =
+            vec![("tool_name", text(tool)), ("call_id", text(call)), ("success", text(success)), ("duration_ms", text("7"))];
         attributes.extend(more);
         event("c", time, "codex.tool_result", attributes)
     };

@@ -32,7 +32,12 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position
         let mut seed = source.0.clone();
         seed.raw_partitions = log.partitions(Topic::RawLogs)?;
         seed.delta_partitions = log.partitions(Topic::Deltas)?;
-        log.append(vec![NewRecord { to: CONTROL, key: Some(Bytes::from_static(b"seed")), value: Some(seed.to_json().into()), headers: Vec::new() }])?;
+        log.append(vec![NewRecord {
+            to: CONTROL,
+            key: Some(Bytes::from_static(b"seed")),
+            value: Some(seed.to_json().into()),
+            headers: Vec::new(),
+        }])?;
         // Another worker may have been faster: the record at offset 0 is the seed, whoever wrote it.
         records = read_all(log, Position(0))?;
     }
@@ -99,8 +104,12 @@ pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
     }
     read_new(state, log)?;
     let latest = state.rules.latest();
-    let behind: Vec<i32> =
-        state.sessions.values().filter(|task| task.epoch() < latest && state.ticks.told(task.partition()) < latest).map(processor_core::SessionTask::partition).collect();
+    let behind: Vec<i32> = state
+        .sessions
+        .values()
+        .filter(|task| task.epoch() < latest && state.ticks.told(task.partition()) < latest)
+        .map(processor_core::SessionTask::partition)
+        .collect();
     if behind.is_empty() {
         return Ok(());
     }
@@ -141,5 +150,10 @@ pub fn wait_for<L: Log>(state: &mut State, log: &mut L, epoch: i64) -> Result<()
 pub fn tick(partition: i32, wall_ms: i64, epoch: Option<i64>) -> NewRecord {
     let mut headers = vec![(HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())), (HEADER_TICK.to_owned(), Bytes::new())];
     headers.extend(epoch.map(|epoch| (HEADER_EPOCH.to_owned(), Bytes::from(epoch.to_string()))));
-    NewRecord { to: TopicPartition { topic: Topic::RawLogs, partition }, key: Some(Bytes::from_static(b"tick")), value: Some(Bytes::new()), headers }
+    NewRecord {
+        to: TopicPartition { topic: Topic::RawLogs, partition },
+        key: Some(Bytes::from_static(b"tick")),
+        value: Some(Bytes::new()),
+        headers,
+    }
 }

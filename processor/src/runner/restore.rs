@@ -9,7 +9,7 @@ use super::ticks::Ticks;
 use super::{RunError, State};
 use crate::log::{Log, LogError};
 use crate::telemetry;
-use processor_core::{LabelTable, RestoreError, Rules, SeriesTask, SessionTask};
+use processor_core::{LabelTable, RestoreError, SeriesTask, SessionTask};
 use prost::Message;
 use schemas::changelog::{META_KEY, Meta};
 use schemas::id::{Position, TopicPartition};
@@ -30,23 +30,23 @@ pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError
     let mut series = BTreeMap::new();
     let mut assigned = Vec::new();
     for partition in 0..rules.seed.raw_partitions {
-        let (input, changelog) = (TopicPartition { topic: Topic::RawLogs, partition }, TopicPartition { topic: Topic::SessionsChangelog, partition });
+        let (input, changelog) =
+            (TopicPartition { topic: Topic::RawLogs, partition }, TopicPartition { topic: Topic::SessionsChangelog, partition });
         let task = match saved(log, input, changelog)? {
             Saved::Nothing(start) => SessionTask::new(partition, &rules, start.0),
-            Saved::State(meta, entries) => {
-                SessionTask::restore(partition, &rules, &meta, borrowed(&entries)).map_err(|source| RunError::Restore { at: changelog, source })?
-            }
+            Saved::State(meta, entries) => SessionTask::restore(partition, &rules, &meta, borrowed(&entries))
+                .map_err(|source| RunError::Restore { at: changelog, source })?,
         };
         assigned.push((input, Position(task.position())));
         sessions.insert(partition, task);
     }
     for partition in 0..rules.seed.delta_partitions {
-        let (input, changelog) = (TopicPartition { topic: Topic::Deltas, partition }, TopicPartition { topic: Topic::SeriesChangelog, partition });
+        let (input, changelog) =
+            (TopicPartition { topic: Topic::Deltas, partition }, TopicPartition { topic: Topic::SeriesChangelog, partition });
         let task = match saved(log, input, changelog)? {
             Saved::Nothing(start) => SeriesTask::new(partition, &rules, start.0),
-            Saved::State(meta, entries) => {
-                SeriesTask::restore(partition, &rules, &meta, borrowed(&entries)).map_err(|source| RunError::Restore { at: changelog, source })?
-            }
+            Saved::State(meta, entries) => SeriesTask::restore(partition, &rules, &meta, borrowed(&entries))
+                .map_err(|source| RunError::Restore { at: changelog, source })?,
         };
         assigned.push((input, Position(task.position())));
         series.insert(partition, task);
@@ -83,10 +83,10 @@ fn saved<L: Log>(log: &mut L, input: TopicPartition, changelog: TopicPartition) 
     let mut entries = read_changelog(log, changelog)?;
     let meta = match entries.remove(META_KEY) {
         None => None,
-        Some(bytes) => Some(Meta::decode(bytes.as_slice()).map_err(|source| RunError::Restore {
-            at: changelog,
-            source: RestoreError::Entry { key: META_KEY.to_owned(), source },
-        })?),
+        Some(bytes) => Some(
+            Meta::decode(bytes.as_slice())
+                .map_err(|source| RunError::Restore { at: changelog, source: RestoreError::Entry { key: META_KEY.to_owned(), source } })?,
+        ),
     };
     match (committed, meta) {
         (None, None) if entries.is_empty() => {

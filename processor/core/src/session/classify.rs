@@ -1,7 +1,7 @@
 //! From the wire's free words to the bounded values of closed labels.
 
-use schemas::otlp::scan::Attrs;
 use schemas::event::Attr;
+use schemas::otlp::scan::Attrs;
 
 /// The tools that Codex brings along; every other one is `other`, and all of MCP servers' are `mcp`.
 const TOOLS: &[&str] = &[
@@ -52,8 +52,15 @@ const DECISIONS: &[&str] = &[
 
 const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
 
-const ENDPOINTS: &[&str] =
-    &["/responses", "/responses/compact", "/models", "/chat/completions", "/memories/trace_summarize", "/images/generations", "/alpha/search"];
+const ENDPOINTS: &[&str] = &[
+    "/responses",
+    "/responses/compact",
+    "/models",
+    "/chat/completions",
+    "/memories/trace_summarize",
+    "/images/generations",
+    "/alpha/search",
+];
 
 fn known(list: &[&'static str], value: &str) -> Option<&'static str> {
     list.iter().copied().find(|known| *known == value)
@@ -112,7 +119,9 @@ pub fn request_error(status: Option<u16>, message: Option<&str>) -> Option<&'sta
         Some(400..=499) => Some("bad_request"),
         Some(500..=599) => Some("server"),
         Some(_) => Some("other"),
-        None => Some(if message.is_some_and(|text| text.contains("timeout") || text.contains("timed out")) { "timeout" } else { "network" }),
+        None => {
+            Some(if message.is_some_and(|text| text.contains("timeout") || text.contains("timed out")) { "timeout" } else { "network" })
+        }
     }
 }
 

@@ -74,8 +74,7 @@ impl SessionTask {
         let slot = slot(record.time, clock, &rules.seed.time);
         let outcome = self.outcome(record, input.key, clock, slot, rules);
         let mut scratch = Identity::default();
-        let fact =
-            Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped };
+        let fact = Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped };
         if outcome == Outcome::Duplicate || record.conversation.is_none() {
             learn(&mut scratch, record);
             let dimensions = of_identity(tenant, &scratch);
@@ -346,7 +345,8 @@ fn decision(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnM
         session.open_calls.push(call.to_owned());
     }
     let counts = session.counts.get_or_insert_default();
-    let order = |count: &DecisionCount| (count.tool.as_str(), count.decision.as_str(), count.source.as_str()).cmp(&(tool, decision, source));
+    let order =
+        |count: &DecisionCount| (count.tool.as_str(), count.decision.as_str(), count.source.as_str()).cmp(&(tool, decision, source));
     match counts.decisions.binary_search_by(order) {
         Ok(at) => counts.decisions[at].count += 1,
         Err(at) if counts.decisions.len() < DECISIONS_MAX => {

@@ -45,8 +45,12 @@ pub fn prompt(conversation: &'static str, time: i64) -> Event {
 }
 
 pub fn request(conversation: &'static str, time: i64, status: i64, attempt: i64) -> Event {
-    let mut attributes =
-        vec![("duration_ms", text("120")), ("http.response.status_code", int(status)), ("attempt", int(attempt)), ("endpoint", text("/responses"))];
+    let mut attributes = vec![
+        ("duration_ms", text("120")),
+        ("http.response.status_code", int(status)),
+        ("attempt", int(attempt)),
+        ("endpoint", text("/responses")),
+    ];
     if status >= 400 {
         attributes.push(("error.message", text(format!("http {status}"))));
     }
