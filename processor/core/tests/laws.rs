@@ -1,5 +1,7 @@
 //! The laws of the core: restoring changes nothing, batching changes nothing, and windows equal a one-pass sum.
 
+#![allow(clippy::unwrap_used, reason = "numbers of tests fit")]
+
 mod support;
 
 use processor_core::labels::DeltaMap;
