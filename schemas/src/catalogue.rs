@@ -12,8 +12,8 @@ pub fn metrics_markdown() -> String {
          Written from the metric table in `schemas/src/metric.rs` by a test; do not edit. After a change of the table:\n\
          `TACHO_BLESS=1 cargo test -p schemas --test catalogue`.\n\n\
          Totals are cumulative and survive restarts. Metrics whose name ends in `_window_ratio`, and quantiles, are of the \
-         last final window of one minute, and absent where a series has no row for it. Window rows in \
-         `codex.windows.*.v1` hold every metric below, for each window size.\n\n\
+         last final window of one minute, and absent where a series has no row for it. Rows in \
+         `codex.windows.*.v1` carry the same names, for each window size.\n\n\
          | metric | kind | unit | labels | from | what it is |\n|---|---|---|---|---|---|\n",
     );
     for &metric in Metric::VARIANTS {

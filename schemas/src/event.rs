@@ -182,7 +182,7 @@ impl EventKind {
     /// The event of that name; [`EventKind::Unknown`] for every other.
     #[must_use]
     pub fn by_name(name: &str) -> Self {
-        const NAMES: Names<{ EventKind::COUNT }> = {
+        static NAMES: Names<{ EventKind::COUNT }> = {
             let mut names = [""; EventKind::COUNT];
             let mut index = 0;
             while index < EventKind::COUNT {
@@ -322,7 +322,7 @@ impl Attr {
     /// On the path of every attribute of every record: one look at a table that the compiler made.
     #[must_use]
     pub fn by_key(key: &[u8]) -> Option<Self> {
-        const KEYS: Names<{ Attr::COUNT }> = {
+        static KEYS: Names<{ Attr::COUNT }> = {
             let mut keys = [""; Attr::COUNT];
             let mut index = 0;
             while index < Attr::COUNT {
