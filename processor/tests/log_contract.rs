@@ -257,3 +257,36 @@ impl World for EmbeddedWorld {
 }
 
 contract!(embedded, super::EmbeddedWorld::new());
+
+#[path = "../../tests/support/broker.rs"]
+mod broker;
+
+struct KafkaWorld {
+    prefix: String,
+}
+
+impl KafkaWorld {
+    /// A fresh set of topics on the one broker.
+    fn new() -> Self {
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let prefix = format!("contract{number}.");
+        let ready = processor::log::kafka::topics::prepare(&broker::Broker::shared().bootstrap(), &prefix, &seed()).unwrap();
+        assert_eq!(ready, seed());
+        Self { prefix }
+    }
+}
+
+impl World for KafkaWorld {
+    fn user(&mut self) -> Box<dyn Log> {
+        let config = processor::log::kafka::KafkaConfig {
+            bootstrap: broker::Broker::shared().bootstrap(),
+            prefix: self.prefix.clone(),
+            group: format!("{}group", self.prefix),
+            transactional_id: Some(format!("{}worker", self.prefix)),
+        };
+        Box::new(processor::log::kafka::KafkaLog::connect(config).unwrap())
+    }
+}
+
+contract!(kafka, super::KafkaWorld::new());

@@ -1,1 +1,215 @@
-//! Real Kafka, by rdkafka.
+//! Real Kafka, by rdkafka: one process with one worker, which is given its partitions.
+//!
+//! Any error of a transaction is answered in the one way that is always right: the producer is given up, a new one
+//! with the same id fences it, and the caller restores (`Log::recover`).
+
+mod clients;
+mod names;
+mod reader;
+pub mod topics;
+mod writer;
+
+use super::{Appended, Batch, Commit, Extent, Log, LogError};
+use clients::{REQUEST_MAX, failed, out_of_range, passing};
+use names::{Names, size};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, admin::AdminClient, client::DefaultClientContext};
+use reader::Readers;
+use schemas::id::{Position, TopicPartition};
+use schemas::record::{NewRecord, Record};
+use schemas::topic::Topic;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use writer::{Appender, Transactions};
+
+/// How many bytes of records one poll gives out at most, unless its first record alone is larger.
+const POLL_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Which cluster, and who we are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// `HOST:PORT`, several with commas between.
+    pub bootstrap: String,
+    /// Put before every topic's name; may be empty.
+    pub prefix: String,
+    /// The consumer group that the positions belong to.
+    pub group: String,
+    /// The identity that commits and fences, stable over restarts; `None` to read only.
+    pub transactional_id: Option<String>,
+}
+
+/// A log on a cluster.
+pub struct KafkaLog {
+    bootstrap: String,
+    names: Names,
+    /// Polls the assigned partitions; its group holds the positions.
+    consumer: BaseConsumer,
+    /// Answers for everything in the log, uncommitted records included.
+    uncommitted: BaseConsumer,
+    readers: Readers,
+    appender: Appender,
+    transactions: Transactions,
+    admin: Option<AdminClient<DefaultClientContext>>,
+    /// Where the poll of each assigned partition goes on.
+    assigned: BTreeMap<TopicPartition, Position>,
+    /// Met behind records that were given out first.
+    poll_error: Option<LogError>,
+}
+
+impl KafkaLog {
+    /// Connects; fences nobody before the first [`Log::recover`] or [`Log::commit`].
+    ///
+    /// # Errors
+    /// No broker answers.
+    pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
+        let KafkaConfig { bootstrap, prefix, group, transactional_id } = config;
+        let names = Names::new(&prefix);
+        let consumer: BaseConsumer = clients::consumer(&bootstrap, &group).create().map_err(|error| failed("making a consumer", &error))?;
+        let uncommitted: BaseConsumer = clients::uncommitted(&bootstrap).create().map_err(|error| failed("making a client", &error))?;
+        uncommitted
+            .fetch_metadata(Some(&names.name(Topic::Control)), REQUEST_MAX)
+            .map_err(|error| failed(&format!("no Kafka broker answers at {bootstrap}"), &error))?;
+        Ok(Self {
+            readers: Readers::new(&bootstrap, &group, names.clone()),
+            appender: Appender::new(&bootstrap),
+            transactions: Transactions::new(&bootstrap, transactional_id),
+            bootstrap,
+            names,
+            consumer,
+            uncommitted,
+            admin: None,
+            assigned: BTreeMap::new(),
+            poll_error: None,
+        })
+    }
+
+    /// Which of the assigned partitions no longer has its position.
+    fn gone(&mut self) -> LogError {
+        let assigned = self.assigned.clone();
+        for (at, position) in assigned {
+            match self.extent(at) {
+                Ok(extent) if position < extent.start || position > extent.end => {
+                    return LogError::OutOfRange { at, wanted: position.0, start: extent.start.0 };
+                }
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+        LogError::Unavailable { reason: "a position was out of range, and is not any more: assign again".to_owned() }
+    }
+}
+
+impl Log for KafkaLog {
+    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
+        let name = self.names.name(topic);
+        topics::partitions_of(&self.uncommitted, &name)?.ok_or_else(|| topics::missing(&name))
+    }
+
+    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
+        let name = self.names.name(at.topic);
+        let (start, end) = self
+            .uncommitted
+            .fetch_watermarks(&name, at.partition, REQUEST_MAX)
+            .map_err(|error| failed(&format!("asking for the extent of {at}"), &error))?;
+        Ok(Extent { start: Position(start), end: Position(end) })
+    }
+
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        let asking = |error| failed("asking for committed positions", &error);
+        let found = self.consumer.committed_offsets(self.names.unset(at), REQUEST_MAX).map_err(asking)?;
+        let mut positions = Vec::with_capacity(at.len());
+        for at in at {
+            let element = found.find_partition(&self.names.name(at.topic), at.partition);
+            let element = element.ok_or_else(|| LogError::Unavailable { reason: format!("no answer about {at}") })?;
+            element.error().map_err(asking)?;
+            positions.push(match element.offset() {
+                Offset::Offset(offset) => Some(Position(offset)),
+                _ => None,
+            });
+        }
+        Ok(positions)
+    }
+
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
+        self.readers.read(at, from, max)
+    }
+
+    fn assign(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.consumer.assign(&self.names.list(from)).map_err(|error| failed("assigning partitions", &error))?;
+        self.assigned = from.iter().copied().collect();
+        self.poll_error = None;
+        Ok(())
+    }
+
+    /// A lost connection is no error here: the client connects again, and appends and commits tell.
+    fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
+        if let Some(error) = self.poll_error.take() {
+            return Err(error);
+        }
+        let deadline = Instant::now() + wait;
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        while records.len() < max && bytes < POLL_BYTES_MAX {
+            let wait = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let error = match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    if let Some(record) = self.names.record(&message) {
+                        bytes += size(&record);
+                        self.assigned.insert(record.from, record.position());
+                        records.push(record);
+                    }
+                    continue;
+                }
+                Some(Err(error)) if passing(&error) => {
+                    tracing::warn!(%error, "the consumer lost a broker; it connects again");
+                    continue;
+                }
+                Some(Err(error)) if out_of_range(&error) => self.gone(),
+                Some(Err(error)) => failed("polling", &error),
+                None => break,
+            };
+            if records.is_empty() {
+                return Err(error);
+            }
+            self.poll_error = Some(error);
+            break;
+        }
+        Ok(records)
+    }
+
+    fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
+        self.appender.append(&self.names, &records)
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
+        self.transactions.commit(&self.names, &self.consumer, &commit)
+    }
+
+    fn recover(&mut self) -> Result<(), LogError> {
+        self.transactions.recover()
+    }
+
+    fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError> {
+        let admin = match self.admin.take() {
+            Some(admin) => admin,
+            None => clients::admin(&self.bootstrap).create().map_err(|error| failed("making an admin client", &error))?,
+        };
+        let deleting = |error| failed(&format!("deleting records of {at} before {}", position.0), &error);
+        let list = self.names.list(&[(at, position)]);
+        let result = clients::block_on(admin.delete_records(&list, &topics::admin_options()));
+        self.admin = Some(admin);
+        for element in result.map_err(deleting)?.elements() {
+            element.error().map_err(deleting)?;
+        }
+        Ok(())
+    }
+
+    fn writer(&self) -> &str {
+        self.transactions.id()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+}

@@ -1,0 +1,140 @@
+//! How the clients are set up, and what their errors mean.
+
+use crate::log::LogError;
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+/// How long a question to the brokers (metadata, offsets, topics) may take.
+pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
+/// How long an append outside of transactions may take until all its records are reported durable, ms.
+pub(super) const APPEND_MAX_MS: u64 = 10_000;
+/// The broker aborts a transaction that is open for longer, ms: a dead worker's must not hold up readers.
+pub(super) const TRANSACTION_MAX_MS: u64 = 10_000;
+/// How long a message of a transaction may take, ms: less than the transaction.
+pub(super) const TRANSACTION_MESSAGE_MAX_MS: u64 = 8_000;
+/// How long a commit may take; then its outcome is unknown.
+pub(super) const COMMIT_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to fence older users; includes the end of their open transactions.
+pub(super) const FENCE_MAX: Duration = Duration::from_secs(30);
+/// How large a message may be, bytes: as the topics' `max.message.bytes`.
+const MESSAGE_BYTES_MAX: u64 = 8_400_000;
+/// How much of one partition a consumer reads ahead, KiB.
+const READ_AHEAD_KIB: u64 = 16 * 1024;
+
+/// Settings that all clients share.
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("client.id", "tachograph")
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set("receive.message.max.bytes", "268435456")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
+    config
+}
+
+/// A consumer that is given its partitions: it never joins the group, whose id is there for offsets only.
+pub(super) fn consumer(bootstrap: &str, group: &str) -> ClientConfig {
+    let mut config = client(bootstrap);
+    config
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Also makes the brokers answer with stable group positions only.
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "error")
+        .set("queued.max.messages.kbytes", READ_AHEAD_KIB.to_string())
+        .set("fetch.message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set("fetch.wait.max.ms", "100");
+    config
+}
+
+/// A consumer for questions about the whole log, uncommitted records included; it never reads.
+pub(super) fn uncommitted(bootstrap: &str) -> ClientConfig {
+    let mut config = client(bootstrap);
+    config.set("isolation.level", "read_uncommitted");
+    config
+}
+
+/// A producer of durable records in order, without transactions.
+pub(super) fn producer(bootstrap: &str) -> ClientConfig {
+    let mut config = client(bootstrap);
+    config
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("linger.ms", "0")
+        .set("compression.codec", "lz4")
+        .set("message.timeout.ms", APPEND_MAX_MS.to_string());
+    config
+}
+
+/// A transactional producer.
+pub(super) fn transactional(bootstrap: &str, id: &str) -> ClientConfig {
+    let mut config = producer(bootstrap);
+    config
+        .set("transactional.id", id)
+        .set("transaction.timeout.ms", TRANSACTION_MAX_MS.to_string())
+        .set("message.timeout.ms", TRANSACTION_MESSAGE_MAX_MS.to_string());
+    config
+}
+
+/// A client for the administration of topics.
+pub(super) fn admin(bootstrap: &str) -> ClientConfig {
+    client(bootstrap)
+}
+
+/// What went wrong, in words.
+pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
+    LogError::Unavailable { reason: format!("{doing}: {error}") }
+}
+
+/// Whether the client mends this by itself, by connecting again.
+pub(super) fn passing(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumption(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+        )
+    )
+}
+
+/// Whether the position that a consumer was told to read from is not in the log.
+pub(super) fn out_of_range(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))
+}
+
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for a future on this thread, whichever runtime is around: librdkafka's own threads drive it.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::park();
+    }
+}

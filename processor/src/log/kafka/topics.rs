@@ -1,0 +1,289 @@
+//! The topics of a cluster: what `deploy/topics.toml` says, creation of those that are missing, checks of the others.
+
+use super::clients::{self, REQUEST_MAX, block_on, failed};
+use super::names::Names;
+use super::reader::Readers;
+use crate::log::LogError;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use schemas::id::{Position, TopicPartition};
+use schemas::settings::Seed;
+use schemas::topic::{Partitions, Topic};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use strum::VariantArray;
+
+/// The topics' settings, as shipped.
+const TOPICS_TOML: &str = include_str!("../../../../deploy/topics.toml");
+/// How long created topics may take to have leaders everywhere.
+const LEADERS_MAX: Duration = Duration::from_secs(30);
+/// How long between two looks at them.
+const LEADERS_EVERY: Duration = Duration::from_millis(50);
+/// One day, ms.
+const DAY_MS: i64 = 86_400_000;
+/// The group of the look at the control topic; it never commits.
+const SEED_GROUP: &str = "tacho-seed";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    max_message_bytes: i64,
+    topic: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    /// For people: the table in `schemas` decides, and a test compares.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the count comes from the table in schemas"))]
+    partitions: String,
+    cleanup: String,
+    retention_days: Option<i64>,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
+
+fn file() -> File {
+    toml::from_str(TOPICS_TOML).expect("deploy/topics.toml is valid: a test reads it")
+}
+
+impl Entry {
+    fn settings(&self, max_message_bytes: i64) -> BTreeMap<String, String> {
+        let mut settings = self.config.clone();
+        let cleanup = if self.cleanup == "compact" { "compact" } else { "delete" };
+        settings.insert("cleanup.policy".to_owned(), cleanup.to_owned());
+        settings.insert("max.message.bytes".to_owned(), max_message_bytes.to_string());
+        if cleanup == "delete" {
+            let age_ms = self.retention_days.map_or(-1, |days| days * DAY_MS);
+            settings.insert("retention.ms".to_owned(), age_ms.to_string());
+            settings.insert("retention.bytes".to_owned(), "-1".to_owned());
+        }
+        settings
+    }
+}
+
+/// How many partitions the seed gives a topic.
+#[must_use]
+pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
+    match topic.partitions() {
+        Partitions::LikeRawLogs => seed.raw_partitions,
+        Partitions::LikeDeltas => seed.delta_partitions,
+        Partitions::One => 1,
+    }
+}
+
+/// Makes the cluster ready: creates missing topics and checks all; gives the seed that holds there.
+///
+/// That is the one in the control topic, if there is one; else `seed` with the partition counts of topics that exist.
+/// The seed is not written: that is the first record that the caller appends to the control topic.
+///
+/// # Errors
+/// The cluster can't be reached, or a topic has other partition counts or settings than it must have.
+pub fn prepare(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<Seed, LogError> {
+    let seed = match stored_seed(bootstrap, prefix)? {
+        Some(stored) => stored,
+        None => real_partitions(bootstrap, prefix, seed)?,
+    };
+    create_topics(bootstrap, prefix, &seed)?;
+    check_topics(bootstrap, prefix, &seed)?;
+    Ok(seed)
+}
+
+/// The seed in the control topic; `None` where there is no such topic, or nothing in it.
+///
+/// # Errors
+/// The cluster can't be reached, or the record is no seed.
+pub fn stored_seed(bootstrap: &str, prefix: &str) -> Result<Option<Seed>, LogError> {
+    let names = Names::new(prefix);
+    let at = TopicPartition { topic: Topic::Control, partition: 0 };
+    if partitions_of(&metadata_client(bootstrap)?, &names.name(Topic::Control))?.is_none() {
+        return Ok(None);
+    }
+    let batch = Readers::new(bootstrap, SEED_GROUP, names).read(at, Position(0), 1)?;
+    let Some(record) = batch.records.first() else { return Ok(None) };
+    let corrupt = |reason: String| LogError::Corrupt { at: format!("{at}@0"), reason };
+    let value = record.value.as_deref().ok_or_else(|| corrupt("no value".to_owned()))?;
+    Seed::from_json(value).map(Some).map_err(|error| corrupt(error.to_string()))
+}
+
+/// The seed with the partition counts that the cluster's topics have, where they exist.
+///
+/// # Errors
+/// The cluster can't be reached.
+pub fn real_partitions(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<Seed, LogError> {
+    let (client, names) = (metadata_client(bootstrap)?, Names::new(prefix));
+    let mut seed = seed.clone();
+    if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs))? {
+        seed.raw_partitions = count;
+    }
+    if let Some(count) = partitions_of(&client, &names.name(Topic::Deltas))? {
+        seed.delta_partitions = count;
+    }
+    Ok(seed)
+}
+
+/// Creates the topics that are missing, and waits until each partition has a leader.
+///
+/// # Errors
+/// The cluster can't be reached, or refuses.
+pub fn create_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), LogError> {
+    let (client, names, file) = (metadata_client(bootstrap)?, Names::new(prefix), file());
+    let mut missing_topics = Vec::new();
+    for &topic in Topic::VARIANTS {
+        let name = names.name(topic);
+        if partitions_of(&client, &name)?.is_none() {
+            let settings = file.topic[topic.name()].settings(file.max_message_bytes);
+            missing_topics.push((topic, name, settings));
+        }
+    }
+    if missing_topics.is_empty() {
+        return Ok(());
+    }
+    let new: Vec<NewTopic<'_>> = missing_topics
+        .iter()
+        .map(|(topic, name, settings)| {
+            let new = NewTopic::new(name, wanted_partitions(seed, *topic), TopicReplication::Fixed(-1));
+            settings.iter().fold(new, |new, (key, value)| new.set(key, value))
+        })
+        .collect();
+    let results = block_on(admin(bootstrap)?.create_topics(&new, &admin_options())).map_err(|error| failed("creating topics", &error))?;
+    for result in results {
+        match result {
+            // Another process was faster; what it made is checked like any other.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(LogError::Topic { topic, fault: format!("can't be created: {code}") }),
+        }
+    }
+    for (topic, name, _) in &missing_topics {
+        wait_for_leaders(&client, name, wanted_partitions(seed, *topic))?;
+    }
+    Ok(())
+}
+
+fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(), LogError> {
+    let deadline = Instant::now() + LEADERS_MAX;
+    loop {
+        let metadata = client.fetch_metadata(Some(name), REQUEST_MAX).map_err(|error| failed("asking for topics", &error))?;
+        let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|partition| partition.leader() >= 0).count();
+        if led >= usize::try_from(count).unwrap_or(0) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(LogError::Topic { topic: name.to_owned(), fault: "was created, but has partitions without a leader".to_owned() });
+        }
+        std::thread::sleep(LEADERS_EVERY);
+    }
+}
+
+/// Refuses topics that are missing, have another number of partitions than the seed says, or don't stamp records.
+///
+/// # Errors
+/// The first topic at fault, with the command that mends it; or the cluster can't be reached.
+pub fn check_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), LogError> {
+    let (client, names) = (metadata_client(bootstrap)?, Names::new(prefix));
+    for &topic in Topic::VARIANTS {
+        let name = names.name(topic);
+        let count = partitions_of(&client, &name)?.ok_or_else(|| missing(&name))?;
+        let wanted = wanted_partitions(seed, topic);
+        if count != wanted {
+            let way_out = if count < wanted {
+                format!("kafka-topics.sh --bootstrap-server {bootstrap} --alter --topic {name} --partitions {wanted}")
+            } else {
+                "use another prefix: partitions can't be taken away".to_owned()
+            };
+            return Err(LogError::Topic {
+                topic: name,
+                fault: format!("it has {count} partitions, and the seed says {wanted}; {way_out}"),
+            });
+        }
+    }
+    let stamped: Vec<(Topic, String)> =
+        Topic::VARIANTS.iter().filter(|topic| topic.stamped_by_log()).map(|topic| (*topic, names.name(*topic))).collect();
+    let resources: Vec<ResourceSpecifier<'_>> = stamped.iter().map(|(_, name)| ResourceSpecifier::Topic(name)).collect();
+    let described = block_on(admin(bootstrap)?.describe_configs(&resources, &admin_options()))
+        .map_err(|error| failed("asking for topic settings", &error))?;
+    for ((_, name), result) in stamped.iter().zip(described) {
+        let config =
+            result.map_err(|code| LogError::Topic { topic: name.clone(), fault: format!("its settings can't be read: {code}") })?;
+        let kind = config.get("message.timestamp.type").and_then(|entry| entry.value.clone()).unwrap_or_default();
+        if kind != "LogAppendTime" {
+            let fault = format!(
+                "message.timestamp.type is {kind}, and time must come from the broker; kafka-configs.sh --bootstrap-server {bootstrap} \
+                 --alter --entity-type topics --entity-name {name} --add-config message.timestamp.type=LogAppendTime"
+            );
+            return Err(LogError::Topic { topic: name.clone(), fault });
+        }
+    }
+    Ok(())
+}
+
+/// How many partitions a topic has; `None`: there is no such topic.
+pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<i32>, LogError> {
+    let metadata = client.fetch_metadata(Some(name), REQUEST_MAX).map_err(|error| failed("asking for topics", &error))?;
+    let count = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |topic| topic.partitions().len());
+    Ok((count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX)))
+}
+
+/// That a topic is not there.
+pub(super) fn missing(name: &str) -> LogError {
+    LogError::Topic { topic: name.to_owned(), fault: "there is no such topic; start `tacho --kafka` to have it created".to_owned() }
+}
+
+/// How long brokers may take over administration.
+pub(super) fn admin_options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX))
+}
+
+fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>, LogError> {
+    clients::admin(bootstrap).create().map_err(|error| failed("making an admin client", &error))
+}
+
+fn metadata_client(bootstrap: &str) -> Result<BaseConsumer, LogError> {
+    clients::uncommitted(bootstrap).create().map_err(|error| failed("making a client", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::topic::Cleanup;
+
+    #[test]
+    fn the_shipped_file_agrees_with_the_table() {
+        let file = file();
+        let names: Vec<&str> = file.topic.keys().map(String::as_str).collect();
+        let mut table: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
+        table.sort_unstable();
+        assert_eq!(names, table);
+        for &topic in Topic::VARIANTS {
+            let entry = &file.topic[topic.name()];
+            let partitions = match topic.partitions() {
+                Partitions::LikeRawLogs => "raw",
+                Partitions::LikeDeltas => "deltas",
+                Partitions::One => "one",
+            };
+            // The deltas' records go once they are consumed: for the cluster that is to keep them.
+            let cleanup = match topic.cleanup() {
+                _ if topic == Topic::Deltas => "keep",
+                Cleanup::Delete => "delete",
+                Cleanup::Compact => "compact",
+                Cleanup::Keep => "keep",
+            };
+            assert_eq!((entry.partitions.as_str(), entry.cleanup.as_str()), (partitions, cleanup), "{}", topic.name());
+            assert_eq!(entry.retention_days.is_some(), cleanup == "delete", "{}", topic.name());
+            let stamped = entry.config.get("message.timestamp.type").map(String::as_str) == Some("LogAppendTime");
+            assert_eq!(stamped, topic.stamped_by_log(), "{}", topic.name());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_no_age() {
+        let file = file();
+        let settings = file.topic["tacho.control"].settings(file.max_message_bytes);
+        assert_eq!(settings["retention.ms"], "-1");
+        assert_eq!(settings["cleanup.policy"], "delete");
+        assert!(file.max_message_bytes >= 8 * 1024 * 1024);
+    }
+}
