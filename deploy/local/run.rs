@@ -44,7 +44,9 @@ pub fn run(options: RunOptions) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     // A second subscriber within one process is a test's: its own is as good.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
-    let started = start(options).map_err(Failure::Start)?;
+    let mut started = start(options).map_err(Failure::Start)?;
+    let temporary = started.temporary.take();
+    let reader_hint = temporary.as_ref().map(|dir| dir.path().to_owned());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Start(vec![format!("can't start threads: {error}")]))?;
     let result = runtime.block_on(serve(started));
