@@ -1,3 +1,31 @@
 //! OTLP in, raw topics out: admit, keep secrets out, split by conversation, answer when durable.
+//!
+//! A request goes one way: [`http`] or [`grpc`] reads it, [`admit`] bounds it, [`privacy`] takes texts out of it,
+//! [`route`] makes keyed raw records of it, and a [`sink::Sink`] makes them durable. Only then is it answered.
+//!
+//! **Architecture Invariant:** nothing is written anywhere before [`privacy::apply`] has seen it.
+#![deny(missing_docs)]
 
+pub mod admit;
+pub mod config;
+pub mod door;
+pub mod grpc;
+pub mod http;
+pub mod json;
+pub mod kafka;
+pub mod partition;
+pub mod privacy;
+pub mod reply;
+pub mod route;
+pub mod signal;
 pub mod sink;
+pub mod telemetry;
+mod wire;
+
+pub use config::Config;
+pub use door::Door;
+pub use http::{Error, router, serve};
+pub use kafka::KafkaSink;
+pub use partition::murmur2_partition;
+pub use signal::Signal;
+pub use wire::WireError;

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod log;
+pub mod runner;
 pub mod sink;
 pub mod telemetry;
 pub mod view;

@@ -5,6 +5,7 @@
 //! [topics](topic::Topic) that carry both.
 #![deny(missing_docs)]
 
+pub mod catalogue;
 pub mod changelog;
 pub mod delta;
 pub mod derived;

@@ -15,6 +15,9 @@ pub const HEADER_REASON: &str = "tacho-reason";
 /// Header of a quarantined record: `topic/partition@offset` of the raw record.
 pub const HEADER_ORIGIN: &str = "tacho-origin";
 
+/// Header of a derived row: the worker's wall time when it was made, decimal milliseconds.
+pub const HEADER_PROCESSED: &str = "tacho-processed";
+
 /// A name and a value beside a record's key and value.
 pub type Header = (String, Bytes);
 

@@ -138,11 +138,27 @@ impl Seed {
             time.grace_ms >= 0 && time.max_skew_ms >= 0 && time.max_age_ms > 0 && time.max_step_ms > 0,
             "time's bounds must not be negative",
         );
-        rule(self.settings.semantics == SEMANTICS, "settings.semantics is not one that this build computes");
-        rule(self.settings.session_gap_ms > 0, "settings.session_gap_ms must be positive");
-        rule(self.settings.reopen_horizon_ms >= self.settings.session_gap_ms, "settings.reopen_horizon_ms must be at least session_gap_ms");
-        rule(self.settings.row_interval_ms >= 0, "settings.row_interval_ms must not be negative");
+        if let Err(SettingsError::Faults(more)) = self.settings.check() {
+            faults.extend(more);
+        }
         if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
+    }
+}
+
+impl Settings {
+    /// Checks an epoch's settings.
+    ///
+    /// # Errors
+    /// Every rule that they break.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let rules = [
+            (self.semantics == SEMANTICS, "settings.semantics is not one that this build computes"),
+            (self.session_gap_ms > 0, "settings.session_gap_ms must be positive"),
+            (self.reopen_horizon_ms >= self.session_gap_ms, "settings.reopen_horizon_ms must be at least session_gap_ms"),
+            (self.row_interval_ms >= 0, "settings.row_interval_ms must not be negative"),
+        ];
+        let faults: Vec<String> = rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault.to_owned()).collect();
+        if faults.is_empty() { Ok(()) } else { Err(SettingsError::Faults(faults)) }
     }
 }
 

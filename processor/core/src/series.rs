@@ -271,6 +271,3 @@ fn add(map: &mut BTreeMap<String, Amount>, series: &str, amount: &Amount) {
 fn entry(amount: &Amount, start_ms: Option<i64>) -> Vec<u8> {
     SeriesEntry { amount: Some(AmountBytes::from(amount)), start_ms }.encode_to_vec()
 }
-
-#[cfg(test)]
-mod tests;

@@ -378,6 +378,3 @@ fn chunk_key(text: &str) -> Option<(ChunkId, &str)> {
     let id = ChunkId { bucket: parts.next()?.parse().ok()?, number: parts.next()?.parse().ok()? };
     Some((id, parts.next()?))
 }
-
-#[cfg(test)]
-mod tests;

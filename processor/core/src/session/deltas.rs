@@ -24,10 +24,6 @@ impl Deltas {
         Self { map: DeltaMap::new(), hidden: Label::VARIANTS.iter().copied().filter(off).collect(), key: String::new() }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
     pub fn take(&mut self) -> DeltaMap {
         std::mem::take(&mut self.map)
     }

@@ -8,7 +8,7 @@ use super::row::{ENDED, OPEN, REOPENED};
 use super::{Conversation, Quarantined, SessionTask, Timer};
 use crate::labels::admissible;
 use crate::{Input, Rules};
-use schemas::changelog::{Counts, DecisionCount, Identity, SessionState, ToolCount};
+use schemas::changelog::{DecisionCount, Identity, SessionState, ToolCount};
 use schemas::delta::Slot;
 use schemas::event::{Attr, EventKind};
 use schemas::fact::{Agent, CompactionMethod, Dimensions, Fact, Outcome, RetryLayer, TimeSource, Tokens, UNASSIGNED};
@@ -62,7 +62,8 @@ impl SessionTask {
 
     fn quarantine(&mut self, input: Input<'_>, reason: &'static str, clock: i64, time: &TimeRules) {
         let (tenant, _) = split_raw_key(input.key);
-        let dimensions = of_identity(tenant, &Identity::default());
+        let nobody = Identity::default();
+        let dimensions = of_identity(tenant, &nobody);
         let fact = Fact::Record { event: "unknown", outcome: Outcome::Quarantined, time_source: TimeSource::Received, clamped: false };
         self.deltas.observe(&fact, &dimensions, slot(clock, clock, time));
         self.quarantined.push(Quarantined { offset: input.offset, reason, key: input.key.to_owned(), value: input.value.to_vec() });

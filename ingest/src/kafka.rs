@@ -1,0 +1,284 @@
+//! The raw topics on a Kafka cluster, as a sink.
+
+use crate::partition::murmur2_partition;
+use crate::sink::{RawRecord, Sink, SinkError};
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use schemas::record::HEADER_WALL;
+use schemas::topic::Topic;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// A request is held that long; then it is refused.
+pub const DELIVERY_TIME_MAX: Duration = Duration::from_secs(4);
+/// Largest message, in bytes; the topics' `max.message.bytes` must be at least that.
+pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Records that wait for the broker, at most.
+const QUEUE_RECORDS_MAX: usize = 200_000;
+/// And KiB of them.
+const QUEUE_KIB_MAX: usize = 512 << 10;
+/// A full queue is tried again that often.
+const QUEUE_PAUSE: Duration = Duration::from_millis(10);
+/// The partition counts are looked at that often.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// A look takes at most that long.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// The topics that ingest writes.
+const TOPICS: [Topic; 3] = [Topic::RawLogs, Topic::RawTraces, Topic::RawMetrics];
+
+/// Why there is no sink.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The client does not take its settings.
+    #[error("no Kafka client for {bootstrap}: check the address")]
+    Client {
+        /// The address that was given.
+        bootstrap: String,
+        /// What the client said.
+        #[source]
+        source: KafkaError,
+    },
+    /// The pinned count is no count.
+    #[error("raw topics can't have {0} partitions: it must be at least 1")]
+    Partitions(i32),
+    /// No thread for the watch.
+    #[error("no thread to watch the topics")]
+    Thread(#[source] std::io::Error),
+}
+
+/// What is known of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    /// Not reached; records are tried all the same.
+    Unreachable,
+    /// Every raw topic is there, with the pinned count.
+    Ready,
+    /// A topic is missing or has another count: a record would end up where nobody expects it.
+    Mismatch,
+}
+
+struct Shared {
+    config: ClientConfig,
+    producer: RwLock<FutureProducer>,
+    names: [String; 3],
+    partitions: i32,
+    state: AtomicU8,
+}
+
+/// Writes raw records to a cluster, idempotently and to all in-sync replicas.
+pub struct KafkaSink {
+    shared: Arc<Shared>,
+}
+
+impl KafkaSink {
+    /// A sink for the raw topics named with `prefix`, which were created with `raw_partitions` partitions.
+    ///
+    /// Looks at the cluster once; one that is down, or has other counts, makes the sink not ready, and it looks again
+    /// every five seconds.
+    ///
+    /// # Errors
+    /// The settings are not usable.
+    pub async fn connect(bootstrap: &str, prefix: &str, raw_partitions: i32) -> Result<Self, ConnectError> {
+        if raw_partitions < 1 {
+            return Err(ConnectError::Partitions(raw_partitions));
+        }
+        let config = client_config(bootstrap);
+        let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: bootstrap.to_owned(), source })?;
+        let shared = Arc::new(Shared {
+            config,
+            producer: RwLock::new(producer),
+            names: TOPICS.map(|topic| format!("{prefix}{}", topic.name())),
+            partitions: raw_partitions,
+            state: AtomicU8::new(State::Unreachable as u8),
+        });
+        let first = Arc::clone(&shared);
+        // A look that panicked leaves the sink not ready.
+        let _ = tokio::task::spawn_blocking(move || first.check()).await;
+        let watched = Arc::downgrade(&shared);
+        std::thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || watch(&watched)).map_err(ConnectError::Thread)?;
+        Ok(Self { shared })
+    }
+}
+
+fn client_config(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("client.id", "tacho-ingest")
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5")
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set("message.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
+        .set("request.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
+        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string());
+    config
+}
+
+/// Looks at the topics for as long as the sink is there.
+fn watch(shared: &Weak<Shared>) {
+    loop {
+        std::thread::sleep(CHECK_INTERVAL);
+        let Some(shared) = shared.upgrade() else { return };
+        shared.check();
+    }
+}
+
+impl Shared {
+    fn producer(&self) -> FutureProducer {
+        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is(&self, state: State) -> bool {
+        self.state.load(Ordering::Relaxed) == state as u8
+    }
+
+    fn check(&self) {
+        let state = self.look();
+        let before = self.state.swap(state as u8, Ordering::Relaxed);
+        if before != state as u8 {
+            tracing::info!(?state, "raw topics looked at");
+        }
+    }
+
+    /// Asks for all topics: asking for one by name could create it.
+    fn look(&self) -> State {
+        let metadata = match self.producer().client().fetch_metadata(None, CHECK_TIME_MAX) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                tracing::warn!(%error, "the cluster can't be reached");
+                return State::Unreachable;
+            }
+        };
+        for name in &self.names {
+            let count = metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.partitions().len());
+            if count.and_then(|count| i32::try_from(count).ok()) != Some(self.partitions) {
+                tracing::error!(topic = %name, ?count, pinned = self.partitions, "the topic has not the pinned number of partitions");
+                return State::Mismatch;
+            }
+        }
+        State::Ready
+    }
+
+    /// A producer that met a fatal error takes nothing more: another one takes its place.
+    fn replace_if_dead(&self) {
+        let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        let Some((code, reason)) = producer.client().fatal_error() else { return };
+        tracing::error!(%code, reason, "the producer failed for good: making another");
+        match self.config.create() {
+            Ok(fresh) => *producer = fresh,
+            Err(error) => tracing::error!(%error, "no other producer could be made"),
+        }
+    }
+
+    fn name(&self, topic: Topic) -> Result<&str, SinkError> {
+        let index = TOPICS.iter().position(|raw| *raw == topic);
+        let name = index.map(|index| self.names[index].as_str());
+        name.ok_or_else(|| SinkError::Unavailable(format!("{} is not a raw topic", topic.name())))
+    }
+}
+
+/// Hands one record to the producer; waits for room in its queue up to `deadline`.
+async fn enqueue(
+    producer: &FutureProducer,
+    name: &str,
+    record: &RawRecord,
+    partitions: i32,
+    deadline: Instant,
+) -> Result<DeliveryFuture, SinkError> {
+    let partition = murmur2_partition(record.key.as_bytes(), partitions);
+    loop {
+        let wall = wall_ms().to_string();
+        let headers = OwnedHeaders::new().insert(Header { key: HEADER_WALL, value: Some(&wall) });
+        let attempt = FutureRecord::to(name).partition(partition).key(&record.key).payload(record.value.as_ref()).headers(headers);
+        match producer.send_result(attempt) {
+            Ok(delivery) => return Ok(delivery),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
+                tokio::time::sleep(QUEUE_PAUSE).await;
+            }
+            Err((error, _)) => return Err(refusal(&error)),
+        }
+    }
+}
+
+fn wall_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+}
+
+fn refusal(error: &KafkaError) -> SinkError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => SinkError::TooLarge(error.to_string()),
+        _ => SinkError::Unavailable(error.to_string()),
+    }
+}
+
+fn outcome(delivered: Result<OwnedDeliveryResult, impl std::fmt::Display>) -> Result<(), SinkError> {
+    match delivered {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err((error, _))) => Err(refusal(&error)),
+        Err(gone) => Err(SinkError::Unavailable(gone.to_string())),
+    }
+}
+
+impl Sink for KafkaSink {
+    async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
+        let shared = &self.shared;
+        if shared.is(State::Mismatch) {
+            return Err(SinkError::Unavailable("the raw topics have not the pinned number of partitions".to_owned()));
+        }
+        let producer = shared.producer();
+        let deadline = Instant::now() + DELIVERY_TIME_MAX;
+        let mut deliveries = Vec::with_capacity(records.len());
+        let mut result = Ok(());
+        for record in &records {
+            match enqueue(&producer, shared.name(record.topic)?, record, shared.partitions, deadline).await {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        for delivery in deliveries {
+            let delivered = outcome(delivery.await);
+            result = result.and(delivered);
+        }
+        if result.is_err() {
+            shared.replace_if_dead();
+        }
+        result
+    }
+
+    fn ready(&self) -> bool {
+        self.shared.is(State::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Port 9 of this host discards nothing and serves no Kafka: connections are refused.
+    #[tokio::test]
+    async fn without_a_broker_the_sink_is_there_but_not_ready_and_refuses_in_time() {
+        let sink = KafkaSink::connect("127.0.0.1:9", "", 4).await.unwrap();
+        assert!(!sink.ready());
+        let record = RawRecord { topic: Topic::RawLogs, key: "default/c".to_owned(), value: bytes::Bytes::from_static(b"v") };
+        assert!(matches!(sink.append(vec![record]).await, Err(SinkError::Unavailable(_))));
+    }
+
+    #[tokio::test]
+    async fn no_partitions_are_no_sink() {
+        assert!(matches!(KafkaSink::connect("127.0.0.1:9", "", 0).await, Err(ConnectError::Partitions(0))));
+    }
+}

@@ -1,0 +1,269 @@
+//! Which raw record each part of a request belongs to: one conversation a record, the bytes of its parts as they came.
+
+use crate::signal::Signal;
+use crate::sink::RawRecord;
+use crate::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
+use bytes::Bytes;
+use schemas::id::raw_key;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A raw record's value has at most that many bytes: a message of 8 MiB less room for key, headers and framing.
+pub const VALUE_BYTES_MAX: usize = (8 << 20) - (64 << 10);
+/// The raw records of one request have at most that many bytes together: splitting repeats resources and scopes.
+pub const SPLIT_BYTES_MAX: usize = 128 << 20;
+/// A routing id has at most that many bytes; a longer one is replaced by its hash.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// Why a request has no raw records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The bytes are no request of that signal.
+    #[error("not an OTLP request: {0}")]
+    Wire(#[from] WireError),
+    /// One record with its resource and scope is over [`VALUE_BYTES_MAX`].
+    #[error("a record with its resource and scope has {bytes} bytes; at most {VALUE_BYTES_MAX} fit into a message")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Split by conversation the request would be over [`SPLIT_BYTES_MAX`].
+    #[error("split by conversation the request has over {SPLIT_BYTES_MAX} bytes: send smaller batches")]
+    TooManyParts,
+}
+
+/// The raw records of a cleaned request, in the order in which their conversations first occur.
+///
+/// A request of one conversation, and one of traces or metrics, is passed on as it is while it fits into a message.
+/// A request without records gives none.
+///
+/// # Errors
+/// The bytes are malformed, or a part does not fit into a message.
+pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
+    let parts = Parts::of(request)?;
+    let Some(first) = parts.items.first() else { return Ok(Vec::new()) };
+    let groups = match signal {
+        Signal::Logs => by_conversation(&parts)?,
+        Signal::Traces => vec![(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request)), (0..parts.items.len()).collect())],
+        Signal::Metrics => {
+            let resource = parts.resources[first.resource].payload;
+            vec![(hash(resource), (0..parts.items.len()).collect())]
+        }
+    };
+    let record = |id: &str, value: Bytes| RawRecord { topic: signal.topic(), key: raw_key(tenant, id), value };
+    if let [(id, _)] = groups.as_slice()
+        && request.len() <= VALUE_BYTES_MAX
+    {
+        return Ok(vec![record(id, request.clone())]);
+    }
+    let (mut records, mut total) = (Vec::with_capacity(groups.len()), 0);
+    for (id, items) in &groups {
+        for value in parts.build(items)? {
+            total += value.len();
+            if total > SPLIT_BYTES_MAX {
+                return Err(RouteError::TooManyParts);
+            }
+            records.push(record(id, Bytes::from(value)));
+        }
+    }
+    Ok(records)
+}
+
+/// Items by routing id, in the order of first occurrence.
+fn by_conversation(parts: &Parts<'_>) -> Result<Vec<(String, Vec<usize>)>, WireError> {
+    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (index, item) in parts.items.iter().enumerate() {
+        let id = conversation(item.payload)?;
+        match known.get(&id) {
+            Some(&group) => groups[group].1.push(index),
+            None => {
+                known.insert(id.clone(), groups.len());
+                groups.push((id, vec![index]));
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// What a log record is routed by: its conversation, else a thread at either end, else its trace, else its content.
+fn conversation(record: &[u8]) -> Result<String, WireError> {
+    let (mut conversation, mut sender, mut receiver) = (None, None, None);
+    for field in Fields::new(record) {
+        let field = field?;
+        if field.number != 6 {
+            continue;
+        }
+        let (key, value) = key_and_value(field.len_payload()?)?;
+        let slot = match key {
+            b"conversation.id" => &mut conversation,
+            b"sender_thread_id" => &mut sender,
+            b"receiver_thread_id" => &mut receiver,
+            _ => continue,
+        };
+        *slot = value.map_or(Ok(None), any_text)?;
+    }
+    let named = [conversation, sender, receiver].into_iter().flatten().find(|id| !id.is_empty());
+    Ok(match named {
+        Some(id) if is_plain(id) => id.to_owned(),
+        Some(id) => hash(id.as_bytes()),
+        None => trace_id(record, 9)?.unwrap_or_else(|| hash(record)),
+    })
+}
+
+/// Whether an id can stand in a key: short, without slashes and control characters.
+fn is_plain(id: &str) -> bool {
+    id.len() <= ID_BYTES_MAX && !id.chars().any(|c| c == '/' || c.is_control())
+}
+
+fn trace_id(message: &[u8], number: u32) -> Result<Option<String>, WireError> {
+    let mut id = None;
+    for field in Fields::new(message) {
+        let field = field?;
+        if field.number == number {
+            id = Some(field.len_payload()?);
+        }
+    }
+    let usable = id.filter(|id| id.len() == 16 && id.iter().any(|byte| *byte != 0));
+    Ok(usable.map(|id| {
+        id.iter().fold(String::with_capacity(32), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("{:032x}", xxh3_128(bytes))
+}
+
+/// A request, a resource or a scope: its fields other than its children, as they came.
+struct Envelope<'a> {
+    own: Vec<&'a [u8]>,
+    /// Its resource, or scope, message.
+    payload: &'a [u8],
+    /// The resource that it belongs to; 0 for a resource.
+    parent: usize,
+}
+
+struct Item<'a> {
+    resource: usize,
+    scope: usize,
+    raw: &'a [u8],
+    payload: &'a [u8],
+}
+
+/// A request, taken apart on the wire. All three signals nest alike: field 1 a resource's part, in it field 1 the
+/// resource and field 2 a scope's part, in it field 1 the scope and field 2 an item.
+struct Parts<'a> {
+    /// Fields of the request that no table knows.
+    own: Vec<&'a [u8]>,
+    resources: Vec<Envelope<'a>>,
+    scopes: Vec<Envelope<'a>>,
+    items: Vec<Item<'a>>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(request: &'a [u8]) -> Result<Self, WireError> {
+        let mut parts = Self { own: Vec::new(), resources: Vec::new(), scopes: Vec::new(), items: Vec::new() };
+        for field in Fields::new(request) {
+            let field = field?;
+            if field.number == 1 { parts.resource(field.len_payload()?)? } else { parts.own.push(field.raw) }
+        }
+        Ok(parts)
+    }
+
+    fn resource(&mut self, message: &'a [u8]) -> Result<(), WireError> {
+        let index = self.resources.len();
+        self.resources.push(Envelope { own: Vec::new(), payload: &[], parent: 0 });
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 2 {
+                self.scope(index, field.len_payload()?)?;
+                continue;
+            }
+            self.resources[index].own.push(field.raw);
+            if field.number == 1 {
+                self.resources[index].payload = field.len_payload()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scope(&mut self, resource: usize, message: &'a [u8]) -> Result<(), WireError> {
+        let scope = self.scopes.len();
+        self.scopes.push(Envelope { own: Vec::new(), payload: &[], parent: resource });
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 2 {
+                self.items.push(Item { resource, scope, raw: field.raw, payload: field.len_payload()? });
+            } else {
+                self.scopes[scope].own.push(field.raw);
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests that hold the items of `chosen`, in order, each as large as a message can be.
+    fn build(&self, chosen: &[usize]) -> Result<Vec<Vec<u8>>, RouteError> {
+        let (mut values, mut start) = (Vec::new(), 0);
+        while start < chosen.len() {
+            let end = self.fitting(chosen, start)?;
+            values.push(self.encode(&chosen[start..end]));
+            start = end;
+        }
+        Ok(values)
+    }
+
+    /// How far the items from `start` on fit into one message, by an upper bound of its size.
+    fn fitting(&self, chosen: &[usize], start: usize) -> Result<usize, RouteError> {
+        let mut size: usize = self.own.iter().map(|raw| raw.len()).sum();
+        let (mut resource, mut scope) = (None, None);
+        for (at, &index) in chosen.iter().enumerate().skip(start) {
+            let item = &self.items[index];
+            let mut grown = size + item.raw.len();
+            if resource != Some(item.resource) {
+                grown += envelope_size(&self.resources[item.resource]);
+            }
+            if scope != Some(item.scope) {
+                grown += envelope_size(&self.scopes[item.scope]);
+            }
+            if grown > VALUE_BYTES_MAX {
+                return if at == start { Err(RouteError::TooLarge { bytes: grown }) } else { Ok(at) };
+            }
+            size = grown;
+            (resource, scope) = (Some(item.resource), Some(item.scope));
+        }
+        Ok(chosen.len())
+    }
+
+    fn encode(&self, chosen: &[usize]) -> Vec<u8> {
+        let mut out = self.own.concat();
+        for of_resource in chosen.chunk_by(|a, b| self.items[*a].resource == self.items[*b].resource) {
+            let mut resource = Vec::new();
+            for of_scope in of_resource.chunk_by(|a, b| self.items[*a].scope == self.items[*b].scope) {
+                let envelope = &self.scopes[self.items[of_scope[0]].scope];
+                let mut scope = envelope.own.concat();
+                for &index in of_scope {
+                    scope.extend_from_slice(self.items[index].raw);
+                }
+                if resource.is_empty() {
+                    resource = self.resources[envelope.parent].own.concat();
+                }
+                put_len(&mut resource, 2, &scope);
+            }
+            put_len(&mut out, 1, &resource);
+        }
+        out
+    }
+}
+
+/// The bytes of an envelope with the largest length that it can have.
+fn envelope_size(envelope: &Envelope<'_>) -> usize {
+    envelope.own.iter().map(|raw| raw.len()).sum::<usize>() + len_field_size(2, VALUE_BYTES_MAX) - VALUE_BYTES_MAX
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

@@ -1,0 +1,268 @@
+//! Protobuf, as far as rewriting a message in place needs it: fields as slices, and an output that is only begun
+//! where something changes.
+//!
+//! Source: protobuf encoding guide. Accepts what prost accepts, except groups, which OTLP has none of.
+
+/// Why bytes are not the message that they should be.
+pub use schemas::otlp::scan::ScanError as WireError;
+
+/// How a field's payload is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wire {
+    Varint,
+    Fixed64,
+    Len,
+    Fixed32,
+}
+
+/// One field of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field<'a> {
+    /// Its number, from 1.
+    pub number: u32,
+    pub wire: Wire,
+    /// Tag, length and payload, as they stand in the message.
+    pub raw: &'a [u8],
+    /// The payload alone.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Field<'a> {
+    /// The payload of a message, string or byte string.
+    pub fn len_payload(&self) -> Result<&'a [u8], WireError> {
+        if self.wire == Wire::Len { Ok(self.payload) } else { Err(WireError::WireType) }
+    }
+}
+
+/// The fields of a message, one by one; the first error is the last item.
+#[derive(Clone, Debug)]
+pub(crate) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub const fn new(message: &'a [u8]) -> Self {
+        Self { rest: message }
+    }
+
+    fn field(&mut self) -> Result<Field<'a>, WireError> {
+        let start = self.rest;
+        let (key, mut at) = varint(start)?;
+        let number = u32::try_from(key).map_err(|_| WireError::Malformed)? >> 3;
+        if number == 0 {
+            return Err(WireError::Malformed);
+        }
+        let (wire, size) = match key & 7 {
+            0 => (Wire::Varint, varint(&start[at..])?.1),
+            1 => (Wire::Fixed64, 8),
+            2 => {
+                let (size, length) = varint(&start[at..])?;
+                at += length;
+                (Wire::Len, usize::try_from(size).map_err(|_| WireError::Truncated)?)
+            }
+            5 => (Wire::Fixed32, 4),
+            _ => return Err(WireError::Malformed),
+        };
+        let payload = start[at..].get(..size).ok_or(WireError::Truncated)?;
+        let end = at + size;
+        self.rest = &start[end..];
+        Ok(Field { number, wire, raw: &start[..end], payload })
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<Field<'a>, WireError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let field = self.field();
+        if field.is_err() {
+            self.rest = &[];
+        }
+        Some(field)
+    }
+}
+
+/// A varint at the start of `bytes`, and its length.
+pub(crate) fn varint(bytes: &[u8]) -> Result<(u64, usize), WireError> {
+    let mut value = 0_u64;
+    for (at, &byte) in bytes.iter().enumerate().take(10) {
+        if at == 9 && byte > 1 {
+            return Err(WireError::Malformed);
+        }
+        value |= u64::from(byte & 0x7f) << (7 * at);
+        if byte < 0x80 {
+            return Ok((value, at + 1));
+        }
+    }
+    Err(WireError::Truncated)
+}
+
+/// Appends a varint.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a field that holds bytes, a string or a message.
+pub(crate) fn put_len(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
+    put_varint(out, u64::from(number) << 3 | 2);
+    put_varint(out, payload.len() as u64);
+    out.extend_from_slice(payload);
+}
+
+/// The size of a field that holds `length` bytes.
+pub(crate) const fn len_field_size(number: u32, length: usize) -> usize {
+    varint_size((number as u64) << 3) + varint_size(length as u64) + length
+}
+
+const fn varint_size(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+/// An attribute with an integer value, as a `KeyValue` message.
+pub(crate) fn int_attribute(key: &str, value: u64) -> Vec<u8> {
+    let mut any = vec![3 << 3];
+    put_varint(&mut any, value);
+    attribute(key, &any)
+}
+
+/// An attribute with a string value, as a `KeyValue` message.
+pub(crate) fn text_attribute(key: &str, value: &str) -> Vec<u8> {
+    let mut any = Vec::with_capacity(value.len() + 4);
+    put_len(&mut any, 1, value.as_bytes());
+    attribute(key, &any)
+}
+
+fn attribute(key: &str, any: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(key.len() + any.len() + 8);
+    put_len(&mut out, 1, key.as_bytes());
+    put_len(&mut out, 2, any);
+    out
+}
+
+/// Key and value (an encoded `AnyValue`) of a `KeyValue`; the last of each counts, as for every decoder.
+pub(crate) fn key_and_value(key_value: &[u8]) -> Result<(&[u8], Option<&[u8]>), WireError> {
+    let (mut key, mut value) = (&[][..], None);
+    for field in Fields::new(key_value) {
+        let field = field?;
+        match field.number {
+            1 => key = field.len_payload()?,
+            2 => value = Some(field.len_payload()?),
+            _ => {}
+        }
+    }
+    Ok((key, value))
+}
+
+/// The text of an encoded `AnyValue`, if text is what it holds.
+pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
+    let mut text = None;
+    for field in Fields::new(any) {
+        let field = field?;
+        match field.number {
+            1 => text = Some(std::str::from_utf8(field.len_payload()?).map_err(|_| WireError::Utf8)?),
+            2..=8 => text = None,
+            _ => {}
+        }
+    }
+    Ok(text)
+}
+
+/// A message that is being rewritten: bytes are copied from the first change on, and not before.
+#[derive(Debug)]
+pub(crate) struct Patch<'a> {
+    input: &'a [u8],
+    at: usize,
+    out: Option<Vec<u8>>,
+}
+
+impl<'a> Patch<'a> {
+    pub const fn new(input: &'a [u8]) -> Self {
+        Self { input, at: 0, out: None }
+    }
+
+    /// The next field stays as it is.
+    pub fn keep(&mut self, field: &Field<'a>) {
+        if let Some(out) = &mut self.out {
+            out.extend_from_slice(field.raw);
+        }
+        self.at += field.raw.len();
+    }
+
+    /// The next field goes.
+    pub fn remove(&mut self, field: &Field<'a>) {
+        self.begin();
+        self.at += field.raw.len();
+    }
+
+    /// The next field gets another payload.
+    pub fn replace(&mut self, field: &Field<'a>, payload: &[u8]) {
+        put_len(self.begin(), field.number, payload);
+        self.at += field.raw.len();
+    }
+
+    fn begin(&mut self) -> &mut Vec<u8> {
+        self.out.get_or_insert_with(|| {
+            let mut out = Vec::with_capacity(self.input.len() + 64);
+            out.extend_from_slice(&self.input[..self.at]);
+            out
+        })
+    }
+
+    /// The new message, or nothing where nothing changed.
+    pub fn finish(self) -> Option<Vec<u8>> {
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn varints_go_round() {
+        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
+            let mut bytes = Vec::new();
+            put_varint(&mut bytes, value);
+            assert_eq!(bytes.len(), varint_size(value));
+            assert_eq!(varint(&bytes), Ok((value, bytes.len())));
+        }
+        assert_eq!(varint(&[0x80]), Err(WireError::Truncated));
+        assert_eq!(varint(&[0xff; 10]), Err(WireError::Malformed));
+    }
+
+    #[test]
+    fn a_patch_without_changes_has_no_output() {
+        let message = text_attribute("k", "v");
+        let mut patch = Patch::new(&message);
+        let mut changed = Patch::new(&message);
+        for field in Fields::new(&message) {
+            let field = field.unwrap();
+            patch.keep(&field);
+            if field.number == 1 { changed.replace(&field, b"key") } else { changed.keep(&field) }
+        }
+        assert_eq!(patch.finish(), None);
+        assert_eq!(changed.finish(), Some(text_attribute("key", "v")));
+    }
+
+    #[test]
+    fn tag_zero_groups_and_overlong_lengths_are_no_fields() {
+        for (bytes, error) in [
+            (&[0x00, 0x00][..], WireError::Malformed),
+            (&[0x0b][..], WireError::Malformed),
+            (&[0x0a, 0x05, 0x01][..], WireError::Truncated),
+            (&[0x09, 0x05, 0x01][..], WireError::Truncated),
+        ] {
+            let mut fields = Fields::new(bytes);
+            assert_eq!(fields.next().unwrap().unwrap_err(), error);
+            assert!(fields.next().is_none());
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Records as Codex sends them, and a task driven by hand.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use processor_core::labels::{DeltaMap, LabelTable};
+use processor_core::session::Effects;
+use processor_core::{Input, Rules, SessionTask};
+use prost::Message;
+use schemas::changelog::{Change, Meta};
+use schemas::delta::Series;
+use schemas::metric::Amount;
+use schemas::settings::Seed;
+use schemas::time::{EventTime, format_rfc3339};
+use std::collections::BTreeMap;
+
+/// Noon of a quiet day: a multiple of every window size.
+pub const NOON: i64 = 1_795_348_800_000;
+
+/// An attribute's value; Codex sends counts now as text, now as integers.
+pub fn text(value: impl Into<String>) -> Value {
+    Value::StringValue(value.into())
+}
+
+pub fn int(value: i64) -> Value {
+    Value::IntValue(value)
+}
+
+/// One log record of a conversation.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub conversation: &'static str,
+    pub time: i64,
+    pub name: &'static str,
+    pub attributes: Vec<(&'static str, Value)>,
+}
+
+pub fn event(conversation: &'static str, time: i64, name: &'static str, attributes: Vec<(&'static str, Value)>) -> Event {
+    Event { conversation, time, name, attributes }
+}
+
+pub fn prompt(conversation: &'static str, time: i64) -> Event {
+    event(conversation, time, "codex.user_prompt", vec![("prompt_length", text("5"))])
+}
+
+pub fn request(conversation: &'static str, time: i64, status: i64, attempt: i64) -> Event {
+    let mut attributes =
+        vec![("duration_ms", text("120")), ("http.response.status_code", int(status)), ("attempt", int(attempt)), ("endpoint", text("/responses"))];
+    if status >= 400 {
+        attributes.push(("error.message", text(format!("http {status}"))));
+    }
+    event(conversation, time, "codex.api_request", attributes)
+}
+
+/// A completed response with `input` (of which `cached`) and `output` (of which `reasoning`) tokens.
+pub fn tokens(conversation: &'static str, time: i64, input: i64, cached: i64, output: i64, reasoning: i64) -> Event {
+    let attributes = vec![
+        ("event.kind", text("response.completed")),
+        ("input_token_count", text(input.to_string())),
+        ("output_token_count", text(output.to_string())),
+        ("cached_token_count", int(cached)),
+        ("reasoning_token_count", int(reasoning)),
+        ("tool_token_count", text((input + output).to_string())),
+    ];
+    event(conversation, time, "codex.sse_event", attributes)
+}
+
+fn attribute(key: &str, value: Value) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+}
+
+/// An OTLP request of these events.
+pub fn encode(events: &[Event]) -> Vec<u8> {
+    let record = |event: &Event| {
+        let mut attributes = vec![
+            attribute("event.name", text(event.name)),
+            attribute("event.timestamp", text(format_rfc3339(EventTime(event.time)))),
+            attribute("conversation.id", text(event.conversation)),
+            attribute("model", text("gpt-5.5")),
+        ];
+        attributes.extend(event.attributes.iter().map(|(key, value)| attribute(key, value.clone())));
+        LogRecord { observed_time_unix_nano: u64::try_from(event.time).unwrap() * 1_000_000, attributes, ..LogRecord::default() }
+    };
+    let scope_logs = vec![ScopeLogs { log_records: events.iter().map(record).collect(), ..ScopeLogs::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }.encode_to_vec()
+}
+
+/// A task with its changelog, fed record by record.
+pub struct Driven {
+    pub rules: Rules,
+    pub task: SessionTask,
+    pub offset: i64,
+    pub changelog: BTreeMap<String, Vec<u8>>,
+    pub meta: Meta,
+}
+
+impl Driven {
+    pub fn new(seed: Seed) -> Self {
+        let rules = Rules::new(seed);
+        let task = SessionTask::new(0, &rules, 0);
+        Self { rules, task, offset: 0, changelog: BTreeMap::new(), meta: Meta::default() }
+    }
+
+    /// Applies one raw record of one conversation, appended at `appended`.
+    pub fn send(&mut self, appended: i64, events: &[Event]) {
+        let key = format!("default/{}", events.first().map_or("none", |event| event.conversation));
+        self.raw(appended, &key, &encode(events));
+    }
+
+    pub fn raw(&mut self, appended: i64, key: &str, value: &[u8]) {
+        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: false, epoch: None, key, value };
+        self.task.apply(input, &self.rules);
+        self.offset += 1;
+    }
+
+    pub fn tick(&mut self, appended: i64) {
+        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: true, epoch: None, key: "tick", value: &[] };
+        self.task.apply(input, &self.rules);
+        self.offset += 1;
+    }
+
+    /// Takes the effects, and keeps the changelog as a log would.
+    pub fn commit(&mut self) -> Effects {
+        let effects = self.task.take(&self.rules);
+        store(&mut self.changelog, &effects.changes);
+        self.meta = self.task.meta("test", &self.rules);
+        effects
+    }
+
+    /// Drops the task and rebuilds it from the changelog.
+    pub fn restart(&mut self) {
+        let entries = self.changelog.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.task = SessionTask::restore(0, &self.rules, &self.meta, entries).expect("the changelog was written by the task itself");
+    }
+}
+
+pub fn store(changelog: &mut BTreeMap<String, Vec<u8>>, changes: &[Change]) {
+    for change in changes {
+        match &change.value {
+            Some(value) => changelog.insert(change.key.clone(), value.clone()),
+            None => changelog.remove(&change.key),
+        };
+    }
+}
+
+/// A table that admits everything that is asked for.
+pub fn admit_all(rules: &Rules, deltas: &DeltaMap) -> LabelTable {
+    let mut labels = LabelTable::new(&rules.seed);
+    labels.proposals(deltas).iter().for_each(|(key, value)| labels.apply(key, value));
+    labels
+}
+
+/// The sum of a counter's deltas over the series whose labels hold all of `with`.
+pub fn count(deltas: &DeltaMap, metric: &str, with: &[&str]) -> i64 {
+    let wanted = |key: &&String| {
+        let series = Series::parse(key).expect("deltas are under known series");
+        series.metric.def().name == metric && with.iter().all(|value| series.values.contains(value))
+    };
+    let amounts = deltas.keys().filter(wanted).flat_map(|key| deltas[key].values());
+    amounts.map(|amount| if let Amount::Count(count) = amount { *count } else { panic!("{metric} is not a counter") }).sum()
+}

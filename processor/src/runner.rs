@@ -1,0 +1,322 @@
+//! The worker's loop: poll, fold, commit, show; and restore after anything went wrong.
+//!
+//! One thread owns the log handle and all tasks: no locks, no sharing. What people see (the [`View`], the metrics of
+//! the process) changes only after a commit succeeded.
+//!
+//! **Architecture Invariant:** any error of a commit is answered by dropping all state, recovering the log handle and
+//! restoring. That is always right, and it is slow; finer answers may come, never weaker ones.
+
+mod commit;
+mod control;
+mod restore;
+mod ticks;
+
+pub use control::SeedSource;
+pub use restore::RESTORE_BATCH;
+
+use crate::log::{Log, LogError};
+use crate::telemetry;
+use crate::view::View;
+use processor_core::labels::LabelTable;
+use processor_core::series::Merged;
+use processor_core::{Input, RestoreError, Rules, SeriesTask, SessionTask};
+use schemas::id::{Position, TopicPartition};
+use schemas::record::Record;
+use schemas::topic::Topic;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+use ticks::Ticks;
+
+/// When to commit, and how much to take in at once.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A commit follows at most this long after the first record that it holds.
+    pub commit_interval: Duration,
+    /// A commit follows at once when that many records are folded and not committed.
+    pub records_max: usize,
+    /// How many records one poll takes at most.
+    pub poll_max: usize,
+    /// Whether to append ticks to the raw partitions. Off only where a recorded log is replayed as it is.
+    pub ticks: bool,
+    /// How long to wait before starting anew after the log failed.
+    pub backoff: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_millis(250),
+            records_max: 10_000,
+            poll_max: 1_000,
+            ticks: true,
+            backoff: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What other threads may ask about a worker.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Whether state is restored and results are shown.
+    pub ready: AtomicBool,
+    /// The log's wall time at the worker's last turn of its loop, ms.
+    pub heartbeat_ms: AtomicI64,
+}
+
+/// Why a worker stopped for good.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The log is not as it must be.
+    #[error("the log can't be used")]
+    Log(#[from] LogError),
+    /// State can't be rebuilt.
+    #[error("state of {at} can't be restored; to rebuild it from the raw topics, use a new --prefix or data directory")]
+    Restore {
+        /// The changelog partition.
+        at: TopicPartition,
+        /// What is wrong.
+        #[source]
+        source: RestoreError,
+    },
+    /// Committed position and state disagree.
+    #[error(
+        "{input}: the committed position is {committed:?} but the state in {changelog} is of {state:?}; nothing was folded. Restore the missing one, or rebuild from the raw topics under a new --prefix or data directory"
+    )]
+    Mismatch {
+        /// The input partition.
+        input: TopicPartition,
+        /// The changelog partition.
+        changelog: TopicPartition,
+        /// The group's position.
+        committed: Option<i64>,
+        /// The state's position.
+        state: Option<i64>,
+    },
+    /// A delta record is missing.
+    #[error(
+        "{at}: deltas of source {source_partition} are missing between positions {have} and {previous}; rebuild from the raw topics under a new --prefix or data directory"
+    )]
+    Gap {
+        /// The deltas partition.
+        at: TopicPartition,
+        /// The raw partition they came from.
+        source_partition: i32,
+        /// Merged up to here.
+        have: i64,
+        /// The next record begins here.
+        previous: i64,
+    },
+    /// A record of one of our own topics can't be read.
+    #[error("{at}@{offset} is not what this topic holds: was it written by another program or a newer version?")]
+    Foreign {
+        /// The partition.
+        at: TopicPartition,
+        /// The record.
+        offset: i64,
+    },
+    /// The control topic holds what this build can't follow.
+    #[error("{at}@{offset}: the settings can't be used")]
+    Settings {
+        /// The control partition.
+        at: TopicPartition,
+        /// The record.
+        offset: i64,
+        /// What is wrong.
+        #[source]
+        source: schemas::settings::SettingsError,
+    },
+}
+
+/// One worker over a log.
+pub struct Runner<L> {
+    log: L,
+    seed: SeedSource,
+    options: Options,
+    view: Arc<View>,
+    status: Arc<Status>,
+    state: Option<State>,
+}
+
+/// Everything that is dropped and rebuilt together.
+struct State {
+    rules: Rules,
+    labels: LabelTable,
+    labels_next: Position,
+    control_next: Position,
+    control_read: Instant,
+    sessions: BTreeMap<i32, SessionTask>,
+    series: BTreeMap<i32, SeriesTask>,
+    /// Committed position of each input partition.
+    committed: BTreeMap<TopicPartition, i64>,
+    ticks: Ticks,
+    /// Records folded since the last commit, and when the first was.
+    pending: usize,
+    pending_since: Option<Instant>,
+    trimmed: Instant,
+}
+
+impl<L: Log> Runner<L> {
+    /// A worker that has done nothing yet. `seed` is written to the control topic if that is empty.
+    pub fn new(log: L, seed: SeedSource, view: Arc<View>, status: Arc<Status>, options: Options) -> Self {
+        Self { log, seed, options, view, status, state: None }
+    }
+
+    /// Works until `stop`, then commits what is folded.
+    ///
+    /// The log's failures are outlived: drop, recover, restore. A log whose content is wrong ends the worker.
+    ///
+    /// # Errors
+    /// See [`RunError`]; none of them mends itself.
+    pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
+        while !stop.load(Ordering::Relaxed) {
+            match self.turn() {
+                Ok(()) => {}
+                Err(RunError::Log(error)) if outlived(&error) => self.start_anew(&error, stop),
+                Err(error) => {
+                    self.status.ready.store(false, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// One turn of the loop: restore if need be, then poll, fold, and commit when it is time.
+    ///
+    /// # Errors
+    /// See [`RunError`]; after one of the log's, call [`Runner::drop_state`].
+    pub fn turn(&mut self) -> Result<(), RunError> {
+        self.status.heartbeat_ms.store(self.log.wall_ms(), Ordering::Relaxed);
+        if self.state.is_none() {
+            let state = restore::restore(&mut self.log, &self.seed)?;
+            commit::show_restored(&state, &self.view);
+            self.state = Some(state);
+            self.status.ready.store(true, Ordering::Relaxed);
+        }
+        let Some(state) = self.state.as_mut() else { return Ok(()) };
+        let wait = state.wait(&self.options);
+        let records = self.log.poll(self.options.poll_max, wait)?;
+        for record in &records {
+            state.fold(record, &mut self.log)?;
+        }
+        control::follow(state, &mut self.log)?;
+        if self.options.ticks {
+            ticks::send_due(state, &mut self.log)?;
+        }
+        if state.commit_due(&self.options) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// Commits what is folded, if anything is, and shows it.
+    ///
+    /// # Errors
+    /// The log's: call [`Runner::drop_state`].
+    pub fn commit(&mut self) -> Result<(), RunError> {
+        match self.state.as_mut() {
+            Some(state) if state.pending > 0 => commit::commit(state, &mut self.log, &self.view),
+            _ => Ok(()),
+        }
+    }
+
+    /// Forgets all state: the next turn restores it from the log.
+    pub fn drop_state(&mut self) {
+        self.state = None;
+        self.status.ready.store(false, Ordering::Relaxed);
+    }
+
+    /// The log handle.
+    pub const fn log(&mut self) -> &mut L {
+        &mut self.log
+    }
+
+    /// How many records are folded and not committed.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.pending)
+    }
+
+    fn start_anew(&mut self, error: &LogError, stop: &AtomicBool) {
+        tracing::warn!(%error, "dropping state and starting anew from the log");
+        telemetry::transaction(false);
+        self.drop_state();
+        while !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(self.options.backoff);
+            self.status.heartbeat_ms.store(self.log.wall_ms(), Ordering::Relaxed);
+            match self.log.recover() {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "the log is not back yet"),
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), RunError> {
+        let result = self.commit();
+        self.status.ready.store(false, Ordering::Relaxed);
+        match result {
+            // What was not committed is folded again at the next start: nothing is lost by leaving.
+            Err(RunError::Log(error)) if outlived(&error) => {
+                tracing::warn!(%error, "the last commit was not confirmed; its records are folded again at the next start");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+/// Whether restoring can help.
+const fn outlived(error: &LogError) -> bool {
+    matches!(error, LogError::NotCommitted { .. } | LogError::Unavailable { .. } | LogError::Full { .. })
+}
+
+impl State {
+    /// How long a poll may wait: to the next commit or tick, and never so long that a stop would be noticed late.
+    fn wait(&self, options: &Options) -> Duration {
+        const LONGEST: Duration = Duration::from_millis(100);
+        let until_commit = self.pending_since.map_or(LONGEST, |since| options.commit_interval.saturating_sub(since.elapsed()));
+        until_commit.min(LONGEST)
+    }
+
+    fn commit_due(&self, options: &Options) -> bool {
+        self.pending >= options.records_max || self.pending_since.is_some_and(|since| since.elapsed() >= options.commit_interval)
+    }
+
+    fn fold<L: Log>(&mut self, record: &Record, log: &mut L) -> Result<(), RunError> {
+        let at = record.from;
+        match at.topic {
+            Topic::RawLogs => {
+                let input = Input::of(record);
+                if let Some(epoch) = input.epoch {
+                    control::wait_for(self, log, epoch)?;
+                }
+                let Some(task) = self.sessions.get_mut(&at.partition) else { return Ok(()) };
+                task.apply(input, &self.rules);
+                if !input.tick {
+                    self.ticks.saw_data(at.partition, log.wall_ms());
+                }
+            }
+            Topic::Deltas => self.merge(record)?,
+            _ => return Err(RunError::Foreign { at, offset: record.offset }),
+        }
+        self.pending += 1;
+        self.pending_since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    fn merge(&mut self, record: &Record) -> Result<(), RunError> {
+        let at = record.from;
+        let Some(task) = self.series.get_mut(&at.partition) else { return Ok(()) };
+        match task.apply(record.offset, record.appended.0, record.value.as_deref().unwrap_or_default(), &self.rules) {
+            Merged::Applied => Ok(()),
+            Merged::Duplicate => {
+                telemetry::delta_duplicate();
+                Ok(())
+            }
+            Merged::Undecodable => Err(RunError::Foreign { at, offset: record.offset }),
+            Merged::Gap { source, have, previous } => Err(RunError::Gap { at, source_partition: source, have, previous }),
+        }
+    }
+}

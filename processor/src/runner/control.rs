@@ -1,0 +1,145 @@
+//! The control topic: the seed, and the epochs after it.
+
+use super::{RunError, State};
+use crate::log::{Log, LogError};
+use bytes::Bytes;
+use processor_core::Rules;
+use schemas::id::{Position, TopicPartition};
+use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL, NewRecord, Record};
+use schemas::settings::{Seed, Settings, SettingsError};
+use schemas::topic::Topic;
+use std::time::{Duration, Instant};
+
+/// How often the control topic is read for new epochs.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How many records one read takes.
+const READ_MAX: usize = 100;
+/// How long a worker waits for the control record of an epoch that a tick has named.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two looks for it.
+const WAIT_STEP: Duration = Duration::from_millis(50);
+
+const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+
+/// What to write to an empty control topic: a seed whose partition counts give way to those that really exist.
+#[derive(Clone, Debug)]
+pub struct SeedSource(pub Seed);
+
+/// Reads all settings, after writing the seed if there is none; and where to go on.
+pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position), RunError> {
+    let mut records = read_all(log, Position(0))?;
+    if records.is_empty() {
+        let mut seed = source.0.clone();
+        seed.raw_partitions = log.partitions(Topic::RawLogs)?;
+        seed.delta_partitions = log.partitions(Topic::Deltas)?;
+        log.append(vec![NewRecord { to: CONTROL, key: Some(Bytes::from_static(b"seed")), value: Some(seed.to_json().into()), headers: Vec::new() }])?;
+        // Another worker may have been faster: the record at offset 0 is the seed, whoever wrote it.
+        records = read_all(log, Position(0))?;
+    }
+    let Some(first) = records.first() else {
+        return Err(LogError::Corrupt { at: CONTROL.to_string(), reason: "the seed was written but can't be read back".to_owned() }.into());
+    };
+    let settings = |offset, source| RunError::Settings { at: CONTROL, offset, source };
+    let seed = Seed::from_json(value(first)).map_err(|source| settings(first.offset, source))?;
+    check_counts(log, &seed)?;
+    let mut rules = Rules::new(seed);
+    let mut next = first.position();
+    for record in records.iter().skip(1) {
+        next = record.position();
+        add(&mut rules, record)?;
+    }
+    Ok((rules, next))
+}
+
+fn check_counts<L: Log>(log: &mut L, seed: &Seed) -> Result<(), RunError> {
+    for (topic, pinned) in [(Topic::RawLogs, seed.raw_partitions), (Topic::Deltas, seed.delta_partitions)] {
+        let real = log.partitions(topic)?;
+        if real != pinned {
+            let fault = format!(
+                "has {real} partitions, but {} pins {pinned}; partition counts can't change: use a new prefix, or restore the topic",
+                Topic::Control.name()
+            );
+            return Err(LogError::Topic { topic: topic.name().to_owned(), fault }.into());
+        }
+    }
+    Ok(())
+}
+
+fn value(record: &Record) -> &[u8] {
+    record.value.as_deref().unwrap_or_default()
+}
+
+/// Adds a later control record: a later seed is ignored, settings start an epoch.
+fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
+    if record.key.as_deref() != Some(b"settings") {
+        return Ok(());
+    }
+    let wrong = |source| RunError::Settings { at: CONTROL, offset: record.offset, source };
+    let settings: Settings = serde_json::from_slice(value(record)).map_err(|error| wrong(SettingsError::Json(error)))?;
+    settings.check().map_err(wrong)?;
+    rules.add(record.offset, settings);
+    Ok(())
+}
+
+fn read_all<L: Log>(log: &mut L, mut from: Position) -> Result<Vec<Record>, RunError> {
+    let end = log.extent(CONTROL)?.end;
+    let mut records = Vec::new();
+    while from < end {
+        let batch = log.read(CONTROL, from, READ_MAX)?;
+        from = batch.next;
+        records.extend(batch.records);
+    }
+    Ok(records)
+}
+
+/// Looks for new epochs now and then; each partition gets a tick that starts the latest one there.
+pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
+    if state.control_read.elapsed() < FOLLOW_EVERY {
+        return Ok(());
+    }
+    read_new(state, log)?;
+    let latest = state.rules.latest();
+    let behind: Vec<i32> =
+        state.sessions.values().filter(|task| task.epoch() < latest && state.ticks.told(task.partition()) < latest).map(processor_core::SessionTask::partition).collect();
+    if behind.is_empty() {
+        return Ok(());
+    }
+    let ticks = behind.iter().map(|partition| tick(*partition, log.wall_ms(), Some(latest))).collect();
+    log.append(ticks)?;
+    behind.iter().for_each(|partition| state.ticks.tell(*partition, latest));
+    Ok(())
+}
+
+fn read_new<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
+    state.control_read = Instant::now();
+    let batch = log.read(CONTROL, state.control_next, READ_MAX)?;
+    for record in &batch.records {
+        add(&mut state.rules, record)?;
+    }
+    state.control_next = batch.next;
+    Ok(())
+}
+
+/// Makes sure that the settings of `epoch` are known before a record of that epoch is folded.
+pub fn wait_for<L: Log>(state: &mut State, log: &mut L, epoch: i64) -> Result<(), RunError> {
+    let began = Instant::now();
+    while !state.rules.knows(epoch) {
+        read_new(state, log)?;
+        if state.rules.knows(epoch) {
+            break;
+        }
+        if began.elapsed() > WAIT_MAX {
+            let reason = format!("{CONTROL} has no settings at {epoch}, which a tick says start an epoch");
+            return Err(LogError::Unavailable { reason }.into());
+        }
+        std::thread::sleep(WAIT_STEP);
+    }
+    Ok(())
+}
+
+/// A tick: an empty, not null, value that moves a raw partition's clock, and may start an epoch there.
+pub fn tick(partition: i32, wall_ms: i64, epoch: Option<i64>) -> NewRecord {
+    let mut headers = vec![(HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())), (HEADER_TICK.to_owned(), Bytes::new())];
+    headers.extend(epoch.map(|epoch| (HEADER_EPOCH.to_owned(), Bytes::from(epoch.to_string()))));
+    NewRecord { to: TopicPartition { topic: Topic::RawLogs, partition }, key: Some(Bytes::from_static(b"tick")), value: Some(Bytes::new()), headers }
+}

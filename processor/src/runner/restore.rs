@@ -1,0 +1,143 @@
+//! State from the log: settings, labels, and each task from its changelog.
+//!
+//! Order matters: the committed position first, then the end of the changelog, then the changelog up to there. A
+//! changelog may be ahead of a position read earlier, never behind one; what was committed in between shows as a
+//! mismatch, never as silent loss. (Kafka Streams once shipped the other order: KAFKA-10167.)
+
+use super::control::{self, SeedSource};
+use super::ticks::Ticks;
+use super::{RunError, State};
+use crate::log::{Log, LogError};
+use crate::telemetry;
+use processor_core::{LabelTable, RestoreError, Rules, SeriesTask, SessionTask};
+use prost::Message;
+use schemas::changelog::{META_KEY, Meta};
+use schemas::id::{Position, TopicPartition};
+use schemas::topic::Topic;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// How many changelog records one read takes.
+pub const RESTORE_BATCH: usize = 10_000;
+
+/// Rebuilds everything, and points the log's poll to where the state goes on.
+pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
+    let began = Instant::now();
+    let (rules, control_next) = control::load(log, seed)?;
+    let mut labels = LabelTable::new(&rules.seed);
+    let labels_next = read_labels(log, &mut labels, Position(0))?;
+    let mut sessions = BTreeMap::new();
+    let mut series = BTreeMap::new();
+    let mut assigned = Vec::new();
+    for partition in 0..rules.seed.raw_partitions {
+        let (input, changelog) = (TopicPartition { topic: Topic::RawLogs, partition }, TopicPartition { topic: Topic::SessionsChangelog, partition });
+        let task = match saved(log, input, changelog)? {
+            Saved::Nothing(start) => SessionTask::new(partition, &rules, start.0),
+            Saved::State(meta, entries) => {
+                SessionTask::restore(partition, &rules, &meta, borrowed(&entries)).map_err(|source| RunError::Restore { at: changelog, source })?
+            }
+        };
+        assigned.push((input, Position(task.position())));
+        sessions.insert(partition, task);
+    }
+    for partition in 0..rules.seed.delta_partitions {
+        let (input, changelog) = (TopicPartition { topic: Topic::Deltas, partition }, TopicPartition { topic: Topic::SeriesChangelog, partition });
+        let task = match saved(log, input, changelog)? {
+            Saved::Nothing(start) => SeriesTask::new(partition, &rules, start.0),
+            Saved::State(meta, entries) => {
+                SeriesTask::restore(partition, &rules, &meta, borrowed(&entries)).map_err(|source| RunError::Restore { at: changelog, source })?
+            }
+        };
+        assigned.push((input, Position(task.position())));
+        series.insert(partition, task);
+    }
+    log.assign(&assigned)?;
+    telemetry::restored(began.elapsed());
+    let ticks = Ticks::new(rules.seed.raw_partitions, rules.seed.time.mark_ms, log.wall_ms());
+    Ok(State {
+        rules,
+        labels,
+        labels_next,
+        control_next,
+        control_read: Instant::now(),
+        committed: assigned.into_iter().map(|(at, position)| (at, position.0)).collect(),
+        sessions,
+        series,
+        ticks,
+        pending: 0,
+        pending_since: None,
+        trimmed: Instant::now(),
+    })
+}
+
+/// What was committed for an input partition.
+enum Saved {
+    /// Nothing: a first start, at the start of the log.
+    Nothing(Position),
+    /// State of that position.
+    State(Meta, BTreeMap<String, Vec<u8>>),
+}
+
+fn saved<L: Log>(log: &mut L, input: TopicPartition, changelog: TopicPartition) -> Result<Saved, RunError> {
+    let committed = log.committed(&[input])?.first().copied().flatten().map(|position| position.0);
+    let mut entries = read_changelog(log, changelog)?;
+    let meta = match entries.remove(META_KEY) {
+        None => None,
+        Some(bytes) => Some(Meta::decode(bytes.as_slice()).map_err(|source| RunError::Restore {
+            at: changelog,
+            source: RestoreError::Entry { key: META_KEY.to_owned(), source },
+        })?),
+    };
+    match (committed, meta) {
+        (None, None) if entries.is_empty() => {
+            let start = log.extent(input)?.start;
+            if start.0 > 0 {
+                tracing::error!(%input, lost = start.0, "records were deleted before anything was folded");
+                telemetry::lost(input.topic.name(), input.partition, start.0.unsigned_abs());
+            }
+            Ok(Saved::Nothing(start))
+        }
+        (Some(position), Some(meta)) if meta.position == position => Ok(Saved::State(meta, entries)),
+        (committed, meta) => Err(RunError::Mismatch { input, changelog, committed, state: meta.map(|meta| meta.position) }),
+    }
+}
+
+fn read_changelog<L: Log>(log: &mut L, at: TopicPartition) -> Result<BTreeMap<String, Vec<u8>>, RunError> {
+    let extent = log.extent(at)?;
+    let mut entries = BTreeMap::new();
+    let mut from = extent.start;
+    while from < extent.end {
+        let batch = log.read(at, from, RESTORE_BATCH)?;
+        for record in batch.records {
+            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+            let Some(key) = key else { return Err(RunError::Foreign { at, offset: record.offset }) };
+            match record.value {
+                Some(value) => entries.insert(key.to_owned(), value.to_vec()),
+                None => entries.remove(key),
+            };
+        }
+        from = batch.next;
+    }
+    Ok(entries)
+}
+
+fn borrowed(entries: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (&str, &[u8])> {
+    entries.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
+}
+
+/// Takes in the labels topic from `from` to its end; where to go on.
+pub fn read_labels<L: Log>(log: &mut L, labels: &mut LabelTable, mut from: Position) -> Result<Position, LogError> {
+    let at = TopicPartition { topic: Topic::Labels, partition: 0 };
+    let end = log.extent(at)?.end;
+    while from < end {
+        let batch = log.read(at, from, RESTORE_BATCH)?;
+        for record in &batch.records {
+            let text = |bytes: &Option<bytes::Bytes>| bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
+            if let (Some(key), Some(value)) = (text(&record.key), text(&record.value)) {
+                labels.apply(&key, &value);
+            }
+        }
+        from = batch.next;
+    }
+    Ok(from)
+}

@@ -1,0 +1,273 @@
+//! The row of `codex.sessions.v1`. Its fields are those of `avro/codex.sessions.v1.avsc`, in that order.
+
+use crate::changelog::{Counts, Identity};
+use crate::derived::{Codec, RowError};
+use serde::{Deserialize, Serialize};
+
+/// Where a segment is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionState {
+    /// Records may come.
+    #[default]
+    Open,
+    /// Silent for the session gap.
+    Ended,
+    /// Records came again after it had ended.
+    Reopened,
+}
+
+/// A segment of a Codex session: one conversation from its first record until it was silent for the session gap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename = "Session")]
+pub struct SessionRow {
+    /// Tenant: from the key of the raw records.
+    pub tenant: String,
+    /// Id of the conversation on the wire.
+    pub conversation_id: String,
+    /// Event time of the segment's first record. With tenant and conversation it identifies the segment.
+    pub segment_start_ms: i64,
+    /// open: records may come; ended: silent for the session gap; reopened: records came again after it had ended.
+    pub state: SessionState,
+    /// Topic of the raw records that the row was folded from.
+    pub source_topic: String,
+    /// Partition of that topic.
+    pub source_partition: i32,
+    /// Offset to read next: the row holds everything before it on its partition.
+    pub position: i64,
+    /// Grows with every row of a key; equal to position.
+    pub revision: i64,
+    /// Epoch of the settings that the last record was folded under.
+    pub epoch: i64,
+    /// Event time of the first record; equal to segment_start_ms.
+    pub started_ms: i64,
+    /// Latest event time of the segment's records.
+    pub last_event_ms: i64,
+    /// Event time of the last record of an ended segment; null while the segment is open.
+    pub ended_ms: Option<i64>,
+    /// last_event_ms minus started_ms.
+    pub duration_ms: i64,
+    /// Offset of the segment's first raw record.
+    pub first_offset: i64,
+    /// Offset of its last raw record so far: a timeline is a scan from first_offset to here.
+    pub last_offset: i64,
+    /// Model last in use (attribute model).
+    pub model: String,
+    /// Client, as it names itself (attribute originator).
+    pub originator: String,
+    /// Kind of client: cli, exec, app_server, desktop, vscode or other.
+    pub entrypoint: String,
+    /// Resource attribute service.name.
+    pub service_name: String,
+    /// Version of Codex (attribute app.version).
+    pub app_version: String,
+    /// How the user signed in (attribute auth_mode); empty for a provider with a key of its own.
+    pub auth_mode: String,
+    /// Terminal (attribute terminal.type).
+    pub terminal_type: String,
+    /// E-mail of the signed-in user. Personal data.
+    pub user_email: String,
+    /// Account id of the signed-in user. Personal data.
+    pub user_account_id: String,
+    /// Name of the agent that last ended a tool call, /root for the one that the user talks to.
+    pub agent_name: String,
+    /// Approval policy at the last start of the conversation.
+    pub approval_policy: String,
+    /// Sandbox policy at the last start of the conversation.
+    pub sandbox_policy: String,
+    /// Reasoning effort last in use.
+    pub effort: String,
+    /// Service tier last in use.
+    pub tier: String,
+    /// Resource attribute team.id.
+    pub team: String,
+    /// Resource attribute project.
+    pub project: String,
+    /// Resource attribute cost_centre.
+    pub cost_centre: String,
+    /// Resource attribute department.
+    pub department: String,
+    /// Resource attribute env: the environment in Codex' configuration.
+    pub env: String,
+    /// Log records applied, of all events.
+    pub records: i64,
+    /// Starts and resumptions of the conversation.
+    pub conversation_starts: i64,
+    /// Turns' inputs: of people, and of reviewers and sub-agents that log their own.
+    pub user_prompts: i64,
+    /// HTTP attempts at the model API.
+    pub api_requests: i64,
+    /// Attempts that failed.
+    pub api_errors: i64,
+    /// Attempts that were retries; api_retries_http plus api_retries_stream.
+    pub api_retries: i64,
+    /// Retries by the HTTP client.
+    pub api_retries_http: i64,
+    /// Requests after a failed request or stream of the same turn.
+    pub api_retries_stream: i64,
+    /// Sum of the attempts' times to the response's headers, in microseconds.
+    pub api_duration_us: i64,
+    /// Response streams that broke.
+    pub stream_failures: i64,
+    /// Responses that completed, with token counts.
+    pub responses_completed: i64,
+    /// Tokens of the completed responses.
+    pub tokens: Tokens,
+    /// Tool calls that ended.
+    pub tool_calls: i64,
+    /// Of these, where the tool itself failed; a command's exit code is no failure of the tool.
+    pub tool_failures: i64,
+    /// Sum of the tool calls' durations, in microseconds.
+    pub tool_duration_us: i64,
+    /// Commands that ended with an exit code other than 0.
+    pub nonzero_exits: i64,
+    /// Compactions of the context, seen by their endpoint or inferred.
+    pub compactions: i64,
+    /// Sub-agents that were spawned.
+    pub spawned_agents: i64,
+    /// First tokens of turns.
+    pub ttft_count: i64,
+    /// Sum of their times from the turn's start, in microseconds.
+    pub ttft_us: i64,
+    /// Approval decisions, ordered by tool, decision and source.
+    pub decisions: Vec<DecisionCount>,
+    /// Tool calls by tool, ordered by tool.
+    pub tools: Vec<ToolCount>,
+    /// Calls that were decided on but have not ended.
+    pub open_calls: i64,
+}
+
+/// Tokens in disjoint kinds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    /// Input tokens that came from no cache and went into none.
+    pub input_uncached: i64,
+    /// Input tokens read from the cache.
+    pub input_cached: i64,
+    /// Input tokens written to the cache.
+    pub input_cache_write: i64,
+    /// Output tokens without reasoning.
+    pub output_visible: i64,
+    /// Reasoning tokens.
+    pub output_reasoning: i64,
+    /// Sum of the five kinds.
+    pub total: i64,
+}
+
+/// How often one decision was made about one tool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionCount {
+    /// Tool: bounded to the built-in ones, mcp and other.
+    pub tool: String,
+    /// What was decided.
+    pub decision: String,
+    /// Who or what decided: human, policy, auto_reviewer or unknown.
+    pub source: String,
+    /// How often.
+    pub count: i64,
+}
+
+/// How often one tool was called.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCount {
+    /// Tool: bounded to the built-in ones, mcp and other.
+    pub tool: String,
+    /// Calls that ended.
+    pub calls: i64,
+    /// Of these, where the tool itself failed.
+    pub failures: i64,
+}
+
+impl SessionRow {
+    /// The row in Avro's single-object encoding: the same bytes for the same row, always.
+    ///
+    /// # Panics
+    /// Never: a test writes rows of every shape.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        Codec::sessions().encode(self)
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// The bytes are not a row of this schema.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        Codec::sessions().decode(bytes)
+    }
+
+    /// Takes over who and what the session is; `entrypoint` is not among it.
+    pub fn set_identity(&mut self, identity: &Identity) {
+        let from = identity.clone();
+        self.model = from.model;
+        self.originator = from.originator;
+        self.service_name = from.service_name;
+        self.app_version = from.app_version;
+        self.auth_mode = from.auth_mode;
+        self.terminal_type = from.terminal_type;
+        self.user_email = from.user_email;
+        self.user_account_id = from.user_account_id;
+        self.agent_name = from.agent_name;
+        self.approval_policy = from.approval_policy;
+        self.sandbox_policy = from.sandbox_policy;
+        self.effort = from.effort;
+        self.tier = from.tier;
+        self.team = from.team;
+        self.project = from.project;
+        self.cost_centre = from.cost_centre;
+        self.department = from.department;
+        self.env = from.env;
+    }
+
+    /// Takes over what happened in the session, with the sums that a row adds. Beyond `i64::MAX` counts saturate.
+    pub fn set_counts(&mut self, counts: &Counts) {
+        self.records = long(counts.records);
+        self.conversation_starts = long(counts.conversation_starts);
+        self.user_prompts = long(counts.user_prompts);
+        self.api_requests = long(counts.api_requests);
+        self.api_errors = long(counts.api_errors);
+        self.api_retries = long(counts.api_retries_http.saturating_add(counts.api_retries_stream));
+        self.api_retries_http = long(counts.api_retries_http);
+        self.api_retries_stream = long(counts.api_retries_stream);
+        self.api_duration_us = long(counts.api_duration_us);
+        self.stream_failures = long(counts.stream_failures);
+        self.responses_completed = long(counts.responses_completed);
+        let kinds = [counts.input_uncached, counts.input_cached, counts.input_cache_write, counts.output_visible, counts.output_reasoning];
+        self.tokens = Tokens {
+            input_uncached: long(counts.input_uncached),
+            input_cached: long(counts.input_cached),
+            input_cache_write: long(counts.input_cache_write),
+            output_visible: long(counts.output_visible),
+            output_reasoning: long(counts.output_reasoning),
+            total: long(kinds.into_iter().fold(0, u64::saturating_add)),
+        };
+        self.tool_calls = long(counts.tool_calls);
+        self.tool_failures = long(counts.tool_failures);
+        self.tool_duration_us = long(counts.tool_duration_us);
+        self.nonzero_exits = long(counts.nonzero_exits);
+        self.compactions = long(counts.compactions);
+        self.spawned_agents = long(counts.spawned_agents);
+        self.ttft_count = long(counts.ttft_count);
+        self.ttft_us = long(counts.ttft_us);
+        self.decisions = counts
+            .decisions
+            .iter()
+            .map(|one| DecisionCount {
+                tool: one.tool.clone(),
+                decision: one.decision.clone(),
+                source: one.source.clone(),
+                count: long(one.count),
+            })
+            .collect();
+        self.tools = counts
+            .tools
+            .iter()
+            .map(|one| ToolCount { tool: one.tool.clone(), calls: long(one.calls), failures: long(one.failures) })
+            .collect();
+    }
+}
+
+/// Avro's only 64-bit integer is signed.
+fn long(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
