@@ -220,11 +220,7 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
     }
     let seed = seed(args.seed, args.demo, faults);
     let nowhere = args.data.is_none() && args.kafka.is_none() && args.prefix.is_none();
-    let place = if args.demo && nowhere {
-        Some(Place::Temporary)
-    } else {
-        place(args.data.clone(), args.kafka, args.prefix, env, faults)
-    };
+    let place = if args.demo && nowhere { Some(Place::Temporary) } else { place(args.data.clone(), args.kafka, args.prefix, env, faults) };
     let place = place?;
     let admin_dir = match &place {
         Place::Directory(dir) => Some(dir.clone()),
@@ -259,13 +255,7 @@ fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<R
     Some(ReadOptions { topic: topic?, from_start: args.from_start, follow: args.follow, json: args.json, place })
 }
 
-fn place(
-    data: Option<PathBuf>,
-    kafka: Option<String>,
-    prefix: Option<String>,
-    env: &Env,
-    faults: &mut Vec<String>,
-) -> Option<Place> {
+fn place(data: Option<PathBuf>, kafka: Option<String>, prefix: Option<String>, env: &Env, faults: &mut Vec<String>) -> Option<Place> {
     if let Some(prefix) = &prefix {
         if kafka.is_none() {
             faults.push("--prefix is for topics on a cluster: give --kafka too".to_owned());
@@ -355,7 +345,9 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let text = faults("--http nowhere --admin 1:2 --prefix a/b --seed /does/not/exist --demo --kafka kafka");
-        for part in ["--http", "--admin", "--prefix", "--seed /does/not/exist", "--demo makes up", "--demo has settings", "--kafka \"kafka\""] {
+        for part in
+            ["--http", "--admin", "--prefix", "--seed /does/not/exist", "--demo makes up", "--demo has settings", "--kafka \"kafka\""]
+        {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
         assert!(faults("--http 127.0.0.1:1 --admin 127.0.0.1:1").contains("--http and --admin are both"));

@@ -109,8 +109,7 @@ pub fn start(http: SocketAddr, stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 }
 
 fn replay_all(http: SocketAddr, turn: &AtomicUsize, first: Duration, stop: &AtomicBool) {
-    let config =
-        ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).proxy(None).build();
+    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).proxy(None).build();
     let agent: ureq::Agent = config.into();
     let mut rest = first;
     while sleep_until(Instant::now() + rest, stop) {

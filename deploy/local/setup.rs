@@ -22,9 +22,7 @@ pub fn codex_config(http: SocketAddr) -> String {
 /// What is printed at start, beside the configuration.
 pub fn where_to_look(admin: SocketAddr, about: &str, read: &str) -> String {
     let admin = reachable(admin);
-    format!(
-        "Running on {about}.\n\n  page      http://{admin}/\n  metrics   http://{admin}/metrics\n  sessions  {read}\n\nCtrl-C ends it."
-    )
+    format!("Running on {about}.\n\n  page      http://{admin}/\n  metrics   http://{admin}/metrics\n  sessions  {read}\n\nCtrl-C ends it.")
 }
 
 /// An address that a client on this machine can use: loopback where the socket takes any.

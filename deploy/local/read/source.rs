@@ -73,8 +73,7 @@ pub struct Remote {
 impl Remote {
     /// For the process that wrote `file`.
     pub fn new(file: AdminFile) -> Self {
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(ANSWER_TIMEOUT)).http_status_as_error(false).proxy(None).build();
+        let config = ureq::Agent::config_builder().timeout_global(Some(ANSWER_TIMEOUT)).http_status_as_error(false).proxy(None).build();
         Self { file, agent: config.into() }
     }
 
