@@ -58,8 +58,8 @@ pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
 }
 
 /// A row of a derived topic, decoded; `None` if it can't be.
-pub fn row(_topic: Topic, _bytes: &[u8]) -> Option<serde_json::Value> {
-    None
+pub fn row(topic: Topic, bytes: &[u8]) -> Option<serde_json::Value> {
+    schemas::derived::decode(topic, bytes).ok()
 }
 
 fn work(_log: impl Log, _seed: &Seed, job: &Job) -> Result<(), String> {
