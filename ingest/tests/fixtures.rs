@@ -1,4 +1,5 @@
 //! Recorded requests of real Codex runs, through everything but the socket.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use ingest::Signal;

@@ -1,4 +1,5 @@
 //! The HTTP door over a real socket, with a sink in memory.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use flate2::Compression;
