@@ -110,6 +110,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let text = |error: std::io::Error| error.to_string();
     let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
+    ingest::telemetry::describe();
     let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
     let (end, ending) = watch::channel(false);
 

@@ -1,10 +1,10 @@
 //! Records as people and programs read them.
 
-use crate::adapters;
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
 };
 use prost::Message;
+use schemas::derived;
 use schemas::record::Record;
 use schemas::time::{EventTime, format_rfc3339};
 use schemas::topic::Topic;
@@ -59,7 +59,7 @@ fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
         return Some(Value::Null);
     }
     match topic {
-        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => adapters::row(topic, bytes),
+        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => derived::decode(topic, bytes).ok(),
         Topic::RawLogs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
         Topic::RawTraces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),
         Topic::RawMetrics => serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok(),
