@@ -112,6 +112,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
     ingest::telemetry::describe();
     let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    let demo_stop = Arc::new(AtomicBool::new(false));
     let (end, ending) = watch::channel(false);
 
     let config = setup::codex_config(http_at);
@@ -137,7 +138,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     tokio::spawn(upkeep(ending));
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
-        demo::start(setup::reachable(http_at), &stop).map_err(text)?;
+        demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;
     }
 
     let result = tokio::select! {
@@ -151,6 +152,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     };
     watchdog();
     eprintln!("tacho: ending");
+    demo_stop.store(true, Ordering::Relaxed);
     // Ingest first, so that the worker's last commit has what was just answered; it is durable in any case.
     let _ = end.send(true);
     if !ingest.is_finished() {
