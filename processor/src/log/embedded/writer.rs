@@ -228,7 +228,7 @@ impl Writer {
         };
         let outcome = stage.write(PersistMode::SyncAll);
         for request in done {
-            request.tell(outcome.as_ref().map(|()| ()));
+            request.tell(outcome.as_ref().copied());
         }
         rest
     }
