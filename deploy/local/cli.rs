@@ -219,11 +219,8 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
         faults.push("--demo has settings of its own: leave out --seed".to_owned());
     }
     let seed = seed(args.seed, args.demo, faults);
-    let place = if args.demo && args.data.is_none() {
-        Some(Place::Temporary)
-    } else {
-        place(args.data.clone(), args.kafka, args.prefix, env, faults)
-    };
+    let nowhere = args.data.is_none() && args.kafka.is_none() && args.prefix.is_none();
+    let place = if args.demo && nowhere { Some(Place::Temporary) } else { place(args.data.clone(), args.kafka, args.prefix, env, faults) };
     let place = place?;
     let admin_dir = match &place {
         Place::Directory(dir) => Some(dir.clone()),

@@ -157,7 +157,7 @@ impl<L: Log> Runner<L> {
 
     /// Works until `stop`, then commits what is folded.
     ///
-    /// The log's failures are outlived: drop, recover, restore. A log whose content is wrong ends the worker.
+    /// The log's failures are outlived: drop, fence, restore. A log whose content is wrong ends the worker.
     ///
     /// # Errors
     /// See [`RunError`]; none of them mends itself.
@@ -182,6 +182,8 @@ impl<L: Log> Runner<L> {
     pub fn turn(&mut self) -> Result<(), RunError> {
         self.status.beat();
         if self.state.is_none() {
+            // Fence whoever wrote before us first: else a commit of theirs could follow what we are about to read.
+            self.log.recover()?;
             let state = restore::restore(&mut self.log, &self.seed)?;
             commit::show_restored(&state, &self.view);
             self.state = Some(state);
@@ -235,13 +237,8 @@ impl<L: Log> Runner<L> {
         tracing::warn!(%error, "dropping state and starting anew from the log");
         telemetry::transaction(false);
         self.drop_state();
-        while !stop.load(Ordering::Relaxed) {
+        if !stop.load(Ordering::Relaxed) {
             std::thread::sleep(self.options.backoff);
-            self.status.beat();
-            match self.log.recover() {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "the log is not back yet"),
-            }
         }
     }
 
