@@ -26,7 +26,7 @@ class Tacho:
             if "Ctrl-C" in line:
                 break
         otlp = re.search(r'"(http://[^"]+)/v1/logs"', said)
-        admin = re.search(r"(http://\S+)/metrics", said)
+        admin = re.search(r"^ +metrics +(http://\S+)/metrics$", said, re.MULTILINE)
         if not otlp or not admin:
             self.process.kill()
             raise RuntimeError(f"tacho did not start; it said:\n{said}")
