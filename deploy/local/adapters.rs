@@ -2,6 +2,7 @@
 
 use crate::cli::Cluster;
 use bytes::Bytes;
+use ingest::Door;
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
@@ -18,6 +19,7 @@ use schemas::topic::Topic;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 
 /// What the worker's thread needs.
 pub struct Job {
@@ -118,15 +120,25 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Serves OTLP over HTTP until `shutdown` resolves.
+/// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
 pub async fn serve_ingest(
     keep_text: bool,
-    listener: tokio::net::TcpListener,
+    http: tokio::net::TcpListener,
+    grpc: tokio::net::TcpListener,
     sink: Arc<AnySink>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    ending: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let config = ingest::Config { keep_text, ..ingest::Config::default() };
-    ingest::serve(config, listener, sink, shutdown).await.map_err(|error| with_causes(&error))
+    let over = |mut ending: watch::Receiver<bool>| async move {
+        // The sender is gone only when the process ends.
+        let _ = ending.wait_for(|over| *over).await;
+    };
+    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, sink);
+    let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
+    let served = tokio::try_join!(
+        ingest::http::run(http, ingest::router(door), over(ending.clone())),
+        ingest::http::run(grpc, grpc_routes, over(ending)),
+    );
+    served.map(drop).map_err(|error| with_causes(&error))
 }
 
 /// Where ingest writes: the log that this process uses.
