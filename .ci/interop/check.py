@@ -8,6 +8,7 @@ conversation, within SECONDS_MAX. Ends with 1 at the first difference.
 import argparse
 import collections
 import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -21,6 +22,7 @@ from tacho import Tacho
 # After Codex has ended, results must be there this soon.
 SECONDS_MAX = 5.0
 POLL_SECONDS = 0.1
+PROTOCOLS = ("binary", "json", "grpc")
 
 FIRST = Usage(1200, 800, 60, 20)
 LAST = Usage(1500, 1100, 25, 5)
@@ -28,7 +30,7 @@ LAST = Usage(1500, 1100, 25, 5)
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """A script for each turn; `failures` and `exits` are of tools, which the model can't see."""
+    """A script for each turn, and what the model can't see of it: how many tools were called, and how they ended."""
 
     name: str
     turns: tuple
@@ -168,19 +170,16 @@ def main():
             tacho = Tacho(options.tacho, work / "data", log, flags)
         try:
             sums = collections.Counter()
-            for protocol in ("binary", "json"):
-                for index, scenario in enumerate(SCENARIOS):
-                    codex = Codex(options.codex, work / f"{protocol}-{index}", model.port, tacho.otlp, protocol)
-                    if (protocol, index) == ("binary", 0):
-                        print(f"codex {codex.version()}, tacho at {tacho.admin}", flush=True)
-                    wrong, took = play(scenario, codex, model, tacho, sums)
-                    print(f"{'FAILED' if wrong else 'ok':6} {protocol:6} {scenario.name} ({took:.1f} s)", flush=True)
-                    for line in wrong:
-                        print(f"       {line}", flush=True)
-                    if wrong:
-                        failed = 1
-                        break
-                if failed:
+            for number, (protocol, scenario) in enumerate(itertools.product(PROTOCOLS, SCENARIOS)):
+                codex = Codex(options.codex, work / f"codex-{number}", model.port, tacho.otlp[protocol], protocol)
+                if number == 0:
+                    print(f"codex {codex.version()}, tacho at {tacho.admin}", flush=True)
+                wrong, took = play(scenario, codex, model, tacho, sums)
+                print(f"{'FAILED' if wrong else 'ok':6} {protocol:6} {scenario.name} ({took:.1f} s)", flush=True)
+                for line in wrong:
+                    print(f"       {line}", flush=True)
+                if wrong:
+                    failed = 1
                     break
         finally:
             tacho.end()

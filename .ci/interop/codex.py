@@ -10,7 +10,7 @@ BYPASS = "--dangerously-bypass-approvals-and-sandbox"
 
 
 class Codex:
-    """A Codex home of its own, with telemetry that goes to `otlp` (http://host:port) in `protocol` (binary, json)."""
+    """A Codex home of its own, with telemetry that goes to `otlp` (http://host:port) in `protocol` (binary, json, grpc)."""
 
     def __init__(self, binary, home, model_port, otlp, protocol):
         self.binary = binary
@@ -54,6 +54,8 @@ class Codex:
 
 def _config(model_port, otlp, protocol, cwd):
     def exporter(signal):
+        if protocol == "grpc":
+            return f'{{ otlp-grpc = {{ endpoint = "{otlp}" }} }}'
         return f'{{ otlp-http = {{ endpoint = "{otlp}/v1/{signal}", protocol = "{protocol}" }} }}'
 
     return f"""model = "gpt-5.5"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import urllib.request
 
@@ -16,7 +17,8 @@ class Tacho:
     def __init__(self, binary, data, log, flags=()):
         self.binary = binary
         self.flags = [f"--data={data}"] if not flags else list(flags)
-        ports = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        grpc = _free_address()
+        ports = ["--http", "127.0.0.1:0", "--grpc", grpc, "--admin", "127.0.0.1:0"]
         self.process = subprocess.Popen(
             [binary, f"--data={data}", *flags, *ports], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -30,7 +32,9 @@ class Tacho:
         if not otlp or not admin:
             self.process.kill()
             raise RuntimeError(f"tacho did not start; it said:\n{said}")
-        self.otlp, self.admin = otlp[1], admin[1]
+        self.admin = admin[1]
+        # Where Codex sends to, by protocol.
+        self.otlp = {"binary": otlp[1], "json": otlp[1], "grpc": f"http://{grpc}"}
 
     def totals(self):
         """Every sample of /metrics: (name, labels, value)."""
@@ -62,3 +66,10 @@ class Tacho:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise RuntimeError(f"tacho did not end within {END_SECONDS_MAX} s of SIGTERM") from None
+
+
+def _free_address():
+    """Bound and let go: the kernel does not give out a port again soon."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
