@@ -15,7 +15,6 @@ use processor::view::View;
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
-use schemas::topic::Topic;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -46,7 +45,7 @@ pub struct Backend {
 
 /// The embedded log in `dir`; `seed` is for a new one.
 pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
-    let log = Embedded::open(dir, seed).map_err(|error| error.to_string())?;
+    let log = Embedded::open(dir, seed).map_err(|error| chain(&error))?;
     let (reader, worker) = (Arc::clone(&log), log.handle());
     let seed = seed.clone();
     Ok(Backend {
@@ -100,17 +99,13 @@ pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
     Ok(Box::new(log))
 }
 
-/// A row of a derived topic, decoded; `None` if it can't be.
-pub fn row(topic: Topic, bytes: &[u8]) -> Option<serde_json::Value> {
-    schemas::derived::decode(topic, bytes).ok()
-}
-
 fn work(log: impl Log, seed: Seed, job: &Job) -> Result<(), String> {
     let mut runner = Runner::new(log, SeedSource(seed), Arc::clone(&job.view), Arc::clone(&job.status), Options::default());
-    runner.run(&job.stop).map_err(|error| with_causes(&error))
+    runner.run(&job.stop).map_err(|error| chain(&error))
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -138,7 +133,7 @@ pub async fn serve_ingest(
         ingest::http::run(http, ingest::router(door), over(ending.clone())),
         ingest::http::run(grpc, grpc_routes, over(ending)),
     );
-    served.map(drop).map_err(|error| with_causes(&error))
+    served.map(drop).map_err(|error| chain(&error))
 }
 
 /// Where ingest writes: the log that this process uses.

@@ -112,7 +112,9 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let text = |error: std::io::Error| error.to_string();
     let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
+    ingest::telemetry::describe();
     let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    let demo_stop = Arc::new(AtomicBool::new(false));
     let (end, ending) = watch::channel(false);
 
     let config = setup::codex_config(http_at);
@@ -139,7 +141,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     tokio::spawn(upkeep(ending));
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
-        demo::start(setup::reachable(http_at), &stop).map_err(text)?;
+        demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;
     }
 
     let result = tokio::select! {
@@ -153,6 +155,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     };
     watchdog();
     eprintln!("tacho: ending");
+    demo_stop.store(true, Ordering::Relaxed);
     // Ingest first, so that the worker's last commit has what was just answered; it is durable in any case.
     let _ = end.send(true);
     if !ingest.is_finished() {
