@@ -1,8 +1,11 @@
-//! Puts the parts together: a log, ingest over it, and a worker.
+//! The few places where this program meets its parts: logs, ingest, the runner and the rows.
 
 use crate::cli::Cluster;
+use bytes::Bytes;
+use ingest::Door;
+use ingest::kafka::KafkaSink;
+use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, KafkaSink, murmur2_partition};
 use processor::admin::{OpenLog, Status};
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
@@ -12,18 +15,10 @@ use processor::view::View;
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
-use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// Between two tries to fence earlier users of the log.
-const RECOVER_PAUSE: Duration = Duration::from_millis(500);
-/// The consumer group of the worker, after the prefix.
-const GROUP: &str = "tachograph";
-/// The one worker's `transactional.id`, after the prefix: a second process on the same topics fences the first.
-const WORKER: &str = "tachograph-worker-0";
+use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 
 /// What the worker's thread needs.
 pub struct Job {
@@ -60,61 +55,85 @@ pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
     })
 }
 
-/// The log on a cluster; `seed` is for a new prefix. Creates the topics that are missing.
+/// The log on a cluster; `seed` is for a new prefix.
 pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
-    let Cluster { bootstrap, prefix } = cluster;
-    let fault = |what: String| format!("--kafka {bootstrap}: {what}");
-    let seed = topics::prepare(bootstrap, prefix, seed).map_err(|error| fault(chain(&error)))?;
+    let text = |error: LogError| format!("--kafka {}: {error}", cluster.bootstrap);
+    let seed = topics::prepare(&cluster.bootstrap, &cluster.prefix, seed).map_err(text)?;
     let config = KafkaConfig {
-        bootstrap: bootstrap.clone(),
-        prefix: prefix.clone(),
-        group: format!("{prefix}{GROUP}"),
-        transactional_id: Some(format!("{prefix}{WORKER}")),
+        bootstrap: cluster.bootstrap.clone(),
+        prefix: cluster.prefix.clone(),
+        group: format!("{}{GROUP}", cluster.prefix),
+        transactional_id: Some(format!("{}{GROUP}-0", cluster.prefix)),
     };
-    let worker = KafkaLog::connect(config).map_err(|error| fault(chain(&error)))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| fault(chain(&error)))?;
-    let sink = runtime.block_on(KafkaSink::connect(bootstrap, prefix, seed.raw_partitions)).map_err(|error| fault(chain(&error)))?;
-    let reader = cluster.clone();
+    let worker = KafkaLog::connect(config).map_err(text)?;
+    let sink = connect_sink(cluster, seed.raw_partitions)?;
+    let reading = cluster.clone();
     Ok(Backend {
-        open: Box::new(move || open_reader(&reader)),
+        open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
         sink: Arc::new(AnySink::Kafka(sink)),
         work: Box::new(move |job| work(worker, seed, job)),
     })
 }
 
+/// The consumer group, and what the transactional id begins with.
+const GROUP: &str = "tacho";
+
+fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, String> {
+    let text = |error: &dyn std::fmt::Display| format!("--kafka {}: {error}", cluster.bootstrap);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| text(&error))?;
+    runtime.block_on(KafkaSink::connect(&cluster.bootstrap, &cluster.prefix, raw_partitions)).map_err(|error| text(&error))
+}
+
+fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
+    KafkaLog::connect(KafkaConfig {
+        bootstrap: cluster.bootstrap.clone(),
+        prefix: cluster.prefix.clone(),
+        group: format!("{}{GROUP}-read", cluster.prefix),
+        transactional_id: None,
+    })
+}
+
 /// The topics of a cluster, for reading only.
 pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
-    open_reader(cluster).map_err(|error| format!("--kafka {}: {}", cluster.bootstrap, chain(&error)))
+    let log = connect_reader(cluster).map_err(|error| format!("--kafka {}: {error}", cluster.bootstrap))?;
+    Ok(Box::new(log))
 }
 
-fn open_reader(cluster: &Cluster) -> Result<Box<dyn Log>, LogError> {
-    let Cluster { bootstrap, prefix } = cluster.clone();
-    let group = format!("{prefix}{GROUP}-read");
-    Ok(Box::new(KafkaLog::connect(KafkaConfig { bootstrap, prefix, group, transactional_id: None })?))
-}
-
-fn work(mut log: impl Log, seed: Seed, job: &Job) -> Result<(), String> {
-    // Fences whoever had the log before, so that nothing it left open can be committed behind our back.
-    while let Err(error) = log.recover() {
-        tracing::warn!(%error, "the log does not take this worker yet");
-        job.status.beat();
-        std::thread::sleep(RECOVER_PAUSE);
-        if job.stop.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-    }
+fn work(log: impl Log, seed: Seed, job: &Job) -> Result<(), String> {
     let mut runner = Runner::new(log, SeedSource(seed), Arc::clone(&job.view), Arc::clone(&job.status), Options::default());
     runner.run(&job.stop).map_err(|error| chain(&error))
 }
 
-/// Serves OTLP over HTTP until `shutdown` resolves.
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
 pub async fn serve_ingest(
     keep_text: bool,
-    listener: tokio::net::TcpListener,
+    http: tokio::net::TcpListener,
+    grpc: tokio::net::TcpListener,
     sink: Arc<AnySink>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    ending: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    ingest::serve(Config { keep_text, ..Config::default() }, listener, sink, shutdown).await.map_err(|error| chain(&error))
+    let over = |mut ending: watch::Receiver<bool>| async move {
+        // The sender is gone only when the process ends.
+        let _ = ending.wait_for(|over| *over).await;
+    };
+    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, sink);
+    let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
+    let served = tokio::try_join!(
+        ingest::http::run(http, ingest::router(door), over(ending.clone())),
+        ingest::http::run(grpc, grpc_routes, over(ending)),
+    );
+    served.map(drop).map_err(|error| chain(&error))
 }
 
 /// Where ingest writes: the log that this process uses.
@@ -128,45 +147,40 @@ pub enum AnySink {
 impl Sink for AnySink {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
         match self {
-            Self::Kafka(sink) => sink.append(records).await,
             Self::Embedded(log) => {
-                let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis()).to_string();
-                let to_log = |record: RawRecord| NewRecord {
-                    to: TopicPartition {
-                        topic: record.topic,
-                        partition: murmur2_partition(record.key.as_bytes(), log.partitions(record.topic)),
-                    },
-                    key: Some(record.key.into_bytes().into()),
-                    value: Some(record.value),
-                    headers: vec![(HEADER_WALL.to_owned(), wall.clone().into_bytes().into())],
-                };
-                let answer = log.append_async(records.into_iter().map(to_log).collect());
-                match answer.await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(LogError::Full { reason })) => Err(SinkError::Full(reason)),
-                    Ok(Err(error)) => Err(SinkError::Unavailable(chain(&error))),
-                    Err(_) => Err(SinkError::Unavailable("the log is closed".to_owned())),
+                let records = records.into_iter().map(|record| raw(log, record)).collect();
+                match log.append_async(records).await {
+                    Ok(outcome) => outcome.map(drop).map_err(sink_error),
+                    Err(_) => Err(SinkError::Unavailable("the log's writer is gone".to_owned())),
                 }
             }
+            Self::Kafka(sink) => sink.append(records).await,
         }
     }
 
     fn ready(&self) -> bool {
         match self {
-            Self::Kafka(sink) => sink.ready(),
             Self::Embedded(_) => true,
+            Self::Kafka(sink) => sink.ready(),
         }
     }
 }
 
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// A raw record as the embedded log takes it: its partition, and the wall time of this attempt.
+fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
+    let partition = murmur2_partition(record.key.as_bytes(), log.partitions(record.topic));
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    NewRecord {
+        to: TopicPartition { topic: record.topic, partition },
+        key: Some(record.key.into()),
+        value: Some(record.value),
+        headers: vec![(HEADER_WALL.to_owned(), Bytes::from(since.as_millis().to_string()))],
     }
-    text
+}
+
+fn sink_error(error: LogError) -> SinkError {
+    match error {
+        LogError::Full { reason } => SinkError::Full(reason),
+        other => SinkError::Unavailable(other.to_string()),
+    }
 }

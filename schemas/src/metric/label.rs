@@ -1,0 +1,185 @@
+//! The labels of series, and the value of each for a fact.
+
+use crate::fact::{Agent, CompactionMethod, Dimensions, Fact, RetryLayer};
+use strum::VariantArray;
+
+/// A label of a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
+#[expect(missing_docs, reason = "each is explained in its definition, below")]
+pub enum Label {
+    Tenant,
+    Team,
+    Project,
+    CostCentre,
+    Department,
+    Env,
+    Model,
+    Entrypoint,
+    Agent,
+    Effort,
+    Tier,
+    Endpoint,
+    StatusClass,
+    StatusCode,
+    AttemptClass,
+    Layer,
+    ErrorType,
+    Direction,
+    TokenKind,
+    Tool,
+    Outcome,
+    Origin,
+    Decision,
+    Source,
+    Method,
+    Event,
+}
+
+/// What is known of a label.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelDef {
+    /// Its name.
+    pub name: &'static str,
+    /// How many values it can have; for an open label, per tenant, before `other`.
+    pub cap: usize,
+    /// Whether its values come off the wire, so that `tacho.labels` admits them first come, first served.
+    pub open: bool,
+    /// The resource attribute that it shows, if it is a dimension that the seed can switch off.
+    pub dimension: Option<&'static str>,
+}
+
+const fn closed(name: &'static str, cap: usize) -> LabelDef {
+    LabelDef { name, cap, open: false, dimension: None }
+}
+
+const fn dimension(name: &'static str, cap: usize, attribute: &'static str) -> LabelDef {
+    LabelDef { name, cap, open: true, dimension: Some(attribute) }
+}
+
+impl Label {
+    /// Everything there is to know about a label. Caps of open labels are defaults: the seed can set others.
+    #[must_use]
+    pub const fn def(self) -> LabelDef {
+        match self {
+            Self::Tenant => closed("tenant", 200),
+            Self::Team => dimension("team", 500, "team.id"),
+            Self::Project => dimension("project", 200, "project"),
+            Self::CostCentre => dimension("cost_centre", 200, "cost_centre"),
+            Self::Department => dimension("department", 50, "department"),
+            Self::Env => dimension("env", 10, "env"),
+            Self::Model => LabelDef { name: "model", cap: 50, open: true, dimension: None },
+            Self::Entrypoint => closed("entrypoint", 8),
+            Self::Agent => closed("agent", 2),
+            Self::Effort => closed("effort", 8),
+            Self::Tier => closed("tier", 5),
+            Self::Endpoint => closed("endpoint", 12),
+            Self::StatusClass => closed("status_class", 6),
+            Self::StatusCode => closed("status_code", 16),
+            Self::AttemptClass => closed("attempt_class", 2),
+            Self::Layer => closed("layer", 2),
+            Self::ErrorType => closed("error_type", 20),
+            Self::Direction => closed("direction", 2),
+            Self::TokenKind => closed("kind", 5),
+            Self::Tool => closed("tool", 40),
+            Self::Outcome => closed("outcome", 8),
+            Self::Origin => closed("origin", 2),
+            Self::Decision => closed("decision", 9),
+            Self::Source => closed("source", 4),
+            Self::Method => closed("method", 2),
+            Self::Event => closed("event", 24),
+        }
+    }
+}
+/// The value of a label for a fact; `varying` is what the metric gave for the label that differs between samples.
+///
+/// A label that the fact says nothing about is empty, and not shown.
+#[must_use]
+pub fn label_value<'a>(label: Label, dimensions: &Dimensions<'a>, fact: &Fact, varying: Option<&'static str>) -> &'a str {
+    match (label, fact) {
+        (Label::Tenant, _) => dimensions.tenant,
+        (Label::Team, _) => dimensions.team,
+        (Label::Project, _) => dimensions.project,
+        (Label::CostCentre, _) => dimensions.cost_centre,
+        (Label::Department, _) => dimensions.department,
+        (Label::Env, _) => dimensions.env,
+        (Label::Model, _) => dimensions.model,
+        (Label::Entrypoint, _) => dimensions.entrypoint,
+        (Label::Effort, _) => dimensions.effort,
+        (Label::Tier, _) => dimensions.tier,
+        (Label::Agent, _) => match dimensions.agent {
+            Agent::Root => "root",
+            Agent::Subagent => "subagent",
+        },
+        (Label::Direction | Label::TokenKind, _) => varying.unwrap_or(""),
+        (Label::Endpoint, Fact::Request { endpoint, .. }) => endpoint,
+        (Label::StatusClass, Fact::Request { status, .. }) => status_class(*status),
+        (Label::StatusCode, Fact::Request { status, .. }) => status_code(*status),
+        (Label::AttemptClass, Fact::Request { retry, .. }) => match retry {
+            Some(_) => "retry",
+            None => "first",
+        },
+        (Label::Layer, Fact::Request { retry: Some(layer), .. }) => match layer {
+            RetryLayer::Http => "http",
+            RetryLayer::Stream => "stream",
+        },
+        (Label::ErrorType, Fact::Request { error: Some(error), .. } | Fact::StreamFailure { error }) => error,
+        (Label::ErrorType, Fact::Response { mismatch: Some(mismatch), .. }) => mismatch,
+        (Label::Tool, Fact::ToolCall { tool, .. } | Fact::Decision { tool, .. }) => tool,
+        (Label::Outcome, Fact::ToolCall { success, .. }) => {
+            if *success {
+                "success"
+            } else {
+                "failure"
+            }
+        }
+        (Label::Outcome, Fact::Record { outcome, .. }) => outcome.name(),
+        (Label::Origin, Fact::ToolCall { mcp, .. }) => {
+            if *mcp {
+                "mcp"
+            } else {
+                "builtin"
+            }
+        }
+        (Label::Decision, Fact::Decision { decision, .. }) => decision,
+        (Label::Source, Fact::Decision { source, .. }) => source,
+        (Label::Source, Fact::Record { time_source, .. }) => time_source.name(),
+        (Label::Method, Fact::Compaction { method, .. }) => match method {
+            CompactionMethod::Endpoint => "endpoint",
+            CompactionMethod::Inferred => "inferred",
+        },
+        (Label::Event, Fact::Record { event, .. }) => event,
+        _ => "",
+    }
+}
+
+const fn status_class(status: Option<u16>) -> &'static str {
+    match status {
+        Some(429) => "429",
+        Some(200..=299) => "2xx",
+        Some(300..=399) => "3xx",
+        Some(400..=499) => "4xx",
+        Some(500..=599) => "5xx",
+        _ => "none",
+    }
+}
+
+const fn status_code(status: Option<u16>) -> &'static str {
+    match status {
+        None => "none",
+        Some(400) => "400",
+        Some(401) => "401",
+        Some(403) => "403",
+        Some(404) => "404",
+        Some(408) => "408",
+        Some(409) => "409",
+        Some(413) => "413",
+        Some(422) => "422",
+        Some(429) => "429",
+        Some(500) => "500",
+        Some(502) => "502",
+        Some(503) => "503",
+        Some(504) => "504",
+        Some(529) => "529",
+        Some(_) => "other",
+    }
+}
