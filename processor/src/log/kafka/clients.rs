@@ -2,12 +2,12 @@
 
 use crate::log::LogError;
 use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a question to the brokers (metadata, offsets, topics) may take.
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
@@ -92,6 +92,22 @@ pub(super) fn admin(bootstrap: &str) -> ClientConfig {
 /// What went wrong, in words.
 pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
     LogError::Unavailable { reason: format!("{doing}: {error}") }
+}
+
+/// How long between two attempts to ask.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Asks again, for up to [`REQUEST_MAX`], while a partition has no leader yet: just created, or just moved.
+pub(super) fn ask<T>(doing: impl Fn() -> String, mut question: impl FnMut() -> KafkaResult<T>) -> Result<T, LogError> {
+    let deadline = Instant::now() + REQUEST_MAX;
+    loop {
+        match question() {
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::UnknownTopicOrPartition,
+            )) if Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
+            outcome => return outcome.map_err(|error| failed(&doing(), &error)),
+        }
+    }
 }
 
 /// Whether the client mends this by itself, by connecting again.

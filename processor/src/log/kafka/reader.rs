@@ -154,13 +154,17 @@ impl Reader {
 
     /// The last stable offset: what a read_committed client is told as the end.
     fn stable(&self, names: &Names) -> Result<Position, LogError> {
-        let watermarks = self.consumer.fetch_watermarks(&names.name(self.at.topic), self.at.partition, REQUEST_MAX);
-        watermarks.map(|(_, high)| Position(high)).map_err(|error| failed(&format!("asking for the end of {}", self.at), &error))
+        Ok(Position(self.watermarks(names)?.1))
+    }
+
+    fn watermarks(&self, names: &Names) -> Result<(i64, i64), LogError> {
+        let name = names.name(self.at.topic);
+        let asking = || format!("asking for the extent of {}", self.at);
+        clients::ask(asking, || self.consumer.fetch_watermarks(&name, self.at.partition, REQUEST_MAX))
     }
 
     fn gone(&self, names: &Names) -> Result<LogError, LogError> {
-        let watermarks = self.consumer.fetch_watermarks(&names.name(self.at.topic), self.at.partition, REQUEST_MAX);
-        let (start, _) = watermarks.map_err(|error| failed(&format!("asking for the start of {}", self.at), &error))?;
+        let (start, _) = self.watermarks(names)?;
         Ok(LogError::OutOfRange { at: self.at, wanted: self.next.0, start })
     }
 }
