@@ -2,6 +2,7 @@
 
 use crate::cli::Cluster;
 use bytes::Bytes;
+use ingest::Door;
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
@@ -14,10 +15,10 @@ use processor::view::View;
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
-use schemas::topic::Topic;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 
 /// What the worker's thread needs.
 pub struct Job {
@@ -44,7 +45,7 @@ pub struct Backend {
 
 /// The embedded log in `dir`; `seed` is for a new one.
 pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
-    let log = Embedded::open(dir, seed).map_err(|error| error.to_string())?;
+    let log = Embedded::open(dir, seed).map_err(|error| chain(&error))?;
     let (reader, worker) = (Arc::clone(&log), log.handle());
     let seed = seed.clone();
     Ok(Backend {
@@ -98,17 +99,13 @@ pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
     Ok(Box::new(log))
 }
 
-/// A row of a derived topic, decoded; `None` if it can't be.
-pub fn row(topic: Topic, bytes: &[u8]) -> Option<serde_json::Value> {
-    schemas::derived::decode(topic, bytes).ok()
-}
-
 fn work(log: impl Log, seed: Seed, job: &Job) -> Result<(), String> {
     let mut runner = Runner::new(log, SeedSource(seed), Arc::clone(&job.view), Arc::clone(&job.status), Options::default());
-    runner.run(&job.stop).map_err(|error| with_causes(&error))
+    runner.run(&job.stop).map_err(|error| chain(&error))
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -118,15 +115,25 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Serves OTLP over HTTP until `shutdown` resolves.
+/// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
 pub async fn serve_ingest(
     keep_text: bool,
-    listener: tokio::net::TcpListener,
+    http: tokio::net::TcpListener,
+    grpc: tokio::net::TcpListener,
     sink: Arc<AnySink>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    ending: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    let config = ingest::Config { keep_text, ..ingest::Config::default() };
-    ingest::serve(config, listener, sink, shutdown).await.map_err(|error| with_causes(&error))
+    let over = |mut ending: watch::Receiver<bool>| async move {
+        // The sender is gone only when the process ends.
+        let _ = ending.wait_for(|over| *over).await;
+    };
+    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, sink);
+    let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
+    let served = tokio::try_join!(
+        ingest::http::run(http, ingest::router(door), over(ending.clone())),
+        ingest::http::run(grpc, grpc_routes, over(ending)),
+    );
+    served.map(drop).map_err(|error| chain(&error))
 }
 
 /// Where ingest writes: the log that this process uses.

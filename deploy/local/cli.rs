@@ -126,6 +126,8 @@ pub struct RunOptions {
     pub keep_text: bool,
     /// OTLP over HTTP.
     pub http: SocketAddr,
+    /// OTLP over gRPC.
+    pub grpc: SocketAddr,
     /// The page, metrics and probes.
     pub admin: SocketAddr,
     /// Settings of a new log.
@@ -227,7 +229,7 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
         Place::Kafka(_) => args.data,
         Place::Temporary => None,
     };
-    Some(RunOptions { place, admin_dir, demo: args.demo, keep_text: args.keep_text, http: http?, admin: admin?, seed: seed? })
+    Some(RunOptions { place, admin_dir, demo: args.demo, keep_text: args.keep_text, http: http?, grpc: grpc?, admin: admin?, seed: seed? })
 }
 
 fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<Seed> {

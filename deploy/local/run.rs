@@ -30,6 +30,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 struct Started {
     options: RunOptions,
     http: TcpListener,
+    grpc: TcpListener,
     admin: TcpListener,
     backend: Backend,
     admin_file: AdminFile,
@@ -60,6 +61,7 @@ pub fn run(options: RunOptions) -> Result<(), Failure> {
 fn start(options: RunOptions) -> Result<Started, Vec<String>> {
     let mut faults = Vec::new();
     let http = bind("--http", options.http, &mut faults);
+    let grpc = bind("--grpc", options.grpc, &mut faults);
     let admin = bind("--admin", options.admin, &mut faults);
     let mut temporary = None;
     let mut note = |result: Result<Backend, String>| result.map_err(|fault| faults.push(fault)).ok();
@@ -92,9 +94,9 @@ fn start(options: RunOptions) -> Result<Started, Vec<String>> {
             Err(error) => faults.push(format!("{}: can't write: {error}", dir.display())),
         }
     }
-    match (http, admin, backend) {
-        (Some(http), Some(admin), Some(backend)) if faults.is_empty() => {
-            Ok(Started { options, http, admin, backend, admin_file, written, temporary, about })
+    match (http, grpc, admin, backend) {
+        (Some(http), Some(grpc), Some(admin), Some(backend)) if faults.is_empty() => {
+            Ok(Started { options, http, grpc, admin, backend, admin_file, written, temporary, about })
         }
         _ => Err(faults),
     }
@@ -106,11 +108,13 @@ fn bind(flag: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<Tcp
 }
 
 async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String> {
-    let Started { options, http, admin, backend, admin_file, written, about, .. } = started;
+    let Started { options, http, grpc, admin, backend, admin_file, written, about, .. } = started;
     let text = |error: std::io::Error| error.to_string();
     let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
+    ingest::telemetry::describe();
     let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    let demo_stop = Arc::new(AtomicBool::new(false));
     let (end, ending) = watch::channel(false);
 
     let config = setup::codex_config(http_at);
@@ -131,12 +135,13 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
     let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
-    let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, backend.sink, over(ending.clone())));
+    let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
+    let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, grpc, backend.sink, ending.clone()));
     let (mut failed, done) = spawn_worker(backend.work, Job { view, status, stop: Arc::clone(&stop) }).map_err(text)?;
     tokio::spawn(upkeep(ending));
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
-        demo::start(setup::reachable(http_at), &stop).map_err(text)?;
+        demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;
     }
 
     let result = tokio::select! {
@@ -150,6 +155,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     };
     watchdog();
     eprintln!("tacho: ending");
+    demo_stop.store(true, Ordering::Relaxed);
     // Ingest first, so that the worker's last commit has what was just answered; it is durable in any case.
     let _ = end.send(true);
     if !ingest.is_finished() {
@@ -265,7 +271,8 @@ mod tests {
         let taken = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
         let [http, admin] = taken.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
         let dir_name = dir.path().display().to_string();
-        let faults = start(options(&["--http", &http, "--admin", &admin, "--data", &dir_name])).err().unwrap().join("; ");
+        let faults =
+            start(options(&["--http", &http, "--grpc", "127.0.0.1:0", "--admin", &admin, "--data", &dir_name])).err().unwrap().join("; ");
         for part in ["--http", "--admin", &http, &admin, &dir_name] {
             assert!(faults.contains(part), "{part} is not in: {faults}");
         }
@@ -277,7 +284,7 @@ mod tests {
     fn a_directory_in_use_is_refused_and_read_through_its_process() {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().display().to_string();
-        let free = ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", name.as_str()];
+        let free = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", name.as_str()];
         let first = start(options(&free)).unwrap_or_else(|faults| panic!("{faults:?}"));
         let before = AdminFile::read(dir.path());
         assert_eq!(before.as_ref(), Some(&first.admin_file));

@@ -8,6 +8,7 @@
 
 mod commit;
 mod control;
+mod observe;
 mod restore;
 mod ticks;
 
@@ -147,6 +148,9 @@ struct State {
     pending: usize,
     pending_since: Option<Instant>,
     trimmed: Instant,
+    observed: Instant,
+    /// Records that could not move their partition's clock, as last counted.
+    held: BTreeMap<i32, u64>,
 }
 
 impl<L: Log> Runner<L> {
@@ -199,6 +203,7 @@ impl<L: Log> Runner<L> {
         if self.options.ticks {
             ticks::send_due(state, &mut self.log)?;
         }
+        observe::gauges(state, &mut self.log)?;
         if state.commit_due(&self.options) {
             self.commit()?;
         }

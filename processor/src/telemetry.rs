@@ -26,6 +26,7 @@ pub enum SelfMetric {
     DeltaDuplicates,
     LabelOverflow,
     LostRecords,
+    ClockHeld,
 }
 
 /// How a [`SelfMetric`] adds up.
@@ -91,6 +92,12 @@ impl SelfMetric {
                 Counter,
                 &["topic", "partition"],
                 "Records that retention or truncation removed before they were read.",
+            ),
+            Self::ClockHeld => def(
+                "tacho_clock_held_total",
+                Counter,
+                &["partition"],
+                "Raw records too far ahead of their partition's clock to move it, since nothing confirmed their append time.",
             ),
         }
     }
@@ -174,9 +181,14 @@ pub fn delta_duplicate() {
     metrics::counter!(SelfMetric::DeltaDuplicates.def().name).increment(1);
 }
 
-/// Counts a label value that is shown as `other`.
-pub fn label_overflow(label: &'static str) {
-    metrics::counter!(SelfMetric::LabelOverflow.def().name, "label" => label).increment(1);
+/// Counts label values that are shown as `other`.
+pub fn label_overflow(label: &'static str, values: u64) {
+    metrics::counter!(SelfMetric::LabelOverflow.def().name, "label" => label).increment(values);
+}
+
+/// Counts records that could not move the clock of a raw partition.
+pub fn clock_held(partition: i32, records: u64) {
+    metrics::counter!(SelfMetric::ClockHeld.def().name, "partition" => partition.to_string()).increment(records);
 }
 
 /// Counts records that were gone before they were read.
@@ -228,7 +240,7 @@ mod tests {
         end_to_end(300);
         tick();
         delta_duplicate();
-        label_overflow("team");
+        label_overflow("team", 1);
         lost("codex.raw.logs.v1", 0, 12);
         upkeep();
         let text = render();
