@@ -49,7 +49,9 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
             count if count == expected => Ok(samples.clone()),
             count => Err(format!("{}: {count} of {expected} records", recording.name)),
         });
-        wrong.extend(differ_in_metrics(&recording.expected, &after.since(&before)).into_iter().map(|text| format!("{}: {text}", recording.name)));
+        wrong.extend(
+            differ_in_metrics(&recording.expected, &after.since(&before)).into_iter().map(|text| format!("{}: {text}", recording.name)),
+        );
         assert!(conversations.insert(recording.name.clone(), of).is_none());
         before = after;
     }

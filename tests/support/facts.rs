@@ -92,10 +92,7 @@ pub const FACTS: &[(&str, Entry)] = &[
             Rows(number, |rows| sum(rows, "responses_completed")),
         ]),
     ),
-    (
-        "streams_cut",
-        Derived(&[Metrics(number, |samples| single(stream_failures(samples, &["disconnected", "network"])))]),
-    ),
+    ("streams_cut", Derived(&[Metrics(number, |samples| single(stream_failures(samples, &["disconnected", "network"])))])),
     (
         "streams_failed_event",
         Derived(&[Metrics(number, |samples| {

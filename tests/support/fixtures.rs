@@ -56,8 +56,7 @@ pub fn all() -> Vec<Recording> {
     there.sort();
     assert!(!listed.is_empty());
     assert_eq!(listed, there, "index.json lists the folders");
-    let mut all: Vec<Recording> =
-        index.iter().map(|entry| load(&dir.join(folder(entry)), entry["lossy"].as_bool().unwrap())).collect();
+    let mut all: Vec<Recording> = index.iter().map(|entry| load(&dir.join(folder(entry)), entry["lossy"].as_bool().unwrap())).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }

@@ -65,7 +65,8 @@ impl Samples {
     }
 
     fn of<'s>(&'s self, name: &'s str, with: &'s [(&str, &str)]) -> impl Iterator<Item = (&'s BTreeMap<String, String>, f64)> {
-        let matches = |labels: &BTreeMap<String, String>| with.iter().all(|(label, value)| labels.get(*label).is_some_and(|is| is == value));
+        let matches =
+            |labels: &BTreeMap<String, String>| with.iter().all(|(label, value)| labels.get(*label).is_some_and(|is| is == value));
         self.0.iter().filter(move |((found, labels), _)| found == name && matches(labels)).map(|((_, labels), value)| (labels, *value))
     }
 }
