@@ -132,20 +132,20 @@ def differences(where, wanted, found):
 
 
 def settle(tacho, conversation, wanted_all, wanted_one):
-    """Waits until everything is as it must be; gives the differences that are left, and how long it took."""
+    """Looks until everything is as it must be; gives the differences that are left, and when the last look began."""
     began = time.monotonic()
     while True:
+        after = time.monotonic() - began
         wrong = differences("/metrics", wanted_all, shown(tacho.totals()))
         if not wrong:
             wrong = differences("session", wanted_one, of_row(tacho.sessions().get(conversation)))
-        took = time.monotonic() - began
-        if not wrong or took > SECONDS_MAX:
-            return wrong, took
+        if not wrong or after > SECONDS_MAX:
+            return wrong, after
         time.sleep(POLL_SECONDS)
 
 
 def play(scenario, codex, model, tacho, sums):
-    """Runs one scenario; gives what is wrong, and how long results took."""
+    """Runs one scenario; gives what is wrong, and after how many seconds it was right."""
     model.play([step for turn in scenario.turns for step in turn])
     for number in range(len(scenario.turns)):
         conversation = codex.turn(f"turn {number}", resume=number > 0)
@@ -169,13 +169,14 @@ def main():
         with open(work / "tacho.log", "w", encoding="utf-8") as log:
             tacho = Tacho(options.tacho, work / "data", log, flags)
         try:
+            tacho.wait_ready()
             sums = collections.Counter()
             for number, (protocol, scenario) in enumerate(itertools.product(PROTOCOLS, SCENARIOS)):
                 codex = Codex(options.codex, work / f"codex-{number}", model.port, tacho.otlp[protocol], protocol)
                 if number == 0:
                     print(f"codex {codex.version()}, tacho at {tacho.admin}", flush=True)
-                wrong, took = play(scenario, codex, model, tacho, sums)
-                print(f"{'FAILED' if wrong else 'ok':6} {protocol:6} {scenario.name} ({took:.1f} s)", flush=True)
+                wrong, after = play(scenario, codex, model, tacho, sums)
+                print(f"{'FAILED' if wrong else 'ok':6} {protocol:6} {scenario.name} ({after:.1f} s)", flush=True)
                 for line in wrong:
                     print(f"       {line}", flush=True)
                 if wrong:

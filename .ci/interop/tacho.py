@@ -4,11 +4,15 @@ import json
 import re
 import socket
 import subprocess
+import time
+import urllib.error
 import urllib.request
 
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? ([^ ]+)(?: -?\d+)?$")
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 END_SECONDS_MAX = 10
+# A new cluster makes its internal topics first.
+READY_SECONDS_MAX = 60
 
 
 class Tacho:
@@ -35,6 +39,17 @@ class Tacho:
         self.admin = admin[1]
         # Where Codex sends to, by protocol.
         self.otlp = {"binary": otlp[1], "json": otlp[1], "grpc": f"http://{grpc}"}
+
+    def wait_ready(self):
+        """Returns once all state is restored and records are taken."""
+        began = time.monotonic()
+        while time.monotonic() - began < READY_SECONDS_MAX:
+            try:
+                with urllib.request.urlopen(f"{self.admin}/readyz", timeout=10):
+                    return
+            except urllib.error.HTTPError:
+                time.sleep(0.1)
+        raise RuntimeError(f"tacho is not ready after {READY_SECONDS_MAX} s")
 
     def totals(self):
         """Every sample of /metrics: (name, labels, value)."""

@@ -88,7 +88,7 @@ struct ReadArgs {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Take telemetry in and show results.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Print a topic.
     Read(ReadOptions),
 }
@@ -193,7 +193,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Acti
     })?;
     let mut faults = Vec::new();
     let action = match cli.command {
-        None => run_options(cli.run, env, &mut faults).map(Action::Run),
+        None => run_options(cli.run, env, &mut faults).map(Box::new).map(Action::Run),
         Some(Command::Read(args)) => read_options(args, env, &mut faults).map(Action::Read),
     };
     action.filter(|_| faults.is_empty()).ok_or(Refused::Faults(faults))
@@ -310,7 +310,7 @@ mod tests {
 
     fn run_of(args: &str) -> RunOptions {
         match parse_from(args) {
-            Ok(Action::Run(options)) => options,
+            Ok(Action::Run(options)) => *options,
             other => panic!("{args}: {other:?}"),
         }
     }

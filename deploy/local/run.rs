@@ -171,7 +171,6 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
 }
 
 /// Starts the worker's thread: why it failed, and a channel that closes when it has ended.
-#[expect(clippy::type_complexity, reason = "two channels, used in one place")]
 fn spawn_worker(work: adapters::Work, job: Job) -> std::io::Result<(watch::Receiver<Option<String>>, Receiver<()>)> {
     let (fail, failed) = watch::channel(None);
     let (alive, done) = sync_channel::<()>(1);
@@ -248,7 +247,7 @@ mod tests {
     fn options(args: &[&str]) -> RunOptions {
         let env = Env { xdg_data_home: None, home: Some("/nowhere".into()) };
         match parse(std::iter::once("tacho").chain(args.iter().copied()).map(Into::into), &env) {
-            Ok(Action::Run(options)) => options,
+            Ok(Action::Run(options)) => *options,
             other => panic!("{other:?}"),
         }
     }

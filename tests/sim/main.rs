@@ -16,7 +16,7 @@ use schemas::topic::Topic;
 use std::sync::Arc;
 use std::time::Duration;
 use strum::VariantArray;
-use support::replay::{Results, inputs, read_topic, replay, worker};
+use support::replay::{Results, inputs, read_topic, replay, settle, worker};
 use support::traffic::{Random, Traffic, quick_seed};
 
 /// How many seeds are tried.
@@ -57,9 +57,10 @@ impl World {
             self.step();
         }
         self.cluster.set_faults(Faults::default());
+        self.turns(1);
         for _ in 0..REST_MS / 1_000 {
             self.cluster.advance(1_000);
-            self.turns(3);
+            settle(&mut self.runner).unwrap_or_else(|error| panic!("seed {}: {error:?}", self.seed));
         }
         self
     }

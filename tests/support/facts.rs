@@ -180,9 +180,9 @@ fn number(fact: &Value) -> Counts {
     single(fact.as_i64().unwrap())
 }
 
-/// That one value and no other.
+/// That one value and no other; the manifest may remark that it is made up.
 fn one_of(fact: &Value) -> Counts {
-    Counts::from([(fact.as_str().unwrap().to_owned(), 1)])
+    Counts::from([(fact.as_str().unwrap().trim_end_matches(" (dummy)").to_owned(), 1)])
 }
 
 fn count_of(fact: &Value) -> i64 {

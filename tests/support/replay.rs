@@ -128,16 +128,23 @@ pub fn worker<L: Log>(log: L, seed: &Seed, options: Options) -> (Runner<L>, Arc<
 pub fn replay<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<Results, RunError> {
     let options = Options { commit_interval: Duration::ZERO, records_max: 1, poll_max, ticks: false, backoff: Duration::ZERO };
     let (mut runner, view) = worker(log, seed, options);
+    settle(&mut runner)?;
+    Ok(Results::of(runner.log(), &view))
+}
+
+/// Turns until there is nothing left to do, all of it committed.
+pub fn settle<L: Log>(runner: &mut Runner<L>) -> Result<(), RunError> {
     let mut idle = 0;
-    // Each turn that folds anything commits it, and so writes a meta record.
     let mut seen = None;
     while idle < 2 {
         runner.turn()?;
+        runner.commit()?;
+        // What is folded is committed at once, and each commit writes a meta record.
         let now = Some(changelogs(runner.log()));
-        idle = if now == seen && runner.pending() == 0 { idle + 1 } else { 0 };
+        idle = if now == seen { idle + 1 } else { 0 };
         seen = now;
     }
-    Ok(Results::of(runner.log(), &view))
+    Ok(())
 }
 
 fn changelogs(log: &mut impl Log) -> Vec<Position> {

@@ -1,8 +1,9 @@
 //! How the clients are set up, and what their errors mean.
 
 use crate::log::LogError;
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,6 +26,22 @@ pub(super) const FENCE_MAX: Duration = Duration::from_secs(30);
 const MESSAGE_BYTES_MAX: u64 = 8_400_000;
 /// How much of one partition a consumer reads ahead, KiB.
 const READ_AHEAD_KIB: u64 = 16 * 1024;
+
+/// A consumer that may meet the end of a partition.
+pub(super) type EndingConsumer = BaseConsumer<EndIsNoError>;
+
+/// Tells the client's errors, but for the end of a partition: that is what a read to the end waits for.
+pub(super) struct EndIsNoError;
+
+impl ClientContext for EndIsNoError {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::error!(target: "librdkafka", %error, reason, "client error");
+        }
+    }
+}
+
+impl ConsumerContext for EndIsNoError {}
 
 /// Settings that all clients share.
 fn client(bootstrap: &str) -> ClientConfig {

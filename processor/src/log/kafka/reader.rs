@@ -2,10 +2,10 @@
 //!
 //! A consumer is kept per partition that is read, so that reads one after another go on without a seek.
 
-use super::clients::{self, REQUEST_MAX, failed, out_of_range, passing};
+use super::clients::{self, EndIsNoError, EndingConsumer, REQUEST_MAX, failed, out_of_range, passing};
 use super::names::{Names, size};
 use crate::log::{Batch, LogError};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use schemas::id::{Position, TopicPartition};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(super) struct Readers {
 }
 
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: EndingConsumer,
     at: TopicPartition,
     /// Where the consumer is.
     next: Position,
@@ -68,7 +68,7 @@ impl Readers {
         } else {
             let mut config = clients::consumer(&self.bootstrap, &self.group);
             config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", END_WAIT_MS.to_string());
-            let consumer = config.create().map_err(|error| failed("making a reader", &error))?;
+            let consumer = config.create_with_context(EndIsNoError).map_err(|error| failed("making a reader", &error))?;
             Reader { consumer, at, next: from, at_end: false }
         };
         reader.place(&self.names, at, from)?;
