@@ -49,8 +49,8 @@ struct RunArgs {
     /// Where OTLP over HTTP comes in.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318")]
     http: String,
-    /// Where OTLP over gRPC will come in; checked, but not served yet.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317", hide = true)]
+    /// Where OTLP over gRPC comes in.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317")]
     grpc: String,
     /// Where the page, /metrics and the probes are.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]

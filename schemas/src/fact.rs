@@ -1,5 +1,7 @@
 //! What a record means, once its conversation's state is taken into account: the input of every metric.
 
+use strum::VariantArray;
+
 /// Which agent of a session acted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agent {
@@ -152,6 +154,43 @@ pub enum Fact {
         /// The change.
         change: i64,
     },
+}
+
+/// A [`Fact`] without what it tells: by it, a metric says which facts it is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+#[expect(missing_docs, reason = "each is the variant of that name")]
+pub enum FactKind {
+    Record,
+    Request,
+    Response,
+    StreamFailure,
+    FirstToken,
+    ToolCall,
+    Decision,
+    Turn,
+    Compaction,
+    SessionStarted,
+    SessionsActive,
+}
+
+impl Fact {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> FactKind {
+        match self {
+            Self::Record { .. } => FactKind::Record,
+            Self::Request { .. } => FactKind::Request,
+            Self::Response { .. } => FactKind::Response,
+            Self::StreamFailure { .. } => FactKind::StreamFailure,
+            Self::FirstToken { .. } => FactKind::FirstToken,
+            Self::ToolCall { .. } => FactKind::ToolCall,
+            Self::Decision { .. } => FactKind::Decision,
+            Self::Turn => FactKind::Turn,
+            Self::Compaction { .. } => FactKind::Compaction,
+            Self::SessionStarted => FactKind::SessionStarted,
+            Self::SessionsActive { .. } => FactKind::SessionsActive,
+        }
+    }
 }
 
 /// What became of a record: each ends in exactly one.

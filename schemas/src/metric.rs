@@ -8,7 +8,7 @@ mod table;
 
 pub use label::{Label, LabelDef, label_value};
 
-use crate::fact::Fact;
+use crate::fact::{Fact, FactKind};
 use crate::histogram::Histogram;
 use strum::{EnumCount, VariantArray};
 
@@ -163,6 +163,8 @@ pub struct MetricDef {
     pub labels: &'static [Label],
     /// The event it comes from, for documents.
     pub from: &'static str,
+    /// The kind of facts that it is made of; [`MetricDef::observe`] need not be shown any other.
+    pub of: FactKind,
     /// What a fact adds; nothing, for facts that are not its own.
     pub observe: fn(&Fact, &mut Emit<'_>),
 }
@@ -178,6 +180,7 @@ impl Metric {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fact::{CompactionMethod, Outcome, RetryLayer, TimeSource, Tokens};
 
     #[test]
     fn names_say_kind_and_unit() {
@@ -197,6 +200,46 @@ mod tests {
                 for label in [Label::Team, Label::Project, Label::CostCentre, Label::Department] {
                     assert!(!def.labels.contains(&label), "{}: distributions never carry {}", def.name, label.def().name);
                 }
+            }
+        }
+    }
+    /// Facts that make every metric of their kind count something.
+    fn facts() -> Vec<Fact> {
+        let tokens = Tokens { input_cached: 3, output_visible: 2, ..Tokens::default() };
+        let method = CompactionMethod::Inferred;
+        let tool_call = Fact::ToolCall { tool: "exec", success: false, mcp: false, exit_code: Some(1), duration_us: Some(5) };
+        let request = Fact::Request {
+            endpoint: "/responses",
+            status: Some(429),
+            error: Some("rate_limited"),
+            retry: Some(RetryLayer::Http),
+            duration_us: Some(5),
+        };
+        vec![
+            Fact::Record { event: "unknown", outcome: Outcome::Applied, time_source: TimeSource::Time, clamped: true },
+            request,
+            Fact::Response { tokens, mismatch: Some("total_ne_sum") },
+            Fact::StreamFailure { error: "cut" },
+            Fact::FirstToken { duration_us: 5 },
+            tool_call,
+            Fact::Decision { tool: "exec", decision: "approved", source: "human" },
+            Fact::Turn,
+            Fact::Compaction { method, reclaimed: Some(5) },
+            Fact::SessionStarted,
+            Fact::SessionsActive { change: 1 },
+        ]
+    }
+
+    #[test]
+    fn every_metric_is_made_of_the_kind_of_facts_that_it_names() {
+        let facts = facts();
+        assert_eq!(facts.iter().map(Fact::kind).collect::<Vec<_>>(), FactKind::VARIANTS, "a fact of every kind");
+        for metric in Metric::VARIANTS {
+            let def = metric.def();
+            for fact in &facts {
+                let mut samples = 0;
+                (def.observe)(fact, &mut |_, _| samples += 1);
+                assert_eq!(samples > 0, def.of == fact.kind(), "{} is made of {:?}, and {fact:?} is offered", def.name, def.of);
             }
         }
     }

@@ -147,7 +147,9 @@ impl LabelTable {
 /// A value that can be shown: short, and free of control characters.
 #[must_use]
 pub fn admissible(value: &str) -> bool {
-    value.len() <= VALUE_BYTES_MAX && !value.chars().any(char::is_control)
+    let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    // Nearly all are plain ASCII, where looking at bytes is enough.
+    value.len() <= VALUE_BYTES_MAX && (value.bytes().all(plain) || !value.chars().any(char::is_control))
 }
 
 fn tenant_of<'k>(series: &Series<'k>) -> &'k str {

@@ -30,6 +30,12 @@ struct Conversation {
     marks: Marks,
 }
 
+impl Conversation {
+    fn is_empty(&self) -> bool {
+        self.session.is_none() && self.marks.is_empty()
+    }
+}
+
 /// Something to do when the clock reaches a time; ordered by time, then key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Timer {
@@ -183,8 +189,7 @@ impl SessionTask {
     }
 
     fn drop_if_empty(&mut self, key: &str) {
-        let empty = |conversation: &Conversation| conversation.session.is_none() && conversation.marks.is_empty();
-        if self.conversations.get(key).is_some_and(empty) {
+        if self.conversations.get(key).is_some_and(Conversation::is_empty) {
             self.conversations.remove(key);
         }
     }

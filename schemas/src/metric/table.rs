@@ -1,7 +1,7 @@
 //! What each metric is: the one place to read, and to add to.
 
 use super::{Emit, Kind, Label, Metric, MetricDef, Sample, Unit};
-use crate::fact::Fact;
+use crate::fact::{Fact, FactKind};
 
 const STANDARD: &[Label] =
     &[Label::Tenant, Label::Team, Label::Model, Label::Env, Label::Entrypoint, Label::Project, Label::CostCentre, Label::Department];
@@ -46,6 +46,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Event, Label::Outcome],
                 from: "every record",
+                of: FactKind::Record,
                 observe: |fact, emit| one(matches!(fact, Fact::Record { .. }), emit),
             },
             Self::EventTimeSource => MetricDef {
@@ -55,6 +56,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Source],
                 from: "every record",
+                of: FactKind::Record,
                 observe: |fact, emit| one(matches!(fact, Fact::Record { .. }), emit),
             },
             Self::EventTimeClamped => MetricDef {
@@ -64,6 +66,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant],
                 from: "every record",
+                of: FactKind::Record,
                 observe: |fact, emit| one(matches!(fact, Fact::Record { clamped: true, .. }), emit),
             },
             Self::ApiRequests => MetricDef {
@@ -73,6 +76,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Model, Label::Endpoint, Label::StatusClass, Label::AttemptClass],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { .. }), emit),
             },
             Self::ApiErrors => MetricDef {
@@ -82,6 +86,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Model, Label::StatusCode, Label::ErrorType],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { error: Some(_), .. }), emit),
             },
             Self::ApiRetries => MetricDef {
@@ -91,6 +96,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Model, Label::Endpoint, Label::Layer],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { retry: Some(_), .. }), emit),
             },
             Self::ApiRateLimited => MetricDef {
@@ -100,6 +106,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Model],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { status: Some(429), .. }), emit),
             },
             Self::ApiRetryRatio => MetricDef {
@@ -109,6 +116,7 @@ impl Metric {
                 unit: Unit::Ratio,
                 labels: &[Label::Tenant, Label::Model, Label::Endpoint],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: |fact, emit| {
                     if let Fact::Request { retry, .. } = fact {
                         emit(Sample::Share(retry.is_some()), None);
@@ -122,6 +130,7 @@ impl Metric {
                 unit: Unit::Seconds,
                 labels: &[Label::Tenant, Label::Model, Label::Endpoint, Label::StatusClass],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: request_duration,
             },
             Self::ApiRequestDurationWindow => MetricDef {
@@ -131,6 +140,7 @@ impl Metric {
                 unit: Unit::Seconds,
                 labels: &[Label::Tenant, Label::Model],
                 from: "codex.api_request",
+                of: FactKind::Request,
                 observe: request_duration,
             },
             Self::StreamFailures => MetricDef {
@@ -140,6 +150,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Model, Label::ErrorType],
                 from: "codex.sse_event",
+                of: FactKind::StreamFailure,
                 observe: |fact, emit| one(matches!(fact, Fact::StreamFailure { .. }), emit),
             },
             Self::Ttft => MetricDef {
@@ -149,6 +160,7 @@ impl Metric {
                 unit: Unit::Seconds,
                 labels: &[Label::Tenant, Label::Model, Label::Effort, Label::Tier],
                 from: "codex.turn_ttft",
+                of: FactKind::FirstToken,
                 observe: first_token,
             },
             Self::TtftWindow => MetricDef {
@@ -158,6 +170,7 @@ impl Metric {
                 unit: Unit::Seconds,
                 labels: &[Label::Tenant, Label::Model],
                 from: "codex.turn_ttft",
+                of: FactKind::FirstToken,
                 observe: first_token,
             },
             Self::Tokens => MetricDef {
@@ -167,6 +180,7 @@ impl Metric {
                 unit: Unit::Tokens,
                 labels: TOKENS,
                 from: "codex.sse_event with token counts",
+                of: FactKind::Response,
                 observe: |fact, emit| {
                     if let Fact::Response { tokens, .. } = fact {
                         for (kind, count) in tokens.by_kind() {
@@ -182,6 +196,7 @@ impl Metric {
                 unit: Unit::Tokens,
                 labels: &[Label::Tenant, Label::Model, Label::Direction],
                 from: "codex.sse_event with token counts",
+                of: FactKind::Response,
                 observe: |fact, emit| {
                     if let Fact::Response { tokens, .. } = fact {
                         emit(Sample::Value(tokens.input()), Some("input"));
@@ -196,6 +211,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::ErrorType],
                 from: "codex.sse_event with token counts",
+                of: FactKind::Response,
                 observe: |fact, emit| one(matches!(fact, Fact::Response { mismatch: Some(_), .. }), emit),
             },
             Self::CacheHitRatio => MetricDef {
@@ -205,6 +221,7 @@ impl Metric {
                 unit: Unit::Ratio,
                 labels: &[Label::Tenant, Label::Team, Label::Model],
                 from: "codex.sse_event with token counts",
+                of: FactKind::Response,
                 observe: |fact, emit| {
                     if let Fact::Response { tokens, .. } = fact {
                         emit(Sample::Shares(tokens.input_cached, tokens.input()), None);
@@ -218,6 +235,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Tool, Label::Outcome, Label::Origin, Label::Agent],
                 from: "codex.tool_result",
+                of: FactKind::ToolCall,
                 observe: |fact, emit| one(matches!(fact, Fact::ToolCall { .. }), emit),
             },
             Self::ToolDuration => MetricDef {
@@ -227,6 +245,7 @@ impl Metric {
                 unit: Unit::Seconds,
                 labels: &[Label::Tenant, Label::Tool, Label::Outcome],
                 from: "codex.tool_result",
+                of: FactKind::ToolCall,
                 observe: |fact, emit| {
                     if let Fact::ToolCall { duration_us: Some(value), .. } = fact {
                         emit(Sample::Value(*value), None);
@@ -240,6 +259,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Tool],
                 from: "codex.tool_result",
+                of: FactKind::ToolCall,
                 observe: |fact, emit| one(matches!(fact, Fact::ToolCall { exit_code: Some(code), .. } if *code != 0), emit),
             },
             Self::ApprovalDecisions => MetricDef {
@@ -249,6 +269,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Tool, Label::Decision, Label::Source],
                 from: "codex.tool_decision",
+                of: FactKind::Decision,
                 observe: |fact, emit| one(matches!(fact, Fact::Decision { .. }), emit),
             },
             Self::HumanApprovalRatio => MetricDef {
@@ -258,6 +279,7 @@ impl Metric {
                 unit: Unit::Ratio,
                 labels: &[Label::Tenant, Label::Team, Label::Tool],
                 from: "codex.tool_decision",
+                of: FactKind::Decision,
                 observe: |fact, emit| {
                     if let Fact::Decision { decision, source: "human", .. } = fact {
                         emit(Sample::Share(decision.starts_with("approved")), None);
@@ -271,6 +293,7 @@ impl Metric {
                 unit: Unit::Ratio,
                 labels: &[Label::Tenant, Label::Team],
                 from: "codex.tool_decision",
+                of: FactKind::Decision,
                 observe: |fact, emit| {
                     if let Fact::Decision { source, .. } = fact {
                         emit(Sample::Share(matches!(*source, "policy")), None);
@@ -284,6 +307,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Model, Label::Method],
                 from: "codex.api_request, codex.sse_event",
+                of: FactKind::Compaction,
                 observe: |fact, emit| one(matches!(fact, Fact::Compaction { .. }), emit),
             },
             Self::CompactionReclaimedTokens => MetricDef {
@@ -293,6 +317,7 @@ impl Metric {
                 unit: Unit::Tokens,
                 labels: &[Label::Tenant, Label::Model],
                 from: "codex.sse_event with token counts",
+                of: FactKind::Compaction,
                 observe: |fact, emit| {
                     if let Fact::Compaction { reclaimed: Some(tokens), .. } = fact {
                         emit(Sample::Value(*tokens), None);
@@ -306,6 +331,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: STANDARD_AGENT,
                 from: "the first record of a conversation",
+                of: FactKind::SessionStarted,
                 observe: |fact, emit| one(matches!(fact, Fact::SessionStarted), emit),
             },
             Self::SessionsActive => MetricDef {
@@ -315,6 +341,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Entrypoint],
                 from: "session state",
+                of: FactKind::SessionsActive,
                 observe: |fact, emit| {
                     if let Fact::SessionsActive { change } = fact {
                         emit(Sample::Add(*change), None);
@@ -328,6 +355,7 @@ impl Metric {
                 unit: Unit::One,
                 labels: STANDARD,
                 from: "codex.user_prompt",
+                of: FactKind::Turn,
                 observe: |fact, emit| one(matches!(fact, Fact::Turn), emit),
             },
         }

@@ -2,7 +2,7 @@
 
 use super::classify;
 use super::deltas::Deltas;
-use super::marks::{Added, BUCKET_MS};
+use super::marks::{Added, BUCKET_MS, ChunkId};
 use super::parse::{Parsed, parse};
 use super::row::{ENDED, OPEN, REOPENED};
 use super::{Conversation, Quarantined, SessionTask, Timer};
@@ -38,9 +38,21 @@ pub fn slot(time: i64, clock: i64, rules: &TimeRules) -> Slot {
 
 /// Counts a change in the number of open sessions.
 pub fn active(deltas: &mut Deltas, key: &str, session: &SessionState, change: i64, slot: Slot) {
-    let identity = session.identity.clone().unwrap_or_default();
-    let dimensions = of_identity(split_raw_key(key).0, &identity);
+    let nobody = Identity::default();
+    let dimensions = of_identity(split_raw_key(key).0, session.identity.as_ref().unwrap_or(&nobody));
     deltas.observe(&Fact::SessionsActive { change }, &dimensions, slot);
+}
+
+/// A raw record while it is folded. Its conversation is out of the map for that long: one search for all log records.
+struct Folding<'a> {
+    input: Input<'a>,
+    tenant: &'a str,
+    clock: i64,
+    conversation: Conversation,
+    /// Whether a log record changed the session.
+    touched: bool,
+    /// The chunk of marks that is known to be dirty already.
+    chunk: Option<ChunkId>,
 }
 
 impl SessionTask {
@@ -55,8 +67,24 @@ impl SessionTask {
         if records.iter().any(|record| misrouted(record, routed_by)) {
             return self.quarantine(input, "misrouted", clock, time);
         }
+        let conversation = self.conversations.get_mut(input.key).map(std::mem::take).unwrap_or_default();
+        let mut folding = Folding { input, tenant, clock, conversation, touched: false, chunk: None };
         for record in &records {
-            self.record(record, input, clock, rules);
+            self.record(record, &mut folding, rules);
+        }
+        self.put_back(folding);
+    }
+
+    fn put_back(&mut self, folding: Folding<'_>) {
+        let Folding { input: Input { key, .. }, conversation, touched, .. } = folding;
+        if touched {
+            self.dirty_sessions.insert(key.to_owned());
+            self.unpublished.insert(key.to_owned());
+        }
+        if let Some(place) = self.conversations.get_mut(key) {
+            *place = conversation;
+        } else if !conversation.is_empty() {
+            self.conversations.insert(key.to_owned(), conversation);
         }
     }
 
@@ -69,39 +97,45 @@ impl SessionTask {
         self.quarantined.push(Quarantined { offset: input.offset, reason, key: input.key.to_owned(), value: input.value.to_vec() });
     }
 
-    fn record(&mut self, record: &Parsed<'_>, input: Input<'_>, clock: i64, rules: &Rules) {
-        let (tenant, _) = split_raw_key(input.key);
-        let slot = slot(record.time, clock, &rules.seed.time);
-        let outcome = self.outcome(record, input.key, clock, slot, rules);
-        let mut scratch = Identity::default();
+    fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, rules: &Rules) {
+        let tenant = folding.tenant;
+        let slot = slot(record.time, folding.clock, &rules.seed.time);
+        let outcome = self.outcome(record, folding, slot, rules);
         let fact = Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped };
         if outcome == Outcome::Duplicate || record.conversation.is_none() {
+            let mut scratch = Identity::default();
             learn(&mut scratch, record);
             let dimensions = of_identity(tenant, &scratch);
             self.deltas.observe(&fact, &dimensions, slot);
             if outcome != Outcome::Duplicate {
                 let mut nobody = SessionState::default();
-                facts(record, &mut nobody, |fact, _| self.deltas.observe(fact, &dimensions, slot));
+                facts(record, &mut nobody, |fact| self.deltas.observe(&fact, &dimensions, slot));
             }
             return;
         }
-        self.touch(record, input, clock, slot, rules);
-        let Some(session) = self.conversations.get_mut(input.key).and_then(|conversation| conversation.session.as_mut()) else { return };
-        let deltas = &mut self.deltas;
-        deltas.observe(&fact, &of_identity(tenant, session.identity.get_or_insert_default()), slot);
-        facts(record, session, |fact, identity| deltas.observe(fact, &of_identity(tenant, identity), slot));
+        let session = self.touch(record, folding, slot, rules);
+        // Facts change the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
+        let identity = session.identity.take().unwrap_or_default();
+        let dimensions = of_identity(tenant, &identity);
+        self.deltas.observe(&fact, &dimensions, slot);
+        facts(record, session, |fact| self.deltas.observe(&fact, &dimensions, slot));
+        session.identity = Some(identity);
     }
 
     /// Decides what becomes of a record, and remembers its mark.
-    fn outcome(&mut self, record: &Parsed<'_>, key: &str, clock: i64, slot: Slot, rules: &Rules) -> Outcome {
+    fn outcome(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, slot: Slot, rules: &Rules) -> Outcome {
         if let Some(mark) = record.mark {
-            let conversation = self.conversations.entry(key.to_owned()).or_default();
-            match conversation.marks.add(mark, clock, rules.seed.time.marks_max) {
+            let key = folding.input.key;
+            match folding.conversation.marks.add(mark, folding.clock, rules.seed.time.marks_max) {
                 Added::Seen => return Outcome::Duplicate,
-                Added::New { chunk, dropped } => {
-                    let at = chunk.bucket + BUCKET_MS + rules.seed.time.mark_age_ms;
-                    self.timers.insert(Timer { at, key: key.to_owned(), bucket: Some(chunk.bucket) });
-                    self.dirty_chunks.extend([chunk].into_iter().chain(dropped).map(|chunk| (key.to_owned(), chunk)));
+                Added::New { chunk, first, dropped } => {
+                    if first {
+                        let at = chunk.bucket + BUCKET_MS + rules.seed.time.mark_age_ms;
+                        self.timers.insert(Timer { at, key: key.to_owned(), bucket: Some(chunk.bucket) });
+                    }
+                    let written = (folding.chunk != Some(chunk)).then_some(chunk);
+                    self.dirty_chunks.extend(written.into_iter().chain(dropped).map(|chunk| (key.to_owned(), chunk)));
+                    folding.chunk = Some(chunk);
                 }
             }
         }
@@ -117,9 +151,10 @@ impl SessionTask {
     }
 
     /// Begins, goes on with or re-opens the record's session.
-    fn touch(&mut self, record: &Parsed<'_>, input: Input<'_>, clock: i64, slot: Slot, rules: &Rules) {
-        let key = input.key;
-        let Conversation { session, .. } = self.conversations.entry(key.to_owned()).or_default();
+    fn touch<'s>(&mut self, record: &Parsed<'_>, folding: &'s mut Folding<'_>, slot: Slot, rules: &Rules) -> &'s mut SessionState {
+        let Folding { input, clock, conversation: Conversation { session, .. }, touched, .. } = folding;
+        let (key, clock) = (input.key, *clock);
+        *touched = true;
         let known = session.as_ref().map(|session| session.phase);
         let session = session.get_or_insert_with(|| SessionState {
             segment_start_ms: record.time,
@@ -134,10 +169,8 @@ impl SessionTask {
         session.unpublished = true;
         learn(session.identity.get_or_insert_default(), record);
         session.counts.get_or_insert_default().records += u64::from(record.derives);
-        self.dirty_sessions.insert(key.to_owned());
-        self.unpublished.insert(key.to_owned());
         if !matches!(known, None | Some(ENDED)) {
-            return;
+            return session;
         }
         let gap = rules.settings(self.epoch).session_gap_ms;
         self.timers.insert(Timer { at: clock + gap, key: key.to_owned(), bucket: None });
@@ -152,6 +185,7 @@ impl SessionTask {
             session.row_clock_ms = None;
         }
         active(&mut self.deltas, key, session, 1, slot);
+        session
     }
 }
 
@@ -212,9 +246,7 @@ fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a> {
 }
 
 /// Works out what a record means in its session, changes the session's state, and tells the facts.
-fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(&Fact, &Identity)) {
-    let identity = session.identity.clone().unwrap_or_default();
-    let mut tell = |fact: Fact| tell(&fact, &identity);
+fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(Fact)) {
     let attrs = &record.attrs;
     match record.event {
         EventKind::ConversationStarts => {

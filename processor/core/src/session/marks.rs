@@ -38,6 +38,8 @@ pub enum Added {
     New {
         /// To be written.
         chunk: ChunkId,
+        /// Whether it is the first of its bucket.
+        first: bool,
         /// To be deleted.
         dropped: Option<ChunkId>,
     },
@@ -55,16 +57,16 @@ impl Marks {
             return Added::Seen;
         }
         let bucket = clock - clock.rem_euclid(BUCKET_MS);
-        let chunk = match self.chunks.back() {
-            Some((id, marks)) if id.bucket == bucket && marks.len() < CHUNK_MARKS => *id,
-            Some((id, _)) if id.bucket == bucket => self.open(ChunkId { bucket, number: id.number + 1 }),
-            _ => self.open(ChunkId { bucket, number: 0 }),
+        let (chunk, first) = match self.chunks.back() {
+            Some((id, marks)) if id.bucket == bucket && marks.len() < CHUNK_MARKS => (*id, false),
+            Some((id, _)) if id.bucket == bucket => (self.open(ChunkId { bucket, number: id.number + 1 }), false),
+            _ => (self.open(ChunkId { bucket, number: 0 }), true),
         };
         if let Some((_, marks)) = self.chunks.back_mut() {
             marks.push(mark);
         }
         let over = self.seen.len() > marks_max && self.chunks.len() > 1;
-        Added::New { chunk, dropped: if over { self.drop_first() } else { None } }
+        Added::New { chunk, first, dropped: if over { self.drop_first() } else { None } }
     }
 
     fn open(&mut self, id: ChunkId) -> ChunkId {
@@ -123,7 +125,7 @@ mod tests {
         for number in 0..130 {
             let chunk = u32::from(number >= 128);
             let added = marks.add(mark(number), 5, 1_000);
-            assert_eq!(added, Added::New { chunk: ChunkId { bucket: 0, number: chunk }, dropped: None });
+            assert_eq!(added, Added::New { chunk: ChunkId { bucket: 0, number: chunk }, first: number == 0, dropped: None });
         }
         assert_eq!(marks.add(mark(3), BUCKET_MS * 2, 1_000), Added::Seen);
         assert_eq!(marks.bytes(ChunkId { bucket: 0, number: 1 }).map(|bytes| bytes.len()), Some(32));

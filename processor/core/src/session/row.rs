@@ -15,7 +15,8 @@ pub const REOPENED: u32 = 2;
 /// The row of the session under `key`, as of `position`.
 pub fn of(key: &str, session: &SessionState, partition: i32, position: i64) -> SessionRow {
     let (tenant, conversation) = split_raw_key(key);
-    let identity = session.identity.clone().unwrap_or_default();
+    let (nobody, nothing) = Default::default();
+    let identity = session.identity.as_ref().unwrap_or(&nobody);
     let mut row = SessionRow {
         tenant: tenant.to_owned(),
         conversation_id: conversation.to_owned(),
@@ -40,7 +41,7 @@ pub fn of(key: &str, session: &SessionState, partition: i32, position: i64) -> S
         open_calls: i64::try_from(session.open_calls.len()).unwrap_or(i64::MAX),
         ..SessionRow::default()
     };
-    row.set_identity(&identity);
-    row.set_counts(&session.counts.clone().unwrap_or_default());
+    row.set_identity(identity);
+    row.set_counts(session.counts.as_ref().unwrap_or(&nothing));
     row
 }
