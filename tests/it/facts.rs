@@ -52,6 +52,10 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
         wrong.extend(
             differ_in_metrics(&recording.expected, &after.since(&before)).into_iter().map(|text| format!("{}: {text}", recording.name)),
         );
+        // Codex says that the tool worked; the command's exit code is taken out of its output.
+        if recording.expected["scenario"] == "tool_fails" {
+            assert_eq!(after.since(&before).count("tacho_tool_nonzero_exit_total", &[]), 1, "{}", recording.name);
+        }
         assert!(conversations.insert(recording.name.clone(), of).is_none());
         before = after;
     }

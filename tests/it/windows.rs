@@ -139,9 +139,9 @@ fn late_records_are_corrections_and_totals_have_them_at_once() {
     for (_, size, topic) in SIZES {
         let row = eventually(&format!("a correction in {topic}"), || {
             let records = read(topic, &["--data".as_ref(), data.as_os_str(), "--from-start".as_ref()]);
-            let rows = records.into_iter().map(|record| record["value"].clone());
+            let mut rows = records.into_iter().map(|record| record["value"].clone());
             let is_ours = |row: &Value| row["metric"] == "tacho_api_requests_total" && row["start_ms"] == late - late % size;
-            rows.filter(is_ours).next_back().ok_or_else(|| "no row yet".to_owned())
+            rows.rfind(is_ours).ok_or_else(|| "no row yet".to_owned())
         });
         assert!(row["arrival_ms"].as_i64().is_some_and(|arrival| arrival > late), "{row}");
         assert_eq!(row["value"]["count"], 1);
