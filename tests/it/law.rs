@@ -8,7 +8,7 @@ use processor::log::Log;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
 use processor::log::simulated::SimCluster;
-use processor::runner::{Options, Runner};
+use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
 use schemas::record::Record;
 use schemas::settings::Seed;
@@ -41,15 +41,28 @@ fn run_on_kafka(seed: &Seed) -> (Results, Vec<Record>) {
             (runner, view) = worker(kafka(), seed, Options::default());
         }
         ingest.append(vec![traffic.record(now_ms())]).unwrap();
-        runner.turn().unwrap();
+        turn(&mut runner);
     }
     let sent = now_ms();
     let deadline = Instant::now() + PATIENCE;
     while !at_rest(&mut runner, &view, seed, sent) {
-        runner.turn().unwrap();
+        turn(&mut runner);
         assert!(Instant::now() < deadline, "windows and sessions of {sent} do not end: {:?}", view.partitions);
     }
     (Results::of(runner.log(), &view), inputs(runner.log()))
+}
+
+/// One turn; a failure of the log is outlived as [`Runner::run`] does.
+fn turn(runner: &mut Runner<KafkaLog>) {
+    match runner.turn() {
+        Ok(()) => {}
+        Err(RunError::Log(error)) => {
+            eprintln!("outlived: {error}");
+            runner.drop_state();
+            runner.log().recover().unwrap();
+        }
+        Err(error) => panic!("the worker stopped: {error:?}"),
+    }
 }
 
 /// A handle that commits nothing, and so fences nobody.

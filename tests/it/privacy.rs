@@ -109,11 +109,11 @@ fn run(dir: &Path, more: &[&str]) -> String {
     let tacho = start.ready();
     send_all(&tacho);
     tacho.wait_for_count("tacho_log_records_total", &[], 4 * 3);
-    let shown = ["/metrics", "/api/overview", "/"].map(|path| tacho.get(path).unwrap().1).concat();
     eventually("the page's session", || match tacho.get("/api/overview").unwrap().1 {
         text if text.contains("\"c\"") => Ok(()),
         text => Err(text),
     });
+    let shown = ["/metrics", "/api/overview", "/"].map(|path| tacho.get(path).unwrap().1).concat();
     let (status, said) = tacho.end();
     assert!(status.success(), "{said}");
     shown + &said
