@@ -73,6 +73,26 @@ impl<'a> Attrs<'a> {
         u64::try_from(self.int(attr)?).ok()
     }
 
+    /// A value in milliseconds as whole microseconds: an integer, a decimal string or a number with a fraction.
+    ///
+    /// Codex sends whole milliseconds as strings; a fraction beyond the microsecond is cut off.
+    #[must_use]
+    pub fn micros(&self, attr: Attr) -> Option<u64> {
+        match self.get(attr)? {
+            Value::Str(text) => {
+                let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+                let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+                if whole.is_empty() || !digits(whole) || !digits(fraction) {
+                    return None;
+                }
+                let micros: String = fraction.chars().chain("000".chars()).take(3).collect();
+                Some(whole.parse::<u64>().ok()?.saturating_mul(1_000).saturating_add(micros.parse().ok()?))
+            }
+            Value::Double(double) if (0.0..9e12).contains(&double) => format!("{:.0}", (double * 1_000.0).floor()).parse().ok(),
+            _ => self.count(attr).map(|ms| ms.saturating_mul(1_000)),
+        }
+    }
+
     /// The value as a boolean, whether it came as one or as `"true"` or `"false"`.
     #[must_use]
     pub fn flag(&self, attr: Attr) -> Option<bool> {
@@ -353,4 +373,26 @@ fn key_values(mut fields: Fields<'_>) -> Result<(), ScanError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn milliseconds_in_every_form() {
+        let micros = |value| {
+            let mut attrs = Attrs::default();
+            attrs.set(Attr::DurationMs, value);
+            attrs.micros(Attr::DurationMs)
+        };
+        assert_eq!(micros(Value::Str("120")), Some(120_000));
+        assert_eq!(micros(Value::Str("1.5")), Some(1_500));
+        assert_eq!(micros(Value::Str("0.00099")), Some(0));
+        assert_eq!(micros(Value::Int(7)), Some(7_000));
+        assert_eq!(micros(Value::Double(2.25)), Some(2_250));
+        for nonsense in [Value::Str("-1"), Value::Str("1e3"), Value::Str("."), Value::Str(""), Value::Double(f64::NAN), Value::Int(-1)] {
+            assert_eq!(micros(nonsense), None, "{nonsense:?}");
+        }
+    }
 }

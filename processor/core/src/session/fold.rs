@@ -284,7 +284,7 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(F
 }
 
 fn duration_us(record: &Parsed<'_>) -> Option<u64> {
-    record.attrs.count(Attr::DurationMs).map(|ms| ms.saturating_mul(1_000))
+    record.attrs.micros(Attr::DurationMs)
 }
 
 fn request(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {

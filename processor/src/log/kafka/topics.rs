@@ -10,7 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
-use schemas::topic::{Partitions, Topic};
+use schemas::topic::{Cleanup, Partitions, Topic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -200,21 +200,38 @@ pub fn check_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), Lo
             });
         }
     }
-    let stamped: Vec<(Topic, String)> =
-        Topic::VARIANTS.iter().filter(|topic| topic.stamped_by_log()).map(|topic| (*topic, names.name(*topic))).collect();
-    let resources: Vec<ResourceSpecifier<'_>> = stamped.iter().map(|(_, name)| ResourceSpecifier::Topic(name)).collect();
+    check_settings(bootstrap, &names)
+}
+
+/// What a topic's setting must be, and why: correctness rests on these, so other values are refused.
+fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
+    let mut required = vec![("unclean.leader.election.enable", "false", "what was acknowledged must stay")];
+    if topic.stamped_by_log() {
+        required.push(("message.timestamp.type", "LogAppendTime", "time must come from the broker"));
+    }
+    if topic.cleanup() == Cleanup::Compact {
+        required.push(("cleanup.policy", "compact", "the latest record of each key must stay"));
+    }
+    required
+}
+
+fn check_settings(bootstrap: &str, names: &Names) -> Result<(), LogError> {
+    let all: Vec<(Topic, String)> = Topic::VARIANTS.iter().map(|topic| (*topic, names.name(*topic))).collect();
+    let resources: Vec<ResourceSpecifier<'_>> = all.iter().map(|(_, name)| ResourceSpecifier::Topic(name)).collect();
     let described = block_on(admin(bootstrap)?.describe_configs(&resources, &admin_options()))
         .map_err(|error| failed("asking for topic settings", &error))?;
-    for ((_, name), result) in stamped.iter().zip(described) {
+    for ((topic, name), result) in all.iter().zip(described) {
         let config =
             result.map_err(|code| LogError::Topic { topic: name.clone(), fault: format!("its settings can't be read: {code}") })?;
-        let kind = config.get("message.timestamp.type").and_then(|entry| entry.value.clone()).unwrap_or_default();
-        if kind != "LogAppendTime" {
-            let fault = format!(
-                "message.timestamp.type is {kind}, and time must come from the broker; kafka-configs.sh --bootstrap-server {bootstrap} \
-                 --alter --entity-type topics --entity-name {name} --add-config message.timestamp.type=LogAppendTime"
-            );
-            return Err(LogError::Topic { topic: name.clone(), fault });
+        for (key, wanted, why) in required(*topic) {
+            let found = config.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            if found != wanted {
+                let fault = format!(
+                    "{key} is {found}, and {why}; kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics \
+                     --entity-name {name} --add-config {key}={wanted}"
+                );
+                return Err(LogError::Topic { topic: name.clone(), fault });
+            }
         }
     }
     Ok(())
