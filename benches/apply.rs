@@ -1,11 +1,10 @@
 //! The fold of stage `sessions` in log records a second, with a thousand, a hundred thousand and a million conversations
 //! open; beside the floors of the same run: a pass that touches every byte, a scan, and a full decode by prost.
 //!
-//! One iteration is one commit interval: apply its raw records, then take, resolve and seal what follows from them.
+//! Times are those of the processor, not of the wall. One iteration is one commit interval: apply its raw records, then take, resolve and seal what follows from them.
 
 mod support;
 
-use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -19,8 +18,8 @@ use schemas::otlp::scan::scan;
 use schemas::settings::Seed;
 use schemas::time::{EventTime, format_rfc3339};
 use std::hint::black_box;
-use std::time::{Duration, Instant};
-use support::{log_bodies, touch};
+use std::time::Duration;
+use support::{CpuTime, cpu_time, log_bodies, touch};
 
 /// Open conversations in state.
 const OPEN: [u64; 3] = [1_000, 100_000, 1_000_000];
@@ -195,7 +194,7 @@ impl Driven {
         let rules = Rules::new(Seed::shipped());
         let (task, labels) = (SessionTask::new(0, &rules, 0), LabelTable::new(&rules.seed));
         let mut driven = Self { rules, task, labels, open, offset: 0, clock: START, turns: 0 };
-        let (began, before) = (Instant::now(), resident());
+        let (began, before) = (cpu_time(), resident());
         for number in 0..open {
             driven.apply(&[Traffic::raw(&traffic.fill, number, open, driven.clock, 0)]);
             if number % 10_000 == 9_999 {
@@ -204,8 +203,8 @@ impl Driven {
         }
         driven.commit();
         assert_eq!(driven.task.conversations() as u64, open);
-        let each = resident().saturating_sub(before) / open;
-        println!("{open} conversations opened in {:.1} s; {each} resident bytes each", began.elapsed().as_secs_f64());
+        let (seconds, grown) = ((cpu_time() - began).as_secs_f64(), resident().saturating_sub(before));
+        println!("{open} conversations opened in {seconds:.1} s; memory grew by {:.1} MB", grown as f64 / 1e6);
         driven
     }
 
@@ -236,7 +235,7 @@ fn resident() -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-fn floors(group: &mut BenchmarkGroup<'_, WallTime>, traffic: &Traffic, per_message: usize) {
+fn floors(group: &mut BenchmarkGroup<'_, CpuTime>, traffic: &Traffic, per_message: usize) {
     let messages = traffic.interval(per_message, OPEN[1], START, &mut 0);
     let bytes: usize = messages.iter().map(|message| message.value.len()).sum();
     println!("{per_message} per message: {} bytes a log record", bytes / COMMIT_RECORDS);
@@ -254,18 +253,18 @@ fn floors(group: &mut BenchmarkGroup<'_, WallTime>, traffic: &Traffic, per_messa
     floor("prost decode", &|bytes| black_box(decode(bytes)).map_or(0, |request| request.resource_logs.len() as u64));
 }
 
-fn intervals(group: &mut BenchmarkGroup<'_, WallTime>, traffic: &Traffic, driven: &mut Driven, per_message: usize) {
+fn intervals(group: &mut BenchmarkGroup<'_, CpuTime>, traffic: &Traffic, driven: &mut Driven, per_message: usize) {
     let (mut folding, mut committing) = (Duration::ZERO, Duration::ZERO);
     group.bench_function(format!("{per_message} per message/apply, {} open", driven.open), |bencher| {
         bencher.iter_custom(|iterations| {
             let mut total = Duration::ZERO;
             for _ in 0..iterations {
                 let messages = traffic.interval(per_message, driven.open, driven.clock, &mut driven.turns);
-                let began = Instant::now();
+                let began = cpu_time();
                 driven.apply(&messages);
-                let folded = began.elapsed();
+                let folded = cpu_time() - began;
                 driven.commit();
-                let whole = began.elapsed();
+                let whole = cpu_time() - began;
                 folding += folded;
                 committing += whole - folded;
                 total += whole;
@@ -278,7 +277,7 @@ fn intervals(group: &mut BenchmarkGroup<'_, WallTime>, traffic: &Traffic, driven
     assert_eq!(driven.task.conversations() as u64, driven.open, "no conversation was added or ended meanwhile");
 }
 
-fn applying(criterion: &mut Criterion) {
+fn applying(criterion: &mut Criterion<CpuTime>) {
     let traffic = Traffic::recorded();
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(COMMIT_RECORDS as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
@@ -294,5 +293,9 @@ fn applying(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, applying);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = applying
+}
 criterion_main!(benches);

@@ -1,7 +1,7 @@
 //! The scan over recorded log requests, in bytes a second, beside two floors of the same run: a pass that touches every
 //! byte, and a full decode by prost. Says also how many allocations each makes per record.
 //!
-//! The allocator counts, and so is a little slower than the usual one: of the three, only the full decode feels it.
+//! Times are those of the processor. The allocator counts, and so is a little slower than the usual one: of the three, only the full decode feels it.
 
 mod support;
 
@@ -12,7 +12,7 @@ use schemas::otlp::decode::decode;
 use schemas::otlp::mark::mark;
 use schemas::otlp::scan::scan;
 use std::hint::black_box;
-use support::{log_bodies, touch};
+use support::{CpuTime, log_bodies, touch};
 
 /// Enough to be beyond the caches of the processor.
 const REQUEST_BYTES: usize = 32 << 20;
@@ -37,7 +37,7 @@ fn scan_marks(bytes: &[u8]) -> u8 {
     folded
 }
 
-fn scanning(criterion: &mut Criterion) {
+fn scanning(criterion: &mut Criterion<CpuTime>) {
     let request = request();
     let records = scan(&request, |_| {}).expect("recorded requests are valid") as u64;
     let per_record = |name: &str, count: u64| println!("{name}: {:.2} allocations per record", count as f64 / records as f64);
@@ -56,5 +56,9 @@ fn scanning(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scanning);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = scanning
+}
 criterion_main!(benches);
