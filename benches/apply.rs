@@ -96,7 +96,7 @@ impl Template {
     }
 }
 
-fn text<'a>(record: &'a LogRecord, attr: Attr) -> Option<&'a str> {
+fn text(record: &LogRecord, attr: Attr) -> Option<&str> {
     let found = record.attributes.iter().find(|attribute| attribute.key == attr.key())?;
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text),
