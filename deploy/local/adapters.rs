@@ -1,16 +1,24 @@
 //! The few places where this program meets its parts: logs, ingest, the runner and the rows.
 
 use crate::cli::Cluster;
+use bytes::Bytes;
+use ingest::Door;
+use ingest::kafka::KafkaSink;
+use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
 use processor::admin::{OpenLog, Status};
 use processor::log::embedded::Embedded;
+use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
 use processor::log::{Log, LogError};
+use processor::runner::{Options, Runner, SeedSource};
 use processor::view::View;
+use schemas::id::TopicPartition;
+use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
-use schemas::topic::Topic;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 
 /// What the worker's thread needs.
 pub struct Job {
@@ -37,68 +45,136 @@ pub struct Backend {
 
 /// The embedded log in `dir`; `seed` is for a new one.
 pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
-    let log = Embedded::open(dir, seed).map_err(|error| error.to_string())?;
+    let log = Embedded::open(dir, seed).map_err(|error| chain(&error))?;
     let (reader, worker) = (Arc::clone(&log), log.handle());
     let seed = seed.clone();
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(reader.handle()))),
         sink: Arc::new(AnySink::Embedded(log)),
-        work: Box::new(move |job| work(worker, &seed, job)),
+        work: Box::new(move |job| work(worker, seed, job)),
     })
 }
 
 /// The log on a cluster; `seed` is for a new prefix.
-pub fn kafka(cluster: &Cluster, _seed: &Seed) -> Result<Backend, String> {
-    Err(format!("--kafka {}: not built in yet", cluster.bootstrap))
+pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
+    let text = |error: LogError| format!("--kafka {}: {error}", cluster.bootstrap);
+    let seed = topics::prepare(&cluster.bootstrap, &cluster.prefix, seed).map_err(text)?;
+    let config = KafkaConfig {
+        bootstrap: cluster.bootstrap.clone(),
+        prefix: cluster.prefix.clone(),
+        group: format!("{}{GROUP}", cluster.prefix),
+        transactional_id: Some(format!("{}{GROUP}-0", cluster.prefix)),
+    };
+    let worker = KafkaLog::connect(config).map_err(text)?;
+    let sink = connect_sink(cluster, seed.raw_partitions)?;
+    let reading = cluster.clone();
+    Ok(Backend {
+        open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
+        sink: Arc::new(AnySink::Kafka(sink)),
+        work: Box::new(move |job| work(worker, seed, job)),
+    })
+}
+
+/// The consumer group, and what the transactional id begins with.
+const GROUP: &str = "tacho";
+
+fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, String> {
+    let text = |error: &dyn std::fmt::Display| format!("--kafka {}: {error}", cluster.bootstrap);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| text(&error))?;
+    runtime.block_on(KafkaSink::connect(&cluster.bootstrap, &cluster.prefix, raw_partitions)).map_err(|error| text(&error))
+}
+
+fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
+    KafkaLog::connect(KafkaConfig {
+        bootstrap: cluster.bootstrap.clone(),
+        prefix: cluster.prefix.clone(),
+        group: format!("{}{GROUP}-read", cluster.prefix),
+        transactional_id: None,
+    })
 }
 
 /// The topics of a cluster, for reading only.
 pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
-    Err(format!("--kafka {}: not built in yet", cluster.bootstrap))
+    let log = connect_reader(cluster).map_err(|error| format!("--kafka {}: {error}", cluster.bootstrap))?;
+    Ok(Box::new(log))
 }
 
-/// A row of a derived topic, decoded; `None` if it can't be.
-pub fn row(_topic: Topic, _bytes: &[u8]) -> Option<serde_json::Value> {
-    None
+fn work(log: impl Log, seed: Seed, job: &Job) -> Result<(), String> {
+    let mut runner = Runner::new(log, SeedSource(seed), Arc::clone(&job.view), Arc::clone(&job.status), Options::default());
+    runner.run(&job.stop).map_err(|error| chain(&error))
 }
 
-fn work(_log: impl Log, _seed: &Seed, job: &Job) -> Result<(), String> {
-    job.status.set_ready(true);
-    while !job.stop.load(std::sync::atomic::Ordering::Relaxed) {
-        job.status.beat();
-        std::thread::sleep(std::time::Duration::from_millis(50));
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
     }
-    Ok(())
+    text
 }
 
-/// Serves OTLP over HTTP until `shutdown` resolves.
+/// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
 pub async fn serve_ingest(
-    _keep_text: bool,
-    _listener: tokio::net::TcpListener,
-    _sink: Arc<AnySink>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
+    keep_text: bool,
+    http: tokio::net::TcpListener,
+    grpc: tokio::net::TcpListener,
+    sink: Arc<AnySink>,
+    ending: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    shutdown.await;
-    Ok(())
+    let over = |mut ending: watch::Receiver<bool>| async move {
+        // The sender is gone only when the process ends.
+        let _ = ending.wait_for(|over| *over).await;
+    };
+    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, sink);
+    let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
+    let served = tokio::try_join!(
+        ingest::http::run(http, ingest::router(door), over(ending.clone())),
+        ingest::http::run(grpc, grpc_routes, over(ending)),
+    );
+    served.map(drop).map_err(|error| chain(&error))
 }
 
 /// Where ingest writes: the log that this process uses.
 pub enum AnySink {
     /// The embedded one.
     Embedded(Arc<Embedded>),
+    /// A cluster.
+    Kafka(KafkaSink),
 }
 
 impl Sink for AnySink {
-    async fn append(&self, _records: Vec<RawRecord>) -> Result<(), SinkError> {
+    async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
         match self {
-            Self::Embedded(_) => Err(sink_error(LogError::Unavailable { reason: "not built in yet".to_owned() })),
+            Self::Embedded(log) => {
+                let records = records.into_iter().map(|record| raw(log, record)).collect();
+                match log.append_async(records).await {
+                    Ok(outcome) => outcome.map(drop).map_err(sink_error),
+                    Err(_) => Err(SinkError::Unavailable("the log's writer is gone".to_owned())),
+                }
+            }
+            Self::Kafka(sink) => sink.append(records).await,
         }
     }
 
     fn ready(&self) -> bool {
         match self {
             Self::Embedded(_) => true,
+            Self::Kafka(sink) => sink.ready(),
         }
+    }
+}
+
+/// A raw record as the embedded log takes it: its partition, and the wall time of this attempt.
+fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
+    let partition = murmur2_partition(record.key.as_bytes(), log.partitions(record.topic));
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    NewRecord {
+        to: TopicPartition { topic: record.topic, partition },
+        key: Some(record.key.into()),
+        value: Some(record.value),
+        headers: vec![(HEADER_WALL.to_owned(), Bytes::from(since.as_millis().to_string()))],
     }
 }
 

@@ -49,8 +49,8 @@ struct RunArgs {
     /// Where OTLP over HTTP comes in.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4318")]
     http: String,
-    /// Where OTLP over gRPC will come in; checked, but not served yet.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317", hide = true)]
+    /// Where OTLP over gRPC comes in.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4317")]
     grpc: String,
     /// Where the page, /metrics and the probes are.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
@@ -88,7 +88,7 @@ struct ReadArgs {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Take telemetry in and show results.
-    Run(RunOptions),
+    Run(Box<RunOptions>),
     /// Print a topic.
     Read(ReadOptions),
 }
@@ -126,6 +126,8 @@ pub struct RunOptions {
     pub keep_text: bool,
     /// OTLP over HTTP.
     pub http: SocketAddr,
+    /// OTLP over gRPC.
+    pub grpc: SocketAddr,
     /// The page, metrics and probes.
     pub admin: SocketAddr,
     /// Settings of a new log.
@@ -191,7 +193,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Acti
     })?;
     let mut faults = Vec::new();
     let action = match cli.command {
-        None => run_options(cli.run, env, &mut faults).map(Action::Run),
+        None => run_options(cli.run, env, &mut faults).map(Box::new).map(Action::Run),
         Some(Command::Read(args)) => read_options(args, env, &mut faults).map(Action::Read),
     };
     action.filter(|_| faults.is_empty()).ok_or(Refused::Faults(faults))
@@ -219,18 +221,15 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
         faults.push("--demo has settings of its own: leave out --seed".to_owned());
     }
     let seed = seed(args.seed, args.demo, faults);
-    let place = if args.demo && args.data.is_none() {
-        Some(Place::Temporary)
-    } else {
-        place(args.data.clone(), args.kafka, args.prefix, env, faults)
-    };
+    let nowhere = args.data.is_none() && args.kafka.is_none() && args.prefix.is_none();
+    let place = if args.demo && nowhere { Some(Place::Temporary) } else { place(args.data.clone(), args.kafka, args.prefix, env, faults) };
     let place = place?;
     let admin_dir = match &place {
         Place::Directory(dir) => Some(dir.clone()),
         Place::Kafka(_) => args.data,
         Place::Temporary => None,
     };
-    Some(RunOptions { place, admin_dir, demo: args.demo, keep_text: args.keep_text, http: http?, admin: admin?, seed: seed? })
+    Some(RunOptions { place, admin_dir, demo: args.demo, keep_text: args.keep_text, http: http?, grpc: grpc?, admin: admin?, seed: seed? })
 }
 
 fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<Seed> {
@@ -311,7 +310,7 @@ mod tests {
 
     fn run_of(args: &str) -> RunOptions {
         match parse_from(args) {
-            Ok(Action::Run(options)) => options,
+            Ok(Action::Run(options)) => *options,
             other => panic!("{args}: {other:?}"),
         }
     }

@@ -16,7 +16,7 @@ const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os(), &cli::Env::of_process()) {
-        Ok(cli::Action::Run(options)) => run::run(options),
+        Ok(cli::Action::Run(options)) => run::run(*options),
         Ok(cli::Action::Read(options)) => read::run(&options),
         Err(cli::Refused::Shown(text)) => {
             print!("{text}");

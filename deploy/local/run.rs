@@ -8,6 +8,7 @@ use processor::admin::{Admin, Status, router};
 use processor::telemetry;
 use processor::view::View;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -29,12 +30,13 @@ const UPKEEP: Duration = Duration::from_secs(5);
 struct Started {
     options: RunOptions,
     http: TcpListener,
+    grpc: TcpListener,
     admin: TcpListener,
     backend: Backend,
     admin_file: AdminFile,
     /// Removed at the end.
     written: Option<Written>,
-    /// Removed at the end, with all in it.
+    /// Removed at the end, with all in it: taken out before anything runs.
     temporary: Option<tempfile::TempDir>,
     about: String,
 }
@@ -44,11 +46,14 @@ pub fn run(options: RunOptions) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     // A second subscriber within one process is a test's: its own is as good.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
-    let started = start(options).map_err(Failure::Start)?;
+    let mut started = start(options).map_err(Failure::Start)?;
+    let temporary = started.temporary.take();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Start(vec![format!("can't start threads: {error}")]))?;
-    let result = runtime.block_on(serve(started));
+    let result = runtime.block_on(serve(started, temporary.as_ref().map(tempfile::TempDir::path)));
     runtime.shutdown_timeout(Duration::from_millis(100));
+    // Only now nothing holds the log in it any more.
+    drop(temporary);
     result.map_err(Failure::Running)
 }
 
@@ -56,6 +61,7 @@ pub fn run(options: RunOptions) -> Result<(), Failure> {
 fn start(options: RunOptions) -> Result<Started, Vec<String>> {
     let mut faults = Vec::new();
     let http = bind("--http", options.http, &mut faults);
+    let grpc = bind("--grpc", options.grpc, &mut faults);
     let admin = bind("--admin", options.admin, &mut faults);
     let mut temporary = None;
     let mut note = |result: Result<Backend, String>| result.map_err(|fault| faults.push(fault)).ok();
@@ -88,9 +94,9 @@ fn start(options: RunOptions) -> Result<Started, Vec<String>> {
             Err(error) => faults.push(format!("{}: can't write: {error}", dir.display())),
         }
     }
-    match (http, admin, backend) {
-        (Some(http), Some(admin), Some(backend)) if faults.is_empty() => {
-            Ok(Started { options, http, admin, backend, admin_file, written, temporary, about })
+    match (http, grpc, admin, backend) {
+        (Some(http), Some(grpc), Some(admin), Some(backend)) if faults.is_empty() => {
+            Ok(Started { options, http, grpc, admin, backend, admin_file, written, temporary, about })
         }
         _ => Err(faults),
     }
@@ -101,12 +107,14 @@ fn bind(flag: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<Tcp
     bound.map_err(|error| faults.push(format!("{flag}: can't listen on {address}: {error}; stop what uses it, or name another"))).ok()
 }
 
-async fn serve(started: Started) -> Result<(), String> {
-    let Started { options, http, admin, backend, admin_file, written, temporary, about } = started;
+async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String> {
+    let Started { options, http, grpc, admin, backend, admin_file, written, about, .. } = started;
     let text = |error: std::io::Error| error.to_string();
     let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
+    ingest::telemetry::describe();
     let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    let demo_stop = Arc::new(AtomicBool::new(false));
     let (end, ending) = watch::channel(false);
 
     let config = setup::codex_config(http_at);
@@ -127,12 +135,13 @@ async fn serve(started: Started) -> Result<(), String> {
     let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
     let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
-    let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, backend.sink, over(ending.clone())));
+    let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
+    let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, grpc, backend.sink, ending.clone()));
     let (mut failed, done) = spawn_worker(backend.work, Job { view, status, stop: Arc::clone(&stop) }).map_err(text)?;
     tokio::spawn(upkeep(ending));
-    greet(&options, &config, admin_at, &about, temporary.as_ref());
+    greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
-        demo::start(setup::reachable(http_at), &stop).map_err(text)?;
+        demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;
     }
 
     let result = tokio::select! {
@@ -146,6 +155,7 @@ async fn serve(started: Started) -> Result<(), String> {
     };
     watchdog();
     eprintln!("tacho: ending");
+    demo_stop.store(true, Ordering::Relaxed);
     // Ingest first, so that the worker's last commit has what was just answered; it is durable in any case.
     let _ = end.send(true);
     if !ingest.is_finished() {
@@ -156,12 +166,11 @@ async fn serve(started: Started) -> Result<(), String> {
         tracing::warn!("the worker did not end in time; it will restore at the next start");
     }
     admin.abort();
-    drop((written, temporary));
+    drop(written);
     result
 }
 
 /// Starts the worker's thread: why it failed, and a channel that closes when it has ended.
-#[expect(clippy::type_complexity, reason = "two channels, used in one place")]
 fn spawn_worker(work: adapters::Work, job: Job) -> std::io::Result<(watch::Receiver<Option<String>>, Receiver<()>)> {
     let (fail, failed) = watch::channel(None);
     let (alive, done) = sync_channel::<()>(1);
@@ -212,11 +221,11 @@ fn watchdog() {
     });
 }
 
-fn greet(options: &RunOptions, config: &str, admin: SocketAddr, about: &str, temporary: Option<&tempfile::TempDir>) {
+fn greet(options: &RunOptions, config: &str, admin: SocketAddr, about: &str, temporary: Option<&Path>) {
     let read = match (&options.place, temporary) {
         (Place::Kafka(cluster), _) if cluster.prefix.is_empty() => format!(" --kafka {}", cluster.bootstrap),
         (Place::Kafka(cluster), _) => format!(" --kafka {} --prefix {}", cluster.bootstrap, cluster.prefix),
-        (_, Some(dir)) => format!(" --data {}", dir.path().display()),
+        (_, Some(dir)) => format!(" --data {}", dir.display()),
         (Place::Directory(dir), None) => format!(" --data {}", dir.display()),
         (Place::Temporary, None) => String::new(),
     };
@@ -228,4 +237,60 @@ fn greet(options: &RunOptions, config: &str, admin: SocketAddr, about: &str, tem
     }
     println!("Codex sends to tacho with this:\n\n{config}");
     println!("{}", setup::where_to_look(admin, about, &format!("tacho read codex.sessions.v1{read}")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Action, Env, parse};
+
+    fn options(args: &[&str]) -> RunOptions {
+        let env = Env { xdg_data_home: None, home: Some("/nowhere".into()) };
+        match parse(std::iter::once("tacho").chain(args.iter().copied()).map(Into::into), &env) {
+            Ok(Action::Run(options)) => *options,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn page_asks_nobody_but_us_and_sets_text_only() {
+        for part in ["http:", "https:", "//cdn", " src=", "@import", "url(", "innerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+            assert!(!PAGE.contains(part), "the page contains {part}");
+        }
+        assert_eq!(PAGE.matches("nonce=\"NONCE\"").count(), 2);
+        assert_eq!(PAGE.matches("NONCE").count(), 2);
+        assert_eq!(PAGE.matches("<link").count(), 1);
+        assert!(PAGE.contains("<link rel=\"icon\" href=\"data:,\">"));
+    }
+
+    #[test]
+    fn busy_ports_and_a_foreign_directory_are_named_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("letter.txt"), "not ours").unwrap();
+        let taken = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+        let [http, admin] = taken.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
+        let dir_name = dir.path().display().to_string();
+        let faults =
+            start(options(&["--http", &http, "--grpc", "127.0.0.1:0", "--admin", &admin, "--data", &dir_name])).err().unwrap().join("; ");
+        for part in ["--http", "--admin", &http, &admin, &dir_name] {
+            assert!(faults.contains(part), "{part} is not in: {faults}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written there");
+        drop(taken);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_and_read_through_its_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = dir.path().display().to_string();
+        let free = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", name.as_str()];
+        let first = start(options(&free)).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let before = AdminFile::read(dir.path());
+        assert_eq!(before.as_ref(), Some(&first.admin_file));
+        let faults = start(options(&free)).err().unwrap();
+        assert!(faults.len() == 1 && faults[0].contains(&name), "{faults:?}");
+        assert_eq!(AdminFile::read(dir.path()), before, "the holder's file stays");
+        drop(first);
+        assert_eq!(AdminFile::read(dir.path()), None);
+    }
 }

@@ -1,10 +1,10 @@
 //! Records as people and programs read them.
 
-use crate::adapters;
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
 };
 use prost::Message;
+use schemas::derived;
 use schemas::record::Record;
 use schemas::time::{EventTime, format_rfc3339};
 use schemas::topic::Topic;
@@ -59,12 +59,12 @@ fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
         return Some(Value::Null);
     }
     match topic {
-        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => adapters::row(topic, bytes),
+        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => derived::decode(topic, bytes).ok(),
         Topic::RawLogs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
         Topic::RawTraces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),
         Topic::RawMetrics => serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok(),
-        Topic::Control | Topic::Labels => serde_json::from_slice(bytes).ok(),
-        Topic::Quarantine | Topic::Deltas | Topic::SessionsChangelog | Topic::SeriesChangelog => None,
+        Topic::Control => serde_json::from_slice(bytes).ok(),
+        Topic::Labels | Topic::Quarantine | Topic::Deltas | Topic::SessionsChangelog | Topic::SeriesChangelog => None,
     }
 }
 
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn json_line_has_the_fixed_fields() {
-        let line = line(&record(Topic::Labels, b"k", Some(b"{\"a\":1}")), true);
-        let expected = json!({"topic": "tacho.labels", "partition": 2, "offset": 7, "timestamp_ms": 1234, "key": "k", "value": {"a": 1}});
+        let line = line(&record(Topic::Control, b"k", Some(b"{\"a\":1}")), true);
+        let expected = json!({"topic": "tacho.control", "partition": 2, "offset": 7, "timestamp_ms": 1234, "key": "k", "value": {"a": 1}});
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
     }
 
@@ -126,6 +126,7 @@ mod tests {
         assert_eq!(shown(&record(Topic::Deltas, &[0xff], Some(&[0xff])))["value"], json!({"base64": "/w=="}));
         assert_eq!(shown(&record(Topic::RawLogs, b"k", Some(b"not protobuf")))["value"], "not protobuf");
         assert_eq!(shown(&record(Topic::Sessions, b"k", None))["value"], Value::Null);
+        assert_eq!(shown(&record(Topic::Labels, b"k", Some(b"4711")))["value"], "4711", "a label's value is text");
     }
 
     #[test]

@@ -135,3 +135,72 @@ impl Telemetry {
         self.truncated.increment(counts.truncated);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metrics::{CounterFn, Gauge, Key, KeyName, Metadata, Recorder, SharedString};
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+
+    type Counts = Arc<Mutex<BTreeMap<String, u64>>>;
+
+    /// Keeps counters by name and labels.
+    #[derive(Default)]
+    struct Counters(Counts);
+
+    struct Cell(String, Counts);
+
+    impl CounterFn for Cell {
+        fn increment(&self, value: u64) {
+            *self.1.lock().expect("no test panics with the lock").entry(self.0.clone()).or_default() += value;
+        }
+
+        fn absolute(&self, _value: u64) {}
+    }
+
+    impl Recorder for Counters {
+        fn describe_counter(&self, _key: KeyName, _unit: Option<Unit>, _help: SharedString) {}
+        fn describe_gauge(&self, _key: KeyName, _unit: Option<Unit>, _help: SharedString) {}
+        fn describe_histogram(&self, _key: KeyName, _unit: Option<Unit>, _help: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _metadata: &Metadata<'_>) -> Counter {
+            let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            Counter::from_arc(Arc::new(Cell(format!("{}{{{}}}", key.name(), labels.join(",")), Arc::clone(&self.0))))
+        }
+
+        fn register_gauge(&self, _key: &Key, _metadata: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _key: &Key, _metadata: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn counts_go_to_the_series_of_their_rule() {
+        let recorder = Counters::default();
+        metrics::with_local_recorder(&recorder, || {
+            let telemetry = Telemetry::new();
+            let counts = crate::privacy::Counts { removed: [1, 2, 3, 4, 5], bodies: 6, stripped: 7, span_events: 8, truncated: 9 };
+            telemetry.cleaned(&counts);
+            telemetry.answered(Protocol::Http, Some(Signal::Logs), 413, Some("body_size"), Duration::ZERO);
+        });
+        let seen = recorder.0.lock().expect("no test panics with the lock").clone();
+        let expected = [
+            ("tacho_ingest_rejected_total{reason=body_size}", 1),
+            ("tacho_ingest_requests_total{protocol=http,signal=logs,code=413}", 1),
+            ("tacho_redactions_total{key=arguments}", 2),
+            ("tacho_redactions_total{key=body}", 6),
+            ("tacho_redactions_total{key=content}", 4),
+            ("tacho_redactions_total{key=output}", 3),
+            ("tacho_redactions_total{key=prompt}", 1),
+            ("tacho_redactions_total{key=response}", 5),
+            ("tacho_redactions_total{key=tacho}", 7),
+            ("tacho_span_events_removed_total{}", 8),
+            ("tacho_truncated_values_total{}", 9),
+        ];
+        assert_eq!(seen, expected.map(|(name, count)| (name.to_owned(), count)).into());
+    }
+}

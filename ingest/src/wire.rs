@@ -3,6 +3,8 @@
 //!
 //! Source: protobuf encoding guide. Accepts what prost accepts, except groups, which OTLP has none of.
 
+use prost::encoding::{encode_varint, encoded_len_varint};
+
 /// Why bytes are not the message that they should be.
 pub use schemas::otlp::scan::ScanError as WireError;
 
@@ -100,36 +102,22 @@ pub(crate) fn varint(bytes: &[u8]) -> Result<(u64, usize), WireError> {
     Err(WireError::Truncated)
 }
 
-/// Appends a varint.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
 /// Appends a field that holds bytes, a string or a message.
 pub(crate) fn put_len(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
-    put_varint(out, u64::from(number) << 3 | 2);
-    put_varint(out, payload.len() as u64);
+    encode_varint(u64::from(number) << 3 | 2, out);
+    encode_varint(payload.len() as u64, out);
     out.extend_from_slice(payload);
 }
 
 /// The size of a field that holds `length` bytes.
-pub(crate) const fn len_field_size(number: u32, length: usize) -> usize {
-    varint_size((number as u64) << 3) + varint_size(length as u64) + length
-}
-
-const fn varint_size(value: u64) -> usize {
-    let bits = 64 - (value | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
+pub(crate) fn len_field_size(number: u32, length: usize) -> usize {
+    encoded_len_varint((number as u64) << 3) + encoded_len_varint(length as u64) + length
 }
 
 /// An attribute with an integer value, as a `KeyValue` message.
 pub(crate) fn int_attribute(key: &str, value: u64) -> Vec<u8> {
     let mut any = vec![3 << 3];
-    put_varint(&mut any, value);
+    encode_varint(value, &mut any);
     attribute(key, &any)
 }
 
@@ -230,8 +218,7 @@ mod tests {
     fn varints_go_round() {
         for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX] {
             let mut bytes = Vec::new();
-            put_varint(&mut bytes, value);
-            assert_eq!(bytes.len(), varint_size(value));
+            encode_varint(value, &mut bytes);
             assert_eq!(varint(&bytes), Ok((value, bytes.len())));
         }
         assert_eq!(varint(&[0x80]), Err(WireError::Truncated));

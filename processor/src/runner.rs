@@ -8,6 +8,7 @@
 
 mod commit;
 mod control;
+mod observe;
 mod restore;
 mod ticks;
 
@@ -147,6 +148,9 @@ struct State {
     pending: usize,
     pending_since: Option<Instant>,
     trimmed: Instant,
+    observed: Instant,
+    /// Records that could not move their partition's clock, as last counted.
+    held: BTreeMap<i32, u64>,
 }
 
 impl<L: Log> Runner<L> {
@@ -157,7 +161,7 @@ impl<L: Log> Runner<L> {
 
     /// Works until `stop`, then commits what is folded.
     ///
-    /// The log's failures are outlived: drop, recover, restore. A log whose content is wrong ends the worker.
+    /// The log's failures are outlived: drop, fence, restore. A log whose content is wrong ends the worker.
     ///
     /// # Errors
     /// See [`RunError`]; none of them mends itself.
@@ -182,6 +186,8 @@ impl<L: Log> Runner<L> {
     pub fn turn(&mut self) -> Result<(), RunError> {
         self.status.beat();
         if self.state.is_none() {
+            // Fence whoever wrote before us first: else a commit of theirs could follow what we are about to read.
+            self.log.recover()?;
             let state = restore::restore(&mut self.log, &self.seed)?;
             commit::show_restored(&state, &self.view);
             self.state = Some(state);
@@ -197,6 +203,7 @@ impl<L: Log> Runner<L> {
         if self.options.ticks {
             ticks::send_due(state, &mut self.log)?;
         }
+        observe::gauges(state, &mut self.log)?;
         if state.commit_due(&self.options) {
             self.commit()?;
         }
@@ -235,13 +242,8 @@ impl<L: Log> Runner<L> {
         tracing::warn!(%error, "dropping state and starting anew from the log");
         telemetry::transaction(false);
         self.drop_state();
-        while !stop.load(Ordering::Relaxed) {
+        if !stop.load(Ordering::Relaxed) {
             std::thread::sleep(self.options.backoff);
-            self.status.beat();
-            match self.log.recover() {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "the log is not back yet"),
-            }
         }
     }
 

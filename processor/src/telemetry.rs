@@ -26,6 +26,7 @@ pub enum SelfMetric {
     DeltaDuplicates,
     LabelOverflow,
     LostRecords,
+    ClockHeld,
 }
 
 /// How a [`SelfMetric`] adds up.
@@ -92,6 +93,12 @@ impl SelfMetric {
                 &["topic", "partition"],
                 "Records that retention or truncation removed before they were read.",
             ),
+            Self::ClockHeld => def(
+                "tacho_clock_held_total",
+                Counter,
+                &["partition"],
+                "Raw records too far ahead of their partition's clock to move it, since nothing confirmed their append time.",
+            ),
         }
     }
 }
@@ -104,8 +111,20 @@ pub fn install() -> Result<(), BuildError> {
     if HANDLE.get().is_some() {
         return Ok(());
     }
+    let handle = builder()?.install_recorder()?;
+    describe();
+    // Two first callers at once: the second one's install_recorder has failed above.
+    let _ = HANDLE.set(handle);
+    Ok(())
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
     let latency = Matcher::Full(SelfMetric::EndToEndLatency.def().name.to_owned());
-    let handle = PrometheusBuilder::new().set_buckets_for_metric(latency, &LATENCY_BOUNDS)?.install_recorder()?;
+    PrometheusBuilder::new().set_buckets_for_metric(latency, &LATENCY_BOUNDS)
+}
+
+/// Tells the recorder in use what each metric is.
+fn describe() {
     for metric in SelfMetric::VARIANTS {
         let def = metric.def();
         match def.kind {
@@ -114,9 +133,6 @@ pub fn install() -> Result<(), BuildError> {
             SelfKind::Histogram => metrics::describe_histogram!(def.name, def.help),
         }
     }
-    // Two first callers at once: the second one's install_recorder has failed above.
-    let _ = HANDLE.set(handle);
-    Ok(())
 }
 
 /// The process's own metrics as Prometheus text; empty before [`install`].
@@ -174,9 +190,14 @@ pub fn delta_duplicate() {
     metrics::counter!(SelfMetric::DeltaDuplicates.def().name).increment(1);
 }
 
-/// Counts a label value that is shown as `other`.
-pub fn label_overflow(label: &'static str) {
-    metrics::counter!(SelfMetric::LabelOverflow.def().name, "label" => label).increment(1);
+/// Counts label values that are shown as `other`.
+pub fn label_overflow(label: &'static str, values: u64) {
+    metrics::counter!(SelfMetric::LabelOverflow.def().name, "label" => label).increment(values);
+}
+
+/// Counts records that could not move the clock of a raw partition.
+pub fn clock_held(partition: i32, records: u64) {
+    metrics::counter!(SelfMetric::ClockHeld.def().name, "partition" => partition.to_string()).increment(records);
 }
 
 /// Counts records that were gone before they were read.
@@ -216,22 +237,34 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_recorded_is_rendered_with_the_labels_of_the_table() {
-        install().unwrap();
-        install().unwrap();
+    fn record_each() {
+        describe();
         transaction(true);
         state_keys("sessions", 2, 7);
         restored(std::time::Duration::from_millis(1500));
         consumer_lag("codex.raw.logs.v1", 1, -3);
         clock_lag(1, 2500);
+        clock_held(0, 3);
         end_to_end(300);
         tick();
         delta_duplicate();
-        label_overflow("team");
+        label_overflow("team", 1);
         lost("codex.raw.logs.v1", 0, 12);
-        upkeep();
-        let text = render();
+    }
+
+    #[test]
+    fn a_second_install_changes_nothing() {
+        install().unwrap();
+        install().unwrap();
+    }
+
+    #[test]
+    fn what_is_recorded_is_rendered_with_the_labels_of_the_table() {
+        // A recorder of its own: other tests of this process record too.
+        let recorder = builder().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, record_each);
+        recorder.handle().run_upkeep();
+        let text = recorder.handle().render();
         for line in [
             "tacho_transactions_total{outcome=\"committed\"} 1",
             "tacho_state_keys{stage=\"sessions\",partition=\"2\"} 7",
@@ -239,6 +272,7 @@ mod tests {
             "tacho_consumer_lag_records{topic=\"codex.raw.logs.v1\",partition=\"1\"} 0",
             "tacho_partition_clock_lag_seconds{partition=\"1\"} 2.5",
             "tacho_end_to_end_latency_seconds_bucket{le=\"0.5\"} 1",
+            "tacho_clock_held_total{partition=\"0\"} 3",
             "tacho_ticks_total 1",
             "tacho_delta_duplicates_total 1",
             "tacho_label_overflow_total{label=\"team\"} 1",

@@ -1,4 +1,5 @@
 //! The contract of [`Log`]: the same checks over the three logs.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use bytes::Bytes;
 use processor::log::{Commit, Log, LogError};
@@ -290,3 +291,13 @@ impl World for KafkaWorld {
 }
 
 contract!(kafka, super::KafkaWorld::new());
+
+struct SimulatedWorld(processor::log::simulated::SimCluster);
+
+impl World for SimulatedWorld {
+    fn user(&mut self) -> Box<dyn Log> {
+        Box::new(self.0.log("worker"))
+    }
+}
+
+contract!(simulated, super::SimulatedWorld(processor::log::simulated::SimCluster::new(7, &super::seed())));

@@ -1,4 +1,5 @@
 //! The embedded log beyond the contract: what a crash leaves, whose a directory is, what is deleted, a full disk.
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use bytes::Bytes;
 use processor::log::embedded::{Embedded, Options, Retention};

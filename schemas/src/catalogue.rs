@@ -9,10 +9,10 @@ use strum::VariantArray;
 pub fn metrics_markdown() -> String {
     let mut out = String::from(
         "# Metrics\n\n\
-         Written from the metric table in `schemas/src/metric.rs` by a test; do not edit. After a change of the table:\n\
+         Written from the metric table in `schemas/src/metric/table.rs` by a test; do not edit. After a change of the table:\n\
          `TACHO_BLESS=1 cargo test -p schemas --test catalogue`.\n\n\
          Totals are cumulative and survive restarts. Metrics whose name ends in `_window_ratio`, and quantiles, are of the \
-         last final window of one minute, and absent where a series has no row for it. Rows in \
+         last final window of each size (label `window`), and absent where a series has no row for it. Rows in \
          `codex.windows.*.v1` carry the same names, for each window size.\n\n\
          | metric | kind | unit | labels | from | what it is |\n|---|---|---|---|---|---|\n",
     );

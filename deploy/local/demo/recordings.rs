@@ -53,6 +53,14 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_088_696, "failed_event/0004-http-logs.pb"),
         ],
     },
+    Recording {
+        name: "error500",
+        bodies: &[
+            body!("logs", 1_795_369_066_768, "error500/0001-http-logs.pb"),
+            body!("logs", 1_795_369_067_747, "error500/0002-http-logs.pb"),
+            body!("logs", 1_795_369_068_752, "error500/0003-http-logs.pb"),
+        ],
+    },
     Recording { name: "guardian", bodies: &[body!("logs", 1_795_369_116_124, "guardian/0003-http-logs.pb")] },
     Recording {
         name: "mcp",

@@ -95,6 +95,21 @@ impl LabelTable {
         proposals
     }
 
+    /// How many series of `deltas` have a value of each open label that is shown as [`OTHER`].
+    #[must_use]
+    pub fn overflow(&self, deltas: &DeltaMap) -> BTreeMap<&'static str, u64> {
+        let mut overflow = BTreeMap::new();
+        for series in deltas.keys().filter_map(|key| Series::parse(key)) {
+            let tenant = tenant_of(&series);
+            for (label, value) in series.labels().filter(|(label, _)| label.def().open) {
+                if value == OTHER || self.verdict(tenant, label, value) == Verdict::Other {
+                    *overflow.entry(label.def().name).or_insert(0) += 1;
+                }
+            }
+        }
+        overflow
+    }
+
     /// The same deltas under the series that are shown: values beyond the cap merge into [`OTHER`].
     ///
     /// Call only when [`LabelTable::proposals`] is empty; a value still without verdict would be shown as other.
@@ -174,6 +189,7 @@ mod tests {
         let one = || BTreeMap::from([(slot, Amount::Ratio { numerator: 1, denominator: 2 })]);
         let deltas = DeltaMap::from([(key("a"), one()), (key("b"), one()), (key("c"), one())]);
         assert!(table.proposals(&deltas).is_empty());
+        assert_eq!(table.overflow(&deltas), BTreeMap::from([("team", 2)]));
         let resolved = table.resolve(deltas);
         assert_eq!(resolved[&key("a")], one());
         assert_eq!(resolved[&key(OTHER)][&slot], Amount::Ratio { numerator: 2, denominator: 4 });

@@ -113,6 +113,12 @@ impl SeriesTask {
         if self.sources.len() < all { None } else { self.sources.values().map(|source| source.clock).min() }
     }
 
+    /// The largest clock of all sources: how new the newest result is.
+    #[must_use]
+    pub fn newest_clock(&self) -> Option<i64> {
+        self.sources.values().map(|source| source.clock).max()
+    }
+
     /// The cumulative value of a series, for metrics that have one.
     #[must_use]
     pub fn total(&self, series: &str) -> Option<&Amount> {

@@ -1,6 +1,6 @@
 //! A durable log within one process.
 //!
-//! Records lie in an embedded store by (topic, partition, offset). One thread writes ([`writer`]): what waits becomes
+//! Records lie in an embedded store by (topic, partition, offset). One thread writes (`writer.rs`): what waits becomes
 //! one atomic batch with one fsync, and is answered and readable only then, so a commit is never ahead of raw
 //! records. The log stamps append times itself, where it gives the offset: they never go back within a partition.
 //! Compacted topics hold exactly the latest value of each key: the record before it goes in the same batch.

@@ -107,10 +107,8 @@ impl Log for KafkaLog {
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
         let name = self.names.name(at.topic);
-        let (start, end) = self
-            .uncommitted
-            .fetch_watermarks(&name, at.partition, REQUEST_MAX)
-            .map_err(|error| failed(&format!("asking for the extent of {at}"), &error))?;
+        let asking = || format!("asking for the extent of {at}");
+        let (start, end) = clients::ask(asking, || self.uncommitted.fetch_watermarks(&name, at.partition, REQUEST_MAX))?;
         Ok(Extent { start: Position(start), end: Position(end) })
     }
 

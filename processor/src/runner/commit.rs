@@ -1,5 +1,6 @@
 //! One commit: effects as records, everything in one atomic step, and only then what people see.
 
+use super::observe;
 use super::restore::read_labels;
 use super::{RunError, State};
 use crate::log::{Commit, Log, LogError};
@@ -26,6 +27,7 @@ const ROWS_RESTORED: usize = View::RECENT_MAX;
 pub fn commit<L: Log>(state: &mut State, log: &mut L, view: &View) -> Result<(), RunError> {
     let mut step = Commit::default();
     let mut rows = Vec::new();
+    let mut overflow = Vec::new();
     let wall_ms = log.wall_ms();
     let writer = log.writer().to_owned();
     for partition in moved(state, Topic::RawLogs) {
@@ -34,6 +36,7 @@ pub fn commit<L: Log>(state: &mut State, log: &mut L, view: &View) -> Result<(),
             None => continue,
         };
         admit_labels(state, log, &effects.deltas)?;
+        overflow.push(state.labels.overflow(&effects.deltas));
         let resolved = state.labels.resolve(effects.deltas);
         let Some(task) = state.sessions.get_mut(&partition) else { continue };
         let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition };
@@ -61,6 +64,8 @@ pub fn commit<L: Log>(state: &mut State, log: &mut L, view: &View) -> Result<(),
     let positions = step.positions.clone();
     log.commit(step)?;
     telemetry::transaction(true);
+    overflow.into_iter().flatten().for_each(|(label, values)| telemetry::label_overflow(label, values));
+    observe::committed(state, log.wall_ms(), touched.iter().map(|(partition, _)| *partition));
     for (at, position) in positions {
         state.committed.insert(at, position.0);
     }

@@ -67,6 +67,8 @@ pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError
         pending: 0,
         pending_since: None,
         trimmed: Instant::now(),
+        observed: began,
+        held: BTreeMap::new(),
     })
 }
 

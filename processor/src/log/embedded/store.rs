@@ -16,6 +16,9 @@ use strum::VariantArray;
 /// How many bytes of records one read gives out at most, unless its first record alone is larger.
 pub(super) const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How much the store's journal holds at most, bytes: what a start after a crash has to replay.
+const JOURNAL_BYTES_MAX: u64 = 128 * 1024 * 1024;
+
 /// The store with the table of what readers may see.
 pub(super) struct Store {
     pub db: Database,
@@ -41,7 +44,7 @@ pub(super) struct Visible {
 
 impl Store {
     pub fn open(path: &Path, seed: &Seed) -> Result<Self, LogError> {
-        let db = Database::builder(path).open().map_err(|error| store_error(&error))?;
+        let db = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX).open().map_err(|error| store_error(&error))?;
         let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(|error| store_error(&error));
         let (records, latest, meta) = (keyspace("records")?, keyspace("latest")?, keyspace("meta")?);
         let counts = match meta.get(COUNTS_KEY).map_err(|error| store_error(&error))? {

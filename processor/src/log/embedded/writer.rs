@@ -150,10 +150,11 @@ enum Done {
 
 impl Done {
     /// Tells the outcome: its own error, else the group's.
-    fn tell(self, group: Result<(), &LogError>) {
+    fn tell(self, group: &Result<(), LogError>) {
+        let group = group.as_ref().map_err(again);
         match self {
-            Self::Append(reply, outcome) => reply(outcome.and_then(|appended| group.map(|()| appended).map_err(again))),
-            Self::Commit(reply, outcome) => reply(outcome.and_then(|()| group.map_err(again))),
+            Self::Append(reply, outcome) => reply(outcome.and_then(|appended| group.map(|()| appended))),
+            Self::Commit(reply, outcome) => reply(outcome.and_then(|()| group.map(drop))),
         }
     }
 }
@@ -228,7 +229,7 @@ impl Writer {
         };
         let outcome = stage.write(PersistMode::SyncAll);
         for request in done {
-            request.tell(outcome.as_ref().map(|()| ()));
+            request.tell(&outcome);
         }
         rest
     }

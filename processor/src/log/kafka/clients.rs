@@ -1,13 +1,14 @@
 //! How the clients are set up, and what their errors mean.
 
 use crate::log::LogError;
-use rdkafka::ClientConfig;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a question to the brokers (metadata, offsets, topics) may take.
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
@@ -25,6 +26,22 @@ pub(super) const FENCE_MAX: Duration = Duration::from_secs(30);
 const MESSAGE_BYTES_MAX: u64 = 8_400_000;
 /// How much of one partition a consumer reads ahead, KiB.
 const READ_AHEAD_KIB: u64 = 16 * 1024;
+
+/// A consumer that may meet the end of a partition.
+pub(super) type EndingConsumer = BaseConsumer<EndIsNoError>;
+
+/// Tells the client's errors, but for the end of a partition: that is what a read to the end waits for.
+pub(super) struct EndIsNoError;
+
+impl ClientContext for EndIsNoError {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::error!(target: "librdkafka", %error, reason, "client error");
+        }
+    }
+}
+
+impl ConsumerContext for EndIsNoError {}
 
 /// Settings that all clients share.
 fn client(bootstrap: &str) -> ClientConfig {
@@ -92,6 +109,22 @@ pub(super) fn admin(bootstrap: &str) -> ClientConfig {
 /// What went wrong, in words.
 pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
     LogError::Unavailable { reason: format!("{doing}: {error}") }
+}
+
+/// How long between two attempts to ask.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Asks again, for up to [`REQUEST_MAX`], while a partition has no leader yet: just created, or just moved.
+pub(super) fn ask<T>(doing: impl Fn() -> String, mut question: impl FnMut() -> KafkaResult<T>) -> Result<T, LogError> {
+    let deadline = Instant::now() + REQUEST_MAX;
+    loop {
+        match question() {
+            Err(KafkaError::MetadataFetch(
+                RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::UnknownTopicOrPartition,
+            )) if Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
+            outcome => return outcome.map_err(|error| failed(&doing(), &error)),
+        }
+    }
 }
 
 /// Whether the client mends this by itself, by connecting again.

@@ -2,10 +2,10 @@
 //!
 //! A consumer is kept per partition that is read, so that reads one after another go on without a seek.
 
-use super::clients::{self, REQUEST_MAX, failed, out_of_range, passing};
+use super::clients::{self, EndIsNoError, EndingConsumer, REQUEST_MAX, failed, out_of_range, passing};
 use super::names::{Names, size};
 use crate::log::{Batch, LogError};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use schemas::id::{Position, TopicPartition};
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub(super) struct Readers {
 }
 
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: EndingConsumer,
     at: TopicPartition,
     /// Where the consumer is.
     next: Position,
@@ -68,7 +68,7 @@ impl Readers {
         } else {
             let mut config = clients::consumer(&self.bootstrap, &self.group);
             config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", END_WAIT_MS.to_string());
-            let consumer = config.create().map_err(|error| failed("making a reader", &error))?;
+            let consumer = config.create_with_context(EndIsNoError).map_err(|error| failed("making a reader", &error))?;
             Reader { consumer, at, next: from, at_end: false }
         };
         reader.place(&self.names, at, from)?;
@@ -154,13 +154,17 @@ impl Reader {
 
     /// The last stable offset: what a read_committed client is told as the end.
     fn stable(&self, names: &Names) -> Result<Position, LogError> {
-        let watermarks = self.consumer.fetch_watermarks(&names.name(self.at.topic), self.at.partition, REQUEST_MAX);
-        watermarks.map(|(_, high)| Position(high)).map_err(|error| failed(&format!("asking for the end of {}", self.at), &error))
+        Ok(Position(self.watermarks(names)?.1))
+    }
+
+    fn watermarks(&self, names: &Names) -> Result<(i64, i64), LogError> {
+        let name = names.name(self.at.topic);
+        let asking = || format!("asking for the extent of {}", self.at);
+        clients::ask(asking, || self.consumer.fetch_watermarks(&name, self.at.partition, REQUEST_MAX))
     }
 
     fn gone(&self, names: &Names) -> Result<LogError, LogError> {
-        let watermarks = self.consumer.fetch_watermarks(&names.name(self.at.topic), self.at.partition, REQUEST_MAX);
-        let (start, _) = watermarks.map_err(|error| failed(&format!("asking for the start of {}", self.at), &error))?;
+        let (start, _) = self.watermarks(names)?;
         Ok(LogError::OutOfRange { at: self.at, wanted: self.next.0, start })
     }
 }

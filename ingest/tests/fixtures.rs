@@ -1,0 +1,149 @@
+//! Recorded requests of real Codex runs, through everything but the socket.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use ingest::Signal;
+use ingest::privacy::{self, TRACE_SAFE};
+use ingest::route::route;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message;
+use schemas::event::PRIVATE_KEYS;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
+
+/// Every recorded body: its run, its signal, and the request in protobuf.
+fn bodies() -> Vec<(String, Signal, Bytes)> {
+    let mut bodies = Vec::new();
+    let mut runs: Vec<PathBuf> = std::fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().path()).collect();
+    runs.sort();
+    for run in runs.iter().filter(|path| path.is_dir()) {
+        let name = run.file_name().unwrap().to_str().unwrap();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        for file in files {
+            let file_name = file.file_name().unwrap().to_str().unwrap();
+            let Some(signal) = Signal::ALL.into_iter().find(|signal| file_name.contains(&format!("-{}.", signal.name()))) else { continue };
+            let bytes = content(&file);
+            let request = if file_name.contains(".json") { ingest::json::to_protobuf(signal, &bytes).unwrap() } else { bytes };
+            bodies.push((name.to_owned(), signal, Bytes::from(request)));
+        }
+    }
+    assert!(bodies.len() > 100, "only {} bodies in {FIXTURES}", bodies.len());
+    bodies
+}
+
+fn content(file: &Path) -> Vec<u8> {
+    let bytes = std::fs::read(file).unwrap();
+    if file.extension().is_none_or(|extension| extension != "gz") {
+        return bytes;
+    }
+    let mut out = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut out).unwrap();
+    out
+}
+
+fn records(request: &[u8]) -> Vec<LogRecord> {
+    let request = ExportLogsServiceRequest::decode(request).unwrap();
+    request.resource_logs.into_iter().flat_map(|logs| logs.scope_logs).flat_map(|scope| scope.log_records).collect()
+}
+
+fn value<'a>(record: &'a LogRecord, key: &str) -> Option<&'a Value> {
+    record.attributes.iter().find(|pair| pair.key == key)?.value.as_ref()?.value.as_ref()
+}
+
+fn text<'a>(record: &'a LogRecord, key: &str) -> Option<&'a str> {
+    match value(record, key)? {
+        Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
+    for (run, signal, request) in bodies() {
+        let cleaned = privacy::apply(signal, request.clone(), false).unwrap();
+        let raw = route(signal, "default", &cleaned.bytes).unwrap();
+        if signal != Signal::Logs {
+            assert_eq!(raw.len(), 1, "{run}");
+            assert_eq!(raw[0].value, cleaned.bytes);
+            continue;
+        }
+        let (before, mut after) = (records(&request), Vec::new());
+        for record in &raw {
+            let conversations: Vec<_> = records(&record.value);
+            if let Some(id) = record.key.strip_prefix("default/")
+                && let Some(other) = conversations.iter().filter_map(|record| text(record, "conversation.id")).find(|other| *other != id)
+            {
+                panic!("{run}: a record of {other} under {id}");
+            }
+            after.extend(conversations);
+        }
+        assert_eq!(after.len(), before.len(), "{run}");
+        for key in PRIVATE_KEYS {
+            let texts: Vec<_> = before.iter().filter_map(|record| text(record, key)).collect();
+            assert!(after.iter().all(|record| value(record, key).is_none()), "{run}: {key}");
+            let sizes = after.iter().filter(|record| value(record, &format!("tacho.{key}.bytes")).is_some()).count();
+            assert_eq!(sizes, texts.len(), "{run}: {key}");
+        }
+    }
+}
+
+#[test]
+fn recorded_span_events_are_all_safe() {
+    let mut events = 0;
+    for (run, signal, request) in bodies() {
+        if signal != Signal::Traces {
+            continue;
+        }
+        let cleaned = privacy::apply(signal, request, false).unwrap();
+        assert_eq!(cleaned.counts.span_events, 0, "{run}: Codex sends only events of {TRACE_SAFE}");
+        let decoded = ExportTraceServiceRequest::decode(cleaned.bytes).unwrap();
+        let spans = decoded.resource_spans.into_iter().flat_map(|spans| spans.scope_spans).flat_map(|scope| scope.spans);
+        events += spans.map(|span| span.events.len()).sum::<usize>();
+    }
+    assert!(events > 100, "{events}");
+}
+
+#[test]
+fn facts_of_recorded_tool_results() {
+    let mut facts = Vec::new();
+    for (run, signal, request) in bodies() {
+        if signal != Signal::Logs {
+            continue;
+        }
+        let cleaned = privacy::apply(signal, request, false).unwrap();
+        for record in records(&cleaned.bytes) {
+            let Some(tool) = text(&record, "tool_name").filter(|_| text(&record, "event.name") == Some("codex.tool_result")) else {
+                continue;
+            };
+            let exit = match value(&record, "tacho.exit_code") {
+                Some(Value::IntValue(code)) => Some(*code),
+                None => None,
+                other => panic!("{run}: {other:?}"),
+            };
+            let agent = text(&record, "tacho.spawned_agent").is_some();
+            let shape = text(&record, "tacho.command_shape").map(str::to_owned);
+            facts.push((run.trim_start_matches("0.169.0-").to_owned(), tool.to_owned(), exit, agent, shape));
+        }
+    }
+    let has = |run: &str, tool: &str, exit: Option<i64>, agent: bool, shape: Option<&str>| {
+        let fact = (run.to_owned(), tool.to_owned(), exit, agent, shape.map(str::to_owned));
+        assert!(facts.contains(&fact), "{fact:?} is not among {facts:#?}");
+    };
+    has("http-binary-tool_fails", "exec_command", Some(3), false, Some("echo about-to-fail"));
+    has("0.104.0-http-binary-tool_fails", "exec_command", Some(3), false, Some("echo about-to-fail"));
+    has("http-binary-sandbox_denied", "exec_command", Some(1), false, Some("touch"));
+    has("http-binary-big_output", "exec_command", Some(0), false, Some("python3"));
+    has("http-binary-approval_denied", "exec_command", None, false, Some("touch"));
+    has("http-binary-tool_unknown", "exec_command", None, false, Some("other"));
+    has("http-binary-apply_patch", "apply_patch", None, false, None);
+    has("http-binary-subagent", "spawn_agent", None, true, None);
+    has("http-binary-subagent_v2", "spawn_agent", None, false, None);
+    has("http-binary-code_mode", "exec_command", Some(0), false, Some("echo from-code-mode"));
+    has("http-json-basic", "exec_command", Some(0), false, Some("echo hello-from-tool"));
+}

@@ -1,0 +1,347 @@
+//! The HTTP door over a real socket, with a sink in memory.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ingest::reply::RpcStatus;
+use ingest::sink::{RawRecord, Sink, SinkError};
+use ingest::{Config, serve};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use prost::Message;
+use schemas::topic::Topic;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+const PROTOBUF: &str = "application/x-protobuf";
+const JSON: &str = "application/json";
+
+/// Keeps what it gets; refuses with the next error that was put there.
+#[derive(Default)]
+struct Memory {
+    records: Mutex<Vec<RawRecord>>,
+    refusal: Mutex<Option<SinkError>>,
+}
+
+impl Sink for Memory {
+    async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
+        if let Some(error) = self.refusal.lock().unwrap().take() {
+            return Err(error);
+        }
+        self.records.lock().unwrap().extend(records);
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    sink: Arc<Memory>,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<Result<(), ingest::Error>>,
+}
+
+impl Server {
+    async fn start(config: Config) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, sink) = (listener.local_addr().unwrap(), Arc::new(Memory::default()));
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let served = tokio::spawn(serve(config, listener, Arc::clone(&sink), shutdown));
+        Self { address, sink, stop, served }
+    }
+
+    async fn send(&self, request: &Request<'_>) -> Reply {
+        let mut head = format!("{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n", request.method, request.path);
+        head += &format!("content-length: {}\r\n", request.body.len());
+        for (name, value) in &request.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
+        stream.write_all(request.body).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        Reply::of(&bytes)
+    }
+
+    async fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Reply {
+        self.send(&Request { method: "POST", path, headers: vec![("content-type", content_type)], body }).await
+    }
+
+    fn taken(&self) -> Vec<RawRecord> {
+        std::mem::take(&mut self.sink.records.lock().unwrap())
+    }
+
+    /// A good request is answered and stored, whatever came before it.
+    async fn is_well(&self) {
+        self.taken();
+        let good = request(vec![record(&[("conversation.id", "well"), ("event.name", "codex.user_prompt")])]);
+        let reply = self.post("/v1/logs", PROTOBUF, &good).await;
+        assert_eq!((reply.status, reply.body.len()), (200, 0));
+        let taken = self.taken();
+        assert_eq!(taken.len(), 1);
+        assert_eq!((taken[0].key.as_str(), taken[0].value.as_ref()), ("default/well", good.as_slice()));
+    }
+}
+
+struct Request<'a> {
+    method: &'a str,
+    path: &'a str,
+    headers: Vec<(&'a str, &'a str)>,
+    body: &'a [u8],
+}
+
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn of(bytes: &[u8]) -> Self {
+        let at = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a reply has a head");
+        let head = String::from_utf8(bytes[..at].to_vec()).unwrap().to_ascii_lowercase();
+        Self { status: head[9..12].parse().unwrap(), head, body: bytes[at + 4..].to_vec() }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    /// Code and message of the `google.rpc.Status` in the body.
+    fn rpc(&self) -> (i64, String) {
+        if self.header("content-type") == Some(JSON) {
+            let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
+            return (json["code"].as_i64().unwrap(), json["message"].as_str().unwrap().to_owned());
+        }
+        assert_eq!(self.header("content-type"), Some(PROTOBUF));
+        let status = RpcStatus::decode(self.body.as_slice()).unwrap();
+        (i64::from(status.code), status.message)
+    }
+}
+
+fn pair(key: &str, text: &str) -> KeyValue {
+    let value = AnyValue { value: Some(Value::StringValue(text.to_owned())) };
+    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
+}
+
+fn record(attributes: &[(&str, &str)]) -> LogRecord {
+    LogRecord { attributes: attributes.iter().map(|(key, text)| pair(key, text)).collect(), ..Default::default() }
+}
+
+fn request(log_records: Vec<LogRecord>) -> Vec<u8> {
+    let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }.encode_to_vec()
+}
+
+fn records(value: &Bytes) -> Vec<LogRecord> {
+    let request = ExportLogsServiceRequest::decode(value.clone()).unwrap();
+    request.resource_logs.into_iter().flat_map(|logs| logs.scope_logs).flat_map(|scope| scope.log_records).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn bad_bodies_are_refused_and_harm_nobody() {
+    let server = Server::start(Config { body_bytes_max: 1 << 20, decoded_bytes_max: 1 << 20, ..Config::default() }).await;
+    let good = request(vec![record(&[("conversation.id", "c"), ("note", &"n".repeat(300))])]);
+    let large = vec![0; (1 << 20) + 1];
+    let deep = request(vec![record(&[])]);
+    let compressed = gzip(&good);
+    for (what, content_type, encoding, body, status) in [
+        ("truncated protobuf", PROTOBUF, "identity", &good[..good.len() - 5], 400),
+        ("random bytes", PROTOBUF, "identity", &b"\xd1\x07\x9f\x33\xfe\x8a\x00\x12\xab\xff\x1f\x55"[..], 400),
+        ("unknown content type", "text/plain", "identity", &good, 415),
+        ("no gzip", PROTOBUF, "gzip", &good, 400),
+        ("truncated gzip", PROTOBUF, "gzip", &compressed[..compressed.len() - 9], 400),
+        ("unknown encoding", PROTOBUF, "zstd", &good, 415),
+        ("too large", PROTOBUF, "identity", &large, 413),
+        ("too large when decompressed", PROTOBUF, "gzip", &gzip(&large), 413),
+        ("no JSON", JSON, "identity", &b"{\"resourceLogs\":[{]}"[..], 400),
+        ("protobuf as JSON", JSON, "identity", &deep, 400),
+    ] {
+        let headers = vec![("content-type", content_type), ("content-encoding", encoding)];
+        let reply = server.send(&Request { method: "POST", path: "/v1/logs", headers, body }).await;
+        assert_eq!(reply.status, status, "{what}");
+        let (code, message) = reply.rpc();
+        assert_eq!(code, 3, "{what}");
+        assert!(!message.is_empty() && !message.contains("nnn"), "{what}: {message}");
+        let expected = if content_type == PROTOBUF { PROTOBUF } else { JSON };
+        assert_eq!(reply.header("content-type"), Some(expected), "{what}");
+        assert_eq!(server.taken(), [], "{what}");
+        server.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn unusual_records_are_taken() {
+    let server = Server::start(Config::default()).await;
+    for attributes in [
+        &[("event.name", "codex.user_prompt"), ("conversation.id", "no time at all")][..],
+        &[("event.name", "codex.api_request")],
+        &[("conversation.id", "c")],
+        &[],
+    ] {
+        let body = request(vec![record(attributes)]);
+        let reply = server.post("/v1/logs", PROTOBUF, &body).await;
+        assert_eq!(reply.status, 200, "{attributes:?}");
+        let taken = server.taken();
+        assert_eq!(taken.len(), 1);
+        assert!(taken[0].key.len() > "default/".len());
+        assert_eq!(taken[0].value, body);
+        server.is_well().await;
+    }
+    for (content_type, body, answer) in [(PROTOBUF, &b""[..], ""), (JSON, &b"{}"[..], "{}")] {
+        let reply = server.post("/v1/logs", content_type, body).await;
+        assert_eq!((reply.status, reply.body.as_slice()), (200, answer.as_bytes()));
+        assert_eq!(reply.header("content-type"), Some(content_type));
+    }
+    assert_eq!(server.taken(), []);
+}
+
+#[tokio::test]
+async fn a_large_record_is_kept_whole_but_for_its_texts() {
+    let server = Server::start(Config::default()).await;
+    let note = "x".repeat(2 << 20);
+    let patch = format!("planted-{}", "y".repeat(2 << 20));
+    let body = request(vec![record(&[("conversation.id", "c"), ("note", &note), ("arguments", &patch)])]);
+    assert_eq!(server.post("/v1/logs", PROTOBUF, &body).await.status, 200);
+    let taken = server.taken();
+    assert!(!taken[0].value.windows(8).any(|window| window == b"planted-"));
+    let attributes = &records(&taken[0].value)[0].attributes;
+    assert_eq!(attributes[1], pair("note", &note));
+    assert_eq!(attributes[2].key, "tacho.arguments.bytes");
+    assert_eq!(attributes[2].value, Some(AnyValue { value: Some(Value::IntValue(patch.len() as i64)) }));
+}
+
+#[tokio::test]
+async fn paths_and_methods() {
+    let server = Server::start(Config::default()).await;
+    let body = request(vec![record(&[("conversation.id", "c")])]);
+    for path in ["/", "/v1/log", "/v1/logs/"] {
+        let reply = server.post(path, PROTOBUF, &body).await;
+        assert_eq!((reply.status, reply.rpc().0), (404, 5), "{path}");
+    }
+    for method in ["GET", "PUT", "DELETE"] {
+        let headers = vec![("content-type", PROTOBUF)];
+        let reply = server.send(&Request { method, path: "/v1/logs", headers, body: b"" }).await;
+        assert_eq!((reply.status, reply.rpc().0, reply.header("allow")), (405, 12, Some("post")), "{method}");
+    }
+    for (path, topic) in [("/v1/logs", Topic::RawLogs), ("/v1/traces", Topic::RawTraces), ("/v1/metrics", Topic::RawMetrics)] {
+        // The nesting down to a record is the same in all three.
+        let body = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
+        assert_eq!(server.post(path, PROTOBUF, &body).await.status, 200);
+        let taken = server.taken();
+        assert_eq!((taken.len(), taken[0].topic, taken[0].value.as_ref()), (1, topic, &body[..]));
+    }
+    server.is_well().await;
+}
+
+#[tokio::test]
+async fn encodings_lead_to_the_same_record() {
+    let server = Server::start(Config::default()).await;
+    let body = request(vec![record(&[("conversation.id", "c"), ("model", "gpt")])]);
+    let (half, rest) = body.split_at(7);
+    let members = [gzip(half), gzip(rest)].concat();
+    let json = br#"{"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": null, "traceId": "", "timeUnixNano": "0",
+        "attributes": [{"key": "conversation.id", "value": {"stringValue": "c"}}, {"key": "model", "value": {"stringValue": "gpt"}}]}]}]}]}"#;
+    for (content_type, encoding, sent) in [
+        ("Application/X-Protobuf; charset=utf-8", "", body.as_slice()),
+        (PROTOBUF, "identity", &body),
+        (PROTOBUF, "GZIP", &gzip(&body)),
+        (PROTOBUF, "gzip", &members),
+        (JSON, "identity", json),
+        ("application/json;charset=UTF-8", "gzip", &gzip(json)),
+    ] {
+        let headers = vec![("content-type", content_type), ("content-encoding", encoding)];
+        let reply = server.send(&Request { method: "POST", path: "/v1/logs", headers, body: sent }).await;
+        assert_eq!(reply.status, 200, "{content_type} {encoding}: {reply:?}");
+        let taken = server.taken();
+        assert_eq!((taken.len(), taken[0].key.as_str(), taken[0].value.as_ref()), (1, "default/c", body.as_slice()));
+    }
+}
+
+#[tokio::test]
+async fn conversations_are_told_apart() {
+    let server = Server::start(Config::default()).await;
+    let body = request(vec![
+        record(&[("conversation.id", "a"), ("prompt", "planted")]),
+        record(&[("conversation.id", "b")]),
+        record(&[("conversation.id", "a")]),
+    ]);
+    assert_eq!(server.post("/v1/logs", PROTOBUF, &body).await.status, 200);
+    let taken = server.taken();
+    let counts: Vec<_> = taken.iter().map(|raw| (raw.key.as_str(), records(&raw.value).len())).collect();
+    assert_eq!(counts, [("default/a", 2), ("default/b", 1)]);
+    assert!(!taken[0].value.windows(7).any(|window| window == b"planted"));
+}
+
+#[tokio::test]
+async fn what_the_log_refuses_is_not_acknowledged() {
+    let server = Server::start(Config::default()).await;
+    let body = request(vec![record(&[("conversation.id", "c")])]);
+    for (error, status, retry_after) in [
+        (SinkError::Unavailable("down".to_owned()), 503, Some("1")),
+        (SinkError::Full("disk".to_owned()), 503, Some("30")),
+        (SinkError::TooLarge("9 MB".to_owned()), 413, None),
+    ] {
+        *server.sink.refusal.lock().unwrap() = Some(error);
+        let reply = server.post("/v1/logs", PROTOBUF, &body).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (status, retry_after));
+        server.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_has_a_limit_of_open_bytes() {
+    let server = Server::start(Config { tenant_bytes_in_flight_max: 1000, ..Config::default() }).await;
+    let body = request(vec![record(&[("conversation.id", "c"), ("note", &"n".repeat(1000))])]);
+    let reply = server.post("/v1/logs", PROTOBUF, &body).await;
+    assert_eq!((reply.status, reply.rpc().0, reply.header("retry-after")), (429, 8, Some("1")));
+    server.is_well().await;
+}
+
+#[tokio::test]
+async fn a_request_has_a_limit_of_records() {
+    let server = Server::start(Config::default()).await;
+    let body = request(vec![LogRecord::default(); ingest::admit::RECORDS_MAX + 1]);
+    let reply = server.post("/v1/logs", PROTOBUF, &body).await;
+    assert_eq!((reply.status, reply.rpc().0), (413, 3));
+    server.is_well().await;
+}
+
+#[tokio::test]
+async fn texts_are_kept_on_request_only() {
+    let server = Server::start(Config { keep_text: true, ..Config::default() }).await;
+    let body = request(vec![record(&[("conversation.id", "c"), ("prompt", "planted")])]);
+    assert_eq!(server.post("/v1/logs", PROTOBUF, &body).await.status, 200);
+    assert_eq!(server.taken()[0].value, body);
+}
+
+#[tokio::test]
+async fn the_server_ends_when_told() {
+    let server = Server::start(Config::default()).await;
+    server.is_well().await;
+    // An open connection without a request does not hold it.
+    let _idle = TcpStream::connect(server.address).await.unwrap();
+    server.stop.send(()).unwrap();
+    server.served.await.unwrap().unwrap();
+}

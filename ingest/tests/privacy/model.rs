@@ -1,0 +1,126 @@
+//! The rules of privacy once more, on decoded messages: simple, slow, and with nothing in common with the walker.
+
+use crate::given::int;
+use ingest::privacy::TRACE_SAFE;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::{Exemplar, Gauge, Sum};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
+use schemas::event::PRIVATE_KEYS;
+
+pub fn is_safe(target: &str) -> bool {
+    target.strip_prefix(TRACE_SAFE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+pub fn holds_text(value: &AnyValue) -> bool {
+    match &value.value {
+        Some(Value::StringValue(_) | Value::BytesValue(_)) => true,
+        Some(Value::ArrayValue(list)) => list.values.iter().any(holds_text),
+        Some(Value::KvlistValue(list)) => list.values.iter().filter_map(|pair| pair.value.as_ref()).any(holds_text),
+        _ => false,
+    }
+}
+
+pub fn size(value: &AnyValue) -> usize {
+    match &value.value {
+        Some(Value::StringValue(text)) => text.len(),
+        _ => value.encoded_len(),
+    }
+}
+
+pub fn clean(list: &mut Vec<KeyValue>) {
+    list.retain(|pair| !pair.key.starts_with("tacho."));
+    for pair in list {
+        if PRIVATE_KEYS.contains(&pair.key.as_str()) {
+            *pair = int(&format!("tacho.{}.bytes", pair.key), pair.value.as_ref().map_or(0, size));
+        } else if let Some(value) = &mut pair.value {
+            clean_value(value);
+        }
+    }
+}
+
+pub fn clean_value(value: &mut AnyValue) {
+    match &mut value.value {
+        Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(clean_value),
+        Some(Value::KvlistValue(list)) => clean(&mut list.values),
+        _ => {}
+    }
+}
+
+pub fn clean_envelope(resource: &mut Option<Resource>) {
+    resource.iter_mut().for_each(|resource| clean(&mut resource.attributes));
+}
+
+pub fn clean_scope(scope: &mut Option<InstrumentationScope>) {
+    scope.iter_mut().for_each(|scope| clean(&mut scope.attributes));
+}
+
+pub fn clean_logs(request: &mut ExportLogsServiceRequest) {
+    for logs in &mut request.resource_logs {
+        clean_envelope(&mut logs.resource);
+        for scope in &mut logs.scope_logs {
+            clean_scope(&mut scope.scope);
+            for record in &mut scope.log_records {
+                clean(&mut record.attributes);
+                if let Some(body) = record.body.take_if(|body| holds_text(body)) {
+                    record.attributes.push(int("tacho.body.bytes", size(&body)));
+                }
+                record.body.iter_mut().for_each(clean_value);
+            }
+        }
+    }
+}
+
+pub fn clean_traces(request: &mut ExportTraceServiceRequest) {
+    for spans in &mut request.resource_spans {
+        clean_envelope(&mut spans.resource);
+        for scope in &mut spans.scope_spans {
+            clean_scope(&mut scope.scope);
+            for span in &mut scope.spans {
+                clean(&mut span.attributes);
+                span.links.iter_mut().for_each(|link| clean(&mut link.attributes));
+                span.events.retain(|event| {
+                    let target = event.attributes.iter().find(|pair| pair.key == "target").and_then(|pair| pair.value.as_ref());
+                    matches!(target, Some(AnyValue { value: Some(Value::StringValue(target)) }) if is_safe(target))
+                });
+                span.events.iter_mut().for_each(|event| clean(&mut event.attributes));
+            }
+        }
+    }
+}
+
+pub fn clean_exemplars(exemplars: &mut [Exemplar]) {
+    exemplars.iter_mut().for_each(|exemplar| clean(&mut exemplar.filtered_attributes));
+}
+
+pub fn clean_metrics(request: &mut ExportMetricsServiceRequest) {
+    for metrics in &mut request.resource_metrics {
+        clean_envelope(&mut metrics.resource);
+        for scope in &mut metrics.scope_metrics {
+            clean_scope(&mut scope.scope);
+            for metric in &mut scope.metrics {
+                clean(&mut metric.metadata);
+                match metric.data.as_mut().unwrap() {
+                    Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => data_points.iter_mut().for_each(|point| {
+                        clean(&mut point.attributes);
+                        clean_exemplars(&mut point.exemplars);
+                    }),
+                    Data::Histogram(histogram) => histogram.data_points.iter_mut().for_each(|point| {
+                        clean(&mut point.attributes);
+                        clean_exemplars(&mut point.exemplars);
+                    }),
+                    Data::ExponentialHistogram(histogram) => histogram.data_points.iter_mut().for_each(|point| {
+                        clean(&mut point.attributes);
+                        clean_exemplars(&mut point.exemplars);
+                    }),
+                    Data::Summary(summary) => summary.data_points.iter_mut().for_each(|point| clean(&mut point.attributes)),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The worker's own gauges, set now and then: how much state there is, and how far behind it is.
+
+use super::{RunError, State};
+use crate::log::Log;
+use crate::telemetry;
+use std::time::{Duration, Instant};
+
+/// How often the gauges are set. The lag asks the log for the end of every input partition.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Sets the gauges, if it is time.
+pub fn gauges<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
+    if state.observed.elapsed() < EVERY {
+        return Ok(());
+    }
+    state.observed = Instant::now();
+    let now = log.wall_ms();
+    for (at, committed) in &state.committed {
+        telemetry::consumer_lag(at.topic.name(), at.partition, log.extent(*at)?.end.0 - committed);
+    }
+    for task in state.sessions.values() {
+        telemetry::state_keys("sessions", task.partition(), task.conversations());
+        if let Some(clock) = task.clock() {
+            telemetry::clock_lag(task.partition(), now - clock);
+        }
+    }
+    for task in state.series.values() {
+        telemetry::state_keys("series", task.partition(), task.series());
+    }
+    Ok(())
+}
+
+/// Counts what one commit made true: records that could not move a clock, and how old the newest results are.
+pub fn committed(state: &mut State, now_ms: i64, touched: impl Iterator<Item = i32>) {
+    for task in state.sessions.values() {
+        let before = state.held.insert(task.partition(), task.held()).unwrap_or(0);
+        telemetry::clock_held(task.partition(), task.held().saturating_sub(before));
+    }
+    for newest in touched.filter_map(|partition| state.series.get(&partition)?.newest_clock()) {
+        telemetry::end_to_end(now_ms - newest);
+    }
+}

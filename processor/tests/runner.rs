@@ -1,0 +1,231 @@
+//! The runner over the simulated log: epochs, restarts, and states that must not be worked on.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use processor::admin::Status;
+use processor::log::Log;
+use processor::log::simulated::{SimCluster, SimLog};
+use processor::runner::{Options, RunError, Runner, SeedSource};
+use processor::view::View;
+use prost::Message;
+use schemas::delta::Series;
+use schemas::derived::{SessionRow, SessionState};
+use schemas::id::{Position, TopicPartition};
+use schemas::metric::{Amount, Label};
+use schemas::record::{HEADER_WALL, NewRecord};
+use schemas::settings::Seed;
+use schemas::time::{EventTime, format_rfc3339};
+use schemas::topic::Topic;
+use std::sync::Arc;
+use std::time::Duration;
+
+const RAW: TopicPartition = TopicPartition { topic: Topic::RawLogs, partition: 0 };
+const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+
+struct World {
+    cluster: SimCluster,
+    seed: Seed,
+    view: Arc<View>,
+    runner: Runner<SimLog>,
+}
+
+impl World {
+    fn new(change: impl FnOnce(&mut Seed)) -> Self {
+        let mut seed = Seed::shipped();
+        seed.raw_partitions = 1;
+        seed.delta_partitions = 2;
+        change(&mut seed);
+        let cluster = SimCluster::new(1, &seed);
+        let (view, runner) = start(&cluster, &seed);
+        Self { cluster, seed, view, runner }
+    }
+
+    /// Drops the worker with everything that it has not committed, and starts another.
+    fn crash(&mut self) {
+        (self.view, self.runner) = start(&self.cluster, &self.seed);
+    }
+
+    /// Turns until both stages have folded and committed what is there, without the clock moving on.
+    fn settle(&mut self) {
+        for _ in 0..6 {
+            self.runner.turn().unwrap();
+            self.runner.commit().unwrap();
+        }
+    }
+
+    /// Lets time pass in steps of a second, so that ticks come as they do in life.
+    fn pass(&mut self, seconds: usize) {
+        for _ in 0..seconds {
+            self.cluster.advance(1_000);
+            self.settle();
+        }
+    }
+
+    fn append(&mut self, to: TopicPartition, key: &str, value: Vec<u8>) {
+        let headers = vec![(HEADER_WALL.to_owned(), Bytes::from(self.cluster.wall_ms().to_string()))];
+        let record = NewRecord { to, key: Some(Bytes::from(key.to_owned())), value: Some(value.into()), headers };
+        self.cluster.log("ingest").append(vec![record]).unwrap();
+    }
+
+    fn prompt(&mut self, conversation: &str, team: &str) {
+        let now = self.cluster.wall_ms();
+        self.append(RAW, &format!("default/{conversation}"), prompt(conversation, team, now));
+    }
+
+    fn sessions(&self) -> Vec<SessionRow> {
+        let at = TopicPartition { topic: Topic::Sessions, partition: 0 };
+        self.cluster.records(at).iter().map(|record| SessionRow::decode(record.value.as_ref().unwrap()).unwrap()).collect()
+    }
+
+    /// The sum of a counter over a team's series.
+    fn shown(&self, metric: &str, team: &str) -> i64 {
+        let mut sum = 0;
+        for partition in &self.view.partitions {
+            for (key, shown) in &partition.series {
+                let series = Series::parse(key).unwrap();
+                if series.metric.def().name == metric
+                    && series.labels().any(|(label, value)| label == Label::Team && value == team)
+                    && let Some(Amount::Count(count)) = shown.total
+                {
+                    sum += count;
+                }
+            }
+        }
+        sum
+    }
+}
+
+fn start(cluster: &SimCluster, seed: &Seed) -> (Arc<View>, Runner<SimLog>) {
+    let view = Arc::new(View::default());
+    let options = Options { commit_interval: Duration::ZERO, ..Options::default() };
+    let runner = Runner::new(cluster.log("worker"), SeedSource(seed.clone()), Arc::clone(&view), Arc::new(Status::default()), options);
+    (view, runner)
+}
+
+fn prompt(conversation: &str, team: &str, now: i64) -> Vec<u8> {
+    let text = |key: &str, value: &str| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) }),
+        ..KeyValue::default()
+    };
+    let attributes = vec![
+        text("event.name", "codex.user_prompt"),
+        text("event.timestamp", &format_rfc3339(EventTime(now))),
+        text("conversation.id", conversation),
+    ];
+    let record = LogRecord { observed_time_unix_nano: u64::try_from(now).unwrap() * 1_000_000, attributes, ..LogRecord::default() };
+    let resource = Resource { attributes: vec![text("team.id", team)], ..Resource::default() };
+    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+    let resource_logs = vec![ResourceLogs { resource: Some(resource), scope_logs, ..ResourceLogs::default() }];
+    ExportLogsServiceRequest { resource_logs }.encode_to_vec()
+}
+
+#[test]
+fn a_new_epoch_changes_settings_from_its_tick_on() {
+    let mut world = World::new(|_| {});
+    world.prompt("before", "a");
+    world.settle();
+    let mut settings = world.seed.settings.clone();
+    settings.session_gap_ms = 20_000;
+    settings.reopen_horizon_ms = 40_000;
+    world.append(CONTROL, "settings", serde_json::to_vec(&settings).unwrap());
+    // The control topic is looked at every half second of real time.
+    while !world.cluster.records(RAW).iter().any(|record| record.header_number("epoch") == Some(1)) {
+        world.runner.turn().unwrap();
+        world.runner.commit().unwrap();
+    }
+    world.settle();
+    world.prompt("after", "a");
+    world.pass(25);
+    let ended: Vec<_> = world.sessions().into_iter().filter(|row| row.state == SessionState::Ended).collect();
+    assert_eq!(ended.len(), 1, "the session of epoch 0 keeps its gap of half an hour");
+    assert_eq!((ended[0].conversation_id.as_str(), ended[0].epoch), ("after", 1));
+    world.crash();
+    world.settle();
+    assert_eq!(world.shown("tacho_sessions_active", "a"), 1, "a restarted worker knows the epoch again");
+}
+
+#[test]
+fn a_restart_goes_on_where_the_last_commit_was() {
+    let mut world = World::new(|_| {});
+    for round in 0..4 {
+        world.prompt(&format!("c{round}"), "a");
+        world.cluster.advance(1_000);
+        if round % 2 == 0 {
+            // Folded, but not committed: the crash takes it, and the restart folds it again.
+            world.runner.turn().unwrap();
+            world.crash();
+        }
+        world.settle();
+    }
+    world.pass(4);
+    assert_eq!(world.shown("tacho_turns_total", "a"), 4);
+    assert_eq!(world.sessions().iter().map(|row| &row.conversation_id).collect::<std::collections::BTreeSet<_>>().len(), 4);
+    assert_eq!(world.view.recent_sessions().len(), 4, "the page has them too");
+}
+
+#[test]
+fn label_values_beyond_the_cap_are_other_for_good() {
+    let mut world = World::new(|seed| {
+        seed.caps.insert("team".to_owned(), 2);
+    });
+    for team in ["a", "b", "c", "d", "a"] {
+        world.prompt(team, team);
+        world.settle();
+        world.cluster.advance(10);
+    }
+    world.settle();
+    let turns = |world: &World| ["a", "b", "c", "other"].map(|team| world.shown("tacho_turns_total", team));
+    assert_eq!(turns(&world), [2, 1, 0, 2]);
+    world.crash();
+    world.settle();
+    assert_eq!(turns(&world), [2, 1, 0, 2]);
+    let teams: Vec<String> = world.sessions().into_iter().map(|row| row.team).collect();
+    assert!(teams.contains(&"d".to_owned()), "rows keep the value as it came");
+}
+
+#[test]
+fn a_position_without_its_state_stops_the_worker() {
+    let mut world = World::new(|_| {});
+    world.prompt("c", "a");
+    world.settle();
+    let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition: 0 };
+    let end = world.runner.log().extent(changelog).unwrap().end;
+    world.runner.log().trim(changelog, end).unwrap();
+    world.crash();
+    let error = world.runner.turn().unwrap_err();
+    assert!(matches!(error, RunError::Mismatch { input: RAW, state: None, .. }), "{error}");
+    assert!(error.to_string().contains("nothing was folded"), "{error}");
+}
+
+#[test]
+fn what_was_deleted_before_the_first_start_is_told_not_hidden() {
+    let mut world = World::new(|_| {});
+    for conversation in ["gone", "kept"] {
+        world.prompt(conversation, "a");
+    }
+    world.runner.log().trim(RAW, Position(1)).unwrap();
+    world.settle();
+    world.pass(4);
+    assert_eq!(world.shown("tacho_turns_total", "a"), 1);
+}
+
+#[test]
+fn other_partition_counts_than_the_seed_stop_the_worker() {
+    let mut world = World::new(|_| {});
+    world.settle();
+    let seed_record = world.cluster.records(CONTROL);
+    let mut more = world.seed.clone();
+    more.raw_partitions = 3;
+    let other = SimCluster::new(1, &more);
+    other.import(seed_record).unwrap();
+    let (_, mut runner) = start(&other, &more);
+    let error = runner.turn().unwrap_err();
+    assert!(matches!(error, RunError::Log(_)), "{error}");
+    let text = format!("{:?}", error);
+    assert!(text.contains("codex.raw.logs.v1") && text.contains("pins 1"), "{text}");
+}

@@ -1,0 +1,122 @@
+//! The same raw records, settings and labels give the same derived rows on Kafka, on the embedded log and in simulation.
+
+use crate::support::broker::Broker;
+use crate::support::replay::{Results, inputs, replay, worker};
+use crate::support::traffic::{Traffic, quick_seed};
+use crate::support::{PATIENCE, now_ms};
+use processor::log::Log;
+use processor::log::embedded::Embedded;
+use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor::log::simulated::SimCluster;
+use processor::runner::{Options, RunError, Runner};
+use processor::view::View;
+use schemas::record::Record;
+use schemas::settings::Seed;
+use std::time::Instant;
+
+const PREFIX: &str = "law.";
+/// How many raw records, and how many between two restarts of the worker.
+const RECORDS: usize = 400;
+const RESTART_EVERY: usize = 150;
+
+fn kafka() -> KafkaLog {
+    let config = KafkaConfig {
+        bootstrap: Broker::shared().bootstrap(),
+        prefix: PREFIX.to_owned(),
+        group: format!("{PREFIX}tacho"),
+        transactional_id: Some(format!("{PREFIX}tacho-0")),
+    };
+    let mut log = KafkaLog::connect(config).unwrap();
+    log.recover().unwrap();
+    log
+}
+
+/// Traffic through a worker on Kafka that is dropped now and then, until everything is final.
+fn run_on_kafka(seed: &Seed) -> (Results, Vec<Record>) {
+    let mut traffic = Traffic::new(1, seed.raw_partitions);
+    let mut ingest = kafka_reader();
+    let (mut runner, mut view) = worker(kafka(), seed, Options::default());
+    for number in 0..RECORDS {
+        if number % RESTART_EVERY == RESTART_EVERY - 1 {
+            (runner, view) = worker(kafka(), seed, Options::default());
+        }
+        ingest.append(vec![traffic.record(now_ms())]).unwrap();
+        turn(&mut runner);
+    }
+    let sent = now_ms();
+    let deadline = Instant::now() + PATIENCE;
+    while !at_rest(&mut runner, &view, seed, sent) {
+        turn(&mut runner);
+        assert!(Instant::now() < deadline, "windows and sessions of {sent} do not end: {:?}", view.partitions);
+    }
+    (Results::of(runner.log(), &view), inputs(runner.log()))
+}
+
+/// One turn; a failure of the log is outlived as [`Runner::run`] does.
+fn turn(runner: &mut Runner<KafkaLog>) {
+    match runner.turn() {
+        Ok(()) => {}
+        Err(RunError::Log(error)) => {
+            eprintln!("outlived: {error}");
+            runner.drop_state();
+            runner.log().recover().unwrap();
+        }
+        Err(error) => panic!("the worker stopped: {error:?}"),
+    }
+}
+
+/// A handle that commits nothing, and so fences nobody.
+fn kafka_reader() -> KafkaLog {
+    let config = KafkaConfig {
+        bootstrap: Broker::shared().bootstrap(),
+        prefix: PREFIX.to_owned(),
+        group: format!("{PREFIX}reader"),
+        transactional_id: None,
+    };
+    KafkaLog::connect(config).unwrap()
+}
+
+/// Whether all windows up to `sent` are final everywhere, with their corrections, and all sessions ended.
+fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -> bool {
+    let partitions = usize::try_from(seed.delta_partitions).unwrap();
+    let largest = seed.time.window_sizes_ms.len() - 1;
+    let is_final =
+        |view: &processor::view::PartitionView| view.latest_final.get(largest).copied().flatten().is_some_and(|start| start > sent);
+    if view.partitions.len() < partitions || !view.partitions.iter().all(|view| is_final(view.value())) {
+        return false;
+    }
+    Results::of(runner.log(), view).all_ended()
+}
+
+#[test]
+fn same_raw_bytes_same_rows() {
+    let seed = quick_seed();
+    assert_eq!(topics::prepare(&Broker::shared().bootstrap(), PREFIX, &seed).unwrap(), seed);
+    let (on_kafka, records) = run_on_kafka(&seed);
+    assert!(on_kafka.windows.len() > 100 && on_kafka.corrections() > 10 && on_kafka.sessions.len() > 5, "the traffic shows too little");
+
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Embedded::open(dir.path(), &seed).unwrap();
+    embedded.import(records.clone()).unwrap();
+    replay(embedded.handle(), &seed, 1_000).unwrap().assert_same(&on_kafka, "embedded and Kafka");
+
+    // One record at a time, so that the partitions take turns in another order; results are still the same.
+    for poll_max in [1, 17] {
+        let cluster = SimCluster::new(0, &seed);
+        cluster.import(records.clone()).unwrap();
+        replay(cluster.log("worker"), &seed, poll_max).unwrap().assert_same(&on_kafka, "simulation and Kafka");
+    }
+    // And backwards over the partitions: each one's own order is all that counts.
+    let cluster = SimCluster::new(0, &seed);
+    let mut backwards = records;
+    backwards.sort_by_key(|record| (std::cmp::Reverse(record.from), record.offset));
+    cluster.import(backwards).unwrap();
+    let (mut runner, _) = worker(cluster.log("worker"), &seed, Options { ticks: false, records_max: 1, ..Options::default() });
+    for _ in 0..60 {
+        // State comes from the changelog every time.
+        runner.turn().unwrap();
+        runner.drop_state();
+    }
+    drop(runner);
+    replay(cluster.log("worker"), &seed, 1_000).unwrap().assert_same(&on_kafka, "simulation with restores and Kafka");
+}

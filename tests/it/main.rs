@@ -1,0 +1,12 @@
+//! The whole system, as its users meet it: a `tacho` process, its ports, and a real Kafka broker.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod crash;
+mod facts;
+mod law;
+mod privacy;
+mod windows;

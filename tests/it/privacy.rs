@@ -1,0 +1,185 @@
+//! A planted text is nowhere: not in the files, the topics, the logs, nor in what is shown.
+
+use crate::support::tacho::{JSON, PROTOBUF, Start, Tacho};
+use crate::support::{eventually, now_ms, otlp};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use processor::log::Log;
+use processor::log::embedded::Embedded;
+use prost::Message;
+use schemas::settings::Seed;
+use schemas::topic::Topic;
+use std::path::Path;
+use strum::VariantArray;
+
+/// What nobody may find. No word of it stands anywhere else.
+const PLANTED: &str = "Zx7canary-9Qv Plant3d";
+const KEYS: [&str; 5] = ["prompt", "arguments", "output", "content", "response"];
+
+fn any(value: Value) -> AnyValue {
+    AnyValue { value: Some(value) }
+}
+
+/// The secret attributes, plainly, nested, and as what commands and outputs look like.
+fn secrets() -> Vec<KeyValue> {
+    let plain = KEYS.map(|key| otlp::attribute(key, otlp::text(format!("say {PLANTED} now"))));
+    let inner = vec![otlp::attribute("content", otlp::text(PLANTED)), otlp::attribute("harmless", otlp::int(1))];
+    let list = any(Value::KvlistValue(KeyValueList { values: inner }));
+    let nested = otlp::attribute("nested", Value::ArrayValue(ArrayValue { values: vec![list] }));
+    plain.into_iter().chain([nested]).collect()
+}
+
+fn logs() -> ExportLogsServiceRequest {
+    let now = now_ms();
+    let mut prompt = otlp::prompt("c", now);
+    prompt.attributes.extend(secrets());
+    prompt.body = Some(any(otlp::text(format!("body {PLANTED}"))));
+    let command = otlp::attribute("arguments", otlp::text(format!("{{\"cmd\":\"{PLANTED} --flag\",\"command\":[\"{PLANTED}\"]}}")));
+    let output = otlp::attribute("output", otlp::text(format!("Process exited with code 3\n{PLANTED}")));
+    let mut result =
+        otlp::record("codex.tool_result", "c", now, vec![("tool_name", otlp::text("exec_command")), ("success", otlp::text("true"))]);
+    result.attributes.extend([command, output]);
+    let bytes = KEYS.map(|key| otlp::attribute(key, Value::BytesValue(PLANTED.as_bytes().to_vec())));
+    let mut communication = otlp::record("codex.agent_communication", "c", now, vec![]);
+    communication.attributes.extend(bytes);
+    let mut request = otlp::logs(vec![prompt, result, communication]);
+    request.resource_logs[0].resource = Some(Resource { attributes: secrets(), ..Resource::default() });
+    request.resource_logs[0].scope_logs[0].scope.get_or_insert_default().attributes = secrets();
+    request
+}
+
+fn traces() -> ExportTraceServiceRequest {
+    let event = |target: &str| Event {
+        name: "event".to_owned(),
+        attributes: secrets().into_iter().chain([otlp::attribute("target", otlp::text(target))]).collect(),
+        ..Event::default()
+    };
+    let untold = Event { name: PLANTED.to_owned(), attributes: vec![otlp::attribute("message", otlp::text(PLANTED))], ..Event::default() };
+    let span = Span {
+        trace_id: vec![7; 16],
+        span_id: vec![7; 8],
+        name: "span".to_owned(),
+        attributes: secrets(),
+        events: vec![event("codex_otel.trace_safe"), event("codex_otel.log_only"), untold],
+        links: vec![Link { trace_id: vec![8; 16], span_id: vec![8; 8], attributes: secrets(), ..Link::default() }],
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
+    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
+}
+
+fn metrics() -> ExportMetricsServiceRequest {
+    let point = NumberDataPoint { attributes: secrets(), value: Some(number_data_point::Value::AsInt(1)), ..NumberDataPoint::default() };
+    let data = Some(metric::Data::Sum(Sum { data_points: vec![point], ..Sum::default() }));
+    let metric = Metric { name: "m".to_owned(), data, ..Metric::default() };
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
+    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }] }
+}
+
+/// Sends all three signals in every form in which they may come.
+fn send_all(tacho: &Tacho) {
+    let bodies = [
+        ("/v1/logs", logs().encode_to_vec(), serde_json::to_vec(&logs()).unwrap()),
+        ("/v1/traces", traces().encode_to_vec(), serde_json::to_vec(&traces()).unwrap()),
+        ("/v1/metrics", metrics().encode_to_vec(), serde_json::to_vec(&metrics()).unwrap()),
+    ];
+    for (path, protobuf, json) in bodies {
+        for (content_type, body) in [(PROTOBUF, protobuf), (JSON, json)] {
+            assert_eq!(tacho.post(path, content_type, &body), Ok(200), "{path} {content_type}");
+            assert_eq!(tacho.post_encoded(path, content_type, Some("gzip"), &otlp::gzip(&body)), Ok(200), "{path} {content_type} gzip");
+            // What is refused must not be quoted either.
+            assert_eq!(tacho.post(path, content_type, &body[..body.len() - 3]), Ok(400), "{path} {content_type} truncated");
+        }
+    }
+}
+
+/// Runs, sends everything, and ends: all that the process said and showed.
+fn run(dir: &Path, more: &[&str]) -> String {
+    let mut start = Start::data(dir).log("debug,fjall=trace");
+    for arg in more {
+        start = start.arg(*arg);
+    }
+    let tacho = start.ready();
+    send_all(&tacho);
+    tacho.wait_for_count("tacho_log_records_total", &[], 4 * 3);
+    eventually("the page's session", || match tacho.get("/api/overview").unwrap().1 {
+        text if text.contains("\"c\"") => Ok(()),
+        text => Err(text),
+    });
+    let shown = ["/metrics", "/api/overview", "/"].map(|path| tacho.get(path).unwrap().1).concat();
+    let (status, said) = tacho.end();
+    assert!(status.success(), "{said}");
+    shown + &said
+}
+
+fn holds(bytes: &[u8]) -> bool {
+    // The first word would be enough to give it away.
+    let word = PLANTED.split(' ').next().unwrap().as_bytes();
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
+fn files(dir: &Path, found: &mut Vec<String>) -> usize {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            count += files(&path, found);
+        } else {
+            count += 1;
+            if holds(&std::fs::read(&path).unwrap()) || holds(path.to_string_lossy().as_bytes()) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    count
+}
+
+/// The topics whose records hold the text in key, value or headers; and how many records there are in all.
+fn topics(dir: &Path) -> (Vec<&'static str>, usize) {
+    let mut log = Embedded::open(dir, &Seed::shipped()).unwrap().handle();
+    let (mut found, mut count) = (Vec::new(), 0);
+    for &topic in Topic::VARIANTS {
+        assert!(log.partitions(topic).unwrap() > 0);
+        let records = crate::support::replay::read_topic(&mut log, topic);
+        count += records.len();
+        let in_record = |record: &schemas::record::Record| {
+            let headers = record.headers.iter().any(|(name, value)| holds(name.as_bytes()) || holds(value));
+            headers || record.key.as_deref().is_some_and(holds) || record.value.as_deref().is_some_and(holds)
+        };
+        if records.iter().any(in_record) {
+            found.push(topic.name());
+        }
+    }
+    (found, count)
+}
+
+#[test]
+fn a_planted_text_is_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = run(dir.path(), &[]);
+    assert!(!holds(shown.as_bytes()), "in what was shown or logged: {shown}");
+    assert!(shown.contains("tacho_log_records_total"), "something was shown");
+    let mut found = Vec::new();
+    let count = files(dir.path(), &mut found);
+    assert!(count > 0 && found.is_empty(), "in files: {found:?}");
+    // Blocks on disk may be compressed: read every record, too.
+    let (found, count) = topics(dir.path());
+    assert!(count > 12 && found.is_empty(), "in topics: {found:?} of {count} records");
+}
+
+#[test]
+fn the_same_search_finds_it_where_text_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = run(dir.path(), &["--keep-text"]);
+    assert!(!holds(shown.as_bytes()), "kept, but never shown or logged: {shown}");
+    assert!(shown.contains("--keep-text"), "it is said loudly");
+    let (found, _) = topics(dir.path());
+    assert_eq!(found, ["codex.raw.logs.v1", "codex.raw.traces.v1", "codex.raw.metrics.v1"]);
+}
