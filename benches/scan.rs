@@ -1,7 +1,9 @@
 //! The scan over recorded log requests, in bytes a second, beside two floors of the same run: a pass that touches every
 //! byte, and a full decode by prost. Says also how many allocations each makes per record.
 //!
-//! The allocator counts, and so is a little slower than the usual one: of the three, only the full decode feels it.
+//! Times are those of the processor. The allocator counts, and so is a little slower than the usual one: of the three, only the full decode feels it.
+
+mod support;
 
 use allocation_counter::measure;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -9,46 +11,16 @@ use schemas::event::Attr;
 use schemas::otlp::decode::decode;
 use schemas::otlp::mark::mark;
 use schemas::otlp::scan::scan;
-use std::fs;
 use std::hint::black_box;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use support::{CpuTime, log_bodies, touch};
 
 /// Enough to be beyond the caches of the processor.
 const REQUEST_BYTES: usize = 32 << 20;
 
-/// Paths in a folder, in order.
-fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<_> = fs::read_dir(folder)
-        .expect("the recorded runs are in tests/fixtures")
-        .map(|entry| entry.expect("the folder can be read").path())
-        .collect();
-    entries.sort();
-    entries
-}
-
 /// All recorded log bodies one after another, again and again: requests in one piece are one request.
 fn request() -> Vec<u8> {
-    let mut once = Vec::new();
-    for folder in entries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"))) {
-        if !folder.is_dir() {
-            continue;
-        }
-        for file in entries(&folder) {
-            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let stored = fs::read(&file).expect("the file can be read");
-            if name.ends_with("logs.pb.gz") {
-                flate2::read::GzDecoder::new(&stored[..]).read_to_end(&mut once).expect("the file is gzip");
-            } else if name.ends_with("logs.pb") {
-                once.extend(stored);
-            }
-        }
-    }
+    let once = log_bodies().concat();
     once.repeat(REQUEST_BYTES.div_ceil(once.len()))
-}
-
-fn touch(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|byte| u64::from(*byte)).sum()
 }
 
 /// Reads what derivation reads of a response, so that the scan can't be left out.
@@ -65,7 +37,7 @@ fn scan_marks(bytes: &[u8]) -> u8 {
     folded
 }
 
-fn scanning(criterion: &mut Criterion) {
+fn scanning(criterion: &mut Criterion<CpuTime>) {
     let request = request();
     let records = scan(&request, |_| {}).expect("recorded requests are valid") as u64;
     let per_record = |name: &str, count: u64| println!("{name}: {:.2} allocations per record", count as f64 / records as f64);
@@ -84,5 +56,9 @@ fn scanning(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, scanning);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = scanning
+}
 criterion_main!(benches);
