@@ -4,7 +4,7 @@ use crate::signal::Signal;
 use crate::sink::RawRecord;
 use crate::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
 use bytes::Bytes;
-use schemas::id::raw_key;
+use schemas::id::{can_route, raw_key};
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use xxhash_rust::xxh3::xxh3_128;
@@ -13,8 +13,6 @@ use xxhash_rust::xxh3::xxh3_128;
 pub const VALUE_BYTES_MAX: usize = (8 << 20) - (64 << 10);
 /// The raw records of one request have at most that many bytes together: splitting repeats resources and scopes.
 pub const SPLIT_BYTES_MAX: usize = 128 << 20;
-/// A routing id has at most that many bytes; a longer one is replaced by its hash.
-pub const ID_BYTES_MAX: usize = 128;
 
 /// Why a request has no raw records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -106,15 +104,10 @@ fn conversation(record: &[u8]) -> Result<String, WireError> {
     }
     let named = [conversation, sender, receiver].into_iter().flatten().find(|id| !id.is_empty());
     Ok(match named {
-        Some(id) if is_plain(id) => id.to_owned(),
+        Some(id) if can_route(id) => id.to_owned(),
         Some(id) => hash(id.as_bytes()),
         None => trace_id(record, 9)?.unwrap_or_else(|| hash(record)),
     })
-}
-
-/// Whether an id can stand in a key: short, without slashes and control characters.
-fn is_plain(id: &str) -> bool {
-    id.len() <= ID_BYTES_MAX && !id.chars().any(|c| c == '/' || c.is_control())
 }
 
 fn trace_id(message: &[u8], number: u32) -> Result<Option<String>, WireError> {

@@ -6,13 +6,12 @@ use super::marks::{Added, BUCKET_MS, ChunkId};
 use super::parse::{Parsed, parse};
 use super::row::{ENDED, OPEN, REOPENED};
 use super::{Conversation, Quarantined, SessionTask, Timer};
-use crate::labels::admissible;
 use crate::{Input, Rules};
 use schemas::changelog::{DecisionCount, Identity, SessionState, ToolCount};
 use schemas::delta::Slot;
 use schemas::event::{Attr, EventKind};
 use schemas::fact::{Agent, CompactionMethod, Dimensions, Fact, Outcome, RetryLayer, TimeSource, Tokens, UNASSIGNED};
-use schemas::id::split_raw_key;
+use schemas::id::{can_route, split_raw_key};
 use schemas::settings::TimeRules;
 use schemas::time::{EventTime, window_start};
 
@@ -191,7 +190,7 @@ impl SessionTask {
 
 /// A record of another conversation than its key says. Ids that can't be keys were replaced before they got here.
 fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
-    record.conversation.is_some_and(|id| id != routed_by && admissible(id) && !id.contains('/'))
+    record.conversation.is_some_and(|id| id != routed_by && can_route(id))
 }
 
 /// Takes over what the record says of who and what the session is.
