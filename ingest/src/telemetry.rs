@@ -1,4 +1,5 @@
 //! The process's own series: the only place of this crate that writes metrics.
+#![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
 use crate::privacy::Counts;
 use crate::signal::Signal;

@@ -2,6 +2,7 @@
 //!
 //! They live and die with the process and carry no explicit timestamp. Their names are disjoint from those of the
 //! metric table ([`schemas::metric`]), so both stand on one `/metrics`.
+#![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use std::sync::OnceLock;
