@@ -61,6 +61,20 @@ fn an_open_session_is_published_now_and_then() {
 }
 
 #[test]
+fn active_sessions_leave_the_series_that_they_are_in() {
+    let mut run = driven();
+    let gap = run.rules.seed.settings.session_gap_ms;
+    run.send(NOON, &[prompt("c", NOON)]);
+    run.send(NOON + 1, &[event("c", NOON + 1, "codex.user_prompt", vec![("originator", text("codex_exec"))])]);
+    let deltas = run.commit().deltas;
+    let active = |deltas, entrypoint| count(deltas, "tacho_sessions_active", &[entrypoint]);
+    assert_eq!((active(&deltas, "other"), active(&deltas, "exec")), (0, 1));
+    run.tick(NOON + 1 + gap);
+    let deltas = run.commit().deltas;
+    assert_eq!((active(&deltas, "other"), active(&deltas, "exec")), (0, -1));
+}
+
+#[test]
 fn retries_of_both_layers() {
     let mut run = driven();
     let at = |step: i64| NOON + step;

@@ -166,9 +166,18 @@ impl SessionTask {
         session.last_offset = input.offset;
         session.epoch = self.epoch;
         session.unpublished = true;
+        let open = !matches!(known, None | Some(ENDED));
+        // An open session that turns out to be another team's leaves the one series and joins the other.
+        let moves = open && session.identity.as_ref().is_some_and(|identity| moves(identity, record));
+        if moves {
+            active(&mut self.deltas, key, session, -1, slot);
+        }
         learn(session.identity.get_or_insert_default(), record);
+        if moves {
+            active(&mut self.deltas, key, session, 1, slot);
+        }
         session.counts.get_or_insert_default().records += u64::from(record.derives);
-        if !matches!(known, None | Some(ENDED)) {
+        if open {
             return session;
         }
         let gap = rules.settings(self.epoch).session_gap_ms;
@@ -191,6 +200,14 @@ impl SessionTask {
 /// A record of another conversation than its key says. Ids that can't be keys were replaced before they got here.
 fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
     record.conversation.is_some_and(|id| id != routed_by && can_route(id))
+}
+
+/// Whether the record changes what an open session is counted under.
+fn moves(identity: &Identity, record: &Parsed<'_>) -> bool {
+    let differs = |known: &str, told: Option<&str>| told.is_some_and(|told| !told.is_empty() && told != known);
+    differs(&identity.team, record.resource.team)
+        || differs(&identity.service_name, record.resource.service_name)
+        || differs(&identity.originator, record.attrs.text(Attr::Originator))
 }
 
 /// Takes over what the record says of who and what the session is.
