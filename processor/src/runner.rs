@@ -40,7 +40,8 @@ pub struct Options {
     pub records_max: usize,
     /// How many records one poll takes at most.
     pub poll_max: usize,
-    /// Whether to append ticks to the raw partitions. Off only where a recorded log is replayed as it is.
+    /// Whether to append ticks to the raw partitions, those that start epochs too. Off only where a recorded log is
+    /// replayed as it is.
     pub ticks: bool,
     /// How long to wait before starting anew after the log failed.
     pub backoff: Duration,
@@ -138,7 +139,9 @@ struct State {
     labels: LabelTable,
     labels_next: Position,
     control_next: Position,
-    control_read: Instant,
+    /// Log time of the last look at the control topic, of the last deletion of deltas, and of the last gauges, ms.
+    /// By the log's clock, not ours: a simulated run is then the same every time.
+    control_read_ms: i64,
     sessions: BTreeMap<i32, SessionTask>,
     series: BTreeMap<i32, SeriesTask>,
     /// Committed position of each input partition.
@@ -147,8 +150,8 @@ struct State {
     /// Records folded since the last commit, and when the first was.
     pending: usize,
     pending_since: Option<Instant>,
-    trimmed: Instant,
-    observed: Instant,
+    trimmed_ms: i64,
+    observed_ms: i64,
     /// Records that could not move their partition's clock, as last counted.
     held: BTreeMap<i32, u64>,
 }
@@ -199,8 +202,8 @@ impl<L: Log> Runner<L> {
         for record in &records {
             state.fold(record, &mut self.log)?;
         }
-        control::follow(state, &mut self.log)?;
         if self.options.ticks {
+            control::follow(state, &mut self.log)?;
             ticks::send_due(state, &mut self.log)?;
         }
         observe::gauges(state, &mut self.log)?;
@@ -259,6 +262,11 @@ impl<L: Log> Runner<L> {
             other => other,
         }
     }
+}
+
+/// Whether `every_ms` have passed since `last_ms`; also after the log's clock was set back.
+const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
+    now_ms.abs_diff(last_ms) >= every_ms
 }
 
 /// Whether restoring can help.

@@ -11,7 +11,9 @@ use processor::log::simulated::{Faults, SimCluster, SimLog};
 use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
 use prost::Message;
-use schemas::record::{HEADER_TICK, Record};
+use schemas::id::TopicPartition;
+use schemas::record::{HEADER_TICK, NewRecord, Record};
+use schemas::settings::Settings;
 use schemas::topic::Topic;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,7 @@ struct World {
     view: Arc<View>,
     crashes: usize,
     failures: usize,
+    epochs: usize,
 }
 
 impl World {
@@ -49,7 +52,17 @@ impl World {
         let mut random = Random(seed);
         let (runner, view) = start(&cluster, &mut random);
         cluster.set_faults(FAULTS);
-        Self { seed, random, traffic: Traffic::new(seed, quick_seed().raw_partitions), cluster, runner, view, crashes: 0, failures: 0 }
+        Self {
+            seed,
+            random,
+            traffic: Traffic::new(seed, quick_seed().raw_partitions),
+            cluster,
+            runner,
+            view,
+            crashes: 0,
+            failures: 0,
+            epochs: 0,
+        }
     }
 
     fn run(mut self) -> Self {
@@ -75,6 +88,7 @@ impl World {
                 self.outlive(result);
             }
             94..96 => self.cluster.compact(),
+            96 => self.change_settings(),
             _ => {
                 // A crash: all that is not in the log is gone.
                 (self.runner, self.view) = start(&self.cluster, &mut self.random);
@@ -90,6 +104,21 @@ impl World {
             let record = self.traffic.record(self.cluster.wall_ms());
             while ingest.append(vec![record.clone()]).is_err() && self.random.chance(70) {}
         }
+    }
+
+    /// A new epoch: sessions end, and are forgotten, after other times than before.
+    fn change_settings(&mut self) {
+        let to = TopicPartition { topic: Topic::Control, partition: 0 };
+        if self.cluster.records(to).is_empty() {
+            // The seed comes first, from the worker.
+            return;
+        }
+        let gap = 1_000 + i64::try_from(self.random.below(3_000)).unwrap();
+        let settings = Settings { session_gap_ms: gap, reopen_horizon_ms: 2 * gap, ..quick_seed().settings };
+        let value = Some(serde_json::to_vec(&settings).unwrap().into());
+        let record = NewRecord { to, key: Some("settings".into()), value, headers: Vec::new() };
+        // Whoever gets no answer leaves it: the next change comes soon enough.
+        self.epochs += usize::from(self.cluster.log("operator").append(vec![record]).is_ok());
     }
 
     fn turns(&mut self, count: usize) {
@@ -157,8 +186,8 @@ fn raw_records(world: &mut World) -> i64 {
     records.iter().filter(|record| record.header(HEADER_TICK).is_none()).map(count).sum()
 }
 
-/// What happened in some runs: crashes, failures, corrections.
-type Happened = [usize; 3];
+/// What happened in some runs: crashes, failures, epochs, corrections.
+type Happened = [usize; 4];
 
 fn check(seed: u64) -> Happened {
     let mut world = World::new(seed).run();
@@ -168,14 +197,14 @@ fn check(seed: u64) -> Happened {
     results.assert_same(&undisturbed(&mut world, 1_000), &what);
     assert_eq!(results.total("tacho_log_records_total"), raw_records(&mut world), "{what}: each record ends in one outcome");
     assert_eq!(results.total("tacho_sessions_active"), 0, "{what}");
-    [world.crashes, world.failures, results.corrections()]
+    [world.crashes, world.failures, world.epochs, results.corrections()]
 }
 
 fn check_all(seeds: std::ops::Range<u64>) {
-    let happened = seeds.clone().map(check).fold([0; 3], |sum: Happened, one| [0, 1, 2].map(|at| sum[at] + one[at]));
+    let happened = seeds.clone().map(check).fold([0; 4], |sum: Happened, one| [0, 1, 2, 3].map(|at| sum[at] + one[at]));
     // Else the seeds show nothing.
     let least = seeds.count();
-    assert!(happened.iter().all(|count| *count > least), "[crashes, failures, corrections]: {happened:?} in {least} runs");
+    assert!(happened.iter().all(|count| *count > least), "[crashes, failures, epochs, corrections]: {happened:?} in {least} runs");
 }
 
 #[test]

@@ -46,6 +46,22 @@ fn a_session_ends_by_the_clock_and_opens_again() {
 }
 
 #[test]
+fn an_epoch_with_a_shorter_gap_ends_sessions_sooner() {
+    let mut run = driven();
+    run.send(NOON, &[prompt("c", NOON)]);
+    let mut settings = run.rules.seed.settings.clone();
+    settings.session_gap_ms = 10_000;
+    run.rules.add(1, settings);
+    run.start_epoch(NOON + 1, 1);
+    run.send(NOON + 2, &[prompt("c", NOON + 2)]);
+    run.tick(NOON + 2 + 9_999);
+    assert!(run.commit().rows.iter().all(|row| row.state == SessionState::Open));
+    run.tick(NOON + 2 + 10_000);
+    let rows = run.commit().rows;
+    assert_eq!((rows.len(), rows[0].state, rows[0].epoch), (1, SessionState::Ended, 1));
+}
+
+#[test]
 fn an_open_session_is_published_now_and_then() {
     let mut run = driven();
     run.send(NOON, &[prompt("c", NOON)]);

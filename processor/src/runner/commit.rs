@@ -2,7 +2,7 @@
 
 use super::observe;
 use super::restore::read_labels;
-use super::{RunError, State};
+use super::{RunError, State, is_due};
 use crate::log::{Commit, Log, LogError};
 use crate::telemetry;
 use crate::view::{Shown, View};
@@ -16,10 +16,9 @@ use schemas::record::{HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, NewRecord}
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 /// How often consumed deltas are deleted.
-const TRIM_EVERY: Duration = Duration::from_secs(10);
+const TRIM_EVERY_MS: u64 = 10_000;
 /// How many rows the page is given at a restart.
 const ROWS_RESTORED: usize = View::RECENT_MAX;
 
@@ -183,10 +182,11 @@ pub fn show_restored(state: &State, view: &View) {
 
 /// Deletes the deltas that are merged and committed, now and then.
 fn trim<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    if state.trimmed.elapsed() < TRIM_EVERY {
+    let now = log.wall_ms();
+    if !is_due(now, state.trimmed_ms, TRIM_EVERY_MS) {
         return Ok(());
     }
-    state.trimmed = Instant::now();
+    state.trimmed_ms = now;
     for task in state.series.values().filter(|task| task.position() > 0) {
         log.trim(TopicPartition { topic: Topic::Deltas, partition: task.partition() }, Position(task.position()))?;
     }

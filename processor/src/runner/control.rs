@@ -1,6 +1,6 @@
 //! The control topic: the seed, and the epochs after it.
 
-use super::{RunError, State};
+use super::{RunError, State, is_due};
 use crate::log::{Log, LogError};
 use bytes::Bytes;
 use processor_core::Rules;
@@ -11,7 +11,7 @@ use schemas::topic::Topic;
 use std::time::{Duration, Instant};
 
 /// How often the control topic is read for new epochs.
-const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+const FOLLOW_EVERY_MS: u64 = 500;
 /// How many records one read takes.
 const READ_MAX: usize = 100;
 /// How long a worker waits for the control record of an epoch that a tick has named.
@@ -99,7 +99,7 @@ fn read_all<L: Log>(log: &mut L, mut from: Position) -> Result<Vec<Record>, RunE
 
 /// Looks for new epochs now and then; each partition gets a tick that starts the latest one there.
 pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    if state.control_read.elapsed() < FOLLOW_EVERY {
+    if !is_due(log.wall_ms(), state.control_read_ms, FOLLOW_EVERY_MS) {
         return Ok(());
     }
     read_new(state, log)?;
@@ -120,7 +120,7 @@ pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
 }
 
 fn read_new<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    state.control_read = Instant::now();
+    state.control_read_ms = log.wall_ms();
     let batch = log.read(CONTROL, state.control_next, READ_MAX)?;
     for record in &batch.records {
         add(&mut state.rules, record)?;

@@ -1,20 +1,19 @@
 //! The worker's own gauges, set now and then: how much state there is, and how far behind it is.
 
-use super::{RunError, State};
+use super::{RunError, State, is_due};
 use crate::log::Log;
 use crate::telemetry;
-use std::time::{Duration, Instant};
 
 /// How often the gauges are set. The lag asks the log for the end of every input partition.
-const EVERY: Duration = Duration::from_secs(5);
+const EVERY_MS: u64 = 5_000;
 
 /// Sets the gauges, if it is time.
 pub fn gauges<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    if state.observed.elapsed() < EVERY {
+    let now = log.wall_ms();
+    if !is_due(now, state.observed_ms, EVERY_MS) {
         return Ok(());
     }
-    state.observed = Instant::now();
-    let now = log.wall_ms();
+    state.observed_ms = now;
     for (at, committed) in &state.committed {
         telemetry::consumer_lag(at.topic.name(), at.partition, log.extent(*at)?.end.0 - committed);
     }

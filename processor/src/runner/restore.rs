@@ -59,15 +59,15 @@ pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError
         labels,
         labels_next,
         control_next,
-        control_read: Instant::now(),
+        control_read_ms: log.wall_ms(),
         committed: assigned.into_iter().map(|(at, position)| (at, position.0)).collect(),
         sessions,
         series,
         ticks,
         pending: 0,
         pending_since: None,
-        trimmed: Instant::now(),
-        observed: began,
+        trimmed_ms: log.wall_ms(),
+        observed_ms: 0,
         held: BTreeMap::new(),
     })
 }

@@ -164,7 +164,7 @@ impl SessionTask {
         session.last_event_ms = session.last_event_ms.max(record.time);
         session.last_clock_ms = clock;
         session.last_offset = input.offset;
-        session.epoch = self.epoch;
+        let renewed = std::mem::replace(&mut session.epoch, self.epoch) != self.epoch;
         session.unpublished = true;
         let open = !matches!(known, None | Some(ENDED));
         // An open session that turns out to be another team's leaves the one series and joins the other.
@@ -177,11 +177,15 @@ impl SessionTask {
             active(&mut self.deltas, key, session, 1, slot);
         }
         session.counts.get_or_insert_default().records += u64::from(record.derives);
+        if !open || renewed {
+            // A timer looks for itself when the session is really due, which suits records that put it off. An epoch
+            // with a shorter gap brings it forward: that needs a timer of its own.
+            let at = clock + rules.settings(self.epoch).session_gap_ms;
+            self.timers.insert(Timer { at, key: key.to_owned(), bucket: None });
+        }
         if open {
             return session;
         }
-        let gap = rules.settings(self.epoch).session_gap_ms;
-        self.timers.insert(Timer { at: clock + gap, key: key.to_owned(), bucket: None });
         if known.is_none() {
             session.phase = OPEN;
             let dimensions = of_identity(split_raw_key(key).0, session.identity.get_or_insert_default());

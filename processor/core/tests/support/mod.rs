@@ -119,7 +119,16 @@ impl Driven {
     }
 
     pub fn tick(&mut self, appended: i64) {
-        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: true, epoch: None, key: "tick", value: &[] };
+        self.control(appended, None);
+    }
+
+    /// A tick that starts an epoch; its settings must be in the rules.
+    pub fn start_epoch(&mut self, appended: i64, epoch: i64) {
+        self.control(appended, Some(epoch));
+    }
+
+    fn control(&mut self, appended: i64, epoch: Option<i64>) {
+        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: true, epoch, key: "tick", value: &[] };
         self.task.apply(input, &self.rules);
         self.offset += 1;
     }
