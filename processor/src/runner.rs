@@ -13,7 +13,6 @@ mod restore;
 mod ticks;
 
 pub use control::SeedSource;
-pub use restore::RESTORE_BATCH;
 
 use crate::admin::Status;
 use crate::log::{Log, LogError};
@@ -233,12 +232,6 @@ impl<L: Log> Runner<L> {
     /// The log handle.
     pub const fn log(&mut self) -> &mut L {
         &mut self.log
-    }
-
-    /// How many records are folded and not committed.
-    #[must_use]
-    pub fn pending(&self) -> usize {
-        self.state.as_ref().map_or(0, |state| state.pending)
     }
 
     fn start_anew(&mut self, error: &LogError, stop: &AtomicBool) {

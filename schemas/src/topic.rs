@@ -107,12 +107,6 @@ impl Topic {
     pub const fn stamped_by_log(self) -> bool {
         matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas)
     }
-
-    /// Whether records are written outside of transactions only, so that the topic never holds an aborted one.
-    #[must_use]
-    pub const fn never_transactional(self) -> bool {
-        matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Control | Self::Labels)
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// How many changelog records one read takes.
-pub const RESTORE_BATCH: usize = 10_000;
+const RESTORE_BATCH: usize = 10_000;
 
 /// Rebuilds everything, and points the log's poll to where the state goes on.
 pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
