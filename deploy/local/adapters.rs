@@ -1,37 +1,27 @@
 //! The few places where this program meets its parts: logs, ingest, the runner and the rows.
 
-use crate::cli::Cluster;
 use bytes::Bytes;
 use ingest::Door;
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use processor::admin::{OpenLog, Status};
+use processor::admin::OpenLog;
 use processor::log::embedded::Embedded;
-use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor::log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
 use processor::log::{Log, LogError};
-use processor::runner::{Options, Runner, SeedSource};
+use processor::runner::Options;
 use processor::view::View;
+use processor::workers::{self, Workers};
+use schemas::cluster::Cluster;
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
 
-/// What the worker's thread needs.
-pub struct Job {
-    /// What it shows.
-    pub view: Arc<View>,
-    /// How it says that it is well.
-    pub status: Arc<Status>,
-    /// When to end.
-    pub stop: Arc<AtomicBool>,
-}
-
-/// Runs the worker until it is told to stop; the error says why it could not go on.
-pub type Work = Box<dyn FnOnce(&Job) -> Result<(), String> + Send>;
+/// Starts the workers, whose commits show in the view.
+pub type Work = Box<dyn FnOnce(&Arc<View>) -> Result<Workers, String> + Send>;
 
 /// A log with everything that hangs on it.
 pub struct Backend {
@@ -39,7 +29,7 @@ pub struct Backend {
     pub open: Box<OpenLog>,
     /// Where ingest writes.
     pub sink: Arc<AnySink>,
-    /// The worker.
+    /// The workers.
     pub work: Work,
 }
 
@@ -51,27 +41,30 @@ pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(reader.handle()))),
         sink: Arc::new(AnySink::Embedded(log)),
-        work: Box::new(move |job| work(worker, seed, job)),
+        work: Box::new(move |view| Workers::alone(worker, &seed, view).map_err(|error| chain(&error))),
     })
 }
 
 /// The log on a cluster; `seed` is for a new prefix.
 pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
     let text = |error: LogError| format!("--kafka {}: {error}", cluster.bootstrap);
-    let seed = topics::prepare(&cluster.bootstrap, &cluster.prefix, seed).map_err(text)?;
-    let config = KafkaConfig {
-        bootstrap: cluster.bootstrap.clone(),
-        prefix: cluster.prefix.clone(),
+    let seed = topics::prepare(cluster, seed).map_err(text)?;
+    let config = workers::Config {
+        cluster: cluster.clone(),
         group: format!("{}{GROUP}", cluster.prefix),
-        transactional_id: Some(format!("{}{GROUP}-0", cluster.prefix)),
+        name: "0".to_owned(),
+        is_static: true,
+        session_timeout: SESSION_TIMEOUT,
+        workers: 1,
+        seed: seed.clone(),
+        options: Options::default(),
     };
-    let worker = KafkaLog::connect(config).map_err(text)?;
     let sink = connect_sink(cluster, seed.raw_partitions)?;
     let reading = cluster.clone();
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
         sink: Arc::new(AnySink::Kafka(sink)),
-        work: Box::new(move |job| work(worker, seed, job)),
+        work: Box::new(move |view| Workers::start(&config, view).map_err(|error| chain(&error))),
     })
 }
 
@@ -81,27 +74,17 @@ const GROUP: &str = "tacho";
 fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, String> {
     let text = |error: &dyn std::fmt::Display| format!("--kafka {}: {error}", cluster.bootstrap);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| text(&error))?;
-    runtime.block_on(KafkaSink::connect(&cluster.bootstrap, &cluster.prefix, raw_partitions)).map_err(|error| text(&error))
+    runtime.block_on(KafkaSink::connect(cluster, raw_partitions)).map_err(|error| text(&error))
 }
 
 fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
-    KafkaLog::connect(KafkaConfig {
-        bootstrap: cluster.bootstrap.clone(),
-        prefix: cluster.prefix.clone(),
-        group: format!("{}{GROUP}-read", cluster.prefix),
-        transactional_id: None,
-    })
+    KafkaLog::connect(KafkaConfig::reader(cluster, &format!("{}{GROUP}-read", cluster.prefix)))
 }
 
 /// The topics of a cluster, for reading only.
 pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
     let log = connect_reader(cluster).map_err(|error| format!("--kafka {}: {error}", cluster.bootstrap))?;
     Ok(Box::new(log))
-}
-
-fn work(log: impl Log, seed: Seed, job: &Job) -> Result<(), String> {
-    let mut runner = Runner::new(log, SeedSource(seed), Arc::clone(&job.view), Arc::clone(&job.status), Options::default());
-    runner.run(&job.stop).map_err(|error| chain(&error))
 }
 
 /// An error with its causes, in one line.

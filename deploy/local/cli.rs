@@ -1,15 +1,13 @@
 //! The command line, checked as a whole: every fault is named at once.
 
 use clap::{Args, Parser, Subcommand};
+use schemas::cluster::Cluster;
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use strum::VariantArray;
-
-/// Longest prefix of topic names: Kafka takes names of up to 249 characters.
-const PREFIX_MAX: usize = 100;
 
 /// Event-sourced metrics and sessions from the OpenTelemetry that the Codex CLI sends.
 ///
@@ -102,15 +100,6 @@ pub enum Place {
     Temporary,
     /// A cluster.
     Kafka(Cluster),
-}
-
-/// A Kafka cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
-    /// `host:port`, several separated by commas.
-    pub bootstrap: String,
-    /// Goes before the names of all topics.
-    pub prefix: String,
 }
 
 /// How to run.
@@ -258,23 +247,13 @@ fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<R
 }
 
 fn place(data: Option<PathBuf>, kafka: Option<String>, prefix: Option<String>, env: &Env, faults: &mut Vec<String>) -> Option<Place> {
-    if let Some(prefix) = &prefix {
-        if kafka.is_none() {
-            faults.push("--prefix is for topics on a cluster: give --kafka too".to_owned());
-        }
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if prefix.len() > PREFIX_MAX || !prefix.chars().all(fits) {
-            faults.push(format!("--prefix {prefix:?} must be at most {PREFIX_MAX} letters, digits, '.', '_' or '-'"));
-        }
+    if prefix.is_some() && kafka.is_none() {
+        faults.push("--prefix is for topics on a cluster: give --kafka too".to_owned());
     }
     if let Some(bootstrap) = kafka {
-        let named = |server: &str| {
-            server.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
-        };
-        if !bootstrap.split(',').all(named) {
-            faults.push(format!("--kafka {bootstrap:?} is not HOST:PORT"));
-        }
-        return Some(Place::Kafka(Cluster { bootstrap, prefix: prefix.unwrap_or_default() }));
+        let cluster = Cluster::plain(&bootstrap, &prefix.unwrap_or_default());
+        faults.extend(cluster.faults().into_iter().map(|fault| format!("--kafka, --prefix: {fault}")));
+        return Some(Place::Kafka(cluster));
     }
     let dir = data.or_else(|| env.data_dir());
     if dir.is_none() {
@@ -347,9 +326,15 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let text = faults("--http nowhere --admin 1:2 --prefix a/b --seed /does/not/exist --demo --kafka kafka");
-        for part in
-            ["--http", "--admin", "--prefix", "--seed /does/not/exist", "--demo makes up", "--demo has settings", "--kafka \"kafka\""]
-        {
+        for part in [
+            "--http",
+            "--admin",
+            "--prefix",
+            "--seed /does/not/exist",
+            "--demo makes up",
+            "--demo has settings",
+            "\"kafka\" are not HOST:PORT",
+        ] {
             assert!(text.contains(part), "{part} is not in: {text}");
         }
         assert!(faults("--http 127.0.0.1:1 --admin 127.0.0.1:1").contains("--http and --admin are both"));
@@ -363,7 +348,7 @@ mod tests {
     fn read_knows_topics_with_and_without_the_prefix() {
         for topic in ["codex.sessions.v1", "lab.codex.sessions.v1"] {
             let action = parse_from(&format!("read {topic} --follow --json --kafka h:1 --prefix lab."));
-            let place = Place::Kafka(Cluster { bootstrap: "h:1".to_owned(), prefix: "lab.".to_owned() });
+            let place = Place::Kafka(Cluster::plain("h:1", "lab."));
             let expected = ReadOptions { topic: Topic::Sessions, from_start: false, follow: true, json: true, place };
             assert_eq!(action, Ok(Action::Read(expected)));
         }

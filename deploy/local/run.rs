@@ -1,17 +1,16 @@
 //! Running: binds, opens, starts everything, and ends it.
 
-use crate::adapters::{self, Backend, Job};
+use crate::adapters::{self, Backend};
 use crate::admin_file::{AdminFile, Written};
 use crate::cli::{Place, RunOptions};
 use crate::{Failure, demo, setup};
-use processor::admin::{Admin, Status, router};
+use processor::admin::{Admin, router};
 use processor::telemetry;
 use processor::view::View;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -113,7 +112,8 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
     ingest::telemetry::describe();
-    let (view, status, stop) = (Arc::new(View::default()), Arc::new(Status::default()), Arc::new(AtomicBool::new(false)));
+    let view = Arc::new(View::default());
+    let mut workers = (backend.work)(&view)?;
     let demo_stop = Arc::new(AtomicBool::new(false));
     let (end, ending) = watch::channel(false);
 
@@ -122,7 +122,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let routes = router(
         Admin {
             view: Arc::clone(&view),
-            status: Arc::clone(&status),
+            health: Arc::clone(&workers.health),
             ingest_ready: Box::new(move || ingest::sink::Sink::ready(ingest_sink.as_ref())),
             open: backend.open,
             token: admin_file.token,
@@ -137,7 +137,6 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
     let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
     let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, grpc, backend.sink, ending.clone()));
-    let (mut failed, done) = spawn_worker(backend.work, Job { view, status, stop: Arc::clone(&stop) }).map_err(text)?;
     tokio::spawn(upkeep(ending));
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
@@ -146,7 +145,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
 
     let result = tokio::select! {
         signal = signal() => signal.map_err(text),
-        fault = failed.wait_for(Option::is_some) => Err(fault.ok().and_then(|fault| fault.clone()).unwrap_or_else(|| "the worker is gone".to_owned())),
+        fault = workers.failed() => Err(fault),
         ended = &mut ingest => Err(match ended {
             Ok(Ok(())) => "ingest ended by itself".to_owned(),
             Ok(Err(fault)) => format!("ingest: {fault}"),
@@ -161,33 +160,12 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     if !ingest.is_finished() {
         let _ = tokio::time::timeout(REQUESTS_END, &mut ingest).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    if let Ok(Err(RecvTimeoutError::Timeout)) = tokio::task::spawn_blocking(move || done.recv_timeout(WORKER_END)).await {
+    if let Ok(false) = tokio::task::spawn_blocking(move || workers.end(WORKER_END)).await {
         tracing::warn!("the worker did not end in time; it will restore at the next start");
     }
     admin.abort();
     drop(written);
     result
-}
-
-/// Starts the worker's thread: why it failed, and a channel that closes when it has ended.
-fn spawn_worker(work: adapters::Work, job: Job) -> std::io::Result<(watch::Receiver<Option<String>>, Receiver<()>)> {
-    let (fail, failed) = watch::channel(None);
-    let (alive, done) = sync_channel::<()>(1);
-    std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
-        let _alive = alive;
-        let result = work(&job);
-        job.status.set_ready(false);
-        if let Err(fault) = result {
-            fail.send_replace(Some(fault));
-        } else if !job.stop.load(Ordering::Relaxed) {
-            fail.send_replace(Some("the worker ended by itself".to_owned()));
-        } else {
-            // Ended as it was told to: `fail` must outlive the shutdown, so that its end is no failure.
-            std::mem::forget(fail);
-        }
-    })?;
-    Ok((failed, done))
 }
 
 /// Resolves when the process is to end.

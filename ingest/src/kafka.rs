@@ -7,6 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use schemas::cluster::Cluster;
 use schemas::record::HEADER_WALL;
 use schemas::topic::Topic;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -78,23 +79,23 @@ pub struct KafkaSink {
 }
 
 impl KafkaSink {
-    /// A sink for the raw topics named with `prefix`, which were created with `raw_partitions` partitions.
+    /// A sink for the raw topics of a cluster, which were created with `raw_partitions` partitions.
     ///
     /// Looks at the cluster once; one that is down, or has other counts, makes the sink not ready, and it looks again
     /// every five seconds.
     ///
     /// # Errors
     /// The settings are not usable.
-    pub async fn connect(bootstrap: &str, prefix: &str, raw_partitions: i32) -> Result<Self, ConnectError> {
+    pub async fn connect(cluster: &Cluster, raw_partitions: i32) -> Result<Self, ConnectError> {
         if raw_partitions < 1 {
             return Err(ConnectError::Partitions(raw_partitions));
         }
-        let config = client_config(bootstrap);
-        let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: bootstrap.to_owned(), source })?;
+        let config = client_config(cluster);
+        let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: cluster.bootstrap.clone(), source })?;
         let shared = Arc::new(Shared {
             config,
             producer: RwLock::new(producer),
-            names: TOPICS.map(|topic| format!("{prefix}{}", topic.name())),
+            names: TOPICS.map(|topic| format!("{}{}", cluster.prefix, topic.name())),
             partitions: raw_partitions,
             state: AtomicU8::new(State::Unreachable as u8),
         });
@@ -107,10 +108,14 @@ impl KafkaSink {
     }
 }
 
-fn client_config(bootstrap: &str) -> ClientConfig {
+fn client_config(cluster: &Cluster) -> ClientConfig {
     let mut config = ClientConfig::new();
+    // Ours come after what is passed through, and win.
+    for (name, value) in &cluster.options {
+        config.set(name, value);
+    }
     config
-        .set("bootstrap.servers", bootstrap)
+        .set("bootstrap.servers", &cluster.bootstrap)
         .set("client.id", "tacho-ingest")
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -271,7 +276,7 @@ mod tests {
     /// Port 9 of this host discards nothing and serves no Kafka: connections are refused.
     #[tokio::test]
     async fn without_a_broker_the_sink_is_there_but_not_ready_and_refuses_in_time() {
-        let sink = KafkaSink::connect("127.0.0.1:9", "", 4).await.unwrap();
+        let sink = KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 4).await.unwrap();
         assert!(!sink.ready());
         let record = RawRecord { topic: Topic::RawLogs, key: "default/c".to_owned(), value: bytes::Bytes::from_static(b"v") };
         assert!(matches!(sink.append(vec![record]).await, Err(SinkError::Unavailable(_))));
@@ -279,6 +284,6 @@ mod tests {
 
     #[tokio::test]
     async fn no_partitions_are_no_sink() {
-        assert!(matches!(KafkaSink::connect("127.0.0.1:9", "", 0).await, Err(ConnectError::Partitions(0))));
+        assert!(matches!(KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 0).await, Err(ConnectError::Partitions(0))));
     }
 }

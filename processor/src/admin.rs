@@ -9,6 +9,7 @@ pub use remote::{ExtentReply, ReadReply, RemoteRecord, reply_of};
 
 use crate::log::{Log, LogError};
 use crate::sink::prometheus;
+use crate::status::Health;
 use crate::telemetry;
 use crate::view::View;
 use axum::Router;
@@ -20,58 +21,10 @@ use axum::routing::get;
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
-/// A heartbeat older than that means that the worker hangs: `/livez` says so.
-pub const HEARTBEAT_MAX: Duration = Duration::from_secs(30);
 /// Most records that one answer of `/api/read` holds.
 pub const READ_RECORDS_MAX: usize = 500;
-
-/// How the worker is doing; it says so itself, at least every few seconds.
-#[derive(Debug)]
-pub struct Status {
-    started: Instant,
-    /// Milliseconds from `started` to the last heartbeat.
-    heartbeat: AtomicU64,
-    ready: AtomicBool,
-}
-
-impl Default for Status {
-    fn default() -> Self {
-        Self { started: Instant::now(), heartbeat: AtomicU64::new(0), ready: AtomicBool::new(false) }
-    }
-}
-
-impl Status {
-    /// Says that the worker is alive: call it in each round of its loop, and while it restores.
-    pub fn beat(&self) {
-        let age = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heartbeat.store(age, Ordering::Relaxed);
-    }
-
-    /// Says whether all state is restored, so that what is shown is complete.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Release);
-    }
-
-    /// Whether all state is restored.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
-    }
-
-    /// Whether the last heartbeat is at most [`HEARTBEAT_MAX`] old.
-    #[must_use]
-    pub fn is_alive(&self) -> bool {
-        self.is_alive_at(self.started.elapsed())
-    }
-
-    fn is_alive_at(&self, age: Duration) -> bool {
-        age.saturating_sub(Duration::from_millis(self.heartbeat.load(Ordering::Relaxed))) <= HEARTBEAT_MAX
-    }
-}
 
 /// Opens the log for reading: called once, at the first read.
 pub type OpenLog = dyn Fn() -> Result<Box<dyn Log>, LogError> + Send + Sync;
@@ -83,8 +36,8 @@ pub type IngestReady = dyn Fn() -> bool + Send + Sync;
 pub struct Admin {
     /// The committed view.
     pub view: Arc<View>,
-    /// How the worker is doing.
-    pub status: Arc<Status>,
+    /// How the workers are doing.
+    pub health: Arc<Health>,
     /// Whether ingest takes records now; part of readiness.
     pub ingest_ready: Box<IngestReady>,
     /// Opens the log for `/api/read`.
@@ -141,21 +94,21 @@ fn is_loopback(name: &str) -> bool {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let mut text = if shared.admin.status.is_ready() { prometheus::render(&shared.admin.view) } else { String::new() };
+    let mut text = prometheus::render(&shared.admin.view);
     text.push_str(&telemetry::render());
     ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
 }
 
 async fn livez(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.admin.status.is_alive() {
+    if shared.admin.health.is_alive() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the worker gave no sign of life for 30 s\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "a worker gave no sign of life for 30 s\n").into_response()
     }
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    if !shared.admin.status.is_ready() {
+    if !shared.admin.health.is_ready() {
         return (StatusCode::SERVICE_UNAVAILABLE, "state is not restored yet\n").into_response();
     }
     if !(shared.admin.ingest_ready)() {
@@ -187,7 +140,7 @@ fn nonce() -> String {
 
 async fn api_overview(State(shared): State<Arc<Shared>>) -> Response {
     let mut value = overview::overview(&shared.admin.view);
-    value["ready"] = shared.admin.status.is_ready().into();
+    value["ready"] = shared.admin.health.is_ready().into();
     value["setup"] = shared.admin.setup.as_str().into();
     value["about"] = shared.admin.about.as_str().into();
     ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], value.to_string()).into_response()

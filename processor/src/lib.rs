@@ -4,5 +4,7 @@ pub mod admin;
 pub mod log;
 pub mod runner;
 pub mod sink;
+pub mod status;
 pub mod telemetry;
 pub mod view;
+pub mod workers;

@@ -54,6 +54,17 @@ pub struct Commit {
     pub positions: Vec<(TopicPartition, Position)>,
 }
 
+/// What a poll told about who owns input partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// These are ours from now on: restore their state, then [`Log::take_over`] them. May be empty.
+    Assigned(Vec<TopicPartition>),
+    /// These go to another worker: commit what is folded, then [`Log::release`] them. They are ours until then.
+    Revoked(Vec<TopicPartition>),
+    /// These are no longer ours: drop their state, commit nothing of them, [`Log::release`] them.
+    Lost(Vec<TopicPartition>),
+}
+
 /// Why the log did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
@@ -74,6 +85,20 @@ pub enum LogError {
         topic: String,
         /// What is wrong, and the command or setting that mends it.
         fault: String,
+    },
+    /// Nothing of a commit is in the log, and this handle may try again: with what is still owned.
+    #[error("commit aborted: {reason}")]
+    Aborted {
+        /// What the log said.
+        reason: String,
+        /// The commit, as it was given.
+        commit: Box<Commit>,
+    },
+    /// Somebody else has this worker's identity: two processes have one name.
+    #[error("fenced: {reason}")]
+    Fenced {
+        /// What the log said.
+        reason: String,
     },
     /// The outcome of a commit is unknown or negative: drop all state, begin anew and restore.
     #[error("commit not confirmed: {reason}")]
@@ -101,6 +126,18 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// All input partitions of a log that one worker has for itself.
+fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition> {
+    let of = |topic, count| (0..count).map(move |partition| TopicPartition { topic, partition });
+    of(Topic::RawLogs, raw_partitions).chain(of(Topic::Deltas, delta_partitions)).collect()
+}
+
+/// Adds partitions to those given out, or moves them there.
+fn place(assigned: &mut Vec<(TopicPartition, Position)>, from: &[(TopicPartition, Position)]) {
+    assigned.retain(|(at, _)| from.iter().all(|(taken, _)| taken != at));
+    assigned.extend_from_slice(from);
 }
 
 /// A log as one worker sees it. Synchronous: the worker is a plain thread, and librdkafka's transaction calls block.
@@ -131,13 +168,38 @@ pub trait Log: Send {
     /// The position is gone, or the log can't be reached.
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
 
-    /// Sets what [`Log::poll`] gives out: these partitions, from these positions, and no others.
+    /// Becomes one of those who share the input partitions; [`Log::ownership`] then tells which ones are ours. To be
+    /// called once, after [`Log::recover`].
     ///
     /// # Errors
     /// The log can't be reached.
-    fn assign(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;
+    fn join(&mut self) -> Result<(), LogError>;
 
-    /// Committed records of the assigned partitions, each partition's in order: up to `max`, waiting at most `wait`
+    /// What changed about who owns input partitions, in order, since it was last asked: told by [`Log::join`],
+    /// [`Log::poll`] and [`Log::settle`]. Until a change is answered there is no other.
+    fn ownership(&mut self) -> Option<Ownership>;
+
+    /// Waits up to `wait` for news about ownership, after a commit was aborted; records that come in meanwhile are kept
+    /// for the next poll.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn settle(&mut self, wait: Duration) -> Result<(), LogError>;
+
+    /// Lets [`Log::poll`] give out these partitions too, from these positions; answers [`Ownership::Assigned`].
+    /// A partition that it gives out already goes on from the position.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError>;
+
+    /// Gives out nothing more of these partitions; answers [`Ownership::Revoked`] and [`Ownership::Lost`].
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError>;
+
+    /// Committed records of the taken partitions, each partition's in order: up to `max`, waiting at most `wait`
     /// for the first.
     ///
     /// # Errors
@@ -153,7 +215,7 @@ pub trait Log: Send {
     /// Writes records and positions in one atomic step.
     ///
     /// # Errors
-    /// [`LogError::NotCommitted`] and all others: the caller drops its state, calls [`Log::recover`] and restores.
+    /// [`LogError::Aborted`]: nothing of it is in the log, and the state is still good. All others: the caller drops its state, calls [`Log::recover`] and restores.
     fn commit(&mut self, commit: Commit) -> Result<(), LogError>;
 
     /// Makes the log usable after a failed commit and fences every older user of the same identity.

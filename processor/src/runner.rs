@@ -3,8 +3,12 @@
 //! One thread owns the log handle and all tasks: no locks, no sharing. What people see (the [`View`], the metrics of
 //! the process) changes only after a commit succeeded.
 //!
-//! **Architecture Invariant:** any error of a commit is answered by dropping all state, recovering the log handle and
-//! restoring. That is always right, and it is slow; finer answers may come, never weaker ones.
+//! Which partitions are its own the log tells ([`Ownership`]): each is restored before its first record is folded, and
+//! committed before it is given away.
+//!
+//! **Architecture Invariant:** a commit that is known to be aborted is sent again, without the partitions that were
+//! lost meanwhile. Any other error is answered by dropping all state, recovering the log handle and restoring: always
+//! right, and slow.
 
 mod commit;
 mod control;
@@ -14,8 +18,8 @@ mod ticks;
 
 pub use control::SeedSource;
 
-use crate::admin::Status;
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, Ownership};
+use crate::status::Status;
 use crate::telemetry;
 use crate::view::View;
 use processor_core::labels::LabelTable;
@@ -24,7 +28,7 @@ use processor_core::{Input, RestoreError, Rules, SeriesTask, SessionTask};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Topic;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -129,6 +133,11 @@ pub struct Runner<L> {
     options: Options,
     view: Arc<View>,
     status: Arc<Status>,
+    joined: bool,
+    /// The partitions that are ours, restored or to be restored.
+    owned: BTreeSet<TopicPartition>,
+    /// A change of ownership that is being answered.
+    unanswered: Option<Ownership>,
     state: Option<State>,
 }
 
@@ -158,7 +167,7 @@ struct State {
 impl<L: Log> Runner<L> {
     /// A worker that has done nothing yet. `seed` is written to the control topic if that is empty.
     pub fn new(log: L, seed: SeedSource, view: Arc<View>, status: Arc<Status>, options: Options) -> Self {
-        Self { log, seed, options, view, status, state: None }
+        Self { log, seed, options, view, status, joined: false, owned: BTreeSet::new(), unanswered: None, state: None }
     }
 
     /// Works until `stop`, then commits what is folded.
@@ -173,7 +182,7 @@ impl<L: Log> Runner<L> {
                 Ok(()) => {}
                 Err(RunError::Log(error)) if outlived(&error) => self.start_anew(&error, stop),
                 Err(error) => {
-                    self.status.set_ready(false);
+                    self.drop_state();
                     return Err(error);
                 }
             }
@@ -188,16 +197,11 @@ impl<L: Log> Runner<L> {
     pub fn turn(&mut self) -> Result<(), RunError> {
         self.status.beat();
         if self.state.is_none() {
-            // Fence whoever wrote before us first: else a commit of theirs could follow what we are about to read.
-            self.log.recover()?;
-            let state = restore::restore(&mut self.log, &self.seed)?;
-            commit::show_restored(&state, &self.view);
-            self.state = Some(state);
-            self.status.set_ready(true);
+            self.begin()?;
         }
+        self.answer()?;
         let Some(state) = self.state.as_mut() else { return Ok(()) };
-        let wait = state.wait(&self.options);
-        let records = self.log.poll(self.options.poll_max, wait)?;
+        let records = self.log.poll(self.options.poll_max, state.wait(&self.options))?;
         for record in &records {
             state.fold(record, &mut self.log)?;
         }
@@ -208,8 +212,82 @@ impl<L: Log> Runner<L> {
         observe::gauges(state, &mut self.log)?;
         if state.commit_due(&self.options) {
             self.commit()?;
+        } else if state.pending == 0 {
+            self.status.polled();
         }
         Ok(())
+    }
+
+    /// State without partitions, or with those that were ours when it was dropped.
+    fn begin(&mut self) -> Result<(), RunError> {
+        // Fence whoever wrote before us first: else a commit of theirs could follow what we are about to read.
+        self.log.recover()?;
+        match self.unanswered.take() {
+            Some(Ownership::Assigned(new)) => self.owned.extend(new),
+            Some(Ownership::Revoked(old) | Ownership::Lost(old)) => self.give_up(&old)?,
+            None => {}
+        }
+        let mut state = restore::begin(&mut self.log, &self.seed)?;
+        if self.joined {
+            let owned: Vec<TopicPartition> = self.owned.iter().copied().collect();
+            self.take_in(&mut state, &owned)?;
+        } else {
+            self.log.join()?;
+            self.joined = true;
+        }
+        self.state = Some(state);
+        Ok(())
+    }
+
+    /// Restores partitions, lets the log give them out, and shows them.
+    fn take_in(&mut self, state: &mut State, new: &[TopicPartition]) -> Result<(), RunError> {
+        self.status.set_ready(false);
+        restore::tasks(state, &mut self.log, new, &self.status)?;
+        commit::show_restored(state, new, &self.view, &self.status);
+        self.status.confirmed();
+        self.status.set_ready(true);
+        Ok(())
+    }
+
+    /// Answers what the log says about who owns partitions.
+    fn answer(&mut self) -> Result<(), RunError> {
+        loop {
+            self.unanswered = self.unanswered.take().or_else(|| self.log.ownership());
+            match self.unanswered.clone() {
+                None => return Ok(()),
+                Some(Ownership::Assigned(new)) => {
+                    tracing::info!(partitions = new.len(), "partitions assigned");
+                    self.owned.extend(new.iter().copied());
+                    let Some(mut state) = self.state.take() else { return Ok(()) };
+                    self.take_in(&mut state, &new)?;
+                    self.state = Some(state);
+                }
+                Some(Ownership::Revoked(old)) => {
+                    tracing::info!(partitions = old.len(), "partitions revoked");
+                    self.commit()?;
+                    self.give_up(&old)?;
+                }
+                Some(Ownership::Lost(old)) => {
+                    tracing::warn!(partitions = old.len(), "partitions lost: others may have them already");
+                    self.give_up(&old)?;
+                }
+            }
+            self.unanswered = None;
+        }
+    }
+
+    /// Shows partitions no longer, forgets their state, and tells the log.
+    fn give_up(&mut self, old: &[TopicPartition]) -> Result<(), RunError> {
+        for at in old {
+            self.owned.remove(at);
+            if at.topic == Topic::Deltas {
+                self.view.partitions.remove(&at.partition);
+            }
+            if let Some(state) = self.state.as_mut() {
+                state.forget(*at);
+            }
+        }
+        Ok(self.log.release(old)?)
     }
 
     /// Commits what is folded, if anything is, and shows it.
@@ -217,16 +295,44 @@ impl<L: Log> Runner<L> {
     /// # Errors
     /// The log's: call [`Runner::drop_state`].
     pub fn commit(&mut self) -> Result<(), RunError> {
-        match self.state.as_mut() {
-            Some(state) if state.pending > 0 => commit::commit(state, &mut self.log, &self.view),
-            _ => Ok(()),
+        let Some(state) = self.state.as_mut().filter(|state| state.pending > 0) else { return Ok(()) };
+        let mut prepared = commit::prepare(state, &mut self.log)?;
+        let mut aborts = 0;
+        let positions = loop {
+            let positions = prepared.step.positions.clone();
+            match self.log.commit(std::mem::take(&mut prepared.step)) {
+                Ok(()) => break positions,
+                Err(LogError::Aborted { reason, commit }) if aborts < ABORTS_MAX => {
+                    aborts += 1;
+                    tracing::warn!(reason, "commit aborted; sending it again with what is still ours");
+                    telemetry::transaction("aborted");
+                    prepared.step = *commit;
+                    self.log.settle(SETTLE_MAX)?;
+                    // One change may be waiting for this very commit; a loss can be dealt with at once.
+                    self.unanswered = self.unanswered.take().or_else(|| self.log.ownership());
+                    if let Some(Ownership::Lost(old)) = self.unanswered.clone() {
+                        prepared.leave_out(&old);
+                        self.give_up(&old)?;
+                        self.unanswered = None;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if let Some(state) = self.state.as_mut() {
+            commit::done(state, &mut self.log, positions, prepared, &self.view)?;
         }
+        self.status.confirmed();
+        Ok(())
     }
 
-    /// Forgets all state: the next turn restores it from the log.
+    /// Forgets all state and shows nothing more: the next turn restores it from the log.
     pub fn drop_state(&mut self) {
         self.state = None;
         self.status.set_ready(false);
+        for at in self.owned.iter().filter(|at| at.topic == Topic::Deltas) {
+            self.view.partitions.remove(&at.partition);
+        }
     }
 
     /// The log handle.
@@ -236,7 +342,7 @@ impl<L: Log> Runner<L> {
 
     fn start_anew(&mut self, error: &LogError, stop: &AtomicBool) {
         tracing::warn!(%error, "dropping state and starting anew from the log");
-        telemetry::transaction(false);
+        telemetry::transaction("not_confirmed");
         self.drop_state();
         if !stop.load(Ordering::Relaxed) {
             std::thread::sleep(self.options.backoff);
@@ -245,7 +351,7 @@ impl<L: Log> Runner<L> {
 
     fn finish(&mut self) -> Result<(), RunError> {
         let result = self.commit();
-        self.status.set_ready(false);
+        self.drop_state();
         match result {
             // What was not committed is folded again at the next start: nothing is lost by leaving.
             Err(RunError::Log(error)) if outlived(&error) => {
@@ -257,6 +363,11 @@ impl<L: Log> Runner<L> {
     }
 }
 
+/// How often a commit that is known to be aborted is sent again.
+const ABORTS_MAX: usize = 3;
+/// How long to wait for news about ownership before that.
+const SETTLE_MAX: Duration = Duration::from_secs(2);
+
 /// Whether `every_ms` have passed since `last_ms`; also after the log's clock was set back.
 const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
     now_ms.abs_diff(last_ms) >= every_ms
@@ -264,10 +375,25 @@ const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
 
 /// Whether restoring can help.
 const fn outlived(error: &LogError) -> bool {
-    matches!(error, LogError::NotCommitted { .. } | LogError::Unavailable { .. } | LogError::Full { .. })
+    matches!(error, LogError::Aborted { .. } | LogError::NotCommitted { .. } | LogError::Unavailable { .. } | LogError::Full { .. })
 }
 
 impl State {
+    /// Drops the task of an input partition.
+    fn forget(&mut self, at: TopicPartition) {
+        self.committed.remove(&at);
+        match at.topic {
+            Topic::RawLogs => {
+                self.sessions.remove(&at.partition);
+                self.held.remove(&at.partition);
+                self.ticks.forget(at.partition);
+            }
+            _ => {
+                self.series.remove(&at.partition);
+            }
+        }
+    }
+
     /// How long a poll may wait: to the next commit or tick, and never so long that a stop would be noticed late.
     fn wait(&self, options: &Options) -> Duration {
         const LONGEST: Duration = Duration::from_millis(100);

@@ -64,9 +64,12 @@ impl SelfMetric {
     pub const fn def(self) -> SelfDef {
         use SelfKind::{Counter, Gauge, Histogram};
         match self {
-            Self::Transactions => {
-                def("tacho_transactions_total", Counter, &["outcome"], "Commits by outcome: committed, or not confirmed and done again.")
-            }
+            Self::Transactions => def(
+                "tacho_transactions_total",
+                Counter,
+                &["outcome"],
+                "Commits by outcome: committed, aborted and sent again, or not confirmed and done again after a restore.",
+            ),
             Self::StateKeys => def("tacho_state_keys", Gauge, &["stage", "partition"], "Keys in the state of a task."),
             Self::StateRestore => def("tacho_state_restore_seconds", Gauge, &[], "How long the last restore of all state took."),
             Self::ConsumerLag => {
@@ -149,9 +152,8 @@ pub fn upkeep() {
     }
 }
 
-/// Counts a commit.
-pub fn transaction(committed: bool) {
-    let outcome = if committed { "committed" } else { "not_confirmed" };
+/// Counts a commit: `committed`, `aborted` and sent again, or `not_confirmed` and followed by a restore.
+pub fn transaction(outcome: &'static str) {
     metrics::counter!(SelfMetric::Transactions.def().name, "outcome" => outcome).increment(1);
 }
 
@@ -240,7 +242,7 @@ mod tests {
 
     fn record_each() {
         describe();
-        transaction(true);
+        transaction("committed");
         state_keys("sessions", 2, 7);
         restored(std::time::Duration::from_millis(1500));
         consumer_lag("codex.raw.logs.v1", 1, -3);

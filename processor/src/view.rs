@@ -3,11 +3,12 @@
 //! One entry per deltas partition; an entry is changed under its own lock, so a scrape sees each partition's series
 //! and timestamp of one and the same commit.
 
+use crate::status::Status;
 use dashmap::DashMap;
 use schemas::metric::Amount;
 use schemas::time::AppendTime;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// What a series shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,14 +20,24 @@ pub struct Shown {
 }
 
 /// One deltas partition as of its last commit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct PartitionView {
+    /// The worker that committed it; none: it may always be shown.
+    pub worker: Option<Arc<Status>>,
     /// Append time of the last delta record in the committed state, as a running maximum; the samples' timestamp.
     pub timestamp: AppendTime,
     /// By series key.
     pub series: BTreeMap<String, Shown>,
     /// By window size: the start of the latest window that is final, ms; a gauge of an older one is not shown.
     pub latest_final: Vec<Option<i64>>,
+}
+
+impl PartitionView {
+    /// Whether it may be shown: its worker had a success lately, so that nobody else shows a newer state.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        self.worker.as_ref().is_none_or(|worker| worker.is_shown())
+    }
 }
 
 /// A session as the page shows it: its latest published row, as JSON.

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use processor::log::{Commit, Log, LogError};
+use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
@@ -120,7 +121,7 @@ fn poll_gives_what_is_assigned(world: &mut dyn World) {
     let (mut log, mut other) = (world.user(), world.user());
     let all: Vec<NewRecord> = (0..10).map(|n| record(if n % 2 == 0 { RAW } else { RAW_0 }, "k", Some(&n.to_string()))).collect();
     other.append(all).unwrap();
-    log.assign(&[(RAW, Position(1)), (RAW_0, Position(3))]).unwrap();
+    log.take_over(&[(RAW, Position(1)), (RAW_0, Position(3))]).unwrap();
     let records = poll_until(&mut *log, 6);
     let of = |at| values(&records.iter().filter(|record| record.from == at).cloned().collect::<Vec<_>>());
     assert_eq!(of(RAW), ["2", "4", "6", "8"]);
@@ -131,7 +132,8 @@ fn poll_gives_what_is_assigned(world: &mut dyn World) {
     assert_eq!(values(&poll_until(&mut *log, 1)), ["10"]);
     // Assigned anew, back in the log; the other partition is no longer polled.
     other.append(vec![record(RAW_0, "k", Some("11"))]).unwrap();
-    log.assign(&[(RAW, Position(4))]).unwrap();
+    log.release(&[RAW_0]).unwrap();
+    log.take_over(&[(RAW, Position(4))]).unwrap();
     assert_eq!(values(&poll_until(&mut *log, 2)), ["8", "10"]);
 }
 
@@ -148,7 +150,7 @@ fn a_commit_shows_records_and_positions_together(world: &mut dyn World) {
     log.commit(Commit { records: Vec::new(), positions: vec![(RAW, Position(4))] }).unwrap();
     log.commit(Commit { records: vec![record(DELTAS, "d", Some("more"))], positions: Vec::new() }).unwrap();
     assert_eq!(other.committed(&[RAW]).unwrap(), [Some(Position(4))]);
-    other.assign(&[(DELTAS, Position(0))]).unwrap();
+    other.take_over(&[(DELTAS, Position(0))]).unwrap();
     assert_eq!(values(&poll_until(&mut *other, 2)), ["delta", "more"]);
     log.commit(Commit::default()).unwrap();
 }
@@ -182,7 +184,7 @@ fn trimmed_records_are_out_of_range(world: &mut dyn World) {
     assert_eq!(values(&read_all(&mut *other, DELTAS)), ["4", "5"]);
     let gone = |error: LogError| assert!(matches!(error, LogError::OutOfRange { at: DELTAS, wanted: 1, start: 4 }), "{error}");
     gone(other.read(DELTAS, Position(1), 10).unwrap_err());
-    other.assign(&[(DELTAS, Position(1))]).unwrap();
+    other.take_over(&[(DELTAS, Position(1))]).unwrap();
     let deadline = Instant::now() + PATIENCE;
     let error = loop {
         match other.poll(10, Duration::from_millis(200)) {
@@ -272,7 +274,8 @@ impl KafkaWorld {
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let prefix = format!("contract{number}.");
-        let ready = processor::log::kafka::topics::prepare(&broker::Broker::shared().bootstrap(), &prefix, &seed()).unwrap();
+        let ready =
+            processor::log::kafka::topics::prepare(&Cluster::plain(&broker::Broker::shared().bootstrap(), &prefix), &seed()).unwrap();
         assert_eq!(ready, seed());
         Self { prefix }
     }
@@ -280,12 +283,8 @@ impl KafkaWorld {
 
 impl World for KafkaWorld {
     fn user(&mut self) -> Box<dyn Log> {
-        let config = processor::log::kafka::KafkaConfig {
-            bootstrap: broker::Broker::shared().bootstrap(),
-            prefix: self.prefix.clone(),
-            group: format!("{}group", self.prefix),
-            transactional_id: Some(format!("{}worker", self.prefix)),
-        };
+        let cluster = Cluster::plain(&broker::Broker::shared().bootstrap(), &self.prefix);
+        let config = processor::log::kafka::KafkaConfig::worker(&cluster, &format!("{}group", self.prefix), "worker");
         Box::new(processor::log::kafka::KafkaLog::connect(config).unwrap())
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod catalogue;
 pub mod changelog;
+pub mod cluster;
 pub mod delta;
 pub mod derived;
 pub mod event;

@@ -10,6 +10,7 @@ use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
 use processor::log::simulated::SimCluster;
 use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
+use schemas::cluster::Cluster;
 use schemas::record::Record;
 use schemas::settings::Seed;
 use std::time::Instant;
@@ -20,12 +21,7 @@ const RECORDS: usize = 400;
 const RESTART_EVERY: usize = 150;
 
 fn kafka() -> KafkaLog {
-    let config = KafkaConfig {
-        bootstrap: Broker::shared().bootstrap(),
-        prefix: PREFIX.to_owned(),
-        group: format!("{PREFIX}tacho"),
-        transactional_id: Some(format!("{PREFIX}tacho-0")),
-    };
+    let config = KafkaConfig::reader(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &format!("{PREFIX}reader"));
     let mut log = KafkaLog::connect(config).unwrap();
     log.recover().unwrap();
     log
@@ -67,12 +63,7 @@ fn turn(runner: &mut Runner<KafkaLog>) {
 
 /// A handle that commits nothing, and so fences nobody.
 fn kafka_reader() -> KafkaLog {
-    let config = KafkaConfig {
-        bootstrap: Broker::shared().bootstrap(),
-        prefix: PREFIX.to_owned(),
-        group: format!("{PREFIX}reader"),
-        transactional_id: None,
-    };
+    let config = KafkaConfig::reader(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &format!("{PREFIX}reader"));
     KafkaLog::connect(config).unwrap()
 }
 
@@ -91,7 +82,7 @@ fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -
 #[test]
 fn same_raw_bytes_same_rows() {
     let seed = quick_seed();
-    assert_eq!(topics::prepare(&Broker::shared().bootstrap(), PREFIX, &seed).unwrap(), seed);
+    assert_eq!(topics::prepare(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &seed).unwrap(), seed);
     let (on_kafka, records) = run_on_kafka(&seed);
     assert!(on_kafka.windows.len() > 100 && on_kafka.corrections() > 10 && on_kafka.sessions.len() > 5, "the traffic shows too little");
 

@@ -1,8 +1,8 @@
 //! The real runner over any log, and what comes out of it.
 
-use processor::admin::Status;
 use processor::log::Log;
 use processor::runner::{Options, RunError, Runner, SeedSource};
+use processor::status::Status;
 use processor::view::View;
 use schemas::derived::{SessionRow, SessionState};
 use schemas::id::{Position, TopicPartition};

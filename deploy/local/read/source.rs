@@ -1,11 +1,11 @@
 //! Where records are read from.
 
 use crate::admin_file::{self, AdminFile};
-use crate::cli::Cluster;
 use crate::{Failure, adapters};
 use processor::admin::{ExtentReply, ReadReply};
 use processor::log::{Batch, Extent, Log, LogError};
 use prost::Message;
+use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
 use schemas::topic::Topic;

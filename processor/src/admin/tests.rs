@@ -44,7 +44,23 @@ impl Log for Three {
         Ok(Batch { records, next })
     }
 
-    fn assign(&mut self, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+    fn join(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn ownership(&mut self) -> Option<Ownership> {
+        None
+    }
+
+    fn settle(&mut self, _: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn take_over(&mut self, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn release(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
         Ok(())
     }
 
@@ -99,7 +115,8 @@ fn some_view() -> View {
         ),
     ]);
     let view = View::default();
-    view.partitions.insert(0, PartitionView { timestamp: AppendTime(90_000), series, latest_final: vec![Some(60_000)] });
+    view.partitions
+        .insert(0, PartitionView { timestamp: AppendTime(90_000), series, latest_final: vec![Some(60_000)], ..PartitionView::default() });
     view.session("a", serde_json::json!({"state": "open"}));
     view
 }
@@ -107,7 +124,7 @@ fn some_view() -> View {
 fn admin() -> Admin {
     Admin {
         view: Arc::new(some_view()),
-        status: Arc::new(Status::default()),
+        health: Arc::new(Health::of(&Arc::new(Status::default()))),
         ingest_ready: Box::new(|| true),
         open: Box::new(|| Ok(Box::new(Three))),
         token: "secret".to_owned(),
@@ -139,28 +156,23 @@ async fn serve(admin: Admin) -> std::net::SocketAddr {
 const BEARER: &str = "Authorization: Bearer secret\r\n";
 
 #[tokio::test]
-async fn readiness_gates_probes_and_derived_metrics() {
+async fn readiness_and_lease_gate_probes_and_derived_metrics() {
     let admin = admin();
-    let status = Arc::clone(&admin.status);
+    let status = Arc::clone(&admin.health.workers[0]);
+    let lapsed = Arc::new(Status::new(Duration::ZERO));
+    admin.view.partitions.get_mut(&0).unwrap().worker = Some(lapsed);
+    let view = Arc::clone(&admin.view);
     let address = serve(admin).await;
     assert_eq!(get(address, "/livez", "localhost", "").await.0, 200);
     assert_eq!(get(address, "/readyz", "localhost:1", "").await.0, 503);
     let metrics = String::from_utf8(get(address, "/metrics", "127.0.0.1", "").await.2).unwrap();
     assert!(!metrics.contains("tacho_turns_total"), "{metrics}");
     status.set_ready(true);
+    view.partitions.get_mut(&0).unwrap().worker = Some(status);
     assert_eq!(get(address, "/readyz", "[::1]:9464", "").await.0, 200);
     let (_, head, body) = get(address, "/metrics", "127.0.0.1", "").await;
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
     assert!(String::from_utf8(body).unwrap().contains("tacho_turns_total{tenant=\"default\"} 5 90000\n"));
-}
-
-#[test]
-fn a_worker_without_a_heartbeat_is_not_alive() {
-    let status = Status::default();
-    assert!(status.is_alive_at(HEARTBEAT_MAX));
-    assert!(!status.is_alive_at(HEARTBEAT_MAX + Duration::from_secs(1)));
-    status.beat();
-    assert!(status.is_alive());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ mod writer;
 
 pub use retention::{RAW_AGE_MAX_MS, RAW_BYTES_MAX, Retention};
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError};
+use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
 use directory::Directory;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
@@ -97,7 +97,7 @@ impl Embedded {
     #[must_use]
     pub fn handle(self: &Arc<Self>) -> EmbeddedLog {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        EmbeddedLog { log: Arc::clone(self), epoch, assigned: Vec::new(), turn: 0 }
+        EmbeddedLog { log: Arc::clone(self), epoch, assigned: Vec::new(), joined: None, turn: 0 }
     }
 
     /// How many partitions a topic has in this directory.
@@ -158,6 +158,8 @@ pub struct EmbeddedLog {
     log: Arc<Embedded>,
     epoch: u64,
     assigned: Vec<(TopicPartition, Position)>,
+    /// What joining told, until it is asked for.
+    joined: Option<Ownership>,
     /// The assigned partition that the next poll begins with: a busy one must not starve the others.
     turn: usize,
 }
@@ -202,11 +204,32 @@ impl Log for EmbeddedLog {
         self.log.store.read(at, from, max)
     }
 
-    fn assign(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+    fn join(&mut self) -> Result<(), LogError> {
+        let inputs = super::all_inputs(self.partitions(Topic::RawLogs)?, self.partitions(Topic::Deltas)?);
+        self.joined = Some(Ownership::Assigned(inputs));
+        Ok(())
+    }
+
+    fn ownership(&mut self) -> Option<Ownership> {
+        self.joined.take()
+    }
+
+    /// Ownership never changes here.
+    fn settle(&mut self, _wait: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         for (at, _) in from {
             self.log.store.part(*at)?;
         }
-        from.clone_into(&mut self.assigned);
+        super::place(&mut self.assigned, from);
+        self.turn = 0;
+        Ok(())
+    }
+
+    fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
+        self.assigned.retain(|(taken, _)| !at.contains(taken));
         self.turn = 0;
         Ok(())
     }

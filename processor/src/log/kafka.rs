@@ -9,12 +9,13 @@ mod reader;
 pub mod topics;
 mod writer;
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError};
+use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
 use clients::{REQUEST_MAX, failed, out_of_range, passing};
 use names::{Names, size};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, admin::AdminClient, client::DefaultClientContext};
 use reader::Readers;
+use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::topic::Topic;
@@ -25,22 +26,50 @@ use writer::{Appender, Transactions};
 /// How many bytes of records one poll gives out at most, unless its first record alone is larger.
 const POLL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// A member that is silent for so long loses its partitions, unless told otherwise.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Which cluster, and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
-    /// `HOST:PORT`, several with commas between.
-    pub bootstrap: String,
-    /// Put before every topic's name; may be empty.
-    pub prefix: String,
+    /// The cluster.
+    pub cluster: Cluster,
     /// The consumer group that the positions belong to.
     pub group: String,
-    /// The identity that commits and fences, stable over restarts; `None` to read only.
-    pub transactional_id: Option<String>,
+    /// Who we are in it; `None` to read only.
+    pub member: Option<Member>,
+}
+
+/// A worker's place in its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The identity that commits and fences, unique in the group and stable over restarts: with the group's name it is
+    /// the `transactional.id`, and the `group.instance.id` if membership is static.
+    pub name: String,
+    /// Whether the group keeps the partitions for a member that went, until the session times out.
+    pub is_static: bool,
+    /// A member that is silent for so long loses its partitions.
+    pub session_timeout: Duration,
+}
+
+impl KafkaConfig {
+    /// For reading only.
+    #[must_use]
+    pub fn reader(cluster: &Cluster, group: &str) -> Self {
+        Self { cluster: cluster.clone(), group: group.to_owned(), member: None }
+    }
+
+    /// A worker with defaults: static membership, session timeout 15 s.
+    #[must_use]
+    pub fn worker(cluster: &Cluster, group: &str, name: &str) -> Self {
+        let member = Member { name: name.to_owned(), is_static: true, session_timeout: SESSION_TIMEOUT };
+        Self { cluster: cluster.clone(), group: group.to_owned(), member: Some(member) }
+    }
 }
 
 /// A log on a cluster.
 pub struct KafkaLog {
-    bootstrap: String,
+    cluster: Cluster,
     names: Names,
     /// Polls the assigned partitions; its group holds the positions.
     consumer: BaseConsumer,
@@ -52,6 +81,7 @@ pub struct KafkaLog {
     admin: Option<AdminClient<DefaultClientContext>>,
     /// Where the poll of each assigned partition goes on.
     assigned: BTreeMap<TopicPartition, Position>,
+    joined: Option<Ownership>,
     /// Met behind records that were given out first.
     poll_error: Option<LogError>,
 }
@@ -62,23 +92,25 @@ impl KafkaLog {
     /// # Errors
     /// No broker answers.
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
-        let KafkaConfig { bootstrap, prefix, group, transactional_id } = config;
-        let names = Names::new(&prefix);
-        let consumer: BaseConsumer = clients::consumer(&bootstrap, &group).create().map_err(|error| failed("making a consumer", &error))?;
-        let uncommitted: BaseConsumer = clients::uncommitted(&bootstrap).create().map_err(|error| failed("making a client", &error))?;
+        let KafkaConfig { cluster, group, member } = config;
+        let transactional_id = member.as_ref().map(|member| format!("{group}-{}", member.name));
+        let names = Names::new(&cluster.prefix);
+        let consumer: BaseConsumer = clients::consumer(&cluster, &group).create().map_err(|error| failed("making a consumer", &error))?;
+        let uncommitted: BaseConsumer = clients::uncommitted(&cluster).create().map_err(|error| failed("making a client", &error))?;
         uncommitted
             .fetch_metadata(Some(&names.name(Topic::Control)), REQUEST_MAX)
-            .map_err(|error| failed(&format!("no Kafka broker answers at {bootstrap}"), &error))?;
+            .map_err(|error| failed(&format!("no Kafka broker answers at {}", cluster.bootstrap), &error))?;
         Ok(Self {
-            readers: Readers::new(&bootstrap, &group, names.clone()),
-            appender: Appender::new(&bootstrap),
-            transactions: Transactions::new(&bootstrap, transactional_id),
-            bootstrap,
+            readers: Readers::new(&cluster, &group, names.clone()),
+            appender: Appender::new(&cluster),
+            transactions: Transactions::new(&cluster, transactional_id),
+            cluster,
             names,
             consumer,
             uncommitted,
             admin: None,
             assigned: BTreeMap::new(),
+            joined: None,
             poll_error: None,
         })
     }
@@ -132,11 +164,32 @@ impl Log for KafkaLog {
         self.readers.read(at, from, max)
     }
 
-    fn assign(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        self.consumer.assign(&self.names.list(from)).map_err(|error| failed("assigning partitions", &error))?;
-        self.assigned = from.iter().copied().collect();
+    fn join(&mut self) -> Result<(), LogError> {
+        let inputs = super::all_inputs(self.partitions(Topic::RawLogs)?, self.partitions(Topic::Deltas)?);
+        self.joined = Some(Ownership::Assigned(inputs));
+        Ok(())
+    }
+
+    fn ownership(&mut self) -> Option<Ownership> {
+        self.joined.take()
+    }
+
+    fn settle(&mut self, _wait: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        self.assigned.extend(from.iter().copied());
+        let all: Vec<_> = self.assigned.iter().map(|(at, position)| (*at, *position)).collect();
+        self.consumer.assign(&self.names.list(&all)).map_err(|error| failed("assigning partitions", &error))?;
         self.poll_error = None;
         Ok(())
+    }
+
+    fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
+        self.assigned.retain(|taken, _| !at.contains(taken));
+        let all: Vec<_> = self.assigned.iter().map(|(at, position)| (*at, *position)).collect();
+        self.consumer.assign(&self.names.list(&all)).map_err(|error| failed("assigning partitions", &error))
     }
 
     /// A lost connection is no error here: the client connects again, and appends and commits tell.
@@ -190,7 +243,7 @@ impl Log for KafkaLog {
     fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError> {
         let admin = match self.admin.take() {
             Some(admin) => admin,
-            None => clients::admin(&self.bootstrap).create().map_err(|error| failed("making an admin client", &error))?,
+            None => clients::admin(&self.cluster).create().map_err(|error| failed("making an admin client", &error))?,
         };
         let deleting = |error| failed(&format!("deleting records of {at} before {}", position.0), &error);
         let list = self.names.list(&[(at, position)]);

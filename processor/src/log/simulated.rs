@@ -5,7 +5,7 @@
 //! that offsets have holes. It does not yet model transactions that stay open, the last stable offset, marks that
 //! arrive at different times per partition, unstable positions, group generations and clocks that jump.
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError};
+use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
@@ -95,7 +95,7 @@ impl SimCluster {
     #[must_use]
     pub fn log(&self, writer: &str) -> SimLog {
         let epoch = self.state().epochs.get(writer).copied().unwrap_or(0);
-        SimLog { cluster: self.clone(), writer: writer.to_owned(), epoch, failed: false, assigned: Vec::new(), turn: 0 }
+        SimLog { cluster: self.clone(), writer: writer.to_owned(), epoch, failed: false, assigned: Vec::new(), joined: None, turn: 0 }
     }
 
     /// What goes wrong from now on.
@@ -219,6 +219,8 @@ pub struct SimLog {
     /// Set by a failed commit, until [`Log::recover`].
     failed: bool,
     assigned: Vec<(TopicPartition, Position)>,
+    /// What joining told, until it is asked for.
+    joined: Option<Ownership>,
     turn: usize,
 }
 
@@ -276,13 +278,34 @@ impl Log for SimLog {
         self.cluster.state().read(at, from, max)
     }
 
-    fn assign(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+    fn join(&mut self) -> Result<(), LogError> {
+        let inputs = super::all_inputs(self.partitions(Topic::RawLogs)?, self.partitions(Topic::Deltas)?);
+        self.joined = Some(Ownership::Assigned(inputs));
+        Ok(())
+    }
+
+    fn ownership(&mut self) -> Option<Ownership> {
+        self.joined.take()
+    }
+
+    /// Ownership never changes here.
+    fn settle(&mut self, _wait: Duration) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         let state = self.cluster.state();
         for (at, _) in from {
             state.check(*at)?;
         }
         drop(state);
-        from.clone_into(&mut self.assigned);
+        super::place(&mut self.assigned, from);
+        self.turn = 0;
+        Ok(())
+    }
+
+    fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
+        self.assigned.retain(|(taken, _)| !at.contains(taken));
         self.turn = 0;
         Ok(())
     }

@@ -4,8 +4,9 @@ use super::observe;
 use super::restore::read_labels;
 use super::{RunError, State, is_due};
 use crate::log::{Commit, Log, LogError};
+use crate::status::Status;
 use crate::telemetry;
-use crate::view::{Shown, View};
+use crate::view::{PartitionView, Shown, View};
 use bytes::Bytes;
 use processor_core::session::Quarantined;
 use prost::Message;
@@ -16,17 +17,52 @@ use schemas::record::{HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, NewRecord}
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// How often consumed deltas are deleted.
 const TRIM_EVERY_MS: u64 = 10_000;
 /// How many rows the page is given at a restart.
 const ROWS_RESTORED: usize = View::RECENT_MAX;
 
-/// Commits everything folded since the last commit.
-pub fn commit<L: Log>(state: &mut State, log: &mut L, view: &View) -> Result<(), RunError> {
-    let mut step = Commit::default();
-    let mut rows = Vec::new();
-    let mut overflow = Vec::new();
+/// A commit and what becomes visible after it.
+pub struct Prepared {
+    /// What the log is given.
+    pub step: Commit,
+    /// For each position of the step, the records that belong to it: where they begin, each part up to the next one.
+    parts: Vec<usize>,
+    rows: Vec<SessionRow>,
+    /// Changed series by deltas partition.
+    touched: Vec<(i32, BTreeSet<String>)>,
+    /// Values that were shown as `other`, by label.
+    overflow: Vec<(&'static str, u64)>,
+}
+
+impl Prepared {
+    fn part(&mut self, input: TopicPartition, position: i64, records: impl IntoIterator<Item = NewRecord>) {
+        self.parts.push(self.step.records.len());
+        self.step.positions.push((input, Position(position)));
+        self.step.records.extend(records);
+    }
+
+    /// Takes out all that belongs to input partitions that are no longer ours.
+    pub fn leave_out(&mut self, lost: &[TopicPartition]) {
+        let ends: Vec<usize> = self.parts.iter().skip(1).copied().chain([self.step.records.len()]).collect();
+        let mut records = std::mem::take(&mut self.step.records).into_iter();
+        let positions = std::mem::take(&mut self.step.positions);
+        let starts = std::mem::take(&mut self.parts);
+        for ((input, position), (start, end)) in positions.into_iter().zip(starts.into_iter().zip(ends)) {
+            let part: Vec<NewRecord> = records.by_ref().take(end - start).collect();
+            if !lost.contains(&input) {
+                self.part(input, position.0, part);
+            }
+        }
+        self.touched.retain(|(partition, _)| !lost.contains(&TopicPartition { topic: Topic::Deltas, partition: *partition }));
+    }
+}
+
+/// Everything folded since the last commit, as records.
+pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunError> {
+    let mut prepared = Prepared { step: Commit::default(), parts: Vec::new(), rows: Vec::new(), touched: Vec::new(), overflow: Vec::new() };
     let wall_ms = log.wall_ms();
     let writer = log.writer().to_owned();
     for partition in moved(state, Topic::RawLogs) {
@@ -35,42 +71,51 @@ pub fn commit<L: Log>(state: &mut State, log: &mut L, view: &View) -> Result<(),
             None => continue,
         };
         admit_labels(state, log, &effects.deltas)?;
-        overflow.push(state.labels.overflow(&effects.deltas));
+        prepared.overflow.extend(state.labels.overflow(&effects.deltas));
         let resolved = state.labels.resolve(effects.deltas);
         let Some(task) = state.sessions.get_mut(&partition) else { continue };
         let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition };
+        let mut records = Vec::new();
         for (target, record) in task.seal(resolved, &state.rules) {
-            step.records.push(plain(TopicPartition { topic: Topic::Deltas, partition: target }, None, record.encode_to_vec()));
+            records.push(plain(TopicPartition { topic: Topic::Deltas, partition: target }, None, record.encode_to_vec()));
         }
-        step.records.extend(effects.changes.into_iter().map(|change| changed(changelog, change)));
-        step.records.push(meta(changelog, &task.meta(&writer, &state.rules)));
-        step.records.extend(effects.quarantined.into_iter().map(|record| quarantined(partition, record)));
-        step.records.extend(effects.rows.iter().map(|row| session_row(partition, row, wall_ms)));
-        rows.extend(effects.rows);
-        step.positions.push((TopicPartition { topic: Topic::RawLogs, partition }, Position(task.position())));
+        records.extend(effects.changes.into_iter().map(|change| changed(changelog, change)));
+        records.push(meta(changelog, &task.meta(&writer, &state.rules)));
+        records.extend(effects.quarantined.into_iter().map(|record| quarantined(partition, record)));
+        records.extend(effects.rows.iter().map(|row| session_row(partition, row, wall_ms)));
+        prepared.rows.extend(effects.rows);
+        prepared.part(TopicPartition { topic: Topic::RawLogs, partition }, task.position(), records);
     }
-    let mut touched = Vec::new();
     for partition in moved(state, Topic::Deltas) {
         let Some(task) = state.series.get_mut(&partition) else { continue };
         let effects = task.take();
         let changelog = TopicPartition { topic: Topic::SeriesChangelog, partition };
-        step.records.extend(effects.changes.into_iter().map(|change| changed(changelog, change)));
-        step.records.push(meta(changelog, &task.meta(&writer, &state.rules)));
-        step.records.extend(effects.rows.iter().map(|(topic, row)| window_row(*topic, partition, row, wall_ms)));
-        step.positions.push((TopicPartition { topic: Topic::Deltas, partition }, Position(task.position())));
-        touched.push((partition, effects.touched));
+        let mut records: Vec<NewRecord> = effects.changes.into_iter().map(|change| changed(changelog, change)).collect();
+        records.push(meta(changelog, &task.meta(&writer, &state.rules)));
+        records.extend(effects.rows.iter().map(|(topic, row)| window_row(*topic, partition, row, wall_ms)));
+        prepared.part(TopicPartition { topic: Topic::Deltas, partition }, task.position(), records);
+        prepared.touched.push((partition, effects.touched));
     }
-    let positions = step.positions.clone();
-    log.commit(step)?;
-    telemetry::transaction(true);
-    overflow.into_iter().flatten().for_each(|(label, values)| telemetry::label_overflow(label, values));
-    observe::committed(state, log.wall_ms(), touched.iter().map(|(partition, _)| *partition));
+    Ok(prepared)
+}
+
+/// After the log has taken a commit, whose `positions` say up to where: shows what it made true.
+pub fn done<L: Log>(
+    state: &mut State,
+    log: &mut L,
+    positions: Vec<(TopicPartition, Position)>,
+    prepared: Prepared,
+    view: &View,
+) -> Result<(), RunError> {
+    telemetry::transaction("committed");
+    prepared.overflow.into_iter().for_each(|(label, values)| telemetry::label_overflow(label, values));
+    observe::committed(state, log.wall_ms(), prepared.touched.iter().map(|(partition, _)| *partition));
     for (at, position) in positions {
         state.committed.insert(at, position.0);
     }
     state.pending = 0;
     state.pending_since = None;
-    show(state, view, touched, &rows);
+    show(state, view, prepared.touched, &prepared.rows);
     trim(state, log)?;
     Ok(())
 }
@@ -146,8 +191,7 @@ fn derived(to: TopicPartition, key: String, value: Vec<u8>, wall_ms: i64) -> New
 
 fn show(state: &State, view: &View, touched: Vec<(i32, BTreeSet<String>)>, rows: &[SessionRow]) {
     for (partition, series) in touched {
-        let Some(task) = state.series.get(&partition) else { continue };
-        let mut shown = view.partitions.entry(partition).or_default();
+        let (Some(task), Some(mut shown)) = (state.series.get(&partition), view.partitions.get_mut(&partition)) else { continue };
         shown.timestamp = AppendTime(task.timestamp());
         shown.latest_final = task.latest_final(&state.rules);
         for key in series {
@@ -171,13 +215,18 @@ fn show_rows(view: &View, rows: &[SessionRow]) {
     }
 }
 
-/// Shows the restored state: all of it, and the latest sessions.
-pub fn show_restored(state: &State, view: &View) {
-    let all = |(partition, task): (&i32, &processor_core::SeriesTask)| (*partition, task.keys().map(str::to_owned).collect());
-    view.partitions.clear();
-    let mut rows: Vec<SessionRow> = state.sessions.values().flat_map(|task| task.latest_rows(ROWS_RESTORED)).collect();
+/// Shows the restored state of input partitions: all of it, and the latest sessions.
+pub fn show_restored(state: &State, inputs: &[TopicPartition], view: &View, status: &Arc<Status>) {
+    let of = |topic| inputs.iter().filter(move |at| at.topic == topic).map(|at| at.partition);
+    let mut series = Vec::new();
+    for (partition, task) in of(Topic::Deltas).filter_map(|partition| Some((partition, state.series.get(&partition)?))) {
+        view.partitions.insert(partition, PartitionView { worker: Some(Arc::clone(status)), ..PartitionView::default() });
+        series.push((partition, task.keys().map(str::to_owned).collect()));
+    }
+    let tasks = of(Topic::RawLogs).filter_map(|partition| state.sessions.get(&partition));
+    let mut rows: Vec<SessionRow> = tasks.flat_map(|task| task.latest_rows(ROWS_RESTORED)).collect();
     rows.sort_by_key(|row| row.last_event_ms);
-    show(state, view, state.series.iter().map(all).collect(), &rows);
+    show(state, view, series, &rows);
 }
 
 /// Deletes the deltas that are merged and committed, now and then.

@@ -8,6 +8,7 @@ use super::control::{self, SeedSource};
 use super::ticks::Ticks;
 use super::{RunError, State};
 use crate::log::{Log, LogError};
+use crate::status::Status;
 use crate::telemetry;
 use processor_core::{LabelTable, RestoreError, SeriesTask, SessionTask};
 use prost::Message;
@@ -20,49 +21,21 @@ use std::time::Instant;
 /// How many changelog records one read takes.
 const RESTORE_BATCH: usize = 10_000;
 
-/// Rebuilds everything, and points the log's poll to where the state goes on.
-pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
-    let began = Instant::now();
+/// Settings and labels, and no partition yet.
+pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
     let (rules, control_next) = control::load(log, seed)?;
     let mut labels = LabelTable::new(&rules.seed);
     let labels_next = read_labels(log, &mut labels, Position(0))?;
-    let mut sessions = BTreeMap::new();
-    let mut series = BTreeMap::new();
-    let mut assigned = Vec::new();
-    for partition in 0..rules.seed.raw_partitions {
-        let (input, changelog) =
-            (TopicPartition { topic: Topic::RawLogs, partition }, TopicPartition { topic: Topic::SessionsChangelog, partition });
-        let task = match saved(log, input, changelog)? {
-            Saved::Nothing(start) => SessionTask::new(partition, &rules, start.0),
-            Saved::State(meta, entries) => SessionTask::restore(partition, &rules, &meta, borrowed(&entries))
-                .map_err(|source| RunError::Restore { at: changelog, source })?,
-        };
-        assigned.push((input, Position(task.position())));
-        sessions.insert(partition, task);
-    }
-    for partition in 0..rules.seed.delta_partitions {
-        let (input, changelog) =
-            (TopicPartition { topic: Topic::Deltas, partition }, TopicPartition { topic: Topic::SeriesChangelog, partition });
-        let task = match saved(log, input, changelog)? {
-            Saved::Nothing(start) => SeriesTask::new(partition, &rules, start.0),
-            Saved::State(meta, entries) => SeriesTask::restore(partition, &rules, &meta, borrowed(&entries))
-                .map_err(|source| RunError::Restore { at: changelog, source })?,
-        };
-        assigned.push((input, Position(task.position())));
-        series.insert(partition, task);
-    }
-    log.assign(&assigned)?;
-    telemetry::restored(began.elapsed());
-    let ticks = Ticks::new(rules.seed.raw_partitions, rules.seed.time.mark_ms, log.wall_ms());
+    let ticks = Ticks::new(rules.seed.time.mark_ms);
     Ok(State {
         rules,
         labels,
         labels_next,
         control_next,
         control_read_ms: log.wall_ms(),
-        committed: assigned.into_iter().map(|(at, position)| (at, position.0)).collect(),
-        sessions,
-        series,
+        committed: BTreeMap::new(),
+        sessions: BTreeMap::new(),
+        series: BTreeMap::new(),
         ticks,
         pending: 0,
         pending_since: None,
@@ -70,6 +43,54 @@ pub fn restore<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError
         observed_ms: 0,
         held: BTreeMap::new(),
     })
+}
+
+/// Rebuilds the tasks of these input partitions, and lets the log's poll give them out from where their state ends.
+pub fn tasks<L: Log>(state: &mut State, log: &mut L, inputs: &[TopicPartition], status: &Status) -> Result<(), RunError> {
+    let began = Instant::now();
+    let mut from = Vec::with_capacity(inputs.len());
+    for &input in inputs {
+        status.beat();
+        let position = match input.topic {
+            Topic::RawLogs => session_task(state, log, input)?,
+            _ => series_task(state, log, input)?,
+        };
+        state.committed.insert(input, position);
+        from.push((input, Position(position)));
+    }
+    log.take_over(&from)?;
+    telemetry::restored(began.elapsed());
+    Ok(())
+}
+
+fn session_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition) -> Result<i64, RunError> {
+    let partition = input.partition;
+    let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition };
+    let task = match saved(log, input, changelog)? {
+        Saved::Nothing(start) => SessionTask::new(partition, &state.rules, start.0),
+        Saved::State(meta, entries) => {
+            control::wait_for(state, log, meta.epoch)?;
+            SessionTask::restore(partition, &state.rules, &meta, borrowed(&entries))
+                .map_err(|source| RunError::Restore { at: changelog, source })?
+        }
+    };
+    let position = task.position();
+    state.sessions.insert(partition, task);
+    state.ticks.watch(partition, log.wall_ms());
+    Ok(position)
+}
+
+fn series_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition) -> Result<i64, RunError> {
+    let partition = input.partition;
+    let changelog = TopicPartition { topic: Topic::SeriesChangelog, partition };
+    let task = match saved(log, input, changelog)? {
+        Saved::Nothing(start) => SeriesTask::new(partition, &state.rules, start.0),
+        Saved::State(meta, entries) => SeriesTask::restore(partition, &state.rules, &meta, borrowed(&entries))
+            .map_err(|source| RunError::Restore { at: changelog, source })?,
+    };
+    let position = task.position();
+    state.series.insert(partition, task);
+    Ok(position)
 }
 
 /// What was committed for an input partition.

@@ -31,10 +31,19 @@ struct Due {
 }
 
 impl Ticks {
-    /// All partitions due 1 s after `now`: so that every source is heard soon after a start.
-    pub fn new(partitions: i32, mark_ms: i64, now: i64) -> Self {
-        let due = |partition| (partition, Due { at: now + AFTER_DATA_MS[0], done: 0, data: now, told: 0 });
-        Self { mark_ms, partitions: (0..partitions).map(due).collect() }
+    /// Of no partition yet.
+    pub const fn new(mark_ms: i64) -> Self {
+        Self { mark_ms, partitions: BTreeMap::new() }
+    }
+
+    /// A partition became ours: due in 1 s, so that its source is heard soon.
+    pub fn watch(&mut self, partition: i32, now: i64) {
+        self.partitions.insert(partition, Due { at: now + AFTER_DATA_MS[0], done: 0, data: now, told: 0 });
+    }
+
+    /// A partition is no longer ours.
+    pub fn forget(&mut self, partition: i32) {
+        self.partitions.remove(&partition);
     }
 
     /// A record that is not a tick was folded.
@@ -105,7 +114,8 @@ mod tests {
 
     #[test]
     fn one_three_then_each_mark() {
-        let mut ticks = Ticks::new(1, 10_000, 100_000);
+        let mut ticks = Ticks::new(10_000);
+        ticks.watch(0, 100_000);
         let mut sent = Vec::new();
         for now in (100_000..130_000).step_by(100) {
             if ticks.due(now) == [0] {

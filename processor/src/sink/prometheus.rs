@@ -25,12 +25,14 @@ type Rendered = (String, String);
 
 /// Everything that the view holds, as text: families in the order of the metric table, series sorted by their labels.
 ///
-/// Families without a sample are left out. A series that this build can't read is left out too.
+/// Families without a sample are left out, and partitions whose worker had no success lately. A series that this build can't read is left out too.
 #[must_use]
 pub fn render(view: &View) -> String {
     let mut families: Vec<Vec<Rendered>> = vec![Vec::new(); Metric::COUNT];
     for entry in &view.partitions {
-        collect(entry.value(), &mut families);
+        if entry.is_shown() {
+            collect(entry.value(), &mut families);
+        }
     }
     let mut text = String::new();
     for (&metric, mut series) in Metric::VARIANTS.iter().zip(families) {
@@ -204,8 +206,10 @@ mod tests {
 
     fn view(series: Vec<(String, Shown)>, latest_final: Vec<Option<i64>>) -> View {
         let view = View::default();
-        view.partitions
-            .insert(3, PartitionView { timestamp: AppendTime(1_700_000_000_123), series: series.into_iter().collect(), latest_final });
+        view.partitions.insert(
+            3,
+            PartitionView { timestamp: AppendTime(1_700_000_000_123), series: series.into_iter().collect(), latest_final, worker: None },
+        );
         view
     }
 
@@ -229,7 +233,11 @@ mod tests {
         let other = key(Metric::Turns, &["default", "aa", "", "", "", "", "", ""]);
         view.partitions.insert(
             0,
-            PartitionView { timestamp: AppendTime(5), series: BTreeMap::from([(other, total(Amount::Count(7)))]), latest_final: vec![] },
+            PartitionView {
+                timestamp: AppendTime(5),
+                series: BTreeMap::from([(other, total(Amount::Count(7)))]),
+                ..PartitionView::default()
+            },
         );
         assert_eq!(
             render(&view),

@@ -4,6 +4,7 @@ use crate::log::LogError;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, ClientContext};
+use schemas::cluster::Cluster;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,11 +44,14 @@ impl ClientContext for EndIsNoError {
 
 impl ConsumerContext for EndIsNoError {}
 
-/// Settings that all clients share.
-fn client(bootstrap: &str) -> ClientConfig {
+/// Settings that all clients share; what comes after these wins, so that nothing passed through can weaken them.
+fn client(cluster: &Cluster) -> ClientConfig {
     let mut config = ClientConfig::new();
+    for (name, value) in &cluster.options {
+        config.set(name, value);
+    }
     config
-        .set("bootstrap.servers", bootstrap)
+        .set("bootstrap.servers", &cluster.bootstrap)
         .set("client.id", "tachograph")
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("receive.message.max.bytes", "268435456")
@@ -57,8 +61,8 @@ fn client(bootstrap: &str) -> ClientConfig {
 }
 
 /// A consumer that is given its partitions: it never joins the group, whose id is there for offsets only.
-pub(super) fn consumer(bootstrap: &str, group: &str) -> ClientConfig {
-    let mut config = client(bootstrap);
+pub(super) fn consumer(cluster: &Cluster, group: &str) -> ClientConfig {
+    let mut config = client(cluster);
     config
         .set("group.id", group)
         .set("enable.auto.commit", "false")
@@ -73,15 +77,15 @@ pub(super) fn consumer(bootstrap: &str, group: &str) -> ClientConfig {
 }
 
 /// A consumer for questions about the whole log, uncommitted records included; it never reads.
-pub(super) fn uncommitted(bootstrap: &str) -> ClientConfig {
-    let mut config = client(bootstrap);
+pub(super) fn uncommitted(cluster: &Cluster) -> ClientConfig {
+    let mut config = client(cluster);
     config.set("isolation.level", "read_uncommitted");
     config
 }
 
 /// A producer of durable records in order, without transactions.
-pub(super) fn producer(bootstrap: &str) -> ClientConfig {
-    let mut config = client(bootstrap);
+pub(super) fn producer(cluster: &Cluster) -> ClientConfig {
+    let mut config = client(cluster);
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
@@ -92,8 +96,8 @@ pub(super) fn producer(bootstrap: &str) -> ClientConfig {
 }
 
 /// A transactional producer.
-pub(super) fn transactional(bootstrap: &str, id: &str) -> ClientConfig {
-    let mut config = producer(bootstrap);
+pub(super) fn transactional(cluster: &Cluster, id: &str) -> ClientConfig {
+    let mut config = producer(cluster);
     config
         .set("transactional.id", id)
         .set("transaction.timeout.ms", TRANSACTION_MAX_MS.to_string())
@@ -102,8 +106,8 @@ pub(super) fn transactional(bootstrap: &str, id: &str) -> ClientConfig {
 }
 
 /// A client for the administration of topics.
-pub(super) fn admin(bootstrap: &str) -> ClientConfig {
-    client(bootstrap)
+pub(super) fn admin(cluster: &Cluster) -> ClientConfig {
+    client(cluster)
 }
 
 /// What went wrong, in words.

@@ -7,6 +7,7 @@ use super::names::{Names, size};
 use crate::log::{Batch, LogError};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
+use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The readers of a log, the last used one last.
 pub(super) struct Readers {
-    bootstrap: String,
+    cluster: Cluster,
     group: String,
     names: Names,
     readers: Vec<Reader>,
@@ -37,8 +38,8 @@ struct Reader {
 }
 
 impl Readers {
-    pub fn new(bootstrap: &str, group: &str, names: Names) -> Self {
-        Self { bootstrap: bootstrap.to_owned(), group: group.to_owned(), names, readers: Vec::new() }
+    pub fn new(cluster: &Cluster, group: &str, names: Names) -> Self {
+        Self { cluster: cluster.clone(), group: group.to_owned(), names, readers: Vec::new() }
     }
 
     /// See [`crate::log::Log::read`].
@@ -66,7 +67,7 @@ impl Readers {
         let mut reader = if self.readers.len() >= READERS_MAX {
             self.readers.remove(0)
         } else {
-            let mut config = clients::consumer(&self.bootstrap, &self.group);
+            let mut config = clients::consumer(&self.cluster, &self.group);
             config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", END_WAIT_MS.to_string());
             let consumer = config.create_with_context(EndIsNoError).map_err(|error| failed("making a reader", &error))?;
             Reader { consumer, at, next: from, at_end: false }

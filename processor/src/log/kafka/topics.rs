@@ -8,6 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
+use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
 use schemas::topic::{Cleanup, Partitions, Topic};
@@ -82,13 +83,13 @@ pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
 ///
 /// # Errors
 /// The cluster can't be reached, or a topic has other partition counts or settings than it must have.
-pub fn prepare(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<Seed, LogError> {
-    let seed = match stored_seed(bootstrap, prefix)? {
+pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
+    let seed = match stored_seed(cluster)? {
         Some(stored) => stored,
-        None => real_partitions(bootstrap, prefix, seed)?,
+        None => real_partitions(cluster, seed)?,
     };
-    create_topics(bootstrap, prefix, &seed)?;
-    check_topics(bootstrap, prefix, &seed)?;
+    create_topics(cluster, &seed)?;
+    check_topics(cluster, &seed)?;
     Ok(seed)
 }
 
@@ -96,13 +97,13 @@ pub fn prepare(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<Seed, LogEr
 ///
 /// # Errors
 /// The cluster can't be reached, or the record is no seed.
-pub fn stored_seed(bootstrap: &str, prefix: &str) -> Result<Option<Seed>, LogError> {
-    let names = Names::new(prefix);
+pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
+    let names = Names::new(&cluster.prefix);
     let at = TopicPartition { topic: Topic::Control, partition: 0 };
-    if partitions_of(&metadata_client(bootstrap)?, &names.name(Topic::Control))?.is_none() {
+    if partitions_of(&metadata_client(cluster)?, &names.name(Topic::Control))?.is_none() {
         return Ok(None);
     }
-    let batch = Readers::new(bootstrap, SEED_GROUP, names).read(at, Position(0), 1)?;
+    let batch = Readers::new(cluster, SEED_GROUP, names).read(at, Position(0), 1)?;
     let Some(record) = batch.records.first() else { return Ok(None) };
     let corrupt = |reason: String| LogError::Corrupt { at: format!("{at}@0"), reason };
     let value = record.value.as_deref().ok_or_else(|| corrupt("no value".to_owned()))?;
@@ -113,8 +114,8 @@ pub fn stored_seed(bootstrap: &str, prefix: &str) -> Result<Option<Seed>, LogErr
 ///
 /// # Errors
 /// The cluster can't be reached.
-pub fn real_partitions(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<Seed, LogError> {
-    let (client, names) = (metadata_client(bootstrap)?, Names::new(prefix));
+pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
+    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
     let mut seed = seed.clone();
     if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs))? {
         seed.raw_partitions = count;
@@ -129,8 +130,8 @@ pub fn real_partitions(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<See
 ///
 /// # Errors
 /// The cluster can't be reached, or refuses.
-pub fn create_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), LogError> {
-    let (client, names, file) = (metadata_client(bootstrap)?, Names::new(prefix), file());
+pub fn create_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
+    let (client, names, file) = (metadata_client(cluster)?, Names::new(&cluster.prefix), file());
     let mut missing_topics = Vec::new();
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
@@ -149,7 +150,7 @@ pub fn create_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), L
             settings.iter().fold(new, |new, (key, value)| new.set(key, value))
         })
         .collect();
-    let results = block_on(admin(bootstrap)?.create_topics(&new, &admin_options())).map_err(|error| failed("creating topics", &error))?;
+    let results = block_on(admin(cluster)?.create_topics(&new, &admin_options())).map_err(|error| failed("creating topics", &error))?;
     for result in results {
         match result {
             // Another process was faster; what it made is checked like any other.
@@ -182,8 +183,9 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
 ///
 /// # Errors
 /// The first topic at fault, with the command that mends it; or the cluster can't be reached.
-pub fn check_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), LogError> {
-    let (client, names) = (metadata_client(bootstrap)?, Names::new(prefix));
+pub fn check_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
+    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let bootstrap = &cluster.bootstrap;
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
         let count = partitions_of(&client, &name)?.ok_or_else(|| missing(&name))?;
@@ -200,7 +202,7 @@ pub fn check_topics(bootstrap: &str, prefix: &str, seed: &Seed) -> Result<(), Lo
             });
         }
     }
-    check_settings(bootstrap, &names)
+    check_settings(cluster, &names)
 }
 
 /// What a topic's setting must be, and why: correctness rests on these, so other values are refused.
@@ -215,10 +217,11 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
     required
 }
 
-fn check_settings(bootstrap: &str, names: &Names) -> Result<(), LogError> {
+fn check_settings(cluster: &Cluster, names: &Names) -> Result<(), LogError> {
+    let bootstrap = &cluster.bootstrap;
     let all: Vec<(Topic, String)> = Topic::VARIANTS.iter().map(|topic| (*topic, names.name(*topic))).collect();
     let resources: Vec<ResourceSpecifier<'_>> = all.iter().map(|(_, name)| ResourceSpecifier::Topic(name)).collect();
-    let described = block_on(admin(bootstrap)?.describe_configs(&resources, &admin_options()))
+    let described = block_on(admin(cluster)?.describe_configs(&resources, &admin_options()))
         .map_err(|error| failed("asking for topic settings", &error))?;
     for ((topic, name), result) in all.iter().zip(described) {
         let config =
@@ -254,12 +257,12 @@ pub(super) fn admin_options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX))
 }
 
-fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>, LogError> {
-    clients::admin(bootstrap).create().map_err(|error| failed("making an admin client", &error))
+fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, LogError> {
+    clients::admin(cluster).create().map_err(|error| failed("making an admin client", &error))
 }
 
-fn metadata_client(bootstrap: &str) -> Result<BaseConsumer, LogError> {
-    clients::uncommitted(bootstrap).create().map_err(|error| failed("making a client", &error))
+fn metadata_client(cluster: &Cluster) -> Result<BaseConsumer, LogError> {
+    clients::uncommitted(cluster).create().map_err(|error| failed("making a client", &error))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use schemas::cluster::Cluster;
 use schemas::record::NewRecord;
 use schemas::time::AppendTime;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -42,19 +43,19 @@ impl ProducerContext for Reports {
 
 /// Appends outside of transactions.
 pub(super) struct Appender {
-    bootstrap: String,
+    cluster: Cluster,
     producer: Option<ThreadedProducer<Reports>>,
 }
 
 impl Appender {
-    pub fn new(bootstrap: &str) -> Self {
-        Self { bootstrap: bootstrap.to_owned(), producer: None }
+    pub fn new(cluster: &Cluster) -> Self {
+        Self { cluster: cluster.clone(), producer: None }
     }
 
     pub fn append(&mut self, names: &Names, records: &[NewRecord]) -> Result<Vec<Appended>, LogError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => clients::producer(&self.bootstrap).create_with_context(Reports).map_err(|error| failed("making a producer", &error))?,
+            None => clients::producer(&self.cluster).create_with_context(Reports).map_err(|error| failed("making a producer", &error))?,
         };
         match send_all(&producer, names, records) {
             Ok(appended) => {
@@ -119,7 +120,7 @@ fn give_up<C: ProducerContext + 'static>(producer: ThreadedProducer<C>) {
 
 /// Atomic commits.
 pub(super) struct Transactions {
-    bootstrap: String,
+    cluster: Cluster,
     /// `None`: opened for reading only.
     id: Option<String>,
     /// `None` before the first use and after a failure.
@@ -129,8 +130,8 @@ pub(super) struct Transactions {
 }
 
 impl Transactions {
-    pub fn new(bootstrap: &str, id: Option<String>) -> Self {
-        Self { bootstrap: bootstrap.to_owned(), id, producer: None, failed: false }
+    pub fn new(cluster: &Cluster, id: Option<String>) -> Self {
+        Self { cluster: cluster.clone(), id, producer: None, failed: false }
     }
 
     pub fn id(&self) -> &str {
@@ -146,7 +147,7 @@ impl Transactions {
             return Err(LogError::Unavailable { reason: "this log was opened without a transactional id: for reading only".to_owned() });
         };
         let producer: ThreadedProducer<DefaultProducerContext> =
-            clients::transactional(&self.bootstrap, id).create().map_err(|error| failed("making a transactional producer", &error))?;
+            clients::transactional(&self.cluster, id).create().map_err(|error| failed("making a transactional producer", &error))?;
         if let Err(error) = producer.init_transactions(FENCE_MAX) {
             give_up(producer);
             return Err(failed(&format!("taking over transactional id {id}"), &error));
