@@ -51,7 +51,7 @@ fn read_all(log: &mut KafkaLog, at: TopicPartition) -> Vec<String> {
 #[test]
 fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
     let broker = Broker::shared();
-    topics::prepare(&Cluster::plain(&broker.bootstrap(), "open.")), &seed()).unwrap();
+    topics::prepare(&Cluster::plain(&broker.bootstrap(), "open."), &seed()).unwrap();
     let mut log = connect(broker, "open.");
     log.commit(Commit { records: vec![record(DELTAS, "one")], positions: vec![] }).unwrap();
     // A worker of the same identity dies with its transaction open.
@@ -87,23 +87,23 @@ fn topics_of_the_wrong_form_are_refused_with_the_way_out() {
     let broker = Broker::shared();
     let bootstrap = broker.bootstrap();
     // What is there wins over the seed, before there is one in the log.
-    topics::create_topics(&Cluster::plain(&bootstrap, "form.")), &seed()).unwrap();
-    let real = topics::prepare(&Cluster::plain(&bootstrap, "form.")), &Seed::shipped()).unwrap();
+    topics::create_topics(&Cluster::plain(&bootstrap, "form."), &seed()).unwrap();
+    let real = topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap();
     assert_eq!(real, Seed { settings: real.settings.clone(), ..seed() });
     // Counts that a seed in the log contradicts are refused.
-    let refused = topics::check_topics(&Cluster::plain(&bootstrap, "form.")), &Seed { raw_partitions: 3, ..seed() }).unwrap_err().to_string();
+    let refused = topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 3, ..seed() }).unwrap_err().to_string();
     assert!(refused.contains("form.codex.raw.logs.v1") && refused.contains("--partitions 3"), "{refused}");
-    let refused = topics::check_topics(&Cluster::plain(&bootstrap, "form.")), &Seed { raw_partitions: 1, ..seed() }).unwrap_err().to_string();
+    let refused = topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 1, ..seed() }).unwrap_err().to_string();
     assert!(refused.contains("another prefix"), "{refused}");
 
     let stored = Seed { dimensions: vec!["team.id".to_owned()], ..seed() };
     let mut log = connect(broker, "form.");
     assert_eq!(topics::stored_seed(&Cluster::plain(&bootstrap, "form."))).unwrap(), None);
     log.append(vec![NewRecord { value: Some(Bytes::from(stored.to_json())), ..record(CONTROL, "") }]).unwrap();
-    assert_eq!(topics::prepare(&Cluster::plain(&bootstrap, "form.")), &Seed::shipped()).unwrap(), stored);
+    assert_eq!(topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap(), stored);
 
     assert_eq!(topics::stored_seed(&Cluster::plain(&bootstrap, "nothing."))).unwrap(), None);
-    let missing = topics::check_topics(&Cluster::plain(&bootstrap, "nothing.")), &seed()).unwrap_err();
+    let missing = topics::check_topics(&Cluster::plain(&bootstrap, "nothing."), &seed()).unwrap_err();
     assert!(matches!(missing, LogError::Topic { .. }), "{missing}");
 }
 
@@ -115,7 +115,7 @@ fn a_topic_that_producers_stamp_is_refused() {
     let topic = NewTopic::new("stamp.codex.raw.logs.v1", 2, TopicReplication::Fixed(1)).set("message.timestamp.type", "CreateTime");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
-    let refused = topics::prepare(&Cluster::plain(&broker.bootstrap(), "stamp.")), &seed()).unwrap_err().to_string();
+    let refused = topics::prepare(&Cluster::plain(&broker.bootstrap(), "stamp."), &seed()).unwrap_err().to_string();
     assert!(
         refused.contains("stamp.codex.raw.logs.v1") && refused.contains("--add-config message.timestamp.type=LogAppendTime"),
         "{refused}"
@@ -125,7 +125,7 @@ fn a_topic_that_producers_stamp_is_refused() {
 #[test]
 fn a_broker_that_hangs_or_dies_costs_a_commit_but_no_record() {
     let mut broker = Broker::start(&[]);
-    topics::prepare(&Cluster::plain(&broker.bootstrap(), "")), &seed()).unwrap();
+    topics::prepare(&Cluster::plain(&broker.bootstrap(), ""), &seed()).unwrap();
     let mut log = connect(&broker, "");
     log.recover().unwrap();
     log.append(vec![record(RAW, "raw")]).unwrap();
