@@ -91,18 +91,20 @@ fn topics_of_the_wrong_form_are_refused_with_the_way_out() {
     let real = topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap();
     assert_eq!(real, Seed { settings: real.settings.clone(), ..seed() });
     // Counts that a seed in the log contradicts are refused.
-    let refused = topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 3, ..seed() }).unwrap_err().to_string();
+    let refused =
+        topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 3, ..seed() }).unwrap_err().to_string();
     assert!(refused.contains("form.codex.raw.logs.v1") && refused.contains("--partitions 3"), "{refused}");
-    let refused = topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 1, ..seed() }).unwrap_err().to_string();
+    let refused =
+        topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 1, ..seed() }).unwrap_err().to_string();
     assert!(refused.contains("another prefix"), "{refused}");
 
     let stored = Seed { dimensions: vec!["team.id".to_owned()], ..seed() };
     let mut log = connect(broker, "form.");
-    assert_eq!(topics::stored_seed(&Cluster::plain(&bootstrap, "form."))).unwrap(), None);
+    assert_eq!(topics::stored_seed(&Cluster::plain(&bootstrap, "form.")).unwrap(), None);
     log.append(vec![NewRecord { value: Some(Bytes::from(stored.to_json())), ..record(CONTROL, "") }]).unwrap();
     assert_eq!(topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap(), stored);
 
-    assert_eq!(topics::stored_seed(&Cluster::plain(&bootstrap, "nothing."))).unwrap(), None);
+    assert_eq!(topics::stored_seed(&Cluster::plain(&bootstrap, "nothing.")).unwrap(), None);
     let missing = topics::check_topics(&Cluster::plain(&bootstrap, "nothing."), &seed()).unwrap_err();
     assert!(matches!(missing, LogError::Topic { .. }), "{missing}");
 }

@@ -1,5 +1,7 @@
 use super::*;
+use crate::log::Ownership;
 use crate::log::{Appended, Batch, Commit, Extent};
+use crate::status::Status;
 use crate::view::{PartitionView, Shown};
 use bytes::Bytes;
 use prost::Message;
@@ -9,6 +11,7 @@ use schemas::metric::{Amount, Metric};
 use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A log with three records in partition 1 of each topic, for reading only.
