@@ -28,6 +28,7 @@ pub enum SelfMetric {
     LabelOverflow,
     LostRecords,
     ClockHeld,
+    WritersFenced,
 }
 
 /// How a [`SelfMetric`] adds up.
@@ -103,6 +104,9 @@ impl SelfMetric {
                 &["partition"],
                 "Raw records too far ahead of their partition's clock to move it, since nothing confirmed their append time.",
             ),
+            Self::WritersFenced => {
+                def("tacho_writers_fenced_total", Counter, &[], "Open transactions of other workers that were ended because readers waited behind them.")
+            }
         }
     }
 }
@@ -203,6 +207,11 @@ pub fn clock_held(partition: i32, records: u64) {
     metrics::counter!(SelfMetric::ClockHeld.def().name, "partition" => partition.to_string()).increment(records);
 }
 
+/// Counts a dead worker's transaction that was ended.
+pub fn writer_fenced() {
+    metrics::counter!(SelfMetric::WritersFenced.def().name).increment(1);
+}
+
 /// Counts records that were gone before they were read.
 pub fn lost(topic: &'static str, partition: i32, records: u64) {
     metrics::counter!(SelfMetric::LostRecords.def().name, "topic" => topic, "partition" => partition.to_string()).increment(records);
@@ -253,6 +262,7 @@ mod tests {
         delta_duplicate();
         label_overflow("team", 1);
         lost("codex.raw.logs.v1", 0, 12);
+        writer_fenced();
     }
 
     #[test]
@@ -277,6 +287,7 @@ mod tests {
             "tacho_end_to_end_latency_seconds_bucket{le=\"0.5\"} 1",
             "tacho_clock_held_total{partition=\"0\"} 3",
             "tacho_ticks_total 1",
+            "tacho_writers_fenced_total 1",
             "tacho_delta_duplicates_total 1",
             "tacho_label_overflow_total{label=\"team\"} 1",
             "tacho_lost_records_total{topic=\"codex.raw.logs.v1\",partition=\"0\"} 12",
