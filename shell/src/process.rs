@@ -1,6 +1,7 @@
 //! How processes end: exit codes, faults in words, signals.
 
 use std::error::Error;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
 /// Exit code of a start that can't be: wrong settings, a busy port, wrong topics (`EX_USAGE`).
@@ -43,6 +44,23 @@ pub fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Listens on an address, which the setting or flag `name` gives; a fault otherwise.
+pub fn bind(name: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<TcpListener> {
+    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|error| faults.push(format!("{name}: can't listen on {address}: {error}; stop what uses it, or name another"))).ok()
+}
+
+/// Adds a fault for each two of these listeners that are to have one and the same address.
+pub fn check_distinct(named: &[(&str, SocketAddr)], faults: &mut Vec<String>) {
+    for (i, (a, first)) in named.iter().enumerate() {
+        for (b, second) in &named[i + 1..] {
+            if first == second && first.port() != 0 {
+                faults.push(format!("{a} and {b} are both {first}: give each its own"));
+            }
+        }
+    }
 }
 
 /// Resolves when the process is told to end: SIGINT or SIGTERM.
