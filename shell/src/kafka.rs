@@ -128,11 +128,12 @@ impl KafkaSection {
         let cluster = Cluster { bootstrap: self.bootstrap_servers.clone(), prefix: self.prefix.clone(), options };
         if self.bootstrap_servers.is_empty() {
             found.push("bootstrap_servers: is not set; give HOST:PORT".to_owned());
-            found.extend(Cluster { bootstrap: "set:1".to_owned(), ..cluster.clone() }.faults());
-        } else {
-            found.extend(cluster.faults());
         }
+        // An empty one is told above, once.
+        let bootstrap = if self.bootstrap_servers.is_empty() { "set:1".to_owned() } else { cluster.bootstrap.clone() };
+        let more = Cluster { bootstrap, ..cluster.clone() }.faults();
         faults.extend(found.into_iter().map(|fault| format!("kafka.{fault}")));
+        faults.extend(more.into_iter().map(|fault| format!("kafka: {fault}")));
         cluster
     }
 
@@ -283,7 +284,7 @@ mod tests {
             assert!(faults.contains(part), "{part} is not in:\n{faults}");
         }
         assert!(!faults.contains("hunter2"), "{faults}");
-        assert!(faults.lines().all(|fault| fault.starts_with("kafka.")), "{faults}");
+        assert!(faults.lines().all(|fault| fault.starts_with("kafka")), "{faults}");
     }
 
     #[test]

@@ -156,13 +156,19 @@ fn insert(values: &mut Dict, path: &[String], text: &str) {
     at.entry(last.clone()).or_insert_with(|| Value::from(text));
 }
 
-/// Takes a setting out; false if it was not there.
+/// Takes a setting out, and tables that are empty then; false if it was not there.
 fn remove(values: &mut Dict, path: &[String]) -> bool {
     match path {
         [] => false,
         [last] => values.remove(last).is_some(),
         [first, rest @ ..] => match values.get_mut(first) {
-            Some(Value::Dict(_, inner)) => remove(inner, rest),
+            Some(Value::Dict(_, inner)) => {
+                let was_there = remove(inner, rest);
+                if inner.is_empty() {
+                    values.remove(first);
+                }
+                was_there
+            }
             _ => false,
         },
     }
