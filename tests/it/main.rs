@@ -9,4 +9,5 @@ mod crash;
 mod facts;
 mod law;
 mod privacy;
+mod processes;
 mod windows;
