@@ -104,9 +104,12 @@ impl SelfMetric {
                 &["partition"],
                 "Raw records too far ahead of their partition's clock to move it, since nothing confirmed their append time.",
             ),
-            Self::WritersFenced => {
-                def("tacho_writers_fenced_total", Counter, &[], "Open transactions of other workers that were ended because readers waited behind them.")
-            }
+            Self::WritersFenced => def(
+                "tacho_writers_fenced_total",
+                Counter,
+                &[],
+                "Open transactions of other workers that were ended because readers waited behind them.",
+            ),
         }
     }
 }

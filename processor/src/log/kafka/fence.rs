@@ -51,7 +51,14 @@ impl Waiting {
 }
 
 /// Ends the transaction that begins at that offset of a partition, unless it is `own`.
-pub(super) fn end_transaction(cluster: &Cluster, group: &str, names: &Names, own: &str, at: TopicPartition, from: Position) -> Result<(), LogError> {
+pub(super) fn end_transaction(
+    cluster: &Cluster,
+    group: &str,
+    names: &Names,
+    own: &str,
+    at: TopicPartition,
+    from: Position,
+) -> Result<(), LogError> {
     let Some(writer) = writer_at(cluster, group, names, at, from)? else {
         tracing::warn!(%at, offset = from.0, "readers wait behind a transaction that names no writer: it ends by its timeout");
         return Ok(());

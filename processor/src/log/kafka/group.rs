@@ -96,12 +96,7 @@ pub(super) struct Group {
 
 impl Group {
     pub fn new(config: &rdkafka::ClientConfig, names: Names) -> Result<Self, LogError> {
-        let told = Told {
-            names: names.clone(),
-            changes: Mutex::default(),
-            waiting: Mutex::default(),
-            closing: AtomicBool::new(false),
-        };
+        let told = Told { names: names.clone(), changes: Mutex::default(), waiting: Mutex::default(), closing: AtomicBool::new(false) };
         let consumer = config.create_with_context(told).map_err(|error| failed("making a consumer", &error))?;
         Ok(Self { consumer, names, taken: BTreeMap::new(), open: None, stash: VecDeque::new(), error: None })
     }
