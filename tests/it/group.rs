@@ -10,7 +10,12 @@ use processor::log::simulated::SimCluster;
 use processor::runner::Options;
 use processor::view::View;
 use processor::workers::{Config, Workers};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::cluster::Cluster;
+use schemas::record::HEADER_WRITER;
 use schemas::settings::Seed;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,4 +100,69 @@ fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result
     }
     let results = Results::of(client, view);
     if results.all_ended() { Ok(results) } else { Err("sessions are open".to_owned()) }
+}
+
+/// A transaction that its worker left open, and that the broker would keep open for ten minutes.
+fn leave_open(writer: &str, prefix: &str, to: &str, offsets_of: Option<&str>) -> ThreadedProducer<DefaultProducerContext> {
+    let bootstrap = Broker::shared().bootstrap();
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .set("transactional.id", writer)
+        .set("transaction.timeout.ms", "600000")
+        .create()
+        .unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    let headers = OwnedHeaders::new().insert(Header { key: HEADER_WRITER, value: Some(writer) });
+    let topic = format!("{prefix}{to}");
+    producer
+        .send(BaseRecord::<str, str>::to(&topic).partition(0).key("of").payload("a dead worker").headers(headers))
+        .map_err(|(error, _)| error)
+        .unwrap();
+    producer.flush(PATIENCE).unwrap();
+    if let Some(input) = offsets_of {
+        let member: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", format!("{prefix}tacho")).create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&format!("{prefix}{input}"), 0, Offset::Offset(1)).unwrap();
+        producer.send_offsets_to_transaction(&list, &member.group_metadata().unwrap(), PATIENCE).unwrap();
+    }
+    producer
+}
+
+#[test]
+fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
+    const PREFIX: &str = "open-ends.";
+    let cluster = Cluster::plain(&Broker::shared().bootstrap(), PREFIX);
+    let seed = Seed { raw_partitions: 1, delta_partitions: 1, ..quick_seed() };
+    topics::prepare(&cluster, &seed).unwrap();
+    let mut client = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{PREFIX}reader"))).unwrap();
+    let mut traffic = Traffic::new(3, 1);
+
+    // Positions and state are unstable: the restore waits, and ends it.
+    let at_restore = leave_open(&format!("{PREFIX}tacho-dead-0"), PREFIX, "tacho.sessions-changelog", Some("codex.raw.logs.v1"));
+    let view = Arc::new(View::default());
+    let config = Config {
+        cluster: cluster.clone(),
+        group: format!("{PREFIX}tacho"),
+        name: "alive".to_owned(),
+        is_static: true,
+        session_timeout: Duration::from_secs(6),
+        workers: 1,
+        seed: seed.clone(),
+        options: Options::default(),
+    };
+    let workers = Workers::start(&config, &view).unwrap();
+    eventually("a restore", || if workers.health.is_ready() { Ok(()) } else { Err(String::new()) });
+    assert!(at_restore.commit_transaction(PATIENCE).is_err(), "the dead worker was fenced");
+
+    // Readers of deltas wait behind it.
+    let at_work = leave_open(&format!("{PREFIX}tacho-dead-1"), PREFIX, "tacho.deltas", None);
+    for _ in 0..20 {
+        client.append(vec![traffic.record(now_ms())]).unwrap();
+    }
+    let sent = now_ms();
+    eventually("results behind the open transaction", || at_rest(&mut client, &view, &seed, sent));
+    assert!(at_work.commit_transaction(PATIENCE).is_err(), "the dead worker was fenced");
+    end(workers);
 }
