@@ -103,7 +103,7 @@ async fn livez(State(shared): State<Arc<Shared>>) -> Response {
     if shared.admin.health.is_alive() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "a worker gave no sign of life for 30 s\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "a worker gave no sign of life for 60 s\n").into_response()
     }
 }
 

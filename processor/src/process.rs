@@ -103,8 +103,9 @@ fn checked_topics(cluster: &Cluster) -> Result<Seed, Failure> {
     };
     let (seed, faults) = topics::inspect(cluster, &Seed::shipped()).map_err(failed)?;
     let (refused, warned): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
-    for fault in warned {
-        tracing::warn!(topic = fault.topic, fault = fault.what, mend = fault.mend, "a topic is not as it should be");
+    if let Some(first) = warned.first() {
+        // All of them, as a rule: one line will do.
+        tracing::warn!(topics = warned.len(), first = first.topic, fault = first.what, mend = first.mend, "topics have one replica");
     }
     if refused.is_empty() { Ok(seed) } else { Err(Failure::Start(refused.iter().map(ToString::to_string).collect())) }
 }

@@ -57,7 +57,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
     // A worker of the same identity dies with its transaction open.
     let dead: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
-        .set("transactional.id", "open.worker")
+        .set("transactional.id", "open.group-worker")
         .set("transaction.timeout.ms", "600000")
         .create()
         .unwrap();

@@ -7,6 +7,7 @@ mod support;
 mod bad_input;
 mod crash;
 mod facts;
+mod group;
 mod law;
 mod privacy;
 mod processes;

@@ -58,7 +58,8 @@ fn by_grpc(ingest: &Process, signal: &str, body: &[u8]) {
     let service = match signal {
         "logs" => "logs.v1.LogsService",
         "traces" => "trace.v1.TraceService",
-        other => panic!("no recording by gRPC has {other}"),
+        "metrics" => "metrics.v1.MetricsService",
+        other => panic!("OTLP has no {other}"),
     };
     assert_eq!(ingest.grpc(&format!("/opentelemetry.proto.collector.{service}/Export"), body), "0", "{}", ingest.said());
 }
@@ -286,7 +287,8 @@ fn a_new_epoch_changes_the_session_gap_while_it_runs() {
     let applied = control(&["apply", file_name]);
     assert!(applied.status.success() && text(&applied).contains("epoch 1:"), "{}", text(&applied));
 
-    // The session that was open is judged by it, and so is the next one.
+    std::thread::sleep(std::time::Duration::from_secs(15)); eprintln!("{:#?} {:?} {:?}", read("codex.raw.logs.v1", &place.map(OsStr::new)), read("tacho.control", &place.map(OsStr::new)), read("codex.sessions.v1", &place.map(OsStr::new)));
+    eprintln!("{}", worker.get("/metrics").unwrap().1);// The session that was open is judged by it, and so is the next one.
     worker.wait_for_count("tacho_sessions_active", &[], 0);
     door.logs(&otlp::encode(vec![otlp::prompt("d", now_ms())]));
     eventually("the end of both sessions", || {

@@ -161,10 +161,11 @@ impl KafkaLog {
 
     /// After a commit with an unknown outcome: fences it, and reads back what became of it.
     fn read_back(&mut self, commit: Commit, reason: String) -> Result<(), LogError> {
-        self.recover()?;
+        let unclear = |error: LogError| LogError::NotCommitted { reason: format!("{reason}; {error}") };
+        self.recover().map_err(unclear)?;
         let at: Vec<TopicPartition> = commit.positions.iter().map(|(at, _)| *at).collect();
         let before: Vec<Option<Position>> = at.iter().map(|at| self.committed.get(at).copied()).collect();
-        let now = self.committed(&at)?;
+        let now = self.committed(&at).map_err(unclear)?;
         if !at.is_empty() && now.iter().zip(&commit.positions).all(|(now, (_, position))| *now == Some(*position)) {
             tracing::info!(reason, "a commit without an answer has succeeded");
             return Ok(());

@@ -23,7 +23,7 @@ pub(super) const TRANSACTION_MESSAGE_MAX_MS: u64 = 8_000;
 /// How long a commit may take; then its outcome is unknown.
 pub(super) const COMMIT_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to fence older users; includes the end of their open transactions.
-pub(super) const FENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const FENCE_MAX: Duration = Duration::from_secs(15);
 /// How large a message may be, bytes: as the topics' `max.message.bytes`.
 const MESSAGE_BYTES_MAX: u64 = 8_400_000;
 /// How much of one partition a consumer reads ahead, KiB.
