@@ -112,7 +112,7 @@ fn apply(place: &Place, settings: &Settings) -> Result<(), Failure> {
     }
     let value = serde_json::to_vec(settings).expect("settings are plain data with text keys");
     let epoch = append(log.as_mut(), SETTINGS_KEY, value).map_err(failed)?;
-    println!("epoch {epoch}: holds in each partition from its next tick on");
+    println!("epoch {epoch}: each partition begins it within a second or two; a session goes by the settings of its last record");
     Ok(())
 }
 
