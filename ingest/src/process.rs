@@ -12,7 +12,7 @@ use axum::routing::get;
 use clap::Parser;
 use late::Late;
 use settings::{Effective, Settings};
-use shell::flags::{Asked, Common};
+use shell::flags::Common;
 use shell::process::{Failure, bind, chain, exit_code, told_to_end};
 use std::net::TcpListener;
 use std::process::ExitCode;
@@ -54,13 +54,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let (flags, env) = match shell::flags::of_process::<Flags>()? {
-        Asked::Go(given) => given,
-        Asked::Shown(text) => {
-            print!("{text}");
-            return Ok(());
-        }
-    };
+    let Some(flags) = shell::flags::of_process::<Flags>()? else { return Ok(()) };
+    let env = shell::layers::environment();
     let print_config = flags.common.print_config;
     let keep_text = flags.keep_text.then(|| "true".to_owned());
     let more = vec![("http.listen", flags.http), ("grpc.listen", flags.grpc), ("keep_text", keep_text)];

@@ -1,6 +1,6 @@
 //! The command line of a process with settings.
 
-use crate::layers::{Sources, environment};
+use crate::layers::Sources;
 use crate::process::Failure;
 use clap::{Args, FromArgMatches};
 use std::collections::BTreeMap;
@@ -71,14 +71,17 @@ pub fn parse<T: FromArgMatches + clap::CommandFactory>(args: impl IntoIterator<I
     }
 }
 
-/// Of this process: flags and environment.
+/// The flags of this process; `None` if help or the version was asked for, which is printed.
 ///
 /// # Errors
 /// What is wrong with the flags.
-pub fn of_process<T: FromArgMatches + clap::CommandFactory>() -> Result<Asked<(T, BTreeMap<String, String>)>, Failure> {
+pub fn of_process<T: FromArgMatches + clap::CommandFactory>() -> Result<Option<T>, Failure> {
     match parse(std::env::args_os()) {
-        Ok(Asked::Go(flags)) => Ok(Asked::Go((flags, environment()))),
-        Ok(Asked::Shown(text)) => Ok(Asked::Shown(text)),
+        Ok(Asked::Go(flags)) => Ok(Some(flags)),
+        Ok(Asked::Shown(text)) => {
+            print!("{text}");
+            Ok(None)
+        }
         Err(fault) => Err(Failure::Start(vec![fault])),
     }
 }

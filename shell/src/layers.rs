@@ -58,7 +58,10 @@ pub fn load<T: DeserializeOwned + Default>(sources: &Sources) -> (T, Vec<String>
             Err(error) => error,
         };
         faults.push(fault(&error));
-        let taken_out = layers.iter_mut().fold(false, |any, layer| remove(&mut layer.values, &error.path) || any);
+        let mut taken_out = false;
+        for layer in &mut layers {
+            taken_out |= remove(&mut layer.values, &error.path);
+        }
         if !taken_out || faults.len() >= FAULTS_MAX {
             return (T::default(), faults);
         }

@@ -41,7 +41,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let (unit, scale) = SPAN_UNITS.iter().rev().find(|(_, scale)| ms >= *scale && ms % scale == 0).unwrap_or(&SPAN_UNITS[0]);
+        let (unit, scale) = SPAN_UNITS.iter().rev().find(|(_, scale)| ms >= *scale && ms.is_multiple_of(*scale)).unwrap_or(&SPAN_UNITS[0]);
         write!(f, "{}{unit}", ms / scale)
     }
 }
@@ -64,7 +64,7 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) = SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0 % scale == 0).unwrap_or(&SIZE_UNITS[0]);
+        let (unit, scale) = SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)).unwrap_or(&SIZE_UNITS[0]);
         write!(f, "{}{unit}", self.0 / scale)
     }
 }
