@@ -10,4 +10,5 @@ mod facts;
 mod group;
 mod law;
 mod privacy;
+mod scale;
 mod windows;
