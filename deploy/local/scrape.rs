@@ -53,7 +53,10 @@ fn both_files_scrape_in_the_same_way() {
             assert!(config.lines().any(|found| found.trim() == line), "{line}");
         }
         for label in ["instance", "pod"] {
-            assert!(relabeling(config).contains(&format!("regex: tacho_.+;\n        target_label: {label}\n        replacement: \"\"\n")), "{label}");
+            assert!(
+                relabeling(config).contains(&format!("regex: tacho_.+;\n        target_label: {label}\n        replacement: \"\"\n")),
+                "{label}"
+            );
         }
     }
 }

@@ -78,10 +78,10 @@ fn add(family: &mut Family, suffix: &str, mut labels: Labels, text: &str) {
         (Value::Histogram(Distribution { sum, .. }) | Value::Summary { sum, .. }, "_sum") => text.clone_into(sum),
         (Value::Histogram(Distribution { count, .. }) | Value::Summary { count, .. }, "_count") => *count = text.parse().unwrap_or(0),
         (Value::Histogram(values), _) => {
-            if let (Ok(bound), Ok(count)) = (within.parse::<f64>(), text.parse()) {
-                if bound.is_finite() {
-                    values.classic.push((bound, count));
-                }
+            if let (Ok(bound), Ok(count)) = (within.parse::<f64>(), text.parse())
+                && bound.is_finite()
+            {
+                values.classic.push((bound, count));
             }
         }
         (Value::Summary { quantiles, .. }, _) => {
