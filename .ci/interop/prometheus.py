@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """A real Prometheus scrapes tacho with the shipped configuration, while tacho is killed again and again.
 
-A ledger of records is sent in two parts; tacho dies by SIGKILL in the middle of each, several times. Afterwards every
-count by subtraction must equal the ledger's part, nothing may have been reset, and native and classic histograms must
-agree. Ends with 1 at the first difference.
+A ledger of records is sent in two parts; tacho dies by SIGKILL in the middle of each, several times. During the second
+part another target shows the results of the first one's end over and over, as a process does that was paused and has
+lost its partitions. Afterwards every count by subtraction must equal the ledger's part, nothing may have been reset, and
+native and classic histograms must agree. Ends with 1 at the first difference.
 """
 
 import argparse
 import contextlib
+import http.server
+import json
 import pathlib
 import re
 import subprocess
@@ -28,6 +31,8 @@ KILLS = 3
 # After the last answer: the worker's commit, a scrape, and a slow machine.
 SETTLE_SECONDS_MAX = 30
 DIFFERENCES_SHOWN_MAX = 30
+PROTOBUF = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
+REFUSED = "prometheus_target_scrapes_sample_out_of_order_total"
 # Quantiles of the last final window are gauges: a summary would have a count and a sum beside them.
 LINT_KNOWN = re.compile(r'tacho_\w+_window_seconds non-summary metrics should not have "quantile" label|')
 # Then it must stay as it is: a mark of the idle log, and more scrapes.
@@ -35,10 +40,10 @@ STAY_SECONDS = 12
 START_SECONDS_MAX = 30
 
 
-def shipped_config(admin):
-    """The shipped scrape configuration, with another address and a shorter interval, and nothing else changed."""
+def shipped_config(targets):
+    """The shipped scrape configuration, with other addresses and a shorter interval, and nothing else changed."""
     text = SHIPPED.read_text(encoding="utf-8")
-    for old, new in (("127.0.0.1:9464", admin), ("scrape_interval: 15s", "scrape_interval: 1s")):
+    for old, new in (('["127.0.0.1:9464"]', json.dumps(targets)), ("scrape_interval: 15s", "scrape_interval: 1s")):
         if text.count(old) != 1:
             raise RuntimeError(f"{SHIPPED} does not hold {old!r} exactly once")
         text = text.replace(old, new)
@@ -46,10 +51,10 @@ def shipped_config(admin):
 
 
 @contextlib.contextmanager
-def running_prometheus(binary, work, admin):
-    """A Prometheus that scrapes `admin`; gives its address."""
+def running_prometheus(binary, work, targets):
+    """A Prometheus that scrapes `targets`; gives its address."""
     config, address = work / "prometheus.yml", free_address()
-    config.write_text(shipped_config(admin), encoding="utf-8")
+    config.write_text(shipped_config(targets), encoding="utf-8")
     command = [binary, f"--config.file={config}", f"--storage.tsdb.path={work / 'tsdb'}", f"--web.listen-address={address}"]
     with open(work / "prometheus.log", "w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=work)
@@ -67,6 +72,37 @@ def running_prometheus(binary, work, admin):
         finally:
             process.terminate()
             process.wait()
+
+
+class Zombie:
+    """A target that shows, from `remember` on, what another one showed then; until then it is not there (503)."""
+
+    def __init__(self):
+        zombie = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                body = zombie.body
+                self.send_response(200 if body else 503)
+                self.send_header("Content-Type", zombie.content_type)
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.body, self.content_type = b"", "text/plain"
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = "127.0.0.1:%d" % self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def remember(self, admin):
+        request = urllib.request.Request(f"http://{admin}/metrics", headers={"Accept": PROTOBUF})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            self.content_type, self.body = answer.headers["Content-Type"], answer.read()
+
+    def end(self):
+        self._server.shutdown()
 
 
 class Victim:
@@ -136,7 +172,7 @@ def settled(prometheus, expected, t1):
 
 
 def refused(address):
-    """What Prometheus did not take of scrapes, by its own counters, without zeros."""
+    """What Prometheus did not take of scrapes, by its own counters, without zeros: older samples, for example."""
     with urllib.request.urlopen(f"{address}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     found = {}
@@ -191,9 +227,9 @@ def main():
     wrong = []
     with tempfile.TemporaryDirectory(prefix="tacho-interop-") as work:
         work = pathlib.Path(work)
-        victim = Victim(options.tacho, work)
+        victim, zombie = Victim(options.tacho, work), Zombie()
         try:
-            with running_prometheus(options.prometheus, work, victim.admin) as address:
+            with running_prometheus(options.prometheus, work, [victim.admin, zombie.address]) as address:
                 prometheus, began = Prometheus(address), time.time()
                 version = prometheus.api("status/buildinfo")["version"] or "of unknown version"
                 print(f"prometheus {version} at {address}, tacho at http://{victim.admin}", flush=True)
@@ -201,6 +237,7 @@ def main():
                     wrong += part(number + 1, seed, victim, prometheus, began, int(began))
                     if wrong:
                         break
+                    zombie.remember(victim.admin)
                 own = own_resets(prometheus, began)
                 print(f"{'ok' if own else 'FAILED'}: the process's own counters were reset {own:g} times, by {victim.kills} kills", flush=True)
                 if not own:
@@ -208,10 +245,16 @@ def main():
                 remarks = lint(options.promtool, victim.admin)
                 print(f"{'FAILED' if remarks else 'ok'}: promtool check metrics", flush=True)
                 wrong += [f"promtool check metrics: {remark}" for remark in remarks]
-                for name, value in refused(address).items():
+                counters = refused(address)
+                old = counters.pop(REFUSED, 0)
+                print(f"{'ok' if old else 'FAILED'}: Prometheus refused {old:g} samples of the target that shows old results", flush=True)
+                if not old:
+                    wrong.append("Prometheus refused no old sample: that target proves nothing")
+                for name, value in counters.items():
                     print(f"note: {name} {value:g}")
         finally:
             victim.end()
+            zombie.end()
         if wrong:
             print("the end of tacho's log:", (work / "tacho.log").read_text(encoding="utf-8")[-2000:], sep="\n")
     for line in wrong[:DIFFERENCES_SHOWN_MAX]:
