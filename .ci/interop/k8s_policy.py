@@ -13,14 +13,14 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 KAFKA = {
     "bootstrap_servers": str,
     "prefix": str,
-    "tls": {"ca_file": str, "cert_file": str, "key_file": str},
+    "tls": {"enabled": bool, "ca_file": str, "cert_file": str, "key_file": str},
     "sasl": {"mechanism": str, "username": str, "password": str, "password_file": str},
     "options": dict,
 }
 LISTEN = {"listen": str}
-LOG = {"format": str}
+LOG = {"format": str, "filter": str}
 SETTINGS = {
-    "ingest.toml": {"kafka": KAFKA, "http": LISTEN, "grpc": LISTEN, "admin": LISTEN, "log": LOG},
+    "ingest.toml": {"keep_text": bool, "kafka": KAFKA, "http": LISTEN, "grpc": LISTEN, "admin": LISTEN, "limits": dict, "log": LOG},
     "processor.toml": {
         "kafka": KAFKA,
         "group": {"id": str, "name": str, "membership": str, "session_timeout": str, "workers": int},
@@ -222,7 +222,7 @@ def unknown(settings, known, where):
             yield f"{where}: there is no setting {key}"
         elif isinstance(known[key], dict):
             yield from unknown(value, known[key], f"{where}: {key}") if isinstance(value, dict) else [f"{where}: {key} is a table"]
-        elif not isinstance(value, known[key]) or isinstance(value, bool):
+        elif type(value) is not known[key]:
             yield f"{where}: {key} is {value!r}"
 
 
