@@ -8,6 +8,8 @@ mod control;
 mod demo;
 mod read;
 mod run;
+#[cfg(test)]
+mod scrape;
 mod setup;
 mod show;
 mod topics;

@@ -11,4 +11,5 @@ mod group;
 mod law;
 mod privacy;
 mod processes;
+mod scale;
 mod windows;

@@ -1,0 +1,101 @@
+"""The recordings of tests/fixtures, and as much of OTLP as it takes to count log records."""
+
+import collections
+import dataclasses
+import gzip
+import json
+import pathlib
+import urllib.request
+
+FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures"
+# What tells a record here: its attributes of these names.
+TOLD = ("conversation.id", "event.name", "event.timestamp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """One request of a recording."""
+
+    signal: str
+    content_type: str
+    bytes: bytes
+
+    def records(self):
+        """What it holds, if it holds logs: how often each (conversation, event, time) is in it."""
+        if self.signal != "logs":
+            return collections.Counter()
+        return of_json(json.loads(self.bytes)) if "json" in self.content_type else of_protobuf(self.bytes)
+
+    def send(self, url):
+        """Posts it; anything but 200 raises."""
+        request = urllib.request.Request(f"{url}/v1/{self.signal}", self.bytes, {"Content-Type": self.content_type})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            if answer.status != 200:
+                raise RuntimeError(f"{url} answered {answer.status}")
+
+
+def recordings():
+    """All bodies of all recordings, in order."""
+    for folder in sorted(path for path in FIXTURES.iterdir() if path.is_dir()):
+        for body in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["bodies"]:
+            stored = (folder / body["file"]).read_bytes()
+            content = gzip.decompress(stored) if body["file"].endswith(".gz") else stored
+            # gRPC's messages were stored without their frame: they go by HTTP as well.
+            kind = "application/json" if "json" in body["content_type"] else "application/x-protobuf"
+            yield Body(body["signal"], kind, content)
+
+
+def of_json(request):
+    """Counts the log records of a request in OTLP/JSON."""
+    found = collections.Counter()
+    for resource in request.get("resourceLogs", []):
+        for scope in resource.get("scopeLogs", []):
+            for record in scope.get("logRecords", []):
+                values = {each["key"]: each.get("value", {}).get("stringValue") for each in record.get("attributes", [])}
+                found[tuple(values.get(key) for key in TOLD)] += 1
+    return found
+
+
+def of_protobuf(request):
+    """Counts the log records of a request in protobuf."""
+    found = collections.Counter()
+    for resource in _fields(request, 1):
+        for scope in _fields(resource, 2):
+            for record in _fields(scope, 2):
+                values = {}
+                for attribute in _fields(record, 6):
+                    text = [part for value in _fields(attribute, 2) for part in _fields(value, 1)]
+                    values[_fields(attribute, 1)[0].decode()] = text[0].decode() if text else None
+                found[tuple(values.get(key) for key in TOLD)] += 1
+    return found
+
+
+def _fields(message, wanted):
+    """The fields of that number that have a length."""
+    found, at = [], 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        kind = tag & 7
+        if kind == 0:
+            _, at = _varint(message, at)
+        elif kind == 2:
+            size, at = _varint(message, at)
+            if tag >> 3 == wanted:
+                found.append(message[at : at + size])
+            at += size
+        elif kind in (1, 5):
+            at += 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"protobuf has no wire type {kind}")
+    return found
+
+
+def _varint(message, at):
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
