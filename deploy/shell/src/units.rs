@@ -64,7 +64,8 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) = SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)).unwrap_or(&SIZE_UNITS[0]);
+        let (unit, scale) =
+            SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)).unwrap_or(&SIZE_UNITS[0]);
         write!(f, "{}{unit}", self.0 / scale)
     }
 }
