@@ -190,4 +190,14 @@ mod tests {
         let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap();
         assert_eq!(settings.given.kafka.bootstrap_servers, "127.0.0.1:9092");
     }
+
+    /// The certificates and the password come from Secrets, which are not here.
+    #[test]
+    fn the_settings_in_the_manifests_lack_secrets_only() {
+        for place in ["base", "overlays/example"] {
+            let file = format!("{}/../deploy/k8s/{place}/ingest.toml", env!("CARGO_MANIFEST_DIR"));
+            let faults = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap_err();
+            assert!(faults.len() == 2 && faults[0].starts_with("kafka.tls.ca_file") && faults[1].starts_with("kafka.sasl"), "{faults:?}");
+        }
+    }
 }

@@ -234,4 +234,14 @@ mod tests {
         let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, None).unwrap();
         assert_eq!((settings.group.as_str(), settings.name.as_str()), ("tacho", "processor-0"));
     }
+
+    /// The certificates and the password come from Secrets, which are not here.
+    #[test]
+    fn the_settings_in_the_manifests_lack_secrets_only() {
+        for place in ["base", "overlays/example"] {
+            let file = format!("{}/../deploy/k8s/{place}/processor.toml", env!("CARGO_MANIFEST_DIR"));
+            let faults = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, Some("pod-0".to_owned())).unwrap_err();
+            assert!(faults.len() == 2 && faults[0].starts_with("kafka.tls.ca_file") && faults[1].starts_with("kafka.sasl"), "{faults:?}");
+        }
+    }
 }
