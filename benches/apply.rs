@@ -92,7 +92,7 @@ fn resident() -> u64 {
 }
 
 fn floors(group: &mut BenchmarkGroup<'_, CpuTime>, traffic: &Traffic, per_message: usize) {
-    let messages = interval(&traffic, per_message, OPEN[1], START, &mut 0);
+    let messages = interval(traffic, per_message, OPEN[1], START, &mut 0);
     let bytes: usize = messages.iter().map(|message| message.value.len()).sum();
     println!("{per_message} per message: {} bytes a log record", bytes / COMMIT_RECORDS);
     let mut floor = |name: &str, work: &dyn Fn(&[u8]) -> u64| {

@@ -242,10 +242,12 @@ impl<L: Log> Runner<L> {
     /// Restores partitions, lets the log give them out, and shows them.
     fn take_in(&mut self, state: &mut State, new: &[TopicPartition]) -> Result<(), RunError> {
         self.status.set_ready(false);
+        let began = Instant::now();
         restore::tasks(state, &mut self.log, new, &self.status)?;
         commit::show_restored(state, new, &self.view, &self.status);
         self.status.confirmed();
         self.status.set_ready(true);
+        tracing::info!(partitions = new.len(), took_ms = began.elapsed().as_millis(), "partitions restored");
         Ok(())
     }
 

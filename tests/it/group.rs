@@ -143,7 +143,7 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
     let at_restore = leave_open(&format!("{PREFIX}tacho-dead-0"), PREFIX, "tacho.sessions-changelog", Some("codex.raw.logs.v1"));
     let view = Arc::new(View::default());
     let config = Config {
-        cluster: cluster.clone(),
+        cluster,
         group: format!("{PREFIX}tacho"),
         name: "alive".to_owned(),
         is_static: true,

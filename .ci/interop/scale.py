@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""Two tacho-ingest and three tacho-processor on one broker, scraped by a real Prometheus, while processors are killed,
+stopped, added and removed: every count by subtraction must equal the senders' ledger, and nothing may be reset. Then the
+times: how long a killed worker's transaction holds up the others, and how long a restart and a hand-over take.
+
+Ends with 1 at a difference. Times are printed, not judged: machines differ.
+"""
+
+import argparse
+import calendar
+import contextlib
+import json
+import os
+import pathlib
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+from ledger import Ledger, send
+from prometheus import DIFFERENCES_SHOWN_MAX, STAY_SECONDS, running_prometheus, settled
+from prometheus_check import Prometheus, check
+from tacho import free_address
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONVERSATIONS = 600
+SESSION_TIMEOUT_SECONDS = 6
+READY_SECONDS_MAX = 60
+RESTARTS = 20
+ROLLS = 7
+FREEZES = 8
+LOOK_SECONDS = 0.02
+
+
+class Process:
+    """A tacho-ingest or tacho-processor, configured by its environment; its log is kept."""
+
+    def __init__(self, binary, work, name, settings):
+        self.binary, self.name, self.settings = binary, name, settings
+        self.admin = settings["TACHO_ADMIN__LISTEN"]
+        self.path = work / f"{name}.log"
+        self.start()
+
+    def start(self):
+        self.mark = self.path.stat().st_size if self.path.exists() else 0
+        with open(self.path, "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [self.binary], env={**os.environ, **self.settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        return self
+
+    def get(self, path):
+        with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=5) as answer:
+            return answer.read().decode()
+
+    def wait_ready(self):
+        began = time.monotonic()
+        while True:
+            try:
+                return self.get("/readyz")
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() - began > READY_SECONDS_MAX:
+                    raise RuntimeError(f"{self.name} is not ready:\n{self.path.read_text()[-3000:]}") from None
+                time.sleep(LOOK_SECONDS)
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def end(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        self.process.wait()
+
+    def said(self):
+        """What it logged since its last start: (seconds, message, fields)."""
+        with open(self.path, encoding="utf-8") as log:
+            log.seek(self.mark)
+            lines = [json.loads(line) for line in log if line.startswith("{")]
+        return [(_seconds(line["timestamp"]), line["message"], line) for line in lines]
+
+    def shown(self):
+        """The newest time of a result, by partition of its own: the set of timestamps."""
+        stamps = set()
+        for line in self.get("/metrics").splitlines():
+            if line.startswith("tacho_log_records_total{"):
+                stamps.add(line.rsplit(" ", 1)[1])
+        return stamps
+
+
+def _seconds(stamp):
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction or 0}")
+
+
+@contextlib.contextmanager
+def broker(work):
+    """A Kafka broker; gives HOST:PORT."""
+    folder = work / "kafka"
+    folder.mkdir()
+    process = subprocess.Popen([ROOT / ".ci/interop/kafka.sh", folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    address = process.stdout.readline().strip()
+    if not address:
+        raise RuntimeError("the broker did not start")
+    try:
+        yield address
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+class Cluster:
+    """The processes of one prefix."""
+
+    def __init__(self, binaries, work, bootstrap, prefix, membership="static"):
+        self.binaries, self.work, self.prefix, self.membership = binaries, work, prefix, membership
+        self.common = {"TACHO_KAFKA__BOOTSTRAP_SERVERS": bootstrap, "TACHO_KAFKA__PREFIX": prefix}
+        command = [binaries / "tacho", "topics", "apply", "--allow-single-broker", "--raw-partitions", "12"]
+        subprocess.run([*command, "--kafka", bootstrap, "--prefix", prefix], check=True, stdout=subprocess.DEVNULL)
+
+    def processor(self, name, admin=None):
+        settings = {
+            **self.common,
+            "TACHO_GROUP__NAME": name,
+            "TACHO_GROUP__MEMBERSHIP": self.membership,
+            "TACHO_GROUP__SESSION_TIMEOUT": f"{SESSION_TIMEOUT_SECONDS}s",
+            "TACHO_ADMIN__LISTEN": admin or free_address(),
+        }
+        process = Process(self.binaries / "tacho-processor", self.work, f"{self.prefix}{name}", settings)
+        process.wait_ready()
+        return process
+
+    def ingest(self, name):
+        settings = {
+            **self.common,
+            "TACHO_HTTP__LISTEN": free_address(),
+            "TACHO_GRPC__LISTEN": free_address(),
+            "TACHO_ADMIN__LISTEN": free_address(),
+        }
+        process = Process(self.binaries / "tacho-ingest", self.work, f"{self.prefix}{name}", settings)
+        process.wait_ready()
+        return process
+
+
+class Traffic:
+    """Sends a ledger, or several one after the other, in the background."""
+
+    def __init__(self, ledgers, ingests):
+        self.sent, self.failed, self.stop = 0, None, False
+        self.addresses = [f"http://{ingest.settings['TACHO_HTTP__LISTEN']}" for ingest in ingests]
+        self.thread = threading.Thread(target=self._run, args=(ledgers,), daemon=True)
+        self.thread.start()
+
+    def _run(self, ledgers):
+        try:
+            for ledger in ledgers:
+                if self.stop:
+                    return
+                send(ledger, self.addresses, lambda sent: setattr(self, "sent", sent))
+        except RuntimeError as error:
+            self.failed = error
+
+    def wait_for(self, share, ledger):
+        while self.sent < share * len(ledger.records) and self.thread.is_alive():
+            time.sleep(LOOK_SECONDS)
+
+    def join(self):
+        self.thread.join()
+        if self.failed:
+            raise self.failed
+
+
+def exact(binaries, work, bootstrap, prometheus_binary):
+    cluster = Cluster(binaries, work, bootstrap, "exact.")
+    processors = [cluster.processor(name) for name in "abc"]
+    ingests = [cluster.ingest(name) for name in ("in1", "in2")]
+    added = free_address()
+    targets = [process.admin for process in processors] + [added]
+    ledger = Ledger(1, CONVERSATIONS, "scale")
+    with running_prometheus(prometheus_binary, work, targets) as address:
+        prometheus = Prometheus(address)
+        time.sleep(3)
+        began = time.time()
+        traffic = Traffic([ledger], ingests)
+        for round_number in range(3):
+            traffic.wait_for((round_number + 1) / 8 + random.random() / 16, ledger)
+            victim = random.choice(processors)
+            victim.end(signal.SIGKILL)
+            victim.start().wait_ready()
+        traffic.wait_for(0.5, ledger)
+        processors[0].send(signal.SIGSTOP)
+        time.sleep(2 * SESSION_TIMEOUT_SECONDS)
+        processors[0].send(signal.SIGCONT)
+        processors.append(cluster.processor("d", added))
+        traffic.wait_for(0.75, ledger)
+        processors.pop(1).end()
+        traffic.join()
+        expected = ledger.expected()
+        settled(prometheus, expected, began)
+        time.sleep(STAY_SECONDS)
+        said, wrong = check(prometheus, expected, began, time.time(), began)
+    print(f"{'FAILED' if wrong else 'ok'}: {len(ledger.records)} records over 2 ingests and 3 processors: {said}")
+    for line in wrong[:DIFFERENCES_SHOWN_MAX]:
+        print(f"  {line}")
+    for process in [*ingests, *processors]:
+        process.end()
+    return not wrong
+
+
+def endless(name):
+    return (Ledger(seed, 100, f"{name}{seed}") for seed in range(1, 1000))
+
+
+def freezes(cluster, processors, ingests):
+    """How long a killed worker's open transaction holds up what others show."""
+    traffic, gaps, fenced = Traffic(endless("freeze"), ingests), [], 0
+    time.sleep(3)
+    for number in range(FREEZES):
+        victim = processors[number % len(processors)]
+        others = [process for process in processors if process is not victim]
+        victim.end(signal.SIGKILL)
+        began = time.monotonic()
+        last = {process: (process.shown(), began) for process in others}
+        longest = 0.0
+        while time.monotonic() - began < SESSION_TIMEOUT_SECONDS - 1.5:
+            for process in others:
+                stamps, now = process.shown(), time.monotonic()
+                if stamps != last[process][0]:
+                    longest = max(longest, now - last[process][1])
+                    last[process] = (stamps, now)
+            time.sleep(LOOK_SECONDS)
+        gaps.append(max(longest, *(time.monotonic() - since for _, since in last.values())))
+        victim.start().wait_ready()
+        fenced += sum(message.startswith("readers wait behind a dead") for process in others for _, message, _ in process.said())
+        time.sleep(2)
+    traffic.stop = True
+    print(f"freeze after SIGKILL, s: max {max(gaps):.2f}, of {len(gaps)} kills; transactions ended by others (seen so far): {fenced}")
+    print(f"  all: {', '.join(f'{gap:.2f}' for gap in sorted(gaps))}")
+
+
+def restarts(processors):
+    """From the start of a killed static member to its partitions, restored."""
+    took = []
+    for number in range(RESTARTS):
+        victim = processors[number % len(processors)]
+        victim.end(signal.SIGKILL)
+        began = time.monotonic()
+        victim.start().wait_ready()
+        took.append(time.monotonic() - began)
+        time.sleep(0.5)
+    within = sum(seconds <= 2 for seconds in took)
+    print(f"restart of a killed static member, s: median {statistics.median(took):.2f}, max {max(took):.2f}; {within} of {len(took)} within 2 s")
+
+
+def rolls(cluster, processors, dynamic):
+    """Clean hand-over of each in turn: static, until it is back; dynamic, until the others have restored its partitions."""
+    took = []
+    for number in range(ROLLS):
+        process = processors[number % len(processors)]
+        others = [other for other in processors if other is not process]
+        began, wall = time.monotonic(), time.time()
+        process.end()
+        if dynamic:
+            time.sleep(2.5)
+            restored = [at for other in others for at, said, line in other.said() if said == "partitions restored" and at > wall and line["partitions"]]
+            took.append(max(restored) - wall if restored else float("inf"))
+            process.start().wait_ready()
+            time.sleep(1.5)
+        else:
+            process.start().wait_ready()
+            took.append(time.monotonic() - began)
+            time.sleep(0.5)
+    took.sort()
+    p95 = took[min(len(took) - 1, int(0.95 * len(took)))]
+    print(f"rolling restart, {'dynamic' if dynamic else 'static'}, s: median {statistics.median(took):.2f}, p95 {p95:.2f} of {len(took)}")
+
+
+def times(binaries, work, bootstrap):
+    for membership in ("static", "dynamic"):
+        cluster = Cluster(binaries, work, bootstrap, f"times-{membership}.", membership)
+        processors = [cluster.processor(name) for name in "abc"]
+        ingests = [cluster.ingest("in")]
+        traffic = Traffic(endless(membership), ingests)
+        time.sleep(8)
+        rolls(cluster, processors, membership == "dynamic")
+        if membership == "static":
+            restarts(processors)
+            traffic.stop = True
+            freezes(cluster, processors, ingests)
+        traffic.stop = True
+        for process in [*ingests, *processors]:
+            process.end(signal.SIGKILL)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binaries", required=True, type=pathlib.Path, help="folder with tacho, tacho-ingest, tacho-processor")
+    parser.add_argument("--prometheus", required=True, help="a prometheus binary")
+    parser.add_argument("--only", choices=("exact", "times"))
+    options = parser.parse_args()
+    right = True
+    with tempfile.TemporaryDirectory(prefix="tacho-scale-") as folder:
+        work = pathlib.Path(folder)
+        with broker(work) as bootstrap:
+            if options.only != "times":
+                right = exact(options.binaries, work, bootstrap, options.prometheus)
+            if options.only != "exact":
+                times(options.binaries, work, bootstrap)
+    sys.exit(0 if right else 1)
+
+
+if __name__ == "__main__":
+    main()
