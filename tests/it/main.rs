@@ -12,4 +12,5 @@ mod law;
 mod privacy;
 mod processes;
 mod scale;
+mod secure;
 mod windows;
