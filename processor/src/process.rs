@@ -4,7 +4,7 @@ mod settings;
 
 use crate::admin::{Admin, router};
 use crate::log::LogError;
-use crate::log::kafka::topics::{self, Fault};
+use crate::log::kafka::topics;
 use crate::telemetry;
 use crate::view::View;
 use crate::workers::{Config, Workers};
@@ -97,11 +97,7 @@ fn checked_topics(cluster: &Cluster) -> Result<Seed, Failure> {
         other => Failure::Start(vec![chain(&other)]),
     };
     let (seed, faults) = topics::inspect(cluster, &Seed::shipped()).map_err(failed)?;
-    let (refused, warned): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
-    if let Some(first) = warned.first() {
-        // All of them, as a rule: one line will do.
-        tracing::warn!(topics = warned.len(), first = first.topic, fault = first.what, mend = first.mend, "topics have one replica");
-    }
+    let refused = topics::refusals(faults);
     if refused.is_empty() { Ok(seed) } else { Err(Failure::Start(refused.iter().map(ToString::to_string).collect())) }
 }
 

@@ -2,7 +2,7 @@
 
 mod check;
 
-pub use check::{Fault, Severity, check_topics, faults, inspect};
+pub use check::{Fault, Severity, check_topics, faults, inspect, refusals};
 
 use super::clients::{self, REQUEST_MAX, block_on, failed};
 use super::names::Names;

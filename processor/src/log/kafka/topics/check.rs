@@ -67,11 +67,22 @@ pub fn inspect(cluster: &Cluster, seed: &Seed) -> Result<(Seed, Vec<Fault>), Log
 /// # Errors
 /// All topics at fault, with the commands that mend them; or the cluster can't be reached.
 pub fn check_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
-    let refused: Vec<Fault> = faults(cluster, seed)?.into_iter().filter(Fault::is_refused).collect();
+    let refused = refusals(faults(cluster, seed)?);
     let Some((first, others)) = refused.split_first() else { return Ok(()) };
     let mut fault = format!("{}; {}", first.what, first.mend);
     others.iter().for_each(|other| fault += &format!("; {other}"));
     Err(LogError::Topic { topic: first.topic.clone(), fault })
+}
+
+/// Those faults with which no process starts; warns of the others.
+#[must_use]
+pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
+    let (refused, borne): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
+    if let Some(first) = borne.first() {
+        // All of them, as a rule: one line will do.
+        tracing::warn!(topics = borne.len(), first = first.topic, fault = first.what, mend = first.mend, "topics have one replica");
+    }
+    refused
 }
 
 /// Every fault of every topic, for partition counts as the seed says.
