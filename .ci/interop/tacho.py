@@ -16,13 +16,13 @@ READY_SECONDS_MAX = 60
 
 
 class Tacho:
-    """`tacho` on a directory, or on a cluster with `--kafka` among the flags."""
+    """`tacho` on a directory, or on a cluster with `--kafka` among the flags; on `http` and `admin`, or on free ports."""
 
-    def __init__(self, binary, data, log, flags=()):
+    def __init__(self, binary, data, log, flags=(), http="127.0.0.1:0", admin="127.0.0.1:0"):
         self.binary = binary
         self.flags = [f"--data={data}"] if not flags else list(flags)
-        grpc = _free_address()
-        ports = ["--http", "127.0.0.1:0", "--grpc", grpc, "--admin", "127.0.0.1:0"]
+        grpc = free_address()
+        ports = ["--http", http, "--grpc", grpc, "--admin", admin]
         self.process = subprocess.Popen(
             [binary, f"--data={data}", *flags, *ports], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -74,6 +74,11 @@ class Tacho:
             rows[row["conversation_id"]] = row
         return rows
 
+    def kill(self):
+        """SIGKILL: whatever it was doing stops there."""
+        self.process.kill()
+        self.process.wait()
+
     def end(self):
         self.process.terminate()
         try:
@@ -83,7 +88,7 @@ class Tacho:
             raise RuntimeError(f"tacho did not end within {END_SECONDS_MAX} s of SIGTERM") from None
 
 
-def _free_address():
+def free_address():
     """Bound and let go: the kernel does not give out a port again soon."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,5 +1,9 @@
 //! What the benches share: the recorded log requests, and a clock that a busy machine does not disturb.
 
+#![allow(dead_code, reason = "each bench uses its part")]
+
+pub mod requests;
+
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use std::fs;
 use std::io::Read;

@@ -6,6 +6,8 @@ mod cli;
 mod demo;
 mod read;
 mod run;
+#[cfg(test)]
+mod scrape;
 mod setup;
 mod show;
 

@@ -1,10 +1,7 @@
-//! What an operator can set.
-
-use serde::Deserialize;
+//! What bounds requests.
 
 /// Settings of the doors; every field has a default.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Largest body as sent, in bytes; a larger one gets 413.
     pub body_bytes_max: usize,

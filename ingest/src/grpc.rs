@@ -20,14 +20,21 @@ use tonic::server::{Grpc, UnaryService};
 
 /// The routes of OTLP/gRPC, to be served with HTTP/2; every other method is `UNIMPLEMENTED`.
 pub fn grpc_router<S: Sink>(door: Arc<Door<S>>) -> Router {
+    routes().fallback(|| async { unknown_method() }).with_state(door)
+}
+
+/// The answer to a method that is not there.
+pub(crate) fn unknown_method() -> Response {
+    Status::unimplemented("no such method: OTLP has Export of logs, traces and metrics").into_http()
+}
+
+pub(crate) fn routes<S: Sink>() -> Router<Arc<Door<S>>> {
     let mut router = Router::new();
     for signal in Signal::ALL {
         let export = move |State(door): State<Arc<Door<S>>>, request: Request| call(door, signal, request);
         router = router.route(signal.grpc_path(), post(export));
     }
-    let unknown =
-        || async { Status::unimplemented("no such method: OTLP has Export of logs, traces and metrics").into_http::<axum::body::Body>() };
-    router.fallback(unknown).with_state(door)
+    router
 }
 
 async fn call<S: Sink>(door: Arc<Door<S>>, signal: Signal, request: Request) -> Response {

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::door::{Door, Form, Incoming};
+use crate::grpc;
 use crate::reply::Reject;
 use crate::signal::Signal;
 use crate::sink::Sink;
@@ -26,7 +27,7 @@ const DISCARD_BYTES_MAX: usize = 64 << 20;
 /// And for no longer than that.
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 /// After the shutdown signal, open requests get that long.
-const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a door closed by itself.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +37,7 @@ pub enum Error {
     Listener(#[source] std::io::Error),
 }
 
-/// Serves OTLP/HTTP on `listener` until `shutdown` resolves, and open requests for up to two seconds more.
+/// Serves OTLP/HTTP on `listener` until `shutdown` resolves, and open requests for up to five seconds more.
 ///
 /// # Errors
 /// The listener failed.
@@ -49,7 +50,7 @@ pub async fn serve<S: Sink>(
     run(listener, router(Door::new(config, sink)), shutdown).await
 }
 
-/// Serves a router, one of this crate's or one that merges them, until `shutdown` resolves and up to two seconds more.
+/// Serves a router, one of this crate's or one that merges them, until `shutdown` resolves and up to five seconds more.
 ///
 /// # Errors
 /// The listener failed.
@@ -71,6 +72,23 @@ pub async fn run(listener: TcpListener, router: Router, shutdown: impl Future<Ou
 
 /// The routes of OTLP/HTTP; every other path is 404.
 pub fn router<S: Sink>(door: Arc<Door<S>>) -> Router {
+    routes().fallback(not_found::<S>).with_state(door)
+}
+
+/// The routes of both protocols, for one port; what neither has is told in the words of the one that was spoken.
+pub fn both_router<S: Sink>(door: Arc<Door<S>>) -> Router {
+    let other = |state: State<Arc<Door<S>>>, request: Request| async move {
+        let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if content_type.starts_with(b"application/grpc") { grpc::unknown_method() } else { not_found(state, request).await }
+    };
+    routes().merge(grpc::routes()).fallback(other).with_state(door)
+}
+
+async fn not_found<S: Sink>(State(door): State<Arc<Door<S>>>, request: Request) -> Response {
+    refuse(&door, None, Reject::NotFound, request).await
+}
+
+fn routes<S: Sink>() -> Router<Arc<Door<S>>> {
     let mut router = Router::new();
     for signal in Signal::ALL {
         let export = move |State(door): State<Arc<Door<S>>>, request: Request| async move { answer(&door, signal, request).await };
@@ -79,8 +97,7 @@ pub fn router<S: Sink>(door: Arc<Door<S>>) -> Router {
         };
         router = router.route(signal.path(), post(export).fallback(other));
     }
-    let unknown = |State(door): State<Arc<Door<S>>>, request: Request| async move { refuse(&door, None, Reject::NotFound, request).await };
-    router.fallback(unknown).with_state(door)
+    router
 }
 
 async fn answer<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) -> Response {

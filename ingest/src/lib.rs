@@ -15,6 +15,7 @@ pub mod json;
 pub mod kafka;
 pub mod partition;
 pub mod privacy;
+pub mod process;
 pub mod reply;
 pub mod route;
 pub mod signal;

@@ -4,8 +4,17 @@
 use crate::privacy::Counts;
 use crate::signal::Signal;
 use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::event::PRIVATE_KEYS;
+use std::sync::OnceLock;
 use std::time::Duration;
+
+static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// Upper bounds of the buckets of request durations, in seconds.
+const DURATION_BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 4.0];
+/// Upper bounds of the buckets of bodies, in bytes.
+const PAYLOAD_BOUNDS: [f64; 8] = [1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
 
 /// A series, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +60,39 @@ impl Series {
 
     const fn name(self) -> &'static str {
         self.def().0
+    }
+}
+
+/// Installs a recorder for a process that is ingest alone, once; later calls change nothing.
+///
+/// # Errors
+/// Another library's recorder is installed already.
+pub fn install() -> Result<(), BuildError> {
+    if HANDLE.get().is_some() {
+        return Ok(());
+    }
+    let bounds = [(Series::RequestDuration, &DURATION_BOUNDS[..]), (Series::PayloadBytes, &PAYLOAD_BOUNDS[..])];
+    let handle = bounds
+        .into_iter()
+        .try_fold(PrometheusBuilder::new(), |builder, (series, bounds)| {
+            builder.set_buckets_for_metric(Matcher::Full(series.name().to_owned()), bounds)
+        })?
+        .install_recorder()?;
+    // Two first callers at once: the second one's install_recorder has failed above.
+    let _ = HANDLE.set(handle);
+    Ok(())
+}
+
+/// The series as Prometheus text; empty before [`install`].
+#[must_use]
+pub fn render() -> String {
+    HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
+}
+
+/// Folds recorded values into their histograms; call it every few seconds.
+pub fn upkeep() {
+    if let Some(handle) = HANDLE.get() {
+        handle.run_upkeep();
     }
 }
 

@@ -93,17 +93,18 @@ fn is_loopback(name: &str) -> bool {
     name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let mut text = prometheus::render(&shared.admin.view);
-    text.push_str(&telemetry::render());
-    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let format = prometheus::Format::accepted(accepted);
+    let body = prometheus::body(&shared.admin.view, &telemetry::render(), format);
+    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
 }
 
 async fn livez(State(shared): State<Arc<Shared>>) -> Response {
     if shared.admin.health.is_alive() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "a worker gave no sign of life for 30 s\n").into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, "a worker gave no sign of life for 60 s\n").into_response()
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod log;
+pub mod process;
 pub mod runner;
 pub mod sink;
 pub mod status;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A heartbeat older than that means that the worker hangs: `/livez` says so.
-pub const HEARTBEAT_MAX: Duration = Duration::from_secs(30);
+/// A heartbeat older than that means that the worker hangs: `/livez` says so. A commit that the brokers do not answer,
+/// its abort and the fencing after it take half of that: being alive does not depend on them.
+pub const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
 /// How one worker is doing; it says so itself, at least every few seconds.
 #[derive(Debug)]

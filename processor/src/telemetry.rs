@@ -5,10 +5,23 @@
 #![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use strum::VariantArray;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+
+/// A gauge that nobody set for so long is no longer shown: its partition went to another process. Those of owned
+/// partitions are set every 5 s.
+const GAUGE_IDLE: Duration = Duration::from_secs(60);
+
+/// The bits of the last restore's seconds: [`upkeep`] sets that gauge again, since nothing else does.
+static RESTORE_SECONDS: AtomicU64 = AtomicU64::new(NOT_RESTORED);
+
+/// No number: the bits of a NaN that no duration has.
+const NOT_RESTORED: u64 = u64::MAX;
 
 /// Upper bounds of the latency buckets, in seconds.
 const LATENCY_BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0, 300.0, 3600.0];
@@ -28,6 +41,7 @@ pub enum SelfMetric {
     LabelOverflow,
     LostRecords,
     ClockHeld,
+    WritersFenced,
 }
 
 /// How a [`SelfMetric`] adds up.
@@ -103,6 +117,12 @@ impl SelfMetric {
                 &["partition"],
                 "Raw records too far ahead of their partition's clock to move it, since nothing confirmed their append time.",
             ),
+            Self::WritersFenced => def(
+                "tacho_writers_fenced_total",
+                Counter,
+                &[],
+                "Open transactions of other workers that were ended because readers waited behind them.",
+            ),
         }
     }
 }
@@ -115,16 +135,16 @@ pub fn install() -> Result<(), BuildError> {
     if HANDLE.get().is_some() {
         return Ok(());
     }
-    let handle = builder()?.install_recorder()?;
+    let handle = builder(GAUGE_IDLE)?.install_recorder()?;
     describe();
     // Two first callers at once: the second one's install_recorder has failed above.
     let _ = HANDLE.set(handle);
     Ok(())
 }
 
-fn builder() -> Result<PrometheusBuilder, BuildError> {
+fn builder(gauge_idle: Duration) -> Result<PrometheusBuilder, BuildError> {
     let latency = Matcher::Full(SelfMetric::EndToEndLatency.def().name.to_owned());
-    PrometheusBuilder::new().set_buckets_for_metric(latency, &LATENCY_BOUNDS)
+    PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(gauge_idle)).set_buckets_for_metric(latency, &LATENCY_BOUNDS)
 }
 
 /// Tells the recorder in use what each metric is.
@@ -145,8 +165,10 @@ pub fn render() -> String {
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Folds recorded values into their histograms; call it every few seconds, so that they take no memory when nobody scrapes.
+/// Folds recorded values into their histograms, so that they take no memory when nobody scrapes, and keeps the gauges
+/// of the process from falling idle; call it every few seconds.
 pub fn upkeep() {
+    show_restore();
     if let Some(handle) = HANDLE.get() {
         handle.run_upkeep();
     }
@@ -163,8 +185,16 @@ pub fn state_keys(stage: &'static str, partition: i32, keys: usize) {
 }
 
 /// Sets how long the last restore took.
-pub fn restored(took: std::time::Duration) {
-    gauge(SelfMetric::StateRestore, &[], took.as_secs_f64());
+pub fn restored(took: Duration) {
+    RESTORE_SECONDS.store(took.as_secs_f64().to_bits(), Ordering::Relaxed);
+    show_restore();
+}
+
+fn show_restore() {
+    let bits = RESTORE_SECONDS.load(Ordering::Relaxed);
+    if bits != NOT_RESTORED {
+        gauge(SelfMetric::StateRestore, &[], f64::from_bits(bits));
+    }
 }
 
 /// Sets how many records of a partition are not in the committed state yet; negative counts as 0.
@@ -201,6 +231,11 @@ pub fn label_overflow(label: &'static str, values: u64) {
 /// Counts records that could not move the clock of a raw partition.
 pub fn clock_held(partition: i32, records: u64) {
     metrics::counter!(SelfMetric::ClockHeld.def().name, "partition" => partition.to_string()).increment(records);
+}
+
+/// Counts a dead worker's transaction that was ended.
+pub fn writer_fenced() {
+    metrics::counter!(SelfMetric::WritersFenced.def().name).increment(1);
 }
 
 /// Counts records that were gone before they were read.
@@ -244,7 +279,7 @@ mod tests {
         describe();
         transaction("committed");
         state_keys("sessions", 2, 7);
-        restored(std::time::Duration::from_millis(1500));
+        restored(Duration::from_millis(1500));
         consumer_lag("codex.raw.logs.v1", 1, -3);
         clock_lag(1, 2500);
         clock_held(0, 3);
@@ -253,6 +288,7 @@ mod tests {
         delta_duplicate();
         label_overflow("team", 1);
         lost("codex.raw.logs.v1", 0, 12);
+        writer_fenced();
     }
 
     #[test]
@@ -264,7 +300,7 @@ mod tests {
     #[test]
     fn what_is_recorded_is_rendered_with_the_labels_of_the_table() {
         // A recorder of its own: other tests of this process record too.
-        let recorder = builder().unwrap().build_recorder();
+        let recorder = builder(GAUGE_IDLE).unwrap().build_recorder();
         metrics::with_local_recorder(&recorder, record_each);
         recorder.handle().run_upkeep();
         let text = recorder.handle().render();
@@ -277,6 +313,7 @@ mod tests {
             "tacho_end_to_end_latency_seconds_bucket{le=\"0.5\"} 1",
             "tacho_clock_held_total{partition=\"0\"} 3",
             "tacho_ticks_total 1",
+            "tacho_writers_fenced_total 1",
             "tacho_delta_duplicates_total 1",
             "tacho_label_overflow_total{label=\"team\"} 1",
             "tacho_lost_records_total{topic=\"codex.raw.logs.v1\",partition=\"0\"} 12",
@@ -294,5 +331,34 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Whether the text holds a sample of that name, whatever its labels.
+    fn shows(text: &str, metric: SelfMetric) -> bool {
+        text.lines().any(|line| line.starts_with(metric.def().name))
+    }
+
+    #[test]
+    fn gauges_of_partitions_that_went_away_disappear_and_nothing_else() {
+        let recorder = builder(Duration::from_nanos(1)).unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, record_each);
+        let first = handle.render();
+        assert!(shows(&first, SelfMetric::ConsumerLag) && shows(&first, SelfMetric::ClockLag), "{first}");
+        // The recorder's clock needs to move by 2 ns; until then it is the same scrape again.
+        let mut later = handle.render();
+        while shows(&later, SelfMetric::ConsumerLag) || shows(&later, SelfMetric::ClockLag) || shows(&later, SelfMetric::StateKeys) {
+            later = handle.render();
+        }
+        for metric in SelfMetric::VARIANTS {
+            assert_eq!(shows(&later, *metric), metric.def().kind != SelfKind::Gauge, "{}", metric.def().name);
+        }
+        metrics::with_local_recorder(&recorder, || {
+            consumer_lag("codex.raw.logs.v1", 1, 8);
+            upkeep();
+        });
+        let back = handle.render();
+        assert!(back.contains("tacho_consumer_lag_records{topic=\"codex.raw.logs.v1\",partition=\"1\"} 8"), "{back}");
+        assert!(back.contains("tacho_state_restore_seconds 1.5"), "the process's own gauge is set again by upkeep: {back}");
     }
 }

@@ -57,7 +57,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
     // A worker of the same identity dies with its transaction open.
     let dead: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
-        .set("transactional.id", "open.worker")
+        .set("transactional.id", "open.group-worker")
         .set("transaction.timeout.ms", "600000")
         .create()
         .unwrap();
@@ -87,13 +87,13 @@ fn topics_of_the_wrong_form_are_refused_with_the_way_out() {
     let broker = Broker::shared();
     let bootstrap = broker.bootstrap();
     // What is there wins over the seed, before there is one in the log.
-    topics::create_topics(&Cluster::plain(&bootstrap, "form."), &seed()).unwrap();
+    topics::create_topics(&Cluster::plain(&bootstrap, "form."), &seed(), None).unwrap();
     let real = topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap();
     assert_eq!(real, Seed { settings: real.settings.clone(), ..seed() });
     // Counts that a seed in the log contradicts are refused.
     let refused =
         topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 3, ..seed() }).unwrap_err().to_string();
-    assert!(refused.contains("form.codex.raw.logs.v1") && refused.contains("--partitions 3"), "{refused}");
+    assert!(refused.contains("form.codex.raw.logs.v1: it has 2 partitions, and the settings say 3"), "{refused}");
     let refused =
         topics::check_topics(&Cluster::plain(&bootstrap, "form."), &Seed { raw_partitions: 1, ..seed() }).unwrap_err().to_string();
     assert!(refused.contains("another prefix"), "{refused}");

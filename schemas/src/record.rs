@@ -18,6 +18,9 @@ pub const HEADER_ORIGIN: &str = "tacho-origin";
 /// Header of a derived row: the worker's wall time when it was made, decimal milliseconds.
 pub const HEADER_PROCESSED: &str = "tacho-processed";
 
+/// Header of the first record that a transaction writes to a partition: the writer's `transactional.id`.
+pub const HEADER_WRITER: &str = "tacho-writer";
+
 /// A name and a value beside a record's key and value.
 pub type Header = (String, Bytes);
 

@@ -21,7 +21,7 @@ const RECORDS: usize = 400;
 const RESTART_EVERY: usize = 150;
 
 fn kafka() -> KafkaLog {
-    let config = KafkaConfig::reader(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &format!("{PREFIX}reader"));
+    let config = KafkaConfig::worker(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &format!("{PREFIX}tacho"), "0");
     let mut log = KafkaLog::connect(config).unwrap();
     log.recover().unwrap();
     log

@@ -7,6 +7,8 @@ mod support;
 mod bad_input;
 mod crash;
 mod facts;
+mod group;
 mod law;
 mod privacy;
+mod scale;
 mod windows;

@@ -6,6 +6,7 @@ pub mod broker;
 pub mod facts;
 pub mod fixtures;
 pub mod otlp;
+pub mod processes;
 pub mod replay;
 pub mod samples;
 pub mod tacho;

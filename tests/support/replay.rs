@@ -126,10 +126,15 @@ pub fn worker<L: Log>(log: L, seed: &Seed, options: Options) -> (Runner<L>, Arc<
 
 /// Runs a worker without ticks over a log that nobody adds to, until there is nothing left to do.
 pub fn replay<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<Results, RunError> {
+    Ok(replay_into_view(log, seed, poll_max)?.0)
+}
+
+/// [`replay`], and what a scrape would show.
+pub fn replay_into_view<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<(Results, Arc<View>), RunError> {
     let options = Options { commit_interval: Duration::ZERO, records_max: 1, poll_max, ticks: false, backoff: Duration::ZERO };
     let (mut runner, view) = worker(log, seed, options);
     settle(&mut runner)?;
-    Ok(Results::of(runner.log(), &view))
+    Ok((Results::of(runner.log(), &view), view))
 }
 
 /// Turns until there is nothing left to do, all of it committed.

@@ -179,6 +179,20 @@ async fn readiness_and_lease_gate_probes_and_derived_metrics() {
 }
 
 #[tokio::test]
+async fn a_scraper_gets_the_format_that_it_asks_for() {
+    let address = serve(admin()).await;
+    let accept = "Accept: application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,*/*;q=0.1\r\n";
+    let (code, head, body) = get(address, "/metrics", "localhost", accept).await;
+    assert_eq!(code, 200);
+    let wanted = "content-type: application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    assert!(head.contains(wanted) && head.contains("vary: accept"), "{head}");
+    let name = b"tacho_api_request_duration_seconds";
+    assert!(body.windows(name.len()).any(|bytes| bytes == name) && !body.starts_with(b"#"), "{body:x?}");
+    let (_, head, body) = get(address, "/metrics", "localhost", "Accept: text/plain\r\n").await;
+    assert!(head.contains("text/plain; version=0.0.4") && body.starts_with(b"# HELP "), "{head}");
+}
+
+#[tokio::test]
 async fn reading_needs_the_token_and_gives_records_as_they_are() {
     let address = serve(admin()).await;
     let path = "/api/read?topic=codex.sessions.v1&partition=1&from=1&max=1";

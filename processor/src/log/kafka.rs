@@ -1,18 +1,25 @@
-//! Real Kafka, by rdkafka: one process with one worker, which is given its partitions.
+//! Real Kafka, by rdkafka: a worker that shares the input partitions with its group, or a reader.
 //!
-//! Any error of a transaction is answered in the one way that is always right: the producer is given up, a new one
-//! with the same id fences it, and the caller restores (`Log::recover`).
+//! What becomes of a commit is known before the next one begins: committed, aborted (the caller sends again what it
+//! still owns), or neither, and then the producer is given up, a new one with the same id fences it, and the caller
+//! restores (`Log::recover`). librdkafka does not bump the epoch with each transaction (KIP-890), so after an unclear
+//! answer the old producer is never used again: a late answer of a broker could end a later transaction.
 
 mod clients;
+mod fence;
+mod group;
 mod names;
 mod reader;
 pub mod topics;
 mod writer;
 
 use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
-use clients::{REQUEST_MAX, failed, out_of_range, passing};
-use names::{Names, size};
+use clients::{REQUEST_MAX, failed};
+use fence::Waiting;
+use group::Group;
+use names::Names;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, admin::AdminClient, client::DefaultClientContext};
 use reader::Readers;
 use schemas::cluster::Cluster;
@@ -21,13 +28,15 @@ use schemas::record::{NewRecord, Record};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use writer::{Appender, Transactions};
-
-/// How many bytes of records one poll gives out at most, unless its first record alone is larger.
-const POLL_BYTES_MAX: usize = 16 * 1024 * 1024;
+use writer::{Appender, Failure, Transactions};
 
 /// A member that is silent for so long loses its partitions, unless told otherwise.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long positions may be unstable: longer than a transaction lives.
+const UNSTABLE_MAX: Duration = Duration::from_secs(20);
+/// How long the brokers are asked for them at a time, before a look for a dead worker's transaction.
+const UNSTABLE_STEP: Duration = Duration::from_millis(500);
 
 /// Which cluster, and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,20 +79,20 @@ impl KafkaConfig {
 /// A log on a cluster.
 pub struct KafkaLog {
     cluster: Cluster,
+    group_id: String,
     names: Names,
-    /// Polls the assigned partitions; its group holds the positions.
-    consumer: BaseConsumer,
+    /// Polls the partitions that are ours; its group holds the positions.
+    group: Group,
     /// Answers for everything in the log, uncommitted records included.
     uncommitted: BaseConsumer,
     readers: Readers,
     appender: Appender,
     transactions: Transactions,
     admin: Option<AdminClient<DefaultClientContext>>,
-    /// Where the poll of each assigned partition goes on.
-    assigned: BTreeMap<TopicPartition, Position>,
-    joined: Option<Ownership>,
-    /// Met behind records that were given out first.
-    poll_error: Option<LogError>,
+    /// What the group has committed, as far as this worker knows.
+    committed: BTreeMap<TopicPartition, Position>,
+    /// Readers of changelogs behind an open transaction.
+    waiting: Waiting,
 }
 
 impl KafkaLog {
@@ -93,9 +102,11 @@ impl KafkaLog {
     /// No broker answers.
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
         let KafkaConfig { cluster, group, member } = config;
-        let transactional_id = member.as_ref().map(|member| format!("{group}-{}", member.name));
         let names = Names::new(&cluster.prefix);
-        let consumer: BaseConsumer = clients::consumer(&cluster, &group).create().map_err(|error| failed("making a consumer", &error))?;
+        let consumer = match &member {
+            Some(member) => clients::member(&cluster, &group, member),
+            None => clients::consumer(&cluster, &group),
+        };
         let uncommitted: BaseConsumer = clients::uncommitted(&cluster).create().map_err(|error| failed("making a client", &error))?;
         uncommitted
             .fetch_metadata(Some(&names.name(Topic::Control)), REQUEST_MAX)
@@ -103,32 +114,76 @@ impl KafkaLog {
         Ok(Self {
             readers: Readers::new(&cluster, &group, names.clone()),
             appender: Appender::new(&cluster),
-            transactions: Transactions::new(&cluster, transactional_id),
+            transactions: Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name))),
+            group: Group::new(&consumer, names.clone())?,
+            group_id: group,
             cluster,
             names,
-            consumer,
             uncommitted,
             admin: None,
-            assigned: BTreeMap::new(),
-            joined: None,
-            poll_error: None,
+            committed: BTreeMap::new(),
+            waiting: Waiting::default(),
         })
     }
 
-    /// Which of the assigned partitions no longer has its position.
-    fn gone(&mut self) -> LogError {
-        let assigned = self.assigned.clone();
-        for (at, position) in assigned {
-            match self.extent(at) {
-                Ok(extent) if position < extent.start || position > extent.end => {
-                    return LogError::OutOfRange { at, wanted: position.0, start: extent.start.0 };
-                }
-                Ok(_) => {}
-                Err(error) => return error,
-            }
+    /// The group's positions; an error while a transaction that includes one of them is open.
+    fn positions(&self, at: &[TopicPartition], wait: Duration) -> KafkaResult<Vec<Option<Position>>> {
+        let found = self.group.consumer().committed_offsets(self.names.unset(at), wait)?;
+        let mut positions = Vec::with_capacity(at.len());
+        for at in at {
+            let element = found.find_partition(&self.names.name(at.topic), at.partition);
+            let element = element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
+            element.error()?;
+            positions.push(match element.offset() {
+                Offset::Offset(offset) => Some(Position(offset)),
+                _ => None,
+            });
         }
-        LogError::Unavailable { reason: "a position was out of range, and is not any more: assign again".to_owned() }
+        Ok(positions)
     }
+
+    /// Ends the open transaction that a reader of that partition has waited behind for too long, if there is one.
+    fn unblock(&mut self, at: TopicPartition) -> Result<(), LogError> {
+        let name = self.names.name(at.topic);
+        let asking = || format!("asking for the last stable offset of {at}");
+        let (_, stable) = clients::ask(asking, || self.group.consumer().fetch_watermarks(&name, at.partition, REQUEST_MAX))?;
+        let end = self.extent(at)?.end.0;
+        self.waiting.look(at, stable, end);
+        match self.waiting.stuck(at) {
+            Some(from) => self.end_transaction(at, from),
+            None => Ok(()),
+        }
+    }
+
+    fn end_transaction(&self, at: TopicPartition, from: Position) -> Result<(), LogError> {
+        fence::end_transaction(&self.cluster, &self.group_id, &self.names, self.transactions.id(), at, from)
+    }
+
+    /// After a commit with an unknown outcome: fences it, and reads back what became of it.
+    fn read_back(&mut self, commit: Commit, reason: String) -> Result<(), LogError> {
+        let unclear = |error: LogError| LogError::NotCommitted { reason: format!("{reason}; {error}") };
+        self.recover().map_err(unclear)?;
+        let at: Vec<TopicPartition> = commit.positions.iter().map(|(at, _)| *at).collect();
+        let before: Vec<Option<Position>> = at.iter().map(|at| self.committed.get(at).copied()).collect();
+        let now = self.committed(&at).map_err(unclear)?;
+        if !at.is_empty() && now.iter().zip(&commit.positions).all(|(now, (_, position))| *now == Some(*position)) {
+            tracing::info!(reason, "a commit without an answer has succeeded");
+            return Ok(());
+        }
+        if !at.is_empty() && now == before {
+            return Err(LogError::Aborted { reason, commit: Box::new(commit) });
+        }
+        Err(LogError::NotCommitted { reason: format!("{reason}; others have committed meanwhile") })
+    }
+}
+
+/// The changelog with the state of an input partition.
+const fn changelog_of(input: TopicPartition) -> TopicPartition {
+    let topic = match input.topic {
+        Topic::Deltas => Topic::SeriesChangelog,
+        _ => Topic::SessionsChangelog,
+    };
+    TopicPartition { topic, partition: input.partition }
 }
 
 impl Log for KafkaLog {
@@ -144,86 +199,62 @@ impl Log for KafkaLog {
         Ok(Extent { start: Position(start), end: Position(end) })
     }
 
+    /// Waits for open transactions that include one of the positions, and ends those of dead workers.
     fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        let asking = |error| failed("asking for committed positions", &error);
-        let found = self.consumer.committed_offsets(self.names.unset(at), REQUEST_MAX).map_err(asking)?;
-        let mut positions = Vec::with_capacity(at.len());
-        for at in at {
-            let element = found.find_partition(&self.names.name(at.topic), at.partition);
-            let element = element.ok_or_else(|| LogError::Unavailable { reason: format!("no answer about {at}") })?;
-            element.error().map_err(asking)?;
-            positions.push(match element.offset() {
-                Offset::Offset(offset) => Some(Position(offset)),
-                _ => None,
-            });
+        let deadline = Instant::now() + UNSTABLE_MAX;
+        loop {
+            match self.positions(at, UNSTABLE_STEP) {
+                Ok(positions) => {
+                    for (at, position) in at.iter().zip(&positions) {
+                        match position {
+                            Some(position) => self.committed.insert(*at, *position),
+                            None => self.committed.remove(at),
+                        };
+                    }
+                    return Ok(positions);
+                }
+                Err(error) if Instant::now() > deadline => return Err(failed("asking for committed positions", &error)),
+                Err(error) => tracing::debug!(%error, "committed positions are not stable yet"),
+            }
+            for at in at {
+                self.unblock(changelog_of(*at))?;
+            }
         }
-        Ok(positions)
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        self.readers.read(at, from, max)
+        let batch = self.readers.read(at, from, max)?;
+        let restores = matches!(at.topic, Topic::SessionsChangelog | Topic::SeriesChangelog);
+        if batch.records.is_empty() && restores && self.transactions.is_writer() {
+            self.unblock(at)?;
+        }
+        Ok(batch)
     }
 
     fn join(&mut self) -> Result<(), LogError> {
-        let inputs = super::all_inputs(self.partitions(Topic::RawLogs)?, self.partitions(Topic::Deltas)?);
-        self.joined = Some(Ownership::Assigned(inputs));
-        Ok(())
+        self.group.join()
     }
 
     fn ownership(&mut self) -> Option<Ownership> {
-        self.joined.take()
+        self.group.ownership()
     }
 
-    fn settle(&mut self, _wait: Duration) -> Result<(), LogError> {
-        Ok(())
+    fn settle(&mut self, wait: Duration) -> Result<(), LogError> {
+        self.group.settle(wait)
     }
 
     fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        self.assigned.extend(from.iter().copied());
-        let all: Vec<_> = self.assigned.iter().map(|(at, position)| (*at, *position)).collect();
-        self.consumer.assign(&self.names.list(&all)).map_err(|error| failed("assigning partitions", &error))?;
-        self.poll_error = None;
-        Ok(())
+        self.group.take_over(from)
     }
 
     fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
-        self.assigned.retain(|taken, _| !at.contains(taken));
-        let all: Vec<_> = self.assigned.iter().map(|(at, position)| (*at, *position)).collect();
-        self.consumer.assign(&self.names.list(&all)).map_err(|error| failed("assigning partitions", &error))
+        self.group.release(at)
     }
 
-    /// A lost connection is no error here: the client connects again, and appends and commits tell.
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
-        if let Some(error) = self.poll_error.take() {
-            return Err(error);
-        }
-        let deadline = Instant::now() + wait;
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        while records.len() < max && bytes < POLL_BYTES_MAX {
-            let wait = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let error = match self.consumer.poll(wait) {
-                Some(Ok(message)) => {
-                    if let Some(record) = self.names.record(&message) {
-                        bytes += size(&record);
-                        self.assigned.insert(record.from, record.position());
-                        records.push(record);
-                    }
-                    continue;
-                }
-                Some(Err(error)) if passing(&error) => {
-                    tracing::warn!(%error, "the consumer lost a broker; it connects again");
-                    continue;
-                }
-                Some(Err(error)) if out_of_range(&error) => self.gone(),
-                Some(Err(error)) => failed("polling", &error),
-                None => break,
-            };
-            if records.is_empty() {
-                return Err(error);
-            }
-            self.poll_error = Some(error);
-            break;
+        let records = self.group.poll(max, wait)?;
+        if let Some((at, from)) = self.group.stuck() {
+            self.end_transaction(at, from)?;
         }
         Ok(records)
     }
@@ -233,10 +264,20 @@ impl Log for KafkaLog {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        self.transactions.commit(&self.names, &self.consumer, &commit)
+        let done: Vec<(TopicPartition, Position)> = commit.positions.clone();
+        match self.transactions.commit(&self.names, &self.group, &commit) {
+            Ok(()) => {}
+            Err(Failure::Aborted(reason)) => return Err(LogError::Aborted { reason, commit: Box::new(commit) }),
+            Err(Failure::Dead(reason)) => return Err(LogError::NotCommitted { reason }),
+            Err(Failure::Unknown(reason)) => self.read_back(commit, reason)?,
+        }
+        self.committed.extend(done);
+        Ok(())
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
+        // Who has lost his name to another process must not fence it.
+        self.group.check()?;
         self.transactions.recover()
     }
 

@@ -1,5 +1,6 @@
 //! How the clients are set up, and what their errors mean.
 
+use super::Member;
 use crate::log::LogError;
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -22,11 +23,16 @@ pub(super) const TRANSACTION_MESSAGE_MAX_MS: u64 = 8_000;
 /// How long a commit may take; then its outcome is unknown.
 pub(super) const COMMIT_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to fence older users; includes the end of their open transactions.
-pub(super) const FENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const FENCE_MAX: Duration = Duration::from_secs(15);
 /// How large a message may be, bytes: as the topics' `max.message.bytes`.
 const MESSAGE_BYTES_MAX: u64 = 8_400_000;
 /// How much of one partition a consumer reads ahead, KiB.
 const READ_AHEAD_KIB: u64 = 16 * 1024;
+
+/// How often a member of the group gives a sign of life, ms, at most.
+const HEARTBEAT_MS: u128 = 200;
+/// How often the client tells how far partitions are readable, ms.
+const STATISTICS_MS: u64 = 250;
 
 /// A consumer that may meet the end of a partition.
 pub(super) type EndingConsumer = BaseConsumer<EndIsNoError>;
@@ -73,6 +79,23 @@ pub(super) fn consumer(cluster: &Cluster, group: &str) -> ClientConfig {
         .set("queued.max.messages.kbytes", READ_AHEAD_KIB.to_string())
         .set("fetch.message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("fetch.wait.max.ms", "100");
+    config
+}
+
+/// A consumer that shares its partitions with others.
+pub(super) fn member(cluster: &Cluster, group: &str, member: &Member) -> ClientConfig {
+    let session_ms = member.session_timeout.as_millis();
+    let mut config = consumer(cluster, group);
+    config
+        .set("group.protocol", "classic")
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("session.timeout.ms", session_ms.to_string())
+        // Members hear of a rebalance by their next heartbeat: a hand-over takes two or three of them.
+        .set("heartbeat.interval.ms", HEARTBEAT_MS.min(session_ms / 5).to_string())
+        .set("statistics.interval.ms", STATISTICS_MS.to_string());
+    if member.is_static {
+        config.set("group.instance.id", &member.name);
+    }
     config
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
-use schemas::record::{NewRecord, Record};
+use schemas::record::{HEADER_WRITER, NewRecord, Record};
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 
@@ -23,7 +23,7 @@ impl Names {
         format!("{}{}", self.prefix, topic.name())
     }
 
-    fn topic(&self, name: &str) -> Option<Topic> {
+    pub fn topic(&self, name: &str) -> Option<Topic> {
         Topic::by_name(name.strip_prefix(&self.prefix)?)
     }
 
@@ -63,12 +63,15 @@ impl Names {
     }
 }
 
-/// The headers of a record to be sent.
-pub(super) fn headers(record: &NewRecord) -> Option<OwnedHeaders> {
-    if record.headers.is_empty() {
+/// The headers of a record to be sent; `writer` is named in one of its own.
+pub(super) fn headers(record: &NewRecord, writer: Option<&str>) -> Option<OwnedHeaders> {
+    if record.headers.is_empty() && writer.is_none() {
         return None;
     }
-    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 1);
+    if let Some(writer) = writer {
+        headers = headers.insert(Header { key: HEADER_WRITER, value: Some(writer) });
+    }
     for (name, value) in &record.headers {
         headers = headers.insert(Header { key: name, value: Some(value.as_ref()) });
     }

@@ -1,17 +1,21 @@
 //! The topics of a cluster: what `deploy/topics.toml` says, creation of those that are missing, checks of the others.
 
+mod check;
+
+pub use check::{Fault, Severity, check_topics, faults, inspect};
+
 use super::clients::{self, REQUEST_MAX, block_on, failed};
 use super::names::Names;
 use super::reader::Readers;
 use crate::log::LogError;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
-use schemas::topic::{Cleanup, Partitions, Topic};
+use schemas::topic::{Partitions, Topic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,6 +27,10 @@ const TOPICS_TOML: &str = include_str!("../../../../deploy/topics.toml");
 const LEADERS_MAX: Duration = Duration::from_secs(30);
 /// How long between two looks at them.
 const LEADERS_EVERY: Duration = Duration::from_millis(50);
+/// How many replicas a created partition gets, where there are as many brokers.
+pub const REPLICAS: i32 = 3;
+/// How many replicas must have a record before it is acknowledged.
+const MIN_IN_SYNC: &str = "min.insync.replicas";
 /// One day, ms.
 const DAY_MS: i64 = 86_400_000;
 /// The group of the look at the control topic; it never commits.
@@ -88,7 +96,7 @@ pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
         Some(stored) => stored,
         None => real_partitions(cluster, seed)?,
     };
-    create_topics(cluster, &seed)?;
+    create_topics(cluster, &seed, None)?;
     check_topics(cluster, &seed)?;
     Ok(seed)
 }
@@ -126,27 +134,36 @@ pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError>
     Ok(seed)
 }
 
-/// Creates the topics that are missing, and waits until each partition has a leader.
+/// Creates the topics that are missing, and waits until each partition has a leader; gives their names. What is there
+/// is not changed.
+///
+/// `replicas` is how many each partition gets; left out, as many as there are brokers, up to [`REPLICAS`]. Where there
+/// are two or more, two of them must have a record before it is acknowledged.
 ///
 /// # Errors
 /// The cluster can't be reached, or refuses.
-pub fn create_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
+pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> Result<Vec<String>, LogError> {
     let (client, names, file) = (metadata_client(cluster)?, Names::new(&cluster.prefix), file());
+    let replicas = match replicas {
+        Some(replicas) => replicas,
+        None => brokers(&client)?.clamp(1, REPLICAS),
+    };
     let mut missing_topics = Vec::new();
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
         if partitions_of(&client, &name)?.is_none() {
-            let settings = file.topic[topic.name()].settings(file.max_message_bytes);
+            let mut settings = file.topic[topic.name()].settings(file.max_message_bytes);
+            settings.insert(MIN_IN_SYNC.to_owned(), replicas.clamp(1, 2).to_string());
             missing_topics.push((topic, name, settings));
         }
     }
     if missing_topics.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let new: Vec<NewTopic<'_>> = missing_topics
         .iter()
         .map(|(topic, name, settings)| {
-            let new = NewTopic::new(name, wanted_partitions(seed, *topic), TopicReplication::Fixed(-1));
+            let new = NewTopic::new(name, wanted_partitions(seed, *topic), TopicReplication::Fixed(replicas));
             settings.iter().fold(new, |new, (key, value)| new.set(key, value))
         })
         .collect();
@@ -161,7 +178,12 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
     for (topic, name, _) in &missing_topics {
         wait_for_leaders(&client, name, wanted_partitions(seed, *topic))?;
     }
-    Ok(())
+    Ok(missing_topics.into_iter().map(|(_, name, _)| name).collect())
+}
+
+fn brokers(client: &BaseConsumer) -> Result<i32, LogError> {
+    let metadata = client.fetch_metadata(None, REQUEST_MAX).map_err(|error| failed("asking for brokers", &error))?;
+    Ok(i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX))
 }
 
 fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(), LogError> {
@@ -179,67 +201,6 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
     }
 }
 
-/// Refuses topics that are missing, have another number of partitions than the seed says, or don't stamp records.
-///
-/// # Errors
-/// The first topic at fault, with the command that mends it; or the cluster can't be reached.
-pub fn check_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
-    let bootstrap = &cluster.bootstrap;
-    for &topic in Topic::VARIANTS {
-        let name = names.name(topic);
-        let count = partitions_of(&client, &name)?.ok_or_else(|| missing(&name))?;
-        let wanted = wanted_partitions(seed, topic);
-        if count != wanted {
-            let way_out = if count < wanted {
-                format!("kafka-topics.sh --bootstrap-server {bootstrap} --alter --topic {name} --partitions {wanted}")
-            } else {
-                "use another prefix: partitions can't be taken away".to_owned()
-            };
-            return Err(LogError::Topic {
-                topic: name,
-                fault: format!("it has {count} partitions, and the seed says {wanted}; {way_out}"),
-            });
-        }
-    }
-    check_settings(cluster, &names)
-}
-
-/// What a topic's setting must be, and why: correctness rests on these, so other values are refused.
-fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
-    let mut required = vec![("unclean.leader.election.enable", "false", "what was acknowledged must stay")];
-    if topic.stamped_by_log() {
-        required.push(("message.timestamp.type", "LogAppendTime", "time must come from the broker"));
-    }
-    if topic.cleanup() == Cleanup::Compact {
-        required.push(("cleanup.policy", "compact", "the latest record of each key must stay"));
-    }
-    required
-}
-
-fn check_settings(cluster: &Cluster, names: &Names) -> Result<(), LogError> {
-    let bootstrap = &cluster.bootstrap;
-    let all: Vec<(Topic, String)> = Topic::VARIANTS.iter().map(|topic| (*topic, names.name(*topic))).collect();
-    let resources: Vec<ResourceSpecifier<'_>> = all.iter().map(|(_, name)| ResourceSpecifier::Topic(name)).collect();
-    let described = block_on(admin(cluster)?.describe_configs(&resources, &admin_options()))
-        .map_err(|error| failed("asking for topic settings", &error))?;
-    for ((topic, name), result) in all.iter().zip(described) {
-        let config =
-            result.map_err(|code| LogError::Topic { topic: name.clone(), fault: format!("its settings can't be read: {code}") })?;
-        for (key, wanted, why) in required(*topic) {
-            let found = config.get(key).and_then(|entry| entry.value.clone()).unwrap_or_default();
-            if found != wanted {
-                let fault = format!(
-                    "{key} is {found}, and {why}; kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type topics \
-                     --entity-name {name} --add-config {key}={wanted}"
-                );
-                return Err(LogError::Topic { topic: name.clone(), fault });
-            }
-        }
-    }
-    Ok(())
-}
-
 /// How many partitions a topic has; `None`: there is no such topic.
 pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<i32>, LogError> {
     let metadata = client.fetch_metadata(Some(name), REQUEST_MAX).map_err(|error| failed("asking for topics", &error))?;
@@ -249,7 +210,7 @@ pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<
 
 /// That a topic is not there.
 pub(super) fn missing(name: &str) -> LogError {
-    LogError::Topic { topic: name.to_owned(), fault: "there is no such topic; start `tacho --kafka` to have it created".to_owned() }
+    LogError::Topic { topic: name.to_owned(), fault: "there is no such topic; `tacho topics apply` makes it".to_owned() }
 }
 
 /// How long brokers may take over administration.

@@ -1,21 +1,24 @@
 //! The two producers: one for durable appends in order, one for transactions. A producer that failed is given up.
 
 use super::clients::{self, APPEND_MAX_MS, COMMIT_MAX, FENCE_MAX, failed};
+use super::group::Group;
 use super::names::{Names, headers};
 use crate::log::{Appended, Commit, LogError};
 use rdkafka::ClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use schemas::cluster::Cluster;
 use schemas::record::NewRecord;
 use schemas::time::AppendTime;
+use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 /// How long a full buffer of the client is waited for before the next look.
 const BUFFER_WAIT: Duration = Duration::from_millis(5);
+/// How long an abort may take; then the producer is given up.
+const ABORT_MAX: Duration = Duration::from_secs(5);
 /// Beyond its own time limit the client must answer within this.
 const REPORT_GRACE: Duration = Duration::from_secs(5);
 
@@ -79,7 +82,7 @@ fn send_all(producer: &ThreadedProducer<Reports>, names: &Names, records: &[NewR
         let mut message = BaseRecord::with_opaque_to(&topic, Box::new((index, sender.clone()))).partition(record.to.partition);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
-        message.headers = headers(record);
+        message.headers = headers(record, None);
         while let Err((error, back)) = producer.send::<[u8], [u8]>(message) {
             if !queue_full(&error) || Instant::now() > deadline {
                 return Err(failed(&format!("appending to {topic}/{}", record.to.partition), &error));
@@ -138,6 +141,11 @@ impl Transactions {
         self.id.as_deref().unwrap_or_default()
     }
 
+    /// Whether this log may commit.
+    pub const fn is_writer(&self) -> bool {
+        self.id.is_some()
+    }
+
     /// A new producer with the same id: fences older ones and ends their open transaction.
     pub fn recover(&mut self) -> Result<(), LogError> {
         if let Some(producer) = self.producer.take() {
@@ -157,58 +165,115 @@ impl Transactions {
         Ok(())
     }
 
-    pub fn commit(&mut self, names: &Names, consumer: &BaseConsumer, commit: &Commit) -> Result<(), LogError> {
+    /// Writes records and positions in one transaction.
+    ///
+    /// After [`Failure::Aborted`] the next commit may follow; after all others [`Transactions::recover`] comes first.
+    pub fn commit(&mut self, names: &Names, group: &Group, commit: &Commit) -> Result<(), Failure> {
         if self.failed {
-            return Err(LogError::NotCommitted { reason: "an earlier commit failed: recover first".to_owned() });
+            return Err(Failure::Dead("an earlier commit failed: recover first".to_owned()));
         }
         if self.producer.is_none() {
-            self.recover()?;
+            self.recover().map_err(|error| Failure::Dead(error.to_string()))?;
         }
         if commit.records.is_empty() && commit.positions.is_empty() {
             return Ok(());
         }
         let producer = self.producer.take().expect("recover made one");
-        match transact(&producer, names, consumer, commit) {
-            Ok(()) => {
-                self.producer = Some(producer);
-                Ok(())
-            }
-            Err(reason) => {
+        let result = Transaction { producer: &producer, id: self.id(), names, group }.run(commit);
+        match result {
+            Ok(()) | Err(Failure::Aborted(_)) => self.producer = Some(producer),
+            Err(_) => {
                 self.failed = true;
                 give_up(producer);
-                Err(LogError::NotCommitted { reason })
             }
+        }
+        result
+    }
+}
+
+/// Why a transaction did not succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was aborted, and the brokers have said so.
+    Aborted(String),
+    /// The producer is of no use any more, and nothing was committed by it.
+    Dead(String),
+    /// Nobody knows whether it was committed.
+    Unknown(String),
+}
+
+/// One transaction on its way.
+struct Transaction<'a> {
+    producer: &'a ThreadedProducer<DefaultProducerContext>,
+    id: &'a str,
+    names: &'a Names,
+    group: &'a Group,
+}
+
+impl Transaction<'_> {
+    fn run(&self, commit: &Commit) -> Result<(), Failure> {
+        let deadline = Instant::now() + COMMIT_MAX;
+        self.producer.begin_transaction().map_err(|error| Failure::Dead(format!("begin: {error}")))?;
+        self.send(commit, deadline)?;
+        if !commit.positions.is_empty() {
+            let positions = self.names.list(&commit.positions);
+            self.again("positions", deadline, || {
+                let group = self.group.metadata().ok_or(KafkaError::Canceled)?;
+                self.producer.send_offsets_to_transaction(&positions, &group, left(deadline))
+            })
+            .map_err(|error| self.aborted("positions", &error))?;
+        }
+        self.again("commit", deadline, || self.producer.commit_transaction(left(deadline))).map_err(|error| match &error {
+            KafkaError::Transaction(cause) if cause.txn_requires_abort() => self.aborted("commit", &error),
+            KafkaError::Transaction(cause) if cause.is_fatal() => Failure::Dead(format!("commit: {error}")),
+            _ => Failure::Unknown(format!("commit: {error}")),
+        })
+    }
+
+    fn send(&self, commit: &Commit, deadline: Instant) -> Result<(), Failure> {
+        let mut begun = BTreeSet::new();
+        for record in &commit.records {
+            let topic = self.names.name(record.to.topic);
+            let mut message = BaseRecord::to(&topic).partition(record.to.partition);
+            message.key = record.key.as_deref();
+            message.payload = record.value.as_deref();
+            message.headers = headers(record, begun.insert(record.to).then_some(self.id));
+            while let Err((error, back)) = self.producer.send::<[u8], [u8]>(message) {
+                if !queue_full(&error) || left(deadline).is_zero() {
+                    return Err(self.aborted(&format!("sending to {topic}/{}", record.to.partition), &error));
+                }
+                std::thread::sleep(BUFFER_WAIT);
+                message = back;
+            }
+        }
+        Ok(())
+    }
+
+    /// Repeats a call while the client says that this may help.
+    fn again(&self, what: &str, deadline: Instant, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+        loop {
+            match call() {
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !left(deadline).is_zero() => {
+                    tracing::debug!(%error, "{what}: once more");
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Before anybody was asked to commit: aborts, so that it is certain that nothing was.
+    fn aborted(&self, what: &str, error: &KafkaError) -> Failure {
+        let reason = format!("{what}: {error}");
+        if matches!(error, KafkaError::Transaction(cause) if cause.is_fatal()) {
+            return Failure::Dead(reason);
+        }
+        match self.producer.abort_transaction(ABORT_MAX) {
+            Ok(()) => Failure::Aborted(reason),
+            Err(error) => Failure::Dead(format!("{reason}; abort: {error}")),
         }
     }
 }
 
-fn transact(
-    producer: &ThreadedProducer<DefaultProducerContext>,
-    names: &Names,
-    consumer: &BaseConsumer,
-    commit: &Commit,
-) -> Result<(), String> {
-    let deadline = Instant::now() + COMMIT_MAX;
-    let left = || deadline.saturating_duration_since(Instant::now());
-    let step = |what: &'static str| move |error: KafkaError| format!("{what}: {error}");
-    producer.begin_transaction().map_err(step("begin"))?;
-    for record in &commit.records {
-        let topic = names.name(record.to.topic);
-        let mut message = BaseRecord::to(&topic).partition(record.to.partition);
-        message.key = record.key.as_deref();
-        message.payload = record.value.as_deref();
-        message.headers = headers(record);
-        while let Err((error, back)) = producer.send::<[u8], [u8]>(message) {
-            if !queue_full(&error) || left().is_zero() {
-                return Err(format!("sending to {topic}/{}: {error}", record.to.partition));
-            }
-            std::thread::sleep(BUFFER_WAIT);
-            message = back;
-        }
-    }
-    if !commit.positions.is_empty() {
-        let group = consumer.group_metadata().ok_or_else(|| "the consumer has no group".to_owned())?;
-        producer.send_offsets_to_transaction(&names.list(&commit.positions), &group, left()).map_err(step("positions"))?;
-    }
-    producer.commit_transaction(left()).map_err(step("commit"))
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
 }

@@ -1,0 +1,267 @@
+//! The whole processor over a real broker: CPU seconds of the process for a million log records, from the raw topic to
+//! `/metrics`; beside the floors of the same run on the same topic: a bare consumer that touches every byte, and one
+//! that decodes with prost. Then the latency at a steady load.
+//!
+//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS]`. Not criterion: what is measured is a process.
+
+#[path = "../tests/support/broker.rs"]
+mod broker;
+mod support;
+
+use broker::Broker;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use processor::log::Log;
+use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
+use prost::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use schemas::cluster::Cluster;
+use schemas::id::TopicPartition;
+use schemas::record::{HEADER_WALL, NewRecord};
+use schemas::settings::Seed;
+use schemas::topic::Topic;
+use std::hint::black_box;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use support::requests::Traffic;
+use support::touch;
+
+/// Partitions of the raw topics.
+const PARTITIONS: i32 = 12;
+/// Conversations among which the messages are spread.
+const CONVERSATIONS: u64 = 10_000;
+/// Log records in one message: as a batch, and alone.
+const PER_MESSAGE: [usize; 2] = [50, 1];
+/// Workers of the process.
+const WORKERS: [usize; 3] = [1, 2, 4];
+/// How long a run may take.
+const RUN_MAX: Duration = Duration::from_secs(900);
+/// Messages a second of the latency run, and for how long.
+const STEADY: (u32, Duration) = (500, Duration::from_secs(20));
+
+/// What one run took.
+struct Run {
+    cpu_s: f64,
+    wall_s: f64,
+    rss_mib: f64,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    if let [mode, kind, bootstrap, topic, messages] = &args[..]
+        && mode == "floor"
+    {
+        return floor(kind, bootstrap, topic, messages.parse().expect("a number"));
+    }
+    let number = |index: usize, default| args.get(index).and_then(|arg| arg.parse().ok()).unwrap_or(default);
+    let (records, repeats) = (number(0, 1_000_000), number(1, 3));
+    let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
+    let bootstrap = broker.bootstrap();
+    println!("{records} log records, {repeats} repeats\n");
+    println!("| records a message | what | CPU s a million, least (most) | log records a second, most | RSS, MiB |");
+    println!("|---|---|---|---|---|");
+    for per_message in PER_MESSAGE {
+        for workers in WORKERS {
+            let mut rows: [(String, Vec<Run>); 3] = ["floor: touch", "floor: prost", ""].map(|name| (name.to_owned(), Vec::new()));
+            rows[2].0 = format!("tacho-processor, {workers} workers");
+            for repeat in 0..repeats {
+                let prefix = format!("b{per_message}-{workers}-{repeat}.");
+                let messages = fill(&bootstrap, &prefix, per_message, records);
+                // The floors once are enough: they do not depend on the workers.
+                if workers == WORKERS[0] {
+                    rows[0].1.push(run_floor("touch", &bootstrap, &prefix, messages));
+                    rows[1].1.push(run_floor("prost", &bootstrap, &prefix, messages));
+                }
+                rows[2].1.push(run_processor(&bootstrap, &prefix, workers, records));
+            }
+            rows.iter().filter(|(_, runs)| !runs.is_empty()).for_each(|(name, runs)| report(per_message, name, runs, records));
+        }
+    }
+    latency(&bootstrap);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for display")]
+fn report(per_message: usize, name: &str, runs: &[Run], records: usize) {
+    let millions = records as f64 / 1e6;
+    let cpu = |pick: fn(f64, f64) -> f64| runs.iter().map(|run| run.cpu_s / millions).reduce(pick).unwrap_or(0.0);
+    let rate = runs.iter().map(|run| records as f64 / run.wall_s).fold(0.0, f64::max);
+    let rss = runs.iter().map(|run| run.rss_mib).fold(0.0, f64::max);
+    println!("| {per_message} | {name} | {:.2} ({:.2}) | {rate:.0} | {rss:.0} |", cpu(f64::min), cpu(f64::max));
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
+    i64::try_from(since.as_millis()).expect("the clock is right")
+}
+
+fn producer(bootstrap: &str) -> ThreadedProducer<DefaultProducerContext> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5").set("compression.codec", "lz4");
+    config.create().expect("a producer")
+}
+
+fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, key: &str, value: &[u8]) {
+    let partition = ingest::partition::murmur2_partition(key.as_bytes(), PARTITIONS);
+    let wall = now_ms().to_string();
+    let headers = OwnedHeaders::new().insert(Header { key: HEADER_WALL, value: Some(&wall) });
+    let mut message = BaseRecord::to(topic).partition(partition).key(key).payload(value).headers(headers);
+    while let Err((_, back)) = producer.send(message) {
+        std::thread::sleep(Duration::from_millis(1));
+        message = back;
+    }
+}
+
+/// Topics of a fresh prefix, whose seed is written.
+fn prepare(bootstrap: &str, prefix: &str) {
+    let cluster = Cluster::plain(bootstrap, prefix);
+    let seed = Seed { raw_partitions: PARTITIONS, ..Seed::shipped() };
+    topics::prepare(&cluster, &seed).expect("the topics can be made");
+    let mut log = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{prefix}seed"))).expect("the broker answers");
+    let to = TopicPartition { topic: Topic::Control, partition: 0 };
+    log.append(vec![NewRecord { to, key: None, value: Some(seed.to_json().into()), headers: Vec::new() }])
+        .expect("the seed can be written");
+}
+
+/// Fills a raw topic; how many messages that took.
+fn fill(bootstrap: &str, prefix: &str, per_message: usize, records: usize) -> usize {
+    prepare(bootstrap, prefix);
+    let (traffic, producer) = (Traffic::recorded(per_message), producer(bootstrap));
+    let topic = format!("{prefix}{}", Topic::RawLogs.name());
+    let messages = records / per_message;
+    for turn in 0..messages {
+        let raw = traffic.message(per_message, CONVERSATIONS, now_ms(), turn as u64);
+        send(&producer, &topic, &raw.key, &raw.value);
+    }
+    producer.flush(RUN_MAX).expect("the broker takes it all");
+    messages
+}
+
+/// Reads the topic once, in a process of its own.
+fn run_floor(kind: &str, bootstrap: &str, prefix: &str, messages: usize) -> Run {
+    let topic = format!("{prefix}{}", Topic::RawLogs.name());
+    let output = Command::new(std::env::current_exe().expect("this program has a path"))
+        .args(["floor", kind, bootstrap, &topic, &messages.to_string()])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("this program can be run again");
+    let said = String::from_utf8(output.stdout).expect("numbers");
+    let numbers: Vec<f64> = said.split_whitespace().map(|number| number.parse().expect("a number")).collect();
+    Run { cpu_s: numbers[0], wall_s: numbers[1], rss_mib: numbers[2] }
+}
+
+fn floor(kind: &str, bootstrap: &str, topic: &str, messages: usize) {
+    let began = Instant::now();
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", "floor").create().expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&list).expect("partitions can be assigned");
+    let mut seen = 0;
+    while seen < messages {
+        let Some(message) = consumer.poll(Duration::from_secs(1)) else { continue };
+        let message = message.expect("the broker gives it out");
+        let value = message.payload().unwrap_or_default();
+        match kind {
+            "prost" => drop(black_box(ExportLogsServiceRequest::decode(value).expect("a request"))),
+            _ => drop(black_box(touch(value))),
+        }
+        seen += 1;
+    }
+    let (cpu_s, rss_mib) = used("self");
+    println!("{cpu_s} {} {rss_mib}", began.elapsed().as_secs_f64());
+}
+
+/// CPU seconds and peak memory of a process so far.
+fn used(process: &str) -> (f64, f64) {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("Linux' /proc");
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().expect("a number") + fields[12].parse::<f64>().expect("a number");
+    let status = read("status");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    (ticks / 100.0, peak.trim_end_matches("kB").trim().parse::<f64>().expect("a number") / 1024.0)
+}
+
+/// A processor, and where its `/metrics` are; killed when dropped.
+struct Processor(Child, String);
+
+impl Processor {
+    fn start(bootstrap: &str, prefix: &str, workers: usize) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let admin = free.local_addr().expect("it is bound").to_string();
+        drop(free);
+        let child = Command::new(env!("CARGO_BIN_EXE_tacho-processor"))
+            .env("TACHO_KAFKA__BOOTSTRAP_SERVERS", bootstrap)
+            .env("TACHO_KAFKA__PREFIX", prefix)
+            .env("TACHO_GROUP__NAME", "bench")
+            .env("TACHO_GROUP__WORKERS", workers.to_string())
+            .env("TACHO_ADMIN__LISTEN", &admin)
+            .env("TACHO_LOG__FILTER", "error")
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("the processor starts");
+        Self(child, admin)
+    }
+
+    /// The sum over the lines that begin so; none before it serves.
+    fn sum(&self, begin: &str) -> f64 {
+        let Ok(mut answer) = ureq::get(format!("http://{}/metrics", self.1)).call() else { return 0.0 };
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        let value = |line: &str| line.rsplit_once('}').and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok());
+        text.lines().filter(|line| line.starts_with(begin)).filter_map(value).sum()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+    fn wait_for(&self, records: usize) {
+        let deadline = Instant::now() + RUN_MAX;
+        while self.sum("tacho_log_records_total{") < records as f64 {
+            assert!(Instant::now() < deadline, "not all records show");
+            std::thread::sleep(Duration::from_millis(250));
+        }
+    }
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn run_processor(bootstrap: &str, prefix: &str, workers: usize, records: usize) -> Run {
+    let began = Instant::now();
+    let processor = Processor::start(bootstrap, prefix, workers);
+    processor.wait_for(records);
+    let (cpu_s, rss_mib) = used(&processor.0.id().to_string());
+    Run { cpu_s, wall_s: began.elapsed().as_secs_f64(), rss_mib }
+}
+
+/// From the append of a raw record to the commit that made it visible, at a steady load.
+fn latency(bootstrap: &str) {
+    let (rate, length) = STEADY;
+    let prefix = "steady.";
+    prepare(bootstrap, prefix);
+    let processor = Processor::start(bootstrap, prefix, 1);
+    let (traffic, producer) = (Traffic::recorded(10), producer(bootstrap));
+    let topic = format!("{prefix}{}", Topic::RawLogs.name());
+    let began = Instant::now();
+    let mut turn: u32 = 0;
+    while began.elapsed() < length {
+        let raw = traffic.message(10, CONVERSATIONS, now_ms(), u64::from(turn));
+        send(&producer, &topic, &raw.key, &raw.value);
+        turn += 1;
+        std::thread::sleep((Duration::from_secs(1) * turn / rate).saturating_sub(began.elapsed()));
+    }
+    processor.wait_for(usize::try_from(turn).expect("it fits") * 10);
+    println!("\n{} log records a second, one worker: raw append to visible, commits by time:", rate * 10);
+    let name = "tacho_end_to_end_latency_seconds";
+    let all = processor.sum(&format!("{name}_bucket{{le=\"+Inf\"}}"));
+    for bound in ["0.1", "0.25", "0.5", "1", "2"] {
+        println!("- within {bound} s: {:.1} %", 100.0 * processor.sum(&format!("{name}_bucket{{le=\"{bound}\"}}")) / all);
+    }
+}

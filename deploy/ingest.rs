@@ -1,0 +1,5 @@
+//! `tacho-ingest`: OpenTelemetry in, raw topics out. Everything is in the crate `ingest`.
+
+fn main() -> std::process::ExitCode {
+    ingest::process::main()
+}

@@ -1,0 +1,84 @@
+//! The command line of a process with settings.
+
+use crate::layers::{Sources, environment};
+use crate::process::Failure;
+use clap::{Args, FromArgMatches};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Flags that all processes with settings have.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// Settings, as TOML; environment variables TACHO_TABLE__SETTING and flags go over them.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Prints the settings in force, secrets as ***, and ends.
+    #[arg(long)]
+    pub print_config: bool,
+    /// The cluster: kafka.bootstrap_servers.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
+    /// Goes before the names of all topics: kafka.prefix.
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// Where /metrics and the probes are: admin.listen.
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// What is logged: log.filter.
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+impl Common {
+    /// The sources of settings; `more` are the process's own flags by the names of their settings.
+    #[must_use]
+    pub fn sources(self, env: BTreeMap<String, String>, more: Vec<(&'static str, Option<String>)>) -> Sources {
+        let own = [
+            ("kafka.bootstrap_servers", self.kafka),
+            ("kafka.prefix", self.prefix),
+            ("admin.listen", self.admin),
+            ("log.filter", self.log),
+        ];
+        let flags = own.into_iter().chain(more).filter_map(|(name, value)| Some((name, value?))).collect();
+        Sources { file: self.config, env, flags }
+    }
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Asked<T> {
+    /// To go on with these flags.
+    Go(T),
+    /// Help or version: print it.
+    Shown(String),
+}
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// What is wrong with it, in one line.
+pub fn parse<T: FromArgMatches + clap::CommandFactory>(args: impl IntoIterator<Item = OsString>) -> Result<Asked<T>, String> {
+    let matches = T::command().try_get_matches_from(args).and_then(|matches| T::from_arg_matches(&matches));
+    match matches {
+        Ok(flags) => Ok(Asked::Go(flags)),
+        Err(error) if error.use_stderr() => {
+            let text = error.render().to_string();
+            let first = text.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
+            Err(format!("{} (see --help)", first.trim_start_matches("error: ")))
+        }
+        Err(error) => Ok(Asked::Shown(error.render().to_string())),
+    }
+}
+
+/// Of this process: flags and environment.
+///
+/// # Errors
+/// What is wrong with the flags.
+pub fn of_process<T: FromArgMatches + clap::CommandFactory>() -> Result<Asked<(T, BTreeMap<String, String>)>, Failure> {
+    match parse(std::env::args_os()) {
+        Ok(Asked::Go(flags)) => Ok(Asked::Go((flags, environment()))),
+        Ok(Asked::Shown(text)) => Ok(Asked::Shown(text)),
+        Err(fault) => Err(Failure::Start(vec![fault])),
+    }
+}

@@ -1,0 +1,177 @@
+//! The process `tacho-ingest`: OTLP in, raw topics of a cluster out.
+
+mod control;
+mod late;
+mod settings;
+
+use crate::{Door, grpc, http, telemetry};
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use clap::Parser;
+use late::Late;
+use settings::{Effective, Settings};
+use shell::flags::{Asked, Common};
+use shell::process::{Failure, bind, chain, exit_code, told_to_end};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How often histograms are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// What threads that still work get at the end.
+const THREADS_END: Duration = Duration::from_millis(200);
+/// The exposition's content type.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Takes OpenTelemetry in and writes it to the raw topics of a Kafka cluster.
+///
+/// Settings come from defaults, then the file, then environment variables such as TACHO_KAFKA__BOOTSTRAP_SERVERS, then
+/// flags. Topics are made by `tacho topics apply`.
+#[derive(Debug, Parser)]
+#[command(name = "tacho-ingest", version)]
+struct Flags {
+    #[command(flatten)]
+    common: Common,
+    /// Where OTLP over HTTP comes in: http.listen. The same address as --grpc: both on one port.
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+    /// Where OTLP over gRPC comes in: grpc.listen.
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<String>,
+    /// Keeps prompts, commands and outputs in the clear: keep_text. They hold secrets.
+    #[arg(long)]
+    keep_text: bool,
+}
+
+/// Runs the process to its end.
+#[must_use]
+pub fn main() -> ExitCode {
+    exit_code("tacho-ingest", run())
+}
+
+fn run() -> Result<(), Failure> {
+    let (flags, env) = match shell::flags::of_process::<Flags>()? {
+        Asked::Go(given) => given,
+        Asked::Shown(text) => {
+            print!("{text}");
+            return Ok(());
+        }
+    };
+    let print_config = flags.common.print_config;
+    let keep_text = flags.keep_text.then(|| "true".to_owned());
+    let more = vec![("http.listen", flags.http), ("grpc.listen", flags.grpc), ("keep_text", keep_text)];
+    let settings = Settings::read(&flags.common.sources(env, more)).map_err(Failure::Start)?;
+    if print_config {
+        print!("{}", shell::layers::print(&settings.given));
+        return Ok(());
+    }
+    settings.given.log.init();
+    if settings.given.kafka.is_password_in_the_clear() {
+        tracing::warn!("SASL PLAIN without TLS sends the password in the clear");
+    }
+    let ports = Ports::bind(&settings.given).map_err(Failure::Start)?;
+    telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
+    let result = runtime.block_on(serve(settings, ports));
+    runtime.shutdown_timeout(THREADS_END);
+    result.map_err(Failure::Running)
+}
+
+/// The listeners.
+struct Ports {
+    http: TcpListener,
+    /// None: gRPC comes in where HTTP does.
+    grpc: Option<TcpListener>,
+    admin: TcpListener,
+}
+
+impl Ports {
+    fn bind(settings: &Settings) -> Result<Self, Vec<String>> {
+        let mut faults = Vec::new();
+        let http = bind("http.listen", settings.http.listen.0, &mut faults);
+        let grpc = (!settings.is_one_port()).then(|| bind("grpc.listen", settings.grpc.listen.0, &mut faults)).flatten();
+        let admin = bind("admin.listen", settings.admin.listen.0, &mut faults);
+        match (http, admin) {
+            (Some(http), Some(admin)) if faults.is_empty() => Ok(Self { http, grpc, admin }),
+            _ => Err(faults),
+        }
+    }
+}
+
+async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let (end, ending) = watch::channel(false);
+    let sink = Arc::new(Late::new(ending.clone()));
+    let http_at = ports.http.local_addr().map_err(text)?;
+    let grpc_at = ports.grpc.as_ref().map_or(Ok(http_at), TcpListener::local_addr).map_err(text)?;
+    let admin_at = ports.admin.local_addr().map_err(text)?;
+    let admin = tokio::net::TcpListener::from_std(ports.admin).map_err(text)?;
+    let admin = tokio::spawn(axum::serve(admin, admin_router(Arc::clone(&sink))).into_future());
+    let door = Door::new(settings.limits, Arc::clone(&sink));
+    let http = tokio::net::TcpListener::from_std(ports.http).map_err(text)?;
+    let mut doors = match ports.grpc {
+        None => tokio::spawn(http::run(http, http::both_router(door), over(ending.clone()))),
+        Some(grpc) => {
+            let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
+            let grpc = http::run(grpc, grpc::grpc_router(Arc::clone(&door)), over(ending.clone()));
+            let http = http::run(http, http::router(door), over(ending.clone()));
+            tokio::spawn(async move { tokio::try_join!(http, grpc).map(drop) })
+        }
+    };
+    tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
+    tokio::spawn(late::connect(settings.cluster, sink));
+    tokio::spawn(upkeep());
+
+    let ended = tokio::select! {
+        signal = told_to_end() => {
+            signal.map_err(text)?;
+            None
+        }
+        ended = &mut doors => Some(ended),
+    };
+    tracing::info!("ending: open requests are finished");
+    // Readiness goes first, and with it new connections.
+    let _ = end.send(true);
+    let ended = match ended {
+        Some(Ok(Ok(()))) => Err("a door closed by itself".to_owned()),
+        Some(Ok(Err(error))) => Err(chain(&error)),
+        Some(Err(panic)) => Err(panic.to_string()),
+        // Bounded: each door gives open requests five seconds.
+        None => doors.await.map_err(|panic| panic.to_string()).and_then(|ended| ended.map_err(|error| chain(&error))),
+    };
+    admin.abort();
+    tracing::info!("ended");
+    ended
+}
+
+/// Resolves when the process is to end.
+async fn over(mut ending: watch::Receiver<bool>) {
+    // The sender is gone only when the process ends.
+    let _ = ending.wait_for(|over| *over).await;
+}
+
+async fn upkeep() {
+    let mut every = tokio::time::interval(UPKEEP);
+    loop {
+        every.tick().await;
+        telemetry::upkeep();
+    }
+}
+
+fn admin_router(sink: Arc<Late>) -> Router {
+    let ready = move || async move {
+        match sink.not_ready() {
+            None => (StatusCode::OK, "ok\n".to_owned()),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        }
+    };
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, METRICS_TYPE)], telemetry::render()).into_response() }))
+}

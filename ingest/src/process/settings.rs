@@ -1,0 +1,193 @@
+//! What an operator can set.
+
+use crate::Config;
+use schemas::cluster::Cluster;
+use serde::{Deserialize, Serialize};
+use shell::kafka::KafkaSection;
+use shell::layers::{Sources, load};
+use shell::log::LogSection;
+use shell::process::check_distinct;
+use shell::units::{Listen, Size};
+
+/// All settings of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Stores prompts, arguments, outputs and answers as they came.
+    pub keep_text: bool,
+    /// The cluster.
+    pub kafka: KafkaSection,
+    /// OTLP over HTTP.
+    pub http: Port,
+    /// OTLP over gRPC; the same address as `http`: both on one port.
+    pub grpc: Port,
+    /// Metrics and probes.
+    pub admin: Port,
+    /// What bounds requests.
+    pub limits: Limits,
+    /// The process's log.
+    pub log: LogSection,
+}
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its address and port.
+    pub listen: Listen,
+}
+
+/// What bounds requests: see [`Config`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Largest body as sent.
+    pub body_bytes_max: Size,
+    /// Largest body after decompression.
+    pub decoded_bytes_max: Size,
+    /// What one tenant's unanswered requests may hold.
+    pub tenant_bytes_in_flight_max: Size,
+}
+
+impl Port {
+    fn local(port: u16) -> Self {
+        Self { listen: Listen(([127, 0, 0, 1], port).into()) }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            keep_text: false,
+            kafka: KafkaSection::default(),
+            http: Port::local(4318),
+            grpc: Port::local(4317),
+            admin: Port::local(9465),
+            limits: Limits::default(),
+            log: LogSection::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let config = Config::default();
+        Self {
+            body_bytes_max: Size(config.body_bytes_max as u64),
+            decoded_bytes_max: Size(config.decoded_bytes_max as u64),
+            tenant_bytes_in_flight_max: Size(config.tenant_bytes_in_flight_max),
+        }
+    }
+}
+
+/// Settings without a fault, and what follows from them.
+#[derive(Debug)]
+pub struct Effective {
+    /// As they were given.
+    pub given: Settings,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// For the doors.
+    pub limits: Config,
+}
+
+impl Settings {
+    /// Reads all layers.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn read(sources: &Sources) -> Result<Effective, Vec<String>> {
+        let (given, mut faults) = load::<Self>(sources);
+        let cluster = given.kafka.cluster(&mut faults);
+        given.log.check(&mut faults);
+        let addresses = [("http.listen", given.http.listen.0), ("admin.listen", given.admin.listen.0)];
+        check_distinct(&addresses, &mut faults);
+        if !given.is_one_port() {
+            check_distinct(&[("grpc.listen", given.grpc.listen.0), addresses[1]], &mut faults);
+        }
+        let limits = given.limits(&mut faults);
+        if faults.is_empty() { Ok(Effective { given, cluster, limits }) } else { Err(faults) }
+    }
+
+    /// Whether both protocols come in on one port.
+    pub fn is_one_port(&self) -> bool {
+        self.http.listen == self.grpc.listen && self.http.listen.0.port() != 0
+    }
+
+    fn limits(&self, faults: &mut Vec<String>) -> Config {
+        let Limits { body_bytes_max, decoded_bytes_max, tenant_bytes_in_flight_max } = self.limits;
+        if body_bytes_max.0 == 0 {
+            faults.push("limits.body_bytes_max: must be at least 1".to_owned());
+        }
+        if decoded_bytes_max < body_bytes_max {
+            faults.push("limits.decoded_bytes_max: must be at least limits.body_bytes_max".to_owned());
+        }
+        if tenant_bytes_in_flight_max < decoded_bytes_max {
+            faults.push("limits.tenant_bytes_in_flight_max: must be at least limits.decoded_bytes_max".to_owned());
+        }
+        Config {
+            body_bytes_max: usize::try_from(body_bytes_max.0).unwrap_or(usize::MAX),
+            decoded_bytes_max: usize::try_from(decoded_bytes_max.0).unwrap_or(usize::MAX),
+            tenant_bytes_in_flight_max: tenant_bytes_in_flight_max.0,
+            keep_text: self.keep_text,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Effective, Vec<String>> {
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Settings::read(&Sources { file: None, env, flags })
+    }
+
+    #[test]
+    fn the_defaults_need_a_cluster_and_nothing_else() {
+        assert_eq!(read(&[], &[]).unwrap_err(), ["kafka.bootstrap_servers: is not set; give HOST:PORT"]);
+        let settings = read(&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1")], &[]).unwrap();
+        assert_eq!(settings.limits, Config::default());
+        assert_eq!(settings.cluster, Cluster::plain("a:1", ""));
+        assert_eq!((settings.given.http.listen, settings.given.grpc.listen), (Port::local(4318).listen, Port::local(4317).listen));
+        assert!(!settings.given.is_one_port());
+    }
+
+    #[test]
+    fn one_port_serves_both_protocols_and_the_admin_port_none() {
+        let base = [("kafka.bootstrap_servers", "a:1"), ("http.listen", "127.0.0.1:1")];
+        let with = |more: &[(&'static str, &str)]| read(&[], &[&base[..], more].concat());
+        assert!(with(&[("grpc.listen", "127.0.0.1:1")]).unwrap().given.is_one_port());
+        assert_eq!(
+            with(&[("admin.listen", "127.0.0.1:1")]).unwrap_err(),
+            ["http.listen and admin.listen are both 127.0.0.1:1: give each its own"]
+        );
+        assert!(with(&[("admin.listen", "127.0.0.1:4317")]).unwrap_err()[0].contains("grpc.listen and admin.listen"));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let env = [
+            ("TACHO_LIMITS__BODY_BYTES_MAX", "0"),
+            ("TACHO_LIMITS__DECODED_BYTES_MAX", "2MiB"),
+            ("TACHO_LIMITS__TENANT_BYTES_IN_FLIGHT_MAX", "1MiB"),
+            ("TACHO_LOG__FILTER", "a=b=c"),
+            ("TACHO_KEEP_TXT", "true"),
+            ("TACHO_KAFKA__OPTIONS__ACKS", "1"),
+        ];
+        let faults = read(&env, &[("http.listen", "nowhere")]).unwrap_err();
+        let parts = ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers"];
+        for part in parts {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+        }
+        assert_eq!(faults.len(), parts.len(), "{faults:#?}");
+    }
+
+    #[test]
+    fn the_shipped_example_is_right() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/ingest.toml");
+        let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap();
+        assert_eq!(settings.given.kafka.bootstrap_servers, "127.0.0.1:9092");
+    }
+}

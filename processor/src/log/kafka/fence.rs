@@ -1,0 +1,119 @@
+//! What to do about a dead worker's open transaction: it holds up every reader behind it, until it times out.
+//!
+//! The first record that a transaction writes to a partition carries its writer's id in a header. A reader that has
+//! waited at one last stable offset for [`WAIT_MAX`] reads that record, uncommitted, and fences the writer: a producer
+//! with its id ends the transaction. That is safe whoever it hits: a worker that is merely slow restores.
+
+use super::clients::{self, EndIsNoError, EndingConsumer, FENCE_MAX, failed};
+use super::names::Names;
+use crate::log::LogError;
+use crate::telemetry;
+use rdkafka::consumer::Consumer;
+use rdkafka::producer::{DefaultProducerContext, Producer, ThreadedProducer};
+use schemas::cluster::Cluster;
+use schemas::id::{Position, TopicPartition};
+use schemas::record::HEADER_WRITER;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long a reader waits behind one transaction. A commit takes some 50 ms, under load a few hundred.
+const WAIT_MAX: Duration = Duration::from_millis(1500);
+/// How long the first record behind the last stable offset may take to come.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// Since when readers wait, and where.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    since: BTreeMap<TopicPartition, (i64, Instant)>,
+}
+
+impl Waiting {
+    /// Notes how far a partition is readable (`stable`) and written (`end`); unknown offsets are negative.
+    pub fn look(&mut self, at: TopicPartition, stable: i64, end: i64) {
+        if stable < 0 || end <= stable {
+            self.since.remove(&at);
+        } else if self.since.get(&at).is_none_or(|(waiting, _)| *waiting != stable) {
+            self.since.insert(at, (stable, Instant::now()));
+        }
+    }
+
+    /// Forgets partitions that nobody reads any more.
+    pub fn keep(&mut self, reads: impl Fn(TopicPartition) -> bool) {
+        self.since.retain(|at, _| reads(*at));
+    }
+
+    /// Where the reader of a partition has waited too long; told once, then the wait begins anew.
+    pub fn stuck(&mut self, at: TopicPartition) -> Option<Position> {
+        let (stable, _) = *self.since.get(&at).filter(|(_, since)| since.elapsed() >= WAIT_MAX)?;
+        self.since.remove(&at);
+        Some(Position(stable))
+    }
+}
+
+/// Ends the transaction that begins at that offset of a partition, unless it is `own`.
+pub(super) fn end_transaction(
+    cluster: &Cluster,
+    group: &str,
+    names: &Names,
+    own: &str,
+    at: TopicPartition,
+    from: Position,
+) -> Result<(), LogError> {
+    let Some(writer) = writer_at(cluster, group, names, at, from)? else {
+        tracing::warn!(%at, offset = from.0, "readers wait behind a transaction that names no writer: it ends by its timeout");
+        return Ok(());
+    };
+    if writer == own {
+        return Ok(());
+    }
+    tracing::warn!(%at, offset = from.0, writer, "readers wait behind a dead worker's transaction: ending it");
+    let producer: ThreadedProducer<DefaultProducerContext> =
+        clients::transactional(cluster, &writer).create().map_err(|error| failed("making a producer", &error))?;
+    producer.init_transactions(FENCE_MAX).map_err(|error| failed(&format!("ending the transaction of {writer}"), &error))?;
+    telemetry::writer_fenced();
+    // Its destruction can block for a moment.
+    let _ = std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer));
+    Ok(())
+}
+
+/// The writer named in the first record from that offset on, committed or not.
+fn writer_at(cluster: &Cluster, group: &str, names: &Names, at: TopicPartition, from: Position) -> Result<Option<String>, LogError> {
+    let mut config = clients::consumer(cluster, group);
+    config.set("isolation.level", "read_uncommitted");
+    let looking = |error| failed(&format!("looking behind the last stable offset of {at}"), &error);
+    let reader: EndingConsumer = config.create_with_context(EndIsNoError).map_err(looking)?;
+    reader.assign(&names.list(&[(at, from)])).map_err(looking)?;
+    match reader.poll(LOOK_MAX) {
+        Some(Ok(message)) => {
+            let record = names.record(&message);
+            let writer = record.as_ref().and_then(|record| record.header(HEADER_WRITER));
+            Ok(writer.and_then(|writer| std::str::from_utf8(writer).ok()).map(str::to_owned))
+        }
+        Some(Err(error)) => Err(looking(error)),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::topic::Topic;
+
+    #[test]
+    fn only_who_waits_at_one_offset_for_long_is_stuck() {
+        let at = |partition| TopicPartition { topic: Topic::Deltas, partition };
+        let mut waiting = Waiting::default();
+        waiting.look(at(0), 5, 9);
+        waiting.look(at(1), 5, 5);
+        waiting.look(at(2), -1001, 9);
+        assert_eq!(waiting.since.len(), 1);
+        assert_eq!(waiting.stuck(at(0)), None, "not yet");
+        let long_ago = Instant::now().checked_sub(WAIT_MAX).expect("the machine runs for longer than that");
+        waiting.since.insert(at(0), (5, long_ago));
+        waiting.look(at(0), 5, 12);
+        assert_eq!((waiting.stuck(at(1)), waiting.stuck(at(0))), (None, Some(Position(5))));
+        waiting.since.insert(at(0), (5, long_ago));
+        waiting.look(at(0), 6, 12);
+        assert_eq!(waiting.stuck(at(0)), None, "it moved");
+    }
+}

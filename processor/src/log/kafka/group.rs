@@ -1,0 +1,273 @@
+//! The consumer that shares the input partitions with its group: classic protocol, cooperative-sticky.
+//!
+//! librdkafka tells of a rebalance within a poll, and then waits until the partitions are assigned or unassigned. So
+//! the change is only noted here; the worker restores or commits first, and answers by [`Group::take_over`] or
+//! [`Group::release`]. Meanwhile the client gives out nothing, and keeps up the heartbeat on a thread of its own.
+
+use super::clients::{self, failed, out_of_range, passing};
+use super::fence::Waiting;
+use super::names::{Names, size};
+use crate::log::{LogError, Ownership};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use schemas::id::{Position, TopicPartition};
+use schemas::record::Record;
+use schemas::topic::Topic;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many bytes of records one poll gives out at most, unless its first record alone is larger.
+const POLL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long one look for records takes, so that a change of ownership is seen soon.
+const SLICE: Duration = Duration::from_millis(20);
+
+/// How many records are kept while news about ownership is waited for.
+const STASH_MAX: usize = 20_000;
+
+/// What the client tells from within a poll.
+pub(super) struct Told {
+    names: Names,
+    changes: Mutex<VecDeque<Ownership>>,
+    /// Readers of `tacho.deltas` behind an open transaction.
+    waiting: Mutex<Waiting>,
+    /// The consumer is being closed: nobody answers any more.
+    closing: AtomicBool,
+}
+
+impl Told {
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
+        let of = |topic: &str, partition| Some(TopicPartition { topic: self.names.topic(topic)?, partition });
+        list.elements().iter().filter_map(|element| of(element.topic(), element.partition())).collect()
+    }
+}
+
+impl ClientContext for Told {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, reason, "consumer error");
+    }
+
+    /// How far the partitions are readable, as of the last fetch: the only place where the client tells.
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.names.name(Topic::Deltas)) else { return };
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        for (partition, state) in &topic.partitions {
+            waiting.look(TopicPartition { topic: Topic::Deltas, partition: *partition }, state.ls_offset, state.hi_offset);
+        }
+    }
+}
+
+impl ConsumerContext for Told {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Relaxed) {
+            let answered = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "a rebalance at the end could not be answered");
+            }
+            return;
+        }
+        let partitions = self.partitions(list);
+        let change = match assigned {
+            true => Ownership::Assigned(partitions),
+            false if consumer.assignment_lost() => Ownership::Lost(partitions),
+            false => Ownership::Revoked(partitions),
+        };
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+    }
+}
+
+/// A consumer and what it was given.
+pub(super) struct Group {
+    consumer: BaseConsumer<Told>,
+    names: Names,
+    /// Where the poll of each taken partition goes on.
+    taken: BTreeMap<TopicPartition, Position>,
+    /// Told to the worker, and not answered yet.
+    open: Option<Ownership>,
+    /// Came while news about ownership was waited for.
+    stash: VecDeque<Record>,
+    /// Met behind records that were given out first.
+    error: Option<LogError>,
+}
+
+impl Group {
+    pub fn new(config: &rdkafka::ClientConfig, names: Names) -> Result<Self, LogError> {
+        let told = Told { names: names.clone(), changes: Mutex::default(), waiting: Mutex::default(), closing: AtomicBool::new(false) };
+        let consumer = config.create_with_context(told).map_err(|error| failed("making a consumer", &error))?;
+        Ok(Self { consumer, names, taken: BTreeMap::new(), open: None, stash: VecDeque::new(), error: None })
+    }
+
+    pub const fn consumer(&self) -> &BaseConsumer<Told> {
+        &self.consumer
+    }
+
+    /// Who we are in the group now: a commit under an older generation is refused by the brokers.
+    pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        self.consumer.group_metadata()
+    }
+
+    pub fn join(&self) -> Result<(), LogError> {
+        let inputs = [self.names.name(Topic::RawLogs), self.names.name(Topic::Deltas)];
+        self.consumer.subscribe(&[&inputs[0], &inputs[1]]).map_err(|error| failed("joining the group", &error))
+    }
+
+    /// The next change, and the one to be answered.
+    pub fn ownership(&mut self) -> Option<Ownership> {
+        if self.open.is_some() {
+            return None;
+        }
+        self.open = self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.open.clone()
+    }
+
+    fn is_told(&self) -> bool {
+        !self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Whether another process took our name: nothing can be done with this consumer any more.
+    pub fn check(&self) -> Result<(), LogError> {
+        match self.consumer.client().fatal_error() {
+            None => Ok(()),
+            Some((code, reason)) => Err(LogError::Fenced { reason: format!("{code}: {reason}") }),
+        }
+    }
+
+    pub fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        let again: Vec<TopicPartition> = from.iter().map(|(at, _)| *at).filter(|at| self.taken.contains_key(at)).collect();
+        if !again.is_empty() {
+            self.unassign(&again)?;
+        }
+        let answers = matches!(self.open, Some(Ownership::Assigned(_)));
+        if !from.is_empty() || answers {
+            let list = self.names.list(from);
+            self.consumer.incremental_assign(&list).map_err(|error| failed("taking partitions over", &error))?;
+        }
+        if answers {
+            self.open = None;
+        }
+        self.taken.extend(from.iter().copied());
+        self.error = None;
+        Ok(())
+    }
+
+    pub fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
+        let answers = matches!(self.open, Some(Ownership::Revoked(_) | Ownership::Lost(_)));
+        if at.is_empty() && !answers {
+            return Ok(());
+        }
+        self.unassign(at)?;
+        if answers {
+            self.open = None;
+        }
+        Ok(())
+    }
+
+    fn unassign(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
+        self.taken.retain(|taken, _| !at.contains(taken));
+        self.stash.retain(|record| !at.contains(&record.from));
+        let list = self.names.unset(at);
+        self.consumer.incremental_unassign(&list).map_err(|error| failed("releasing partitions", &error))
+    }
+
+    /// A lost connection is no error here: the client connects again, and appends and commits tell.
+    pub fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
+        let mut records: Vec<Record> = self.stash.drain(..self.stash.len().min(max)).collect();
+        self.fill(&mut records, max, wait)?;
+        Ok(records)
+    }
+
+    /// Waits for a change of ownership, keeping what comes in meanwhile.
+    pub fn settle(&mut self, wait: Duration) -> Result<(), LogError> {
+        let deadline = Instant::now() + wait;
+        while !self.is_told() && self.open.is_none() && self.stash.len() < STASH_MAX && Instant::now() < deadline {
+            self.check()?;
+            let mut records = Vec::new();
+            self.fill(&mut records, 1, SLICE)?;
+            self.stash.extend(records);
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, records: &mut Vec<Record>, max: usize, wait: Duration) -> Result<(), LogError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let deadline = Instant::now() + wait;
+        let mut bytes = 0;
+        while records.len() < max && bytes < POLL_BYTES_MAX && !self.is_told() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let slice = if records.is_empty() { left.min(SLICE) } else { Duration::ZERO };
+            let error = match self.consumer.poll(slice) {
+                Some(Ok(message)) => {
+                    if let Some(record) = self.names.record(&message) {
+                        bytes += size(&record);
+                        self.taken.insert(record.from, record.position());
+                        records.push(record);
+                    }
+                    continue;
+                }
+                None if !records.is_empty() || left.is_zero() => break,
+                None => continue,
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => LogError::Fenced { reason: code.to_string() },
+                Some(Err(error)) if passing(&error) => {
+                    tracing::warn!(%error, "the consumer lost a broker; it connects again");
+                    continue;
+                }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::PollExceeded))) => {
+                    tracing::warn!("this worker was stopped for so long that it left the group; it joins again");
+                    continue;
+                }
+                Some(Err(error)) if out_of_range(&error) => self.gone(),
+                Some(Err(error)) => failed("polling", &error),
+            };
+            if records.is_empty() {
+                return Err(error);
+            }
+            self.error = Some(error);
+            break;
+        }
+        Ok(())
+    }
+
+    /// Which of the taken partitions no longer has its position.
+    fn gone(&self) -> LogError {
+        for (&at, &wanted) in &self.taken {
+            let name = self.names.name(at.topic);
+            let asking = || format!("asking for the extent of {at}");
+            match clients::ask(asking, || self.consumer.fetch_watermarks(&name, at.partition, clients::REQUEST_MAX)) {
+                Ok((start, end)) if wanted.0 < start || wanted.0 > end => return LogError::OutOfRange { at, wanted: wanted.0, start },
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+        LogError::Unavailable { reason: "a position was out of range, and is not any more: take over again".to_owned() }
+    }
+
+    /// A partition of `tacho.deltas` whose reader has waited behind one open transaction for too long, and from where.
+    pub fn stuck(&self) -> Option<(TopicPartition, Position)> {
+        let mut waiting = self.consumer.context().waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.keep(|at| self.taken.contains_key(&at));
+        self.taken.keys().find_map(|&at| Some((at, waiting.stuck(at)?)))
+    }
+}
+
+impl Drop for Group {
+    /// The client's own close waits until every rebalance is answered.
+    fn drop(&mut self) {
+        self.consumer.context().closing.store(true, Ordering::Relaxed);
+        let pending = std::mem::take(&mut *self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner));
+        for change in self.open.take().into_iter().chain(pending) {
+            let answered = match change {
+                Ownership::Assigned(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
+                Ownership::Revoked(at) | Ownership::Lost(at) => self.consumer.incremental_unassign(&self.names.unset(&at)),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "a rebalance at the end could not be answered");
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The process `tacho-processor`: workers of a consumer group, and the admin port that shows what they committed.
+
+mod settings;
+
+use crate::admin::{Admin, router};
+use crate::log::LogError;
+use crate::log::kafka::topics::{self, Fault};
+use crate::telemetry;
+use crate::view::View;
+use crate::workers::{Config, Workers};
+use clap::Parser;
+use schemas::cluster::Cluster;
+use schemas::settings::Seed;
+use settings::{Effective, Settings};
+use shell::flags::{Asked, Common};
+use shell::process::{Failure, bind, chain, exit_code, told_to_end};
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often own histograms are folded.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the workers may take to commit and to hand over.
+const WORKERS_END: Duration = Duration::from_secs(20);
+/// What threads that still work get at the end.
+const THREADS_END: Duration = Duration::from_millis(200);
+/// This process shows no page: `tacho` does.
+const PAGE: &str = "<!doctype html><title>tacho-processor</title><a href=\"/metrics\">metrics</a>";
+
+/// Derives sessions, windows and totals from the raw topics of a Kafka cluster.
+///
+/// Settings come from defaults, then the file, then environment variables such as TACHO_KAFKA__BOOTSTRAP_SERVERS, then
+/// flags. Topics are made by `tacho topics apply`.
+#[derive(Debug, Parser)]
+#[command(name = "tacho-processor", version)]
+struct Flags {
+    #[command(flatten)]
+    common: Common,
+    /// The consumer group: group.id.
+    #[arg(long, value_name = "ID")]
+    group: Option<String>,
+    /// Who this process is in the group: group.name.
+    #[arg(long)]
+    name: Option<String>,
+    /// static or dynamic: group.membership.
+    #[arg(long)]
+    membership: Option<String>,
+    /// How many workers: group.workers.
+    #[arg(long, value_name = "NUMBER")]
+    workers: Option<String>,
+}
+
+/// Runs the process to its end.
+#[must_use]
+pub fn main() -> ExitCode {
+    exit_code("tacho-processor", run())
+}
+
+fn run() -> Result<(), Failure> {
+    let (flags, env) = match shell::flags::of_process::<Flags>()? {
+        Asked::Go(given) => given,
+        Asked::Shown(text) => {
+            print!("{text}");
+            return Ok(());
+        }
+    };
+    let print_config = flags.common.print_config;
+    let more = vec![
+        ("group.id", flags.group),
+        ("group.name", flags.name),
+        ("group.membership", flags.membership),
+        ("group.workers", flags.workers),
+    ];
+    let host = settings::host_name(&env);
+    let settings = Settings::read(&flags.common.sources(env, more), host).map_err(Failure::Start)?;
+    if print_config {
+        print!("{}", shell::layers::print(&settings.given));
+        return Ok(());
+    }
+    settings.given.log.init();
+    if settings.given.kafka.is_password_in_the_clear() {
+        tracing::warn!("SASL PLAIN without TLS sends the password in the clear");
+    }
+    let mut faults = Vec::new();
+    let Some(admin) = bind("admin.listen", settings.given.admin.listen.0, &mut faults) else {
+        return Err(Failure::Start(faults));
+    };
+    telemetry::install().map_err(|error| Failure::Running(format!("own metrics: {error}")))?;
+    let seed = checked_topics(&settings.cluster)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
+    let result = runtime.block_on(serve(settings, seed, admin));
+    runtime.shutdown_timeout(THREADS_END);
+    result.map_err(Failure::Running)
+}
+
+/// Refuses topics that are not as they must be; gives the seed that holds, or the one to be written.
+fn checked_topics(cluster: &Cluster) -> Result<Seed, Failure> {
+    let failed = |error: LogError| match error {
+        LogError::Unavailable { .. } => Failure::Running(chain(&error)),
+        other => Failure::Start(vec![chain(&other)]),
+    };
+    let (seed, faults) = topics::inspect(cluster, &Seed::shipped()).map_err(failed)?;
+    let (refused, warned): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
+    for fault in warned {
+        tracing::warn!(topic = fault.topic, fault = fault.what, mend = fault.mend, "a topic is not as it should be");
+    }
+    if refused.is_empty() { Ok(seed) } else { Err(Failure::Start(refused.iter().map(ToString::to_string).collect())) }
+}
+
+async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<(), String> {
+    let text = |error: std::io::Error| error.to_string();
+    let admin_at = admin.local_addr().map_err(text)?;
+    let about = format!("Kafka at {}", settings.cluster.bootstrap);
+    let config = Config {
+        cluster: settings.cluster,
+        group: settings.group,
+        name: settings.name,
+        is_static: settings.is_static,
+        session_timeout: settings.session_timeout,
+        workers: settings.workers,
+        seed,
+        options: settings.options,
+    };
+    let view = Arc::new(View::default());
+    let (group, name, count) = (config.group.clone(), config.name.clone(), config.workers);
+    let shown = Arc::clone(&view);
+    // Connecting waits for brokers.
+    let started = tokio::task::spawn_blocking(move || Workers::start(&config, &shown)).await;
+    let mut workers = started.map_err(|panic| panic.to_string())?.map_err(|error| chain(&error))?;
+    let routes = router(
+        Admin {
+            view,
+            health: Arc::clone(&workers.health),
+            ingest_ready: Box::new(|| true),
+            open: Box::new(|| Err(LogError::Unavailable { reason: "read topics with `tacho read --kafka`".to_owned() })),
+            // None: nobody may read topics through this port.
+            token: String::new(),
+            page: PAGE,
+            setup: String::new(),
+            about,
+        },
+        admin_at.ip().is_loopback(),
+    );
+    let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
+    let admin = tokio::spawn(axum::serve(admin, routes).into_future());
+    tokio::spawn(upkeep());
+    tracing::info!(admin = %admin_at, group, name, workers = count, "listening");
+
+    let result = tokio::select! {
+        signal = told_to_end() => signal.map_err(text),
+        fault = workers.failed() => Err(fault),
+    };
+    tracing::info!("ending: what is folded is committed, partitions are handed over");
+    if let Ok(false) = tokio::task::spawn_blocking(move || workers.end(WORKERS_END)).await {
+        tracing::warn!("a worker did not end in time; its partitions are restored from the last commit");
+    }
+    admin.abort();
+    tracing::info!("ended");
+    result
+}
+
+async fn upkeep() {
+    let mut every = tokio::time::interval(UPKEEP);
+    loop {
+        every.tick().await;
+        telemetry::upkeep();
+    }
+}

@@ -1,0 +1,237 @@
+//! What an operator can set.
+
+use crate::log::kafka::SESSION_TIMEOUT;
+use crate::runner::Options;
+use crate::workers::WORKERS_MAX;
+use schemas::cluster::Cluster;
+use serde::{Deserialize, Serialize};
+use shell::kafka::KafkaSection;
+use shell::layers::{Sources, load};
+use shell::log::LogSection;
+use shell::units::{Listen, Span};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Longest name of a group or of a process.
+const NAME_MAX: usize = 100;
+/// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
+const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1800);
+/// Shortest and longest interval of commits: a transaction must end well before the brokers give it up, after 10 s.
+const COMMIT_INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
+/// Most records of a commit.
+const COMMIT_RECORDS_MAX: usize = 1_000_000;
+/// Where Linux says how the host is called.
+const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
+
+/// All settings of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The cluster.
+    pub kafka: KafkaSection,
+    /// The consumer group, and our place in it.
+    pub group: Group,
+    /// When to commit.
+    pub commit: CommitSection,
+    /// Metrics and probes.
+    pub admin: Port,
+    /// The process's log.
+    pub log: LogSection,
+}
+
+/// The consumer group, and our place in it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Group {
+    /// The group's id; the prefix and `tacho`, if left out.
+    pub id: Option<String>,
+    /// Who this process is, unique in the group and the same after a restart; the host's name, if left out.
+    pub name: Option<String>,
+    /// Whether the group remembers a process that went.
+    pub membership: Membership,
+    /// A worker that is silent for so long loses its partitions.
+    pub session_timeout: Span,
+    /// Threads, each with a consumer and a producer of its own.
+    pub workers: usize,
+}
+
+/// Whether the group remembers a process that went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Membership {
+    /// By its name: a restart within the session timeout moves no partition.
+    Static,
+    /// No: its partitions go to others at once.
+    Dynamic,
+}
+
+/// When to commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommitSection {
+    /// At most so long after the first record of a commit.
+    pub interval: Span,
+    /// And at once with so many.
+    pub records_max: usize,
+}
+
+/// A listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its address and port.
+    pub listen: Listen,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            kafka: KafkaSection::default(),
+            group: Group::default(),
+            commit: CommitSection::default(),
+            admin: Port { listen: Listen(([127, 0, 0, 1], 9464).into()) },
+            log: LogSection::default(),
+        }
+    }
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { id: None, name: None, membership: Membership::Static, session_timeout: Span(SESSION_TIMEOUT), workers: 1 }
+    }
+}
+
+impl Default for CommitSection {
+    fn default() -> Self {
+        let options = Options::default();
+        Self { interval: Span(options.commit_interval), records_max: options.records_max }
+    }
+}
+
+/// Settings without a fault, and what follows from them.
+#[derive(Debug)]
+pub struct Effective {
+    /// In force: as given, with what was left out filled in.
+    pub given: Settings,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The group's id.
+    pub group: String,
+    /// Our name in it.
+    pub name: String,
+    /// Whether the group remembers us.
+    pub is_static: bool,
+    /// How long a worker may be silent.
+    pub session_timeout: Duration,
+    /// How many workers.
+    pub workers: usize,
+    /// When to commit.
+    pub options: Options,
+}
+
+/// How this host is called: `HOSTNAME`, else what the kernel says.
+pub fn host_name(env: &BTreeMap<String, String>) -> Option<String> {
+    let told = env.get("HOSTNAME").cloned().or_else(|| std::fs::read_to_string(HOST_NAME_FILE).ok());
+    told.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+impl Settings {
+    /// Reads all layers; `host` is the name where none is given.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn read(sources: &Sources, host: Option<String>) -> Result<Effective, Vec<String>> {
+        let (mut given, mut faults) = load::<Self>(sources);
+        let cluster = given.kafka.cluster(&mut faults);
+        given.log.check(&mut faults);
+        let group = given.group.id.get_or_insert_with(|| format!("{}tacho", cluster.prefix)).clone();
+        let name = given.group.name.take().or(host).unwrap_or_default();
+        given.group.name = Some(name.clone());
+        for (setting, name) in [("group.id", &group), ("group.name", &name)] {
+            let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+            if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(fits) {
+                faults.push(format!("{setting}: {name:?} must be 1 to {NAME_MAX} letters, digits, '.', '_' or '-'"));
+            }
+        }
+        let session_timeout = given.group.session_timeout.0;
+        if !SESSION_TIMEOUTS.contains(&session_timeout) {
+            faults.push("group.session_timeout: must be 1s to 30m".to_owned());
+        }
+        if !(1..=WORKERS_MAX).contains(&given.group.workers) {
+            faults.push(format!("group.workers: must be 1 to {WORKERS_MAX}"));
+        }
+        if !COMMIT_INTERVALS.contains(&given.commit.interval.0) {
+            faults.push("commit.interval: must be 10ms to 5s".to_owned());
+        }
+        if !(1..=COMMIT_RECORDS_MAX).contains(&given.commit.records_max) {
+            faults.push(format!("commit.records_max: must be 1 to {COMMIT_RECORDS_MAX}"));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let options = Options { commit_interval: given.commit.interval.0, records_max: given.commit.records_max, ..Options::default() };
+        let is_static = given.group.membership == Membership::Static;
+        let workers = given.group.workers;
+        Ok(Effective { given, cluster, group, name, is_static, session_timeout, workers, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(env: &[(&str, &str)]) -> Result<Effective, Vec<String>> {
+        let env: BTreeMap<String, String> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Settings::read(&Sources { file: None, env, flags: vec![] }, Some("host".to_owned()))
+    }
+
+    #[test]
+    fn group_and_name_have_their_defaults() {
+        let settings = read(&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1"), ("TACHO_KAFKA__PREFIX", "lab.")]).unwrap();
+        assert_eq!((settings.group.as_str(), settings.name.as_str(), settings.is_static), ("lab.tacho", "host", true));
+        assert_eq!((settings.session_timeout, settings.workers), (SESSION_TIMEOUT, 1));
+        assert_eq!(settings.options.commit_interval, Options::default().commit_interval);
+        let printed = shell::layers::print(&settings.given);
+        assert!(printed.contains("name = \"host\"") && printed.contains("session_timeout = \"15s\""), "{printed}");
+        assert_eq!(host_name(&BTreeMap::from([("HOSTNAME".to_owned(), "pod-0".to_owned())])), Some("pod-0".to_owned()));
+    }
+
+    #[test]
+    fn every_fault_is_named_at_once() {
+        let env = [
+            ("TACHO_GROUP__ID", "a b"),
+            ("TACHO_GROUP__NAME", "a/b"),
+            ("TACHO_GROUP__MEMBERSHIP", "sticky"),
+            ("TACHO_GROUP__SESSION_TIMEOUT", "10ms"),
+            ("TACHO_GROUP__WORKERS", "65"),
+            ("TACHO_COMMIT__INTERVAL", "1h"),
+            ("TACHO_COMMIT__RECORDS_MAX", "0"),
+            ("TACHO_HTTP__LISTEN", "127.0.0.1:1"),
+            ("TACHO_KAFKA__OPTIONS__ISOLATION_LEVEL", "read_uncommitted"),
+        ];
+        let faults = read(&env).unwrap_err();
+        let parts = [
+            "group.id",
+            "group.name",
+            "group.membership: is \"sticky\", but must be one of: static, dynamic",
+            "group.session_timeout",
+            "group.workers",
+            "commit.interval",
+            "commit.records_max",
+            "http: there is no such setting",
+            "isolation.level",
+            "bootstrap_servers",
+        ];
+        for part in parts {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+        }
+        assert_eq!(faults.len(), parts.len(), "{faults:#?}");
+    }
+
+    #[test]
+    fn the_shipped_example_is_right() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/processor.toml");
+        let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, None).unwrap();
+        assert_eq!((settings.group.as_str(), settings.name.as_str()), ("tacho", "processor-0"));
+    }
+}
