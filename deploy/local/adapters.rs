@@ -16,6 +16,7 @@ use schemas::cluster::Cluster;
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
+use shell::process::chain;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -85,17 +86,6 @@ fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
 pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
     let log = connect_reader(cluster).map_err(|error| format!("--kafka {}: {error}", cluster.bootstrap))?;
     Ok(Box::new(log))
-}
-
-/// An error with its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.

@@ -1,12 +1,18 @@
 //! The command line, checked as a whole: every fault is named at once.
 
+use crate::cluster::ClusterArgs;
+use crate::{control, topics};
 use clap::{Args, Parser, Subcommand};
 use schemas::cluster::Cluster;
 use schemas::settings::Seed;
 use schemas::topic::Topic;
+use shell::flags::{Asked, parse as parse_flags};
+use shell::process::check_distinct;
+use shell::units::Listen;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use strum::VariantArray;
 
 /// Event-sourced metrics and sessions from the OpenTelemetry that the Codex CLI sends.
@@ -25,6 +31,10 @@ struct Cli {
 enum Command {
     /// Prints the records of a topic: the latest row of each key of a compacted topic, the last 1,000 records of others.
     Read(ReadArgs),
+    /// Makes the topics of a Kafka cluster, or checks them.
+    Topics(topics::Args),
+    /// Changes settings while everything runs, or shows them.
+    Control(control::Args),
 }
 
 #[derive(Debug, Args)]
@@ -35,12 +45,8 @@ struct RunArgs {
     /// Replays recorded sessions, in a temporary directory unless --data gives one.
     #[arg(long)]
     demo: bool,
-    /// Uses this Kafka cluster in place of the embedded log.
-    #[arg(long, value_name = "HOST:PORT")]
-    kafka: Option<String>,
-    /// Goes before the names of all topics on the cluster.
-    #[arg(long)]
-    prefix: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Keeps prompts, commands and outputs in the clear. Off by default: they hold secrets.
     #[arg(long)]
     keep_text: bool,
@@ -74,12 +80,8 @@ struct ReadArgs {
     /// Directory of the embedded log [default: as above].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Reads from this Kafka cluster.
-    #[arg(long, value_name = "HOST:PORT")]
-    kafka: Option<String>,
-    /// Goes before the names of all topics on the cluster.
-    #[arg(long)]
-    prefix: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
 }
 
 /// What to do.
@@ -89,6 +91,10 @@ pub enum Action {
     Run(Box<RunOptions>),
     /// Print a topic.
     Read(ReadOptions),
+    /// Make or check topics.
+    Topics(topics::Options),
+    /// Change or show settings.
+    Control(control::Options),
 }
 
 /// Which log.
@@ -154,12 +160,14 @@ pub struct Env {
     pub xdg_data_home: Option<OsString>,
     /// `HOME`.
     pub home: Option<OsString>,
+    /// All variables, of which the cluster's settings take those that are theirs.
+    pub vars: BTreeMap<String, String>,
 }
 
 impl Env {
     /// That of this process.
     pub fn of_process() -> Self {
-        Self { xdg_data_home: std::env::var_os("XDG_DATA_HOME"), home: std::env::var_os("HOME") }
+        Self { xdg_data_home: std::env::var_os("XDG_DATA_HOME"), home: std::env::var_os("HOME"), vars: shell::layers::environment() }
     }
 
     fn data_dir(&self) -> Option<PathBuf> {
@@ -171,19 +179,17 @@ impl Env {
 
 /// Reads the command line, the program's name first.
 pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Action, Refused> {
-    let cli = Cli::try_parse_from(args).map_err(|error| {
-        if error.use_stderr() {
-            let text = error.render().to_string();
-            let first = text.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
-            Refused::Faults(vec![format!("{} (see --help)", first.trim_start_matches("error: "))])
-        } else {
-            Refused::Shown(error.render().to_string())
-        }
-    })?;
+    let cli = match parse_flags::<Cli>(args) {
+        Ok(Asked::Go(cli)) => cli,
+        Ok(Asked::Shown(text)) => return Err(Refused::Shown(text)),
+        Err(fault) => return Err(Refused::Faults(vec![fault])),
+    };
     let mut faults = Vec::new();
     let action = match cli.command {
         None => run_options(cli.run, env, &mut faults).map(Box::new).map(Action::Run),
         Some(Command::Read(args)) => read_options(args, env, &mut faults).map(Action::Read),
+        Some(Command::Topics(args)) => args.options(env, &mut faults).map(Action::Topics),
+        Some(Command::Control(args)) => args.options(env, &mut faults).map(Action::Control),
     };
     action.filter(|_| faults.is_empty()).ok_or(Refused::Faults(faults))
 }
@@ -193,25 +199,17 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
     let grpc = address("--grpc", &args.grpc, faults);
     let admin = address("--admin", &args.admin, faults);
     let named = [("--http", http), ("--grpc", grpc), ("--admin", admin)];
-    for (i, (a, first)) in named.iter().enumerate() {
-        for (b, second) in &named[i + 1..] {
-            if let (Some(first), Some(second)) = (first, second)
-                && first == second
-                && first.port() != 0
-            {
-                faults.push(format!("{a} and {b} are both {first}: give each its own"));
-            }
-        }
-    }
-    if args.demo && args.kafka.is_some() {
-        faults.push("--demo makes up sessions and stays away from clusters: leave out --kafka".to_owned());
+    let named: Vec<_> = named.into_iter().filter_map(|(flag, address)| Some((flag, address?))).collect();
+    check_distinct(&named, faults);
+    if args.demo && args.cluster.is_given() {
+        faults.push("--demo makes up sessions and stays away from clusters: leave out --kafka and --config".to_owned());
     }
     if args.demo && args.seed.is_some() {
         faults.push("--demo has settings of its own: leave out --seed".to_owned());
     }
     let seed = seed(args.seed, args.demo, faults);
-    let nowhere = args.data.is_none() && args.kafka.is_none() && args.prefix.is_none();
-    let place = if args.demo && nowhere { Some(Place::Temporary) } else { place(args.data.clone(), args.kafka, args.prefix, env, faults) };
+    let nowhere = args.data.is_none() && args.cluster == ClusterArgs::default();
+    let place = if args.demo && nowhere { Some(Place::Temporary) } else { place(args.data.clone(), &args.cluster, env, faults) };
     let place = place?;
     let admin_dir = match &place {
         Place::Directory(dir) => Some(dir.clone()),
@@ -222,37 +220,37 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
 }
 
 fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<Seed> {
-    let Some(file) = file else {
-        return Some(if demo { crate::demo::seed() } else { Seed::shipped() });
-    };
-    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
-    let seed = text.and_then(|text| {
-        Seed::from_toml(&text).map_err(|error| match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        })
-    });
+    match file {
+        Some(file) => seed_in(&file, faults),
+        None => Some(if demo { crate::demo::seed() } else { Seed::shipped() }),
+    }
+}
+
+/// The seed in a file, for `--seed`.
+pub fn seed_in(file: &Path, faults: &mut Vec<String>) -> Option<Seed> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let seed = text.and_then(|text| Seed::from_toml(&text).map_err(|error| shell::process::chain(&error)));
     seed.map_err(|error| faults.push(format!("--seed {}: {error}", file.display()))).ok()
 }
 
 fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<ReadOptions> {
-    let bare = args.prefix.as_deref().and_then(|prefix| args.topic.strip_prefix(prefix)).unwrap_or(&args.topic);
+    let place = place(args.data, &args.cluster, env, faults);
+    let prefix = match &place {
+        Some(Place::Kafka(cluster)) => cluster.prefix.as_str(),
+        _ => "",
+    };
+    let bare = args.topic.strip_prefix(prefix).unwrap_or(&args.topic);
     let topic = Topic::by_name(bare).or_else(|| Topic::by_name(&args.topic));
     if topic.is_none() {
         let known: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
         faults.push(format!("there is no topic {:?}: the topics are {}", args.topic, known.join(", ")));
     }
-    let place = place(args.data, args.kafka, args.prefix, env, faults)?;
-    Some(ReadOptions { topic: topic?, from_start: args.from_start, follow: args.follow, json: args.json, place })
+    Some(ReadOptions { topic: topic?, from_start: args.from_start, follow: args.follow, json: args.json, place: place? })
 }
 
-fn place(data: Option<PathBuf>, kafka: Option<String>, prefix: Option<String>, env: &Env, faults: &mut Vec<String>) -> Option<Place> {
-    if prefix.is_some() && kafka.is_none() {
-        faults.push("--prefix is for topics on a cluster: give --kafka too".to_owned());
-    }
-    if let Some(bootstrap) = kafka {
-        let cluster = Cluster::plain(&bootstrap, &prefix.unwrap_or_default());
-        faults.extend(cluster.faults().into_iter().map(|fault| format!("--kafka, --prefix: {fault}")));
+/// Which log: the cluster that was named, else a directory.
+pub fn place(data: Option<PathBuf>, cluster: &ClusterArgs, env: &Env, faults: &mut Vec<String>) -> Option<Place> {
+    if let Some(cluster) = cluster.resolve(&env.vars, faults) {
         return Some(Place::Kafka(cluster));
     }
     let dir = data.or_else(|| env.data_dir());
@@ -263,12 +261,11 @@ fn place(data: Option<PathBuf>, kafka: Option<String>, prefix: Option<String>, e
 }
 
 fn address(flag: &str, text: &str, faults: &mut Vec<String>) -> Option<SocketAddr> {
-    let text = text.strip_prefix("localhost:").map_or_else(|| text.to_owned(), |port| format!("127.0.0.1:{port}"));
-    let parsed = text.parse();
+    let parsed = text.parse::<Listen>();
     if parsed.is_err() {
         faults.push(format!("{flag} {text:?} is not an address and port such as 127.0.0.1:4318"));
     }
-    parsed.ok()
+    parsed.ok().map(|listen| listen.0)
 }
 
 #[cfg(test)]
@@ -276,7 +273,7 @@ mod tests {
     use super::*;
 
     fn parse_from(args: &str) -> Result<Action, Refused> {
-        let env = Env { xdg_data_home: None, home: Some("/home/me".into()) };
+        let env = Env { xdg_data_home: None, home: Some("/home/me".into()), ..Env::default() };
         parse(std::iter::once("tacho").chain(args.split_whitespace()).map(OsString::from), &env)
     }
 
@@ -306,9 +303,9 @@ mod tests {
 
     #[test]
     fn data_directory_follows_the_flag_then_xdg_then_home() {
-        let xdg = Env { xdg_data_home: Some("/x".into()), home: Some("/home/me".into()) };
+        let xdg = Env { xdg_data_home: Some("/x".into()), home: Some("/home/me".into()), ..Env::default() };
         assert_eq!(xdg.data_dir(), Some("/x/tachograph".into()));
-        let relative = Env { xdg_data_home: Some("x".into()), home: None };
+        let relative = Env { xdg_data_home: Some("x".into()), ..Env::default() };
         assert_eq!(relative.data_dir(), None);
         assert_eq!(run_of("--data d").place, Place::Directory("d".into()));
         let none = parse([OsString::from("tacho")], &Env::default());
@@ -329,7 +326,7 @@ mod tests {
         for part in [
             "--http",
             "--admin",
-            "--prefix",
+            "the prefix \"a/b\"",
             "--seed /does/not/exist",
             "--demo makes up",
             "--demo has settings",

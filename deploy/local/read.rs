@@ -1,17 +1,17 @@
 //! `tacho read`: the records of a topic, from a cluster, from the process that holds the data directory, or from the
 //! directory itself where no process runs.
 
-mod source;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
-use crate::Failure;
 use crate::cli::{Place, ReadOptions};
 use crate::show;
 use processor::log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Cleanup;
+use shell::process::Failure;
 use source::Source;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};

@@ -3,10 +3,12 @@
 use crate::adapters::{self, Backend};
 use crate::admin_file::{AdminFile, Written};
 use crate::cli::{Place, RunOptions};
-use crate::{Failure, demo, setup};
+use crate::{demo, setup};
 use processor::admin::{Admin, router};
 use processor::telemetry;
 use processor::view::View;
+use shell::log::LogSection;
+use shell::process::{Failure, bind, told_to_end};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -42,9 +44,7 @@ struct Started {
 
 /// Runs until Ctrl-C or SIGTERM.
 pub fn run(options: RunOptions) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    // A second subscriber within one process is a test's: its own is as good.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init();
+    LogSection::by_hand().init();
     let mut started = start(options).map_err(Failure::Start)?;
     let temporary = started.temporary.take();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -101,11 +101,6 @@ fn start(options: RunOptions) -> Result<Started, Vec<String>> {
     }
 }
 
-fn bind(flag: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<TcpListener> {
-    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|error| faults.push(format!("{flag}: can't listen on {address}: {error}; stop what uses it, or name another"))).ok()
-}
-
 async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String> {
     let Started { options, http, grpc, admin, backend, admin_file, written, about, .. } = started;
     let text = |error: std::io::Error| error.to_string();
@@ -144,7 +139,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     }
 
     let result = tokio::select! {
-        signal = signal() => signal.map_err(text),
+        signal = told_to_end() => signal.map_err(text),
         fault = workers.failed() => Err(fault),
         ended = &mut ingest => Err(match ended {
             Ok(Ok(())) => "ingest ended by itself".to_owned(),
@@ -182,14 +177,6 @@ async fn upkeep(ending: watch::Receiver<bool>) {
     }
 }
 
-async fn signal() -> std::io::Result<()> {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupt = tokio::signal::ctrl_c() => interrupt,
-        _ = terminate.recv() => Ok(()),
-    }
-}
-
 /// Ends the process in time, whatever hangs.
 fn watchdog() {
     std::thread::spawn(|| {
@@ -223,7 +210,7 @@ mod tests {
     use crate::cli::{Action, Env, parse};
 
     fn options(args: &[&str]) -> RunOptions {
-        let env = Env { xdg_data_home: None, home: Some("/nowhere".into()) };
+        let env = Env { xdg_data_home: None, home: Some("/nowhere".into()), ..Env::default() };
         match parse(std::iter::once("tacho").chain(args.iter().copied()).map(Into::into), &env) {
             Ok(Action::Run(options)) => *options,
             other => panic!("{other:?}"),

@@ -10,5 +10,6 @@ mod facts;
 mod group;
 mod law;
 mod privacy;
+mod processes;
 mod scale;
 mod windows;

@@ -2,7 +2,7 @@
 //! load. Afterwards all results equal those of one pass over the raw topic, and these the ledger of the senders.
 
 use crate::support::broker::Broker;
-use crate::support::processes::Process;
+use crate::support::processes::{self, Process};
 use crate::support::replay::{Results, inputs, replay_into_view};
 use crate::support::samples::Samples;
 use crate::support::traffic::{Random, quick_seed};
@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use processor::log::Log;
 use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
 use processor::log::simulated::SimCluster;
+use processor::sink::prometheus;
 use processor::view::View;
 use schemas::cluster::Cluster;
 use schemas::id::TopicPartition;
@@ -117,10 +118,14 @@ fn client(number: u64, ingests: &[String], ledger: &Arc<Ledger>) -> std::thread:
 }
 
 fn processor(name: &str, bootstrap: &str) -> Process {
-    Process::processor(bootstrap, PREFIX)
-        .env("TACHO_GROUP__NAME", name)
-        .env("TACHO_GROUP__SESSION_TIMEOUT", &format!("{}s", SESSION_TIMEOUT.as_secs()))
-        .start()
+    let timeout = format!("{}s", SESSION_TIMEOUT.as_secs());
+    processes::processor(bootstrap, PREFIX, name).set("group.session_timeout", &timeout).ready()
+}
+
+fn end(process: Process) {
+    process.signal(Signal::SIGTERM);
+    let (status, said) = process.ended();
+    assert_eq!(status.code(), Some(0), "{said}");
 }
 
 #[test]
@@ -134,8 +139,8 @@ fn processors_are_killed_stopped_added_and_removed() {
     reader.append(vec![NewRecord { to: control, key: Some("seed".into()), value: Some(seed.to_json().into()), headers: vec![] }]).unwrap();
 
     let mut processors: Vec<Process> = ["a", "b", "c"].iter().map(|name| processor(name, &bootstrap)).collect();
-    let ingests: Vec<Process> = (0..2).map(|_| Process::ingest(&bootstrap, PREFIX).start()).collect();
-    let doors: Vec<String> = ingests.iter().map(|ingest| ingest.http().to_owned()).collect();
+    let ingests: Vec<Process> = (0..2).map(|_| processes::ingest(&bootstrap, PREFIX).ready()).collect();
+    let doors: Vec<String> = ingests.iter().map(|ingest| ingest.at("http").to_owned()).collect();
     let ledger = Arc::new(Ledger::default());
     let clients: Vec<_> = (0..CLIENTS).map(|number| client(number, &doors, &ledger)).collect();
 
@@ -145,7 +150,7 @@ fn processors_are_killed_stopped_added_and_removed() {
         ledger.wait_for(RECORDS * (round + 1) / 10 + random.below(RECORDS / 20));
         let victim = usize::try_from(random.below(3)).unwrap();
         let name = ["a", "b", "c"][victim];
-        processors[victim].kill();
+        processors[victim].signal(Signal::SIGKILL);
         processors[victim] = processor(name, &bootstrap);
     }
     ledger.wait_for(RECORDS / 2);
@@ -154,13 +159,13 @@ fn processors_are_killed_stopped_added_and_removed() {
     processors[0].signal(Signal::SIGCONT);
     processors.push(processor("d", &bootstrap));
     ledger.wait_for(RECORDS * 7 / 10);
-    processors.remove(1).end();
+    end(processors.remove(1));
     ledger.wait_for(RECORDS);
     ledger.stop.store(true, Ordering::Relaxed);
     clients.into_iter().for_each(|client| client.join().unwrap());
 
     expect_all(&mut reader, &seed, &processors, &ledger);
-    ingests.into_iter().chain(processors).for_each(Process::end);
+    ingests.into_iter().chain(processors).for_each(end);
 }
 
 /// Waits until everything is final, and compares.
@@ -183,7 +188,7 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     let derived = Results::of(reader, &View::default());
     alone.import(inputs(reader)).unwrap();
     let (oracle, view) = replay_into_view(alone.log("worker"), seed, 1_000).unwrap();
-    let totals = counters(&Samples::parse(&processor::sink::prometheus::render(&view)));
+    let totals = counters(&Samples::parse(&text_of(&view)));
     assert_eq!(counters(&shown).len(), totals.len());
     for (series, value) in &totals {
         assert_eq!(counters(&shown).get(series), Some(value), "{series:?}");
@@ -208,7 +213,7 @@ fn counters(samples: &Samples) -> BTreeMap<(String, BTreeMap<String, String>), S
 fn all_samples(processors: &[Process]) -> Samples {
     let mut all = Samples::default();
     for process in processors {
-        for (series, value) in process.metrics().0 {
+        for (series, value) in process.metrics_when("a scrape", |samples| Ok(samples.clone())).0 {
             if let Some(before) = all.0.insert(series.clone(), value) {
                 // Own metrics are there once for each process.
                 assert!(
@@ -219,4 +224,8 @@ fn all_samples(processors: &[Process]) -> Samples {
         }
     }
     all
+}
+
+fn text_of(view: &View) -> String {
+    String::from_utf8(prometheus::body(view, "", prometheus::Format::Text)).unwrap()
 }

@@ -1,112 +1,190 @@
-//! `tacho-ingest` and `tacho-processor` as processes: configured by their environment, on free ports.
+//! Running `tacho-ingest` and `tacho-processor`: each a process of its own, with settings from its environment.
 
 use super::eventually;
 use super::samples::Samples;
+use super::tacho::{PROTOBUF, REQUEST_MAX, collect, post_to};
+use axum::http::Request;
+use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use std::net::TcpListener;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
-/// How long one request may take; a failing process must not hang a test.
-const REQUEST_MAX: Duration = Duration::from_secs(60);
-
-/// How to start one.
-pub struct Start {
+/// How to start a process.
+pub struct Launch {
+    name: &'static str,
     command: Command,
-    http: String,
-    grpc: String,
-    admin: String,
 }
 
-impl Start {
-    fn new(binary: &str, bootstrap: &str, prefix: &str) -> Self {
-        let [http, grpc, admin] = free_addresses();
-        let mut command = Command::new(binary);
-        command
-            .env("TACHO_KAFKA__BOOTSTRAP_SERVERS", bootstrap)
-            .env("TACHO_KAFKA__PREFIX", prefix)
-            .env("TACHO_ADMIN__LISTEN", &admin)
-            .stdin(Stdio::null());
-        Self { command, http, grpc, admin }
+/// `tacho-ingest` on free ports.
+pub fn ingest(bootstrap: &str, prefix: &str) -> Launch {
+    let launch = Launch::new("tacho-ingest", env!("CARGO_BIN_EXE_tacho-ingest"));
+    launch.on(bootstrap, prefix).set("http.listen", "127.0.0.1:0").set("grpc.listen", "127.0.0.1:0")
+}
+
+/// `tacho-processor` on a free port, under a name in the group of the prefix.
+pub fn processor(bootstrap: &str, prefix: &str, name: &str) -> Launch {
+    Launch::new("tacho-processor", env!("CARGO_BIN_EXE_tacho-processor")).on(bootstrap, prefix).set("group.name", name)
+}
+
+/// The program `tacho`, for its commands about a cluster.
+pub fn tacho() -> Launch {
+    Launch::new("tacho", env!("CARGO_BIN_EXE_tacho"))
+}
+
+impl Launch {
+    /// Without settings, and with nothing of this process' environment that could reach into a test.
+    pub fn new(name: &'static str, program: &str) -> Self {
+        let mut command = Command::new(program);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { name, command }
     }
 
-    /// With another variable.
+    fn on(self, bootstrap: &str, prefix: &str) -> Self {
+        self.set("kafka.bootstrap_servers", bootstrap).set("kafka.prefix", prefix).set("admin.listen", "127.0.0.1:0")
+    }
+
+    /// A setting, by its dotted name, as an environment variable.
+    pub fn set(self, setting: &str, value: &str) -> Self {
+        self.env(&format!("TACHO_{}", setting.replace('.', "__").to_ascii_uppercase()), value)
+    }
+
+    /// An environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
+    /// More arguments.
+    pub fn args(mut self, args: &[impl AsRef<OsStr>]) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Runs it to its end.
+    pub fn run(mut self) -> Output {
+        self.command.output().unwrap()
+    }
+
+    /// Starts it, and waits until it says where it listens.
+    ///
+    /// # Panics
+    /// It ends: with what it said.
+    pub fn start(mut self) -> Process {
+        let mut child = self.command.spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        collect(child.stdout.take().unwrap(), &said);
+        collect(child.stderr.take().unwrap(), &said);
+        let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_MAX)).http_status_as_error(false).proxy(None).build();
+        let mut process = Process { name: self.name, child, said, ports: Value::Null, agent: config.into() };
+        eventually(self.name, || process.find_ports());
+        process
+    }
+
     /// Starts it, and waits until it is ready.
     ///
     /// # Panics
-    /// It does not become ready.
-    pub fn start(mut self) -> Process {
-        let child = self.command.spawn().unwrap();
-        let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_MAX)).http_status_as_error(false).proxy(None).build();
-        let mut process = Process { child, http: self.http, grpc: self.grpc, admin: self.admin, agent: config.into() };
-        eventually("readiness of a process", || {
-            assert!(process.child.try_wait().unwrap().is_none(), "the process ended before it was ready");
-            match process.get("/readyz") {
-                Ok((200, _)) => Ok(()),
-                other => Err(format!("{other:?}")),
-            }
-        });
+    /// It does not become ready: with what it said.
+    pub fn ready(self) -> Process {
+        let process = self.start();
+        process.wait_until_ready();
         process
     }
 }
 
-/// Different addresses that nobody uses.
-fn free_addresses<const N: usize>() -> [String; N] {
-    let listeners: Vec<TcpListener> = (0..N).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    std::array::from_fn(|index| listeners[index].local_addr().unwrap().to_string())
-}
-
-/// A running process; it is killed when this is dropped.
+/// The process. It is killed when this is dropped.
 pub struct Process {
+    name: &'static str,
     child: Child,
-    http: String,
-    grpc: String,
-    admin: String,
+    said: Arc<Mutex<String>>,
+    /// The line that says where it listens.
+    ports: Value,
     agent: ureq::Agent,
 }
 
 impl Process {
-    /// A `tacho-ingest`.
-    pub fn ingest(bootstrap: &str, prefix: &str) -> Start {
-        let start = Start::new(env!("CARGO_BIN_EXE_tacho-ingest"), bootstrap, prefix);
-        let (http, grpc) = (start.http.clone(), start.grpc.clone());
-        start.env("TACHO_HTTP__LISTEN", &http).env("TACHO_GRPC__LISTEN", &grpc)
+    fn find_ports(&mut self) -> Result<(), String> {
+        let said = self.said();
+        let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        match lines.into_iter().find(|line| line["message"] == "listening") {
+            Some(line) => {
+                self.ports = line;
+                Ok(())
+            }
+            None => {
+                let ended = self.child.try_wait().unwrap();
+                assert!(ended.is_none(), "{} ended ({ended:?}):\n{said}", self.name);
+                Err(said)
+            }
+        }
     }
 
-    /// A `tacho-processor`.
-    pub fn processor(bootstrap: &str, prefix: &str) -> Start {
-        Start::new(env!("CARGO_BIN_EXE_tacho-processor"), bootstrap, prefix)
+    /// Waits until `/readyz` says so.
+    pub fn wait_until_ready(&self) {
+        eventually("readiness", || match self.get("/readyz") {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?}; {}", self.failed())),
+        });
     }
 
-    /// Where OTLP over HTTP comes in.
-    pub fn http(&self) -> &str {
-        &self.http
+    /// Where it listens: `http`, `grpc` or `admin`.
+    pub fn at(&self, port: &str) -> &str {
+        self.ports[port].as_str().unwrap()
     }
 
-    /// Where OTLP over gRPC comes in.
-    pub fn grpc(&self) -> &str {
-        &self.grpc
+    /// Everything that it printed and logged so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
-    /// `GET` on the admin port: status and body.
-    ///
-    /// # Errors
-    /// Nobody answers.
+    fn failed(&self) -> String {
+        format!("{} said:\n{}", self.name, self.said())
+    }
+
+    /// Gets from the admin port: status and text.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let mut answer = self.agent.get(format!("http://{}{path}", self.admin)).call().map_err(|error| error.to_string())?;
-        let body = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
-        Ok((answer.status().as_u16(), body))
+        let mut answer = self.agent.get(format!("http://{}{path}", self.at("admin"))).call().map_err(|error| error.to_string())?;
+        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        Ok((answer.status().as_u16(), text))
     }
 
-    /// One scrape.
-    pub fn metrics(&self) -> Samples {
-        Samples::parse(&self.get("/metrics").unwrap().1)
+    /// Scrapes until `look` finds what it wants.
+    pub fn metrics_when<T>(&self, what: &str, mut look: impl FnMut(&Samples) -> Result<T, String>) -> T {
+        eventually(what, || match self.get("/metrics") {
+            Ok((200, text)) => look(&Samples::parse(&text)).map_err(|why| format!("{why}; {}", self.failed())),
+            other => Err(format!("{other:?}; {}", self.failed())),
+        })
+    }
+
+    /// Waits until a counter has that value.
+    pub fn wait_for_count(&self, name: &str, with: &[(&str, &str)], count: i64) {
+        self.metrics_when(&format!("{name} {with:?} = {count}"), |samples| match samples.count(name, with) {
+            is if is == count => Ok(()),
+            is => Err(format!("it is {is}")),
+        });
+    }
+
+    /// Posts a body by HTTP: the status.
+    pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<u16, String> {
+        post_to(&self.agent, self.at("http"), path, content_type, None, body)
+    }
+
+    /// Posts protobuf logs that must be taken.
+    ///
+    /// # Panics
+    /// The answer is not 200.
+    pub fn logs(&self, body: &[u8]) {
+        assert_eq!(self.post("/v1/logs", PROTOBUF, body), Ok(200), "{}", self.failed());
+    }
+
+    /// Calls a method by gRPC with one message: the gRPC status.
+    pub fn grpc(&self, path: &str, message: &[u8]) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            tokio::time::timeout(REQUEST_MAX, call(self.at("grpc"), path, message)).await.expect("a gRPC call is answered")
+        })
     }
 
     /// Sends a signal.
@@ -114,27 +192,42 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// SIGKILL, and waits for its end.
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    /// SIGTERM, and waits for its end.
-    ///
-    /// # Panics
-    /// It ends with an error, or not at all.
-    pub fn end(mut self) {
-        self.signal(Signal::SIGTERM);
-        let status: ExitStatus = eventually("the end of a process", || self.child.try_wait().unwrap().ok_or_else(String::new));
-        assert_eq!(status.code(), Some(0), "{status}");
+    /// Waits for its end, after a signal: the exit status, and everything that it said.
+    pub fn ended(mut self) -> (ExitStatus, String) {
+        let status = eventually("the end of a process", || self.child.try_wait().unwrap().ok_or_else(|| self.said()));
+        (status, self.said())
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It has ended already, as it should, or must not outlive the test.
+        // Gone already is as good as killed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+async fn call(address: &str, path: &str, message: &[u8]) -> String {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let request = Request::post(format!("http://{address}{path}")).header("content-type", "application/grpc").header("te", "trailers");
+    let (response, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+    let mut frame = vec![0];
+    frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
+    frame.extend_from_slice(message);
+    body.send_data(Bytes::from(frame), true).unwrap();
+    let response = response.await.unwrap();
+    let status = |headers: &axum::http::HeaderMap| headers.get("grpc-status").map(|value| value.to_str().unwrap().to_owned());
+    // An answer without a message has its status in its head.
+    let told = status(response.headers());
+    let mut body = response.into_body();
+    while let Some(data) = body.data().await {
+        let data = data.unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+    }
+    let trailers = body.trailers().await.unwrap();
+    connection.abort();
+    told.or_else(|| trailers.as_ref().and_then(status)).expect("a gRPC answer has a status")
 }

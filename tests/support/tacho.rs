@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long one request may take; a failing process must not hang a test.
-const REQUEST_MAX: Duration = Duration::from_secs(60);
+pub(super) const REQUEST_MAX: Duration = Duration::from_secs(60);
 
 /// The process. It is killed when this is dropped.
 pub struct Tacho {
@@ -103,7 +103,7 @@ pub fn read(topic: &str, more: &[&OsStr]) -> Vec<Value> {
     String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn collect(pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
+pub(super) fn collect(pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
     let said = Arc::clone(said);
     std::thread::spawn(move || {
         for line in BufReader::new(pipe).lines().map_while(Result::ok) {
@@ -237,7 +237,14 @@ pub const PROTOBUF: &str = "application/x-protobuf";
 /// Content type of OTLP in JSON.
 pub const JSON: &str = "application/json";
 
-fn post_to(agent: &ureq::Agent, host: &str, path: &str, content_type: &str, encoding: Option<&str>, body: &[u8]) -> Result<u16, String> {
+pub(super) fn post_to(
+    agent: &ureq::Agent,
+    host: &str,
+    path: &str,
+    content_type: &str,
+    encoding: Option<&str>,
+    body: &[u8],
+) -> Result<u16, String> {
     let mut request = agent.post(format!("http://{host}{path}")).header("content-type", content_type);
     if let Some(encoding) = encoding {
         request = request.header("content-encoding", encoding);

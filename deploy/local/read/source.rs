@@ -1,7 +1,7 @@
 //! Where records are read from.
 
+use crate::adapters;
 use crate::admin_file::{self, AdminFile};
-use crate::{Failure, adapters};
 use processor::admin::{ExtentReply, ReadReply};
 use processor::log::{Batch, Extent, Log, LogError};
 use prost::Message;
@@ -9,6 +9,7 @@ use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
+use shell::process::Failure;
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,0 +1,79 @@
+//! Which cluster a command is about.
+
+use schemas::cluster::Cluster;
+use serde::Deserialize;
+use shell::kafka::KafkaSection;
+use shell::layers::{Sources, load};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The flags that name a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct ClusterArgs {
+    /// Uses this Kafka cluster in place of the embedded log.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub kafka: Option<String>,
+    /// Goes before the names of all topics on the cluster.
+    #[arg(long)]
+    pub prefix: Option<String>,
+    /// The cluster as its table [kafka] says, TLS and SASL included; other tables are left alone, so that the file of
+    /// tacho-ingest or tacho-processor will do. TACHO_KAFKA__… and flags go over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Of a file of settings, what this program is about.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OnlyKafka {
+    kafka: KafkaSection,
+}
+
+impl ClusterArgs {
+    /// Whether a cluster is named at all.
+    pub fn is_given(&self) -> bool {
+        self.kafka.is_some() || self.config.is_some()
+    }
+
+    /// The cluster; `None` if none is named. What is wrong is added to `faults`.
+    pub fn resolve(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<Cluster> {
+        if !self.is_given() {
+            if self.prefix.is_some() {
+                faults.push("--prefix is for topics on a cluster: give --kafka or --config too".to_owned());
+            }
+            return None;
+        }
+        let flags = [("kafka.bootstrap_servers", &self.kafka), ("kafka.prefix", &self.prefix)];
+        let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
+        let (settings, found) = load::<OnlyKafka>(&Sources { file: self.config.clone(), env: env.clone(), flags });
+        faults.extend(found);
+        Some(settings.kafka.cluster(faults))
+    }
+
+    /// The cluster of a command that is about nothing else.
+    pub fn required(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<Cluster> {
+        let cluster = self.resolve(env, faults);
+        if cluster.is_none() {
+            faults.push("this is about a cluster: give --kafka or --config".to_owned());
+        }
+        cluster
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_process_names_the_cluster() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/processor.toml");
+        let args = ClusterArgs { config: Some(file.into()), prefix: Some("lab.".to_owned()), kafka: None };
+        let env = BTreeMap::from([("TACHO_KAFKA__BOOTSTRAP_SERVERS".to_owned(), "env:1".to_owned())]);
+        let mut faults = Vec::new();
+        assert_eq!(args.resolve(&env, &mut faults), Some(Cluster::plain("env:1", "lab.")));
+        assert_eq!(ClusterArgs::default().resolve(&env, &mut faults), None);
+        assert_eq!(faults, Vec::<String>::new());
+        assert_eq!(ClusterArgs::default().required(&env, &mut faults), None);
+        assert_eq!(faults, ["this is about a cluster: give --kafka or --config"]);
+    }
+}

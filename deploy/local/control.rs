@@ -1,0 +1,203 @@
+//! `tacho control`: the settings in the log. A new epoch changes them while everything runs.
+
+use crate::adapters;
+use crate::admin_file::AdminFile;
+use crate::cli::{Env, Place, place};
+use crate::cluster::ClusterArgs;
+use crate::read::source::{self, Source};
+use bytes::Bytes;
+use processor::log::{Log, LogError};
+use schemas::id::TopicPartition;
+use schemas::record::{NewRecord, Record};
+use schemas::settings::{Seed, Settings};
+use schemas::topic::Topic;
+use serde::Deserialize;
+use serde_json::json;
+use shell::process::{Failure, chain};
+use std::path::{Path, PathBuf};
+
+/// How many records one read asks for.
+const READ_MAX: usize = 500;
+/// The key of a record that starts an epoch.
+const SETTINGS_KEY: &str = "settings";
+/// The only partition there is.
+const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+
+/// `tacho control …`
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Starts an epoch with the table [settings] of a file, as in deploy/control.toml, and prints its number.
+    Apply {
+        /// Holds the table [settings] and nothing else.
+        file: PathBuf,
+        #[command(flatten)]
+        at: At,
+    },
+    /// Prints the settings that are fixed, and those of each epoch: one JSON object a line.
+    Show {
+        #[command(flatten)]
+        at: At,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct At {
+    /// Directory of the embedded log; no tacho may run on it for `apply`.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    place: Place,
+    /// None: show.
+    apply: Option<Settings>,
+}
+
+/// The file of `apply`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    settings: Settings,
+}
+
+impl Args {
+    /// Everything that follows from the flags.
+    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<Options> {
+        let (at, apply) = match self.command {
+            Command::Show { at } => (at, None),
+            Command::Apply { file, at } => (at, Some(settings_in(&file, faults))),
+        };
+        let place = place(at.data, &at.cluster, env, faults)?;
+        let apply = match apply {
+            None => None,
+            Some(settings) => Some(settings?),
+        };
+        Some(Options { place, apply })
+    }
+}
+
+fn settings_in(file: &Path, faults: &mut Vec<String>) -> Option<Settings> {
+    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
+    let read = text.and_then(|text| toml::from_str::<File>(&text).map_err(|error| error.to_string()));
+    let checked = read.and_then(|File { settings }| settings.check().map(|()| settings).map_err(|error| chain(&error)));
+    checked.map_err(|fault| faults.push(format!("{}: {fault}", file.display()))).ok()
+}
+
+/// Does it.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    match &options.apply {
+        Some(settings) => apply(&options.place, settings),
+        None => show(&options.place),
+    }
+}
+
+fn apply(place: &Place, settings: &Settings) -> Result<(), Failure> {
+    let failed = |error: LogError| Failure::Running(chain(&error));
+    let mut log = open(place)?;
+    let records = read_all(&mut log).map_err(failed)?;
+    if records.is_empty() {
+        let fault =
+            format!("{} is empty: `tacho topics apply`, or the first start, writes the settings that are fixed", Topic::Control.name());
+        return Err(Failure::Start(vec![fault]));
+    }
+    let value = serde_json::to_vec(settings).expect("settings are plain data with text keys");
+    let epoch = append(log.as_mut(), SETTINGS_KEY, value).map_err(failed)?;
+    println!("epoch {epoch}: holds in each partition from its next tick on");
+    Ok(())
+}
+
+/// Appends a control record: its offset.
+pub fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) -> Result<i64, LogError> {
+    let record = NewRecord { to: CONTROL, key: Some(Bytes::from_static(key.as_bytes())), value: Some(value.into()), headers: Vec::new() };
+    let appended = log.append(vec![record])?;
+    Ok(appended.first().map_or(-1, |appended| appended.offset))
+}
+
+/// The log, for writing: of a directory that no process holds.
+fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
+    match place {
+        Place::Kafka(cluster) => adapters::kafka_reader(cluster).map_err(Failure::Running),
+        Place::Directory(dir) => {
+            let refused = |fault: String| Failure::Start(vec![fault]);
+            if !dir.exists() {
+                return Err(refused(format!("{} holds no data: start tacho there first, or give --data", dir.display())));
+            }
+            if AdminFile::read(dir).is_some_and(|file| source::Remote::new(file).partitions(Topic::Control).is_ok()) {
+                return Err(refused(format!("a tacho runs on {}: end it, change the settings, and start it again", dir.display())));
+            }
+            let backend = adapters::embedded(dir, &Seed::shipped()).map_err(refused)?;
+            (backend.open)().map_err(|error| Failure::Running(chain(&error)))
+        }
+        Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),
+    }
+}
+
+fn show(place: &Place) -> Result<(), Failure> {
+    let mut source = match place {
+        Place::Kafka(cluster) => source::cluster(cluster)?,
+        Place::Directory(dir) => source::directory(dir)?,
+        Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),
+    };
+    let records = read_all(source.as_mut()).map_err(|error| Failure::Running(chain(&error)))?;
+    for record in records {
+        let content = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
+        let content = content(record.value.as_deref().unwrap_or_default());
+        let kind = match (record.offset, record.key.as_deref()) {
+            (0, _) => "seed",
+            (_, Some(key)) if key == SETTINGS_KEY.as_bytes() => SETTINGS_KEY,
+            // A later seed, or something foreign: it changes nothing.
+            _ => continue,
+        };
+        println!("{}", json!({"epoch": record.offset, "appended_ms": record.appended.0, kind: content}));
+    }
+    Ok(())
+}
+
+fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {
+    let extent = source.extent(CONTROL)?;
+    let (mut records, mut next) = (Vec::new(), extent.start);
+    while next < extent.end {
+        let batch = source.read(CONTROL, next, READ_MAX)?;
+        if batch.next == next {
+            break;
+        }
+        next = batch.next;
+        records.extend(batch.records);
+    }
+    Ok(records)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("settings.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut faults = Vec::new();
+        let settings = settings_in(&file, &mut faults);
+        assert_eq!(settings.is_none(), !faults.is_empty());
+        faults.join("; ")
+    }
+
+    #[test]
+    fn settings_are_checked_before_they_are_written() {
+        let right = "[settings]\nsemantics = 1\nsession_gap_ms = 1000\nreopen_horizon_ms = 2000\nrow_interval_ms = 0\n";
+        assert_eq!(faults(right), "");
+        let text = faults(&right.replace("= 1\n", "= 7\n").replace("1000", "0"));
+        assert!(text.contains("semantics") && text.contains("session_gap_ms"), "{text}");
+        assert!(faults(&right.replace("row_interval_ms = 0", "row_intervall_ms = 0")).contains("row_intervall_ms"));
+        assert!(faults(&format!("raw_partitions = 4\n{right}")).contains("raw_partitions"));
+    }
+}
