@@ -29,8 +29,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "deploy/collector"
 SIGNALS = ("logs", "traces", "metrics")
 # All is derived, or read, within this time.
-SECONDS_MAX = 60.0
-START_SECONDS_MAX = 60.0
+SECONDS_MAX = 180.0
+START_SECONDS_MAX = 180.0
 END_SECONDS_MAX = 20.0
 POLL_SECONDS = 0.1
 # Where a record lies and when it came, which differs; and times, which are moved up to 7 days before it came.
