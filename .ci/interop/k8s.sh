@@ -68,14 +68,15 @@ if [[ -z $bin ]]; then
   bin=${CARGO_TARGET_DIR:-target}/debug
 fi
 touch "$work/ca.crt"
-export TACHO_KAFKA__SASL__PASSWORD=not-to-be-shown TACHO_KAFKA__TLS__CA_FILE=$work/ca.crt
+password=not-to-be-shown
 for folder in base overlays/example; do
   for part in ingest processor; do
     [[ -x $bin/tacho-$part ]] || fail "$bin/tacho-$part is no program"
-    own=()
-    [[ $part == ingest ]] || own=(TACHO_GROUP__NAME=tacho-processor-0)
-    env "${own[@]}" "$bin/tacho-$part" --config "deploy/k8s/$folder/$part.toml" --print-config >"$work/printed" || fail "tacho-$part refuses deploy/k8s/$folder/$part.toml"
-    ! grep -q "$TACHO_KAFKA__SASL__PASSWORD" "$work/printed" || fail "tacho-$part --print-config shows the password"
+    # Nothing else of the environment: every TACHO_… is a setting.
+    own=(TACHO_KAFKA__SASL__PASSWORD=$password "TACHO_KAFKA__TLS__CA_FILE=$work/ca.crt")
+    [[ $part == ingest ]] || own+=(TACHO_GROUP__NAME=tacho-processor-0)
+    env -i "${own[@]}" "$bin/tacho-$part" --config "deploy/k8s/$folder/$part.toml" --print-config >"$work/printed" || fail "tacho-$part refuses deploy/k8s/$folder/$part.toml"
+    ! grep -q "$password" "$work/printed" || fail "tacho-$part --print-config shows the password"
   done
 done
 echo "ok     settings, read by the programs"

@@ -24,6 +24,7 @@ SETTINGS = {
     "processor.toml": {
         "kafka": KAFKA,
         "group": {"id": str, "name": str, "membership": str, "session_timeout": str, "workers": int},
+        "commit": dict,
         "admin": LISTEN,
         "log": LOG,
     },

@@ -21,10 +21,8 @@ class Body:
     bytes: bytes
 
     def records(self):
-        """What it holds, if it holds logs: how often each (conversation, event, time) is in it."""
-        if self.signal != "logs":
-            return collections.Counter()
-        return of_json(json.loads(self.bytes)) if "json" in self.content_type else of_protobuf(self.bytes)
+        """How often each record is in it: see of_json."""
+        return of_json(self.signal, json.loads(self.bytes)) if "json" in self.content_type else of_protobuf(self.signal, self.bytes)
 
     def send(self, url):
         """Posts it; anything but 200 raises."""
@@ -45,29 +43,43 @@ def recordings():
             yield Body(body["signal"], kind, content)
 
 
-def of_json(request):
-    """Counts the log records of a request in OTLP/JSON."""
+def of_json(signal, request):
+    """Counts what a request in OTLP/JSON holds: log records by (conversation, event, time), spans by id, metrics by name."""
+    outer, inner, leaf = {
+        "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+        "traces": ("resourceSpans", "scopeSpans", "spans"),
+        "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
+    }[signal]
     found = collections.Counter()
-    for resource in request.get("resourceLogs", []):
-        for scope in resource.get("scopeLogs", []):
-            for record in scope.get("logRecords", []):
-                values = {each["key"]: each.get("value", {}).get("stringValue") for each in record.get("attributes", [])}
-                found[tuple(values.get(key) for key in TOLD)] += 1
+    for record in (record for resource in request.get(outer, []) for scope in resource.get(inner, []) for record in scope.get(leaf, [])):
+        if signal == "logs":
+            values = {each["key"]: each.get("value", {}).get("stringValue") for each in record.get("attributes", [])}
+            found[tuple(values.get(key) for key in TOLD)] += 1
+        else:
+            found[record["spanId"].lower() if signal == "traces" else record["name"]] += 1
     return found
 
 
-def of_protobuf(request):
-    """Counts the log records of a request in protobuf."""
+def of_protobuf(signal, request):
+    """The same of a request in protobuf."""
     found = collections.Counter()
-    for resource in _fields(request, 1):
-        for scope in _fields(resource, 2):
-            for record in _fields(scope, 2):
-                values = {}
-                for attribute in _fields(record, 6):
-                    text = [part for value in _fields(attribute, 2) for part in _fields(value, 1)]
-                    values[_fields(attribute, 1)[0].decode()] = text[0].decode() if text else None
-                found[tuple(values.get(key) for key in TOLD)] += 1
+    for record in (record for resource in _fields(request, 1) for scope in _fields(resource, 2) for record in _fields(scope, 2)):
+        if signal == "traces":
+            found[_fields(record, 2)[0].hex()] += 1
+        elif signal == "metrics":
+            found[_fields(record, 1)[0].decode()] += 1
+        else:
+            found[tuple(map(_attributes(record).get, TOLD))] += 1
     return found
+
+
+def _attributes(record):
+    """Those of a log record that are texts."""
+    values = {}
+    for attribute in _fields(record, 6):
+        text = [part for value in _fields(attribute, 2) for part in _fields(value, 1)]
+        values[_fields(attribute, 1)[0].decode()] = text[0].decode() if text else None
+    return values
 
 
 def _fields(message, wanted):
