@@ -83,12 +83,9 @@ class Process:
         return [(_seconds(line["timestamp"]), line["message"], line) for line in lines]
 
     def shown(self):
-        """The newest time of a result, by partition of its own: the set of timestamps."""
-        stamps = set()
-        for line in self.get("/metrics").splitlines():
-            if line.startswith("tacho_log_records_total{"):
-                stamps.add(line.rsplit(" ", 1)[1])
-        return stamps
+        """The times of its results: one for each partition of `tacho.deltas` that it has."""
+        samples = (line.rsplit("} ", 1)[-1].split(" ") for line in self.get("/metrics").splitlines() if line.startswith("tacho_"))
+        return {sample[1] for sample in samples if len(sample) == 2}
 
 
 def _seconds(stamp):

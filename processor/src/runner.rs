@@ -282,9 +282,7 @@ impl<L: Log> Runner<L> {
     fn give_up(&mut self, old: &[TopicPartition]) -> Result<(), RunError> {
         for at in old {
             self.owned.remove(at);
-            if at.topic == Topic::Deltas {
-                self.view.partitions.remove(&at.partition);
-            }
+            self.hide(*at);
             if let Some(state) = self.state.as_mut() {
                 state.forget(*at);
             }
@@ -322,7 +320,7 @@ impl<L: Log> Runner<L> {
             }
         };
         if let Some(state) = self.state.as_mut() {
-            commit::done(state, &mut self.log, positions, prepared, &self.view)?;
+            commit::done(state, &mut self.log, positions, prepared, (&self.view, &self.status))?;
         }
         self.status.confirmed();
         Ok(())
@@ -332,8 +330,13 @@ impl<L: Log> Runner<L> {
     pub fn drop_state(&mut self) {
         self.state = None;
         self.status.set_ready(false);
-        for at in self.owned.iter().filter(|at| at.topic == Topic::Deltas) {
-            self.view.partitions.remove(&at.partition);
+        self.owned.iter().for_each(|at| self.hide(*at));
+    }
+
+    /// Shows a partition no longer, unless another worker shows it already.
+    fn hide(&self, at: TopicPartition) {
+        if at.topic == Topic::Deltas {
+            self.view.partitions.remove_if(&at.partition, |_, shown| shown.is_of(&self.status));
         }
     }
 

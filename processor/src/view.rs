@@ -33,6 +33,12 @@ pub struct PartitionView {
 }
 
 impl PartitionView {
+    /// Whether that worker committed it: another may have taken the partition over meanwhile, in the same process.
+    #[must_use]
+    pub fn is_of(&self, worker: &Arc<Status>) -> bool {
+        self.worker.as_ref().is_some_and(|own| Arc::ptr_eq(own, worker))
+    }
+
     /// Whether it may be shown: its worker had a success lately, so that nobody else shows a newer state.
     #[must_use]
     pub fn is_shown(&self) -> bool {

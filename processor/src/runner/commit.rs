@@ -105,7 +105,7 @@ pub fn done<L: Log>(
     log: &mut L,
     positions: Vec<(TopicPartition, Position)>,
     prepared: Prepared,
-    view: &View,
+    (view, status): (&View, &Arc<Status>),
 ) -> Result<(), RunError> {
     telemetry::transaction("committed");
     prepared.overflow.into_iter().for_each(|(label, values)| telemetry::label_overflow(label, values));
@@ -115,7 +115,7 @@ pub fn done<L: Log>(
     }
     state.pending = 0;
     state.pending_since = None;
-    show(state, view, prepared.touched, &prepared.rows);
+    show(state, view, status, prepared.touched, &prepared.rows);
     trim(state, log)?;
     Ok(())
 }
@@ -189,9 +189,12 @@ fn derived(to: TopicPartition, key: String, value: Vec<u8>, wall_ms: i64) -> New
     NewRecord { to, key: Some(key.into()), value: Some(value.into()), headers }
 }
 
-fn show(state: &State, view: &View, touched: Vec<(i32, BTreeSet<String>)>, rows: &[SessionRow]) {
+fn show(state: &State, view: &View, status: &Arc<Status>, touched: Vec<(i32, BTreeSet<String>)>, rows: &[SessionRow]) {
     for (partition, series) in touched {
         let (Some(task), Some(mut shown)) = (state.series.get(&partition), view.partitions.get_mut(&partition)) else { continue };
+        if !shown.is_of(status) {
+            continue;
+        }
         shown.timestamp = AppendTime(task.timestamp());
         shown.latest_final = task.latest_final(&state.rules);
         for key in series {
@@ -226,7 +229,7 @@ pub fn show_restored(state: &State, inputs: &[TopicPartition], view: &View, stat
     let tasks = of(Topic::RawLogs).filter_map(|partition| state.sessions.get(&partition));
     let mut rows: Vec<SessionRow> = tasks.flat_map(|task| task.latest_rows(ROWS_RESTORED)).collect();
     rows.sort_by_key(|row| row.last_event_ms);
-    show(state, view, series, &rows);
+    show(state, view, status, series, &rows);
 }
 
 /// Deletes the deltas that are merged and committed, now and then.
