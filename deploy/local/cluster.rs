@@ -16,7 +16,7 @@ pub struct ClusterArgs {
     /// Goes before the names of all topics on the cluster.
     #[arg(long)]
     pub prefix: Option<String>,
-    /// The cluster as its table [kafka] says, TLS and SASL included; other tables are left alone, so that the file of
+    /// The cluster as its table `[kafka]` says, TLS and SASL included; other tables are left alone, so that the file of
     /// tacho-ingest or tacho-processor will do. TACHO_KAFKA__… and flags go over it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -32,9 +32,9 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Starts an epoch with the table [settings] of a file, as in deploy/control.toml, and prints its number.
+    /// Starts an epoch with the table `[settings]` of a file, as in deploy/control.toml, and prints its number.
     Apply {
-        /// Holds the table [settings] and nothing else.
+        /// Holds the table `[settings]` and nothing else.
         file: PathBuf,
         #[command(flatten)]
         at: At,
