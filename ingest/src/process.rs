@@ -13,7 +13,7 @@ use clap::Parser;
 use late::Late;
 use settings::{Effective, Settings};
 use shell::flags::Common;
-use shell::process::{Failure, bind, chain, exit_code, told_to_end};
+use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -120,7 +120,7 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
     tokio::spawn(late::connect(settings.cluster, sink));
-    tokio::spawn(upkeep());
+    tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
     let ended = tokio::select! {
         signal = told_to_end() => {
@@ -148,14 +148,6 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
 async fn over(mut ending: watch::Receiver<bool>) {
     // The sender is gone only when the process ends.
     let _ = ending.wait_for(|over| *over).await;
-}
-
-async fn upkeep() {
-    let mut every = tokio::time::interval(UPKEEP);
-    loop {
-        every.tick().await;
-        telemetry::upkeep();
-    }
 }
 
 fn admin_router(sink: Arc<Late>) -> Router {

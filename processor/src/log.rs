@@ -215,7 +215,8 @@ pub trait Log: Send {
     /// Writes records and positions in one atomic step.
     ///
     /// # Errors
-    /// [`LogError::Aborted`]: nothing of it is in the log, and the state is still good. All others: the caller drops its state, calls [`Log::recover`] and restores.
+    /// [`LogError::Aborted`]: nothing of it is in the log, and the state is still good. All others: the caller drops its
+    /// state, calls [`Log::recover`] and restores.
     fn commit(&mut self, commit: Commit) -> Result<(), LogError>;
 
     /// Makes the log usable after a failed commit and fences every older user of the same identity.

@@ -13,7 +13,7 @@ use schemas::cluster::Cluster;
 use schemas::settings::Seed;
 use settings::{Effective, Settings};
 use shell::flags::Common;
-use shell::process::{Failure, bind, chain, exit_code, told_to_end};
+use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
     );
     let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
     let admin = tokio::spawn(axum::serve(admin, routes).into_future());
-    tokio::spawn(upkeep());
+    tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
     tracing::info!(admin = %admin_at, group, name, workers = count, "listening");
 
     let result = tokio::select! {
@@ -151,12 +151,4 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
     admin.abort();
     tracing::info!("ended");
     result
-}
-
-async fn upkeep() {
-    let mut every = tokio::time::interval(UPKEEP);
-    loop {
-        every.tick().await;
-        telemetry::upkeep();
-    }
 }

@@ -2,11 +2,12 @@
 
 use crate::log::LogError;
 use crate::log::kafka::{KafkaConfig, KafkaLog, Member};
-use crate::runner::{Options, RunError, Runner, SeedSource};
+use crate::runner::{Options, Runner, SeedSource};
 use crate::status::{Health, Status};
 use crate::view::View;
 use schemas::cluster::Cluster;
 use schemas::settings::Seed;
+use shell::process::chain;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -136,15 +137,4 @@ impl Workers {
         // Nothing is ever sent: the channel closes with the last worker.
         self.done.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Disconnected)
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &RunError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit code of a start that can't be: wrong settings, a busy port, wrong topics (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
@@ -60,6 +61,15 @@ pub fn check_distinct(named: &[(&str, SocketAddr)], faults: &mut Vec<String>) {
                 faults.push(format!("{a} and {b} are both {first}: give each its own"));
             }
         }
+    }
+}
+
+/// Does something at once, and again after each such time; never resolves.
+pub async fn repeat(period: Duration, work: fn()) {
+    let mut every = tokio::time::interval(period);
+    loop {
+        every.tick().await;
+        work();
     }
 }
 
