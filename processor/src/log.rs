@@ -134,11 +134,23 @@ fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition>
     of(Topic::RawLogs, raw_partitions).chain(of(Topic::Deltas, delta_partitions)).collect()
 }
 
+/// The changelog with the state of an input partition.
+pub(crate) const fn changelog_of(input: TopicPartition) -> TopicPartition {
+    let topic = match input.topic {
+        Topic::Deltas => Topic::SeriesChangelog,
+        _ => Topic::SessionsChangelog,
+    };
+    TopicPartition { topic, partition: input.partition }
+}
+
 /// Adds partitions to those given out, or moves them there.
 fn place(assigned: &mut Vec<(TopicPartition, Position)>, from: &[(TopicPartition, Position)]) {
     assigned.retain(|(at, _)| from.iter().all(|(taken, _)| taken != at));
     assigned.extend_from_slice(from);
 }
+
+/// How many records [`Log::read_all`] reads at once, where a log has no way of its own.
+const READ_ALL_BATCH: usize = 10_000;
 
 /// A log as one worker sees it. Synchronous: the worker is a plain thread, and librdkafka's transaction calls block.
 pub trait Log: Send {
@@ -167,6 +179,24 @@ pub trait Log: Send {
     /// # Errors
     /// The position is gone, or the log can't be reached.
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
+
+    /// All committed records of partitions, each partition's in order, from its start to at least where it ends at the
+    /// time of the call, uncommitted records included: waits for the open transactions among them. For restore.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn read_all(&mut self, at: &[TopicPartition], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
+        for &at in at {
+            let extent = self.extent(at)?;
+            let mut from = extent.start;
+            while from < extent.end {
+                let batch = self.read(at, from, READ_ALL_BATCH)?;
+                batch.records.into_iter().for_each(&mut *take);
+                from = batch.next;
+            }
+        }
+        Ok(())
+    }
 
     /// Becomes one of those who share the input partitions; [`Log::ownership`] then tells which ones are ours. To be
     /// called once, after [`Log::recover`].

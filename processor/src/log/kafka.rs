@@ -13,7 +13,7 @@ mod reader;
 pub mod topics;
 mod writer;
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
+use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, changelog_of};
 use clients::{REQUEST_MAX, failed};
 use fence::Waiting;
 use group::Group;
@@ -37,6 +37,8 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 const UNSTABLE_MAX: Duration = Duration::from_secs(20);
 /// How long the brokers are asked for them at a time, before a look for a dead worker's transaction.
 const UNSTABLE_STEP: Duration = Duration::from_millis(500);
+/// Between two looks for the end of an open transaction.
+const STABLE_STEP: Duration = Duration::from_millis(20);
 
 /// Which cluster, and who we are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,17 +144,23 @@ impl KafkaLog {
         Ok(positions)
     }
 
-    /// Ends the open transaction that a reader of that partition has waited behind for too long, if there is one.
-    fn unblock(&mut self, at: TopicPartition) -> Result<(), LogError> {
+    /// How far a partition is readable: to its last stable offset.
+    fn stable(&self, at: TopicPartition) -> Result<Position, LogError> {
         let name = self.names.name(at.topic);
         let asking = || format!("asking for the last stable offset of {at}");
-        let (_, stable) = clients::ask(asking, || self.group.consumer().fetch_watermarks(&name, at.partition, REQUEST_MAX))?;
-        let end = self.extent(at)?.end.0;
-        self.waiting.look(at, stable, end);
-        match self.waiting.stuck(at) {
-            Some(from) => self.end_transaction(at, from),
-            None => Ok(()),
+        clients::ask(asking, || self.group.consumer().fetch_watermarks(&name, at.partition, REQUEST_MAX)).map(|(_, stable)| Position(stable))
+    }
+
+    /// Ends the open transaction that a reader of that partition has waited behind for too long, if there is one; and
+    /// how far the partition is readable.
+    fn unblock(&mut self, at: TopicPartition) -> Result<Position, LogError> {
+        let stable = self.stable(at)?;
+        let end = self.extent(at)?.end;
+        self.waiting.look(at, stable.0, end.0);
+        if let Some(from) = self.waiting.stuck(at).filter(|_| self.transactions.is_writer()) {
+            self.end_transaction(at, from)?;
         }
+        Ok(stable)
     }
 
     fn end_transaction(&self, at: TopicPartition, from: Position) -> Result<(), LogError> {
@@ -175,15 +183,6 @@ impl KafkaLog {
         }
         Err(LogError::NotCommitted { reason: format!("{reason}; others have committed meanwhile") })
     }
-}
-
-/// The changelog with the state of an input partition.
-const fn changelog_of(input: TopicPartition) -> TopicPartition {
-    let topic = match input.topic {
-        Topic::Deltas => Topic::SeriesChangelog,
-        _ => Topic::SessionsChangelog,
-    };
-    TopicPartition { topic, partition: input.partition }
 }
 
 impl Log for KafkaLog {
@@ -223,12 +222,25 @@ impl Log for KafkaLog {
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        let batch = self.readers.read(at, from, max)?;
-        let restores = matches!(at.topic, Topic::SessionsChangelog | Topic::SeriesChangelog);
-        if batch.records.is_empty() && restores && self.transactions.is_writer() {
-            self.unblock(at)?;
+        self.readers.read(at, from, max)
+    }
+
+    fn read_all(&mut self, at: &[TopicPartition], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
+        let deadline = Instant::now() + UNSTABLE_MAX;
+        let mut topics: BTreeMap<Topic, Vec<(i32, Position)>> = BTreeMap::new();
+        for &at in at {
+            let Extent { start, end } = self.extent(at)?;
+            while start < end && self.unblock(at)? < end {
+                if Instant::now() > deadline {
+                    return Err(LogError::Unavailable { reason: format!("{at}: a transaction stays open before {}", end.0) });
+                }
+                std::thread::sleep(STABLE_STEP);
+            }
+            if start < end {
+                topics.entry(at.topic).or_default().push((at.partition, start));
+            }
         }
-        Ok(batch)
+        topics.iter().try_for_each(|(topic, from)| self.readers.read_all(*topic, from, take))
     }
 
     fn join(&mut self) -> Result<(), LogError> {
@@ -254,7 +266,11 @@ impl Log for KafkaLog {
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
         let records = self.group.poll(max, wait)?;
         if let Some((at, from)) = self.group.stuck() {
-            self.end_transaction(at, from)?;
+            // The client told that up to a quarter of a second ago; another worker may have ended it meanwhile.
+            if self.stable(at)? <= from {
+                self.end_transaction(at, from)?;
+            }
+            self.group.wait_anew();
         }
         Ok(records)
     }

@@ -7,7 +7,7 @@
 use super::control::{self, SeedSource};
 use super::ticks::Ticks;
 use super::{RunError, State};
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, changelog_of};
 use crate::status::Status;
 use crate::telemetry;
 use processor_core::{LabelTable, RestoreError, SeriesTask, SessionTask};
@@ -18,8 +18,10 @@ use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// How many changelog records one read takes.
-const RESTORE_BATCH: usize = 10_000;
+/// How many label records one read takes.
+const LABELS_BATCH: usize = 10_000;
+/// How many partitions are restored side by side: their changelogs are held beside the state that is built from them.
+const TOGETHER_MAX: usize = 16;
 
 /// Settings and labels, and no partition yet.
 pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
@@ -49,29 +51,34 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
 pub fn tasks<L: Log>(state: &mut State, log: &mut L, inputs: &[TopicPartition], status: &Status) -> Result<(), RunError> {
     let began = Instant::now();
     let mut from = Vec::with_capacity(inputs.len());
-    for &input in inputs {
-        status.beat();
-        let position = match input.topic {
-            Topic::RawLogs => session_task(state, log, input)?,
-            _ => series_task(state, log, input)?,
-        };
-        state.committed.insert(input, position);
-        from.push((input, Position(position)));
+    for inputs in inputs.chunks(TOGETHER_MAX) {
+        let committed = log.committed(inputs)?;
+        let mut changelogs = read_changelogs(log, inputs, status)?;
+        for (&input, committed) in inputs.iter().zip(committed) {
+            status.beat();
+            let entries = changelogs.remove(&changelog_of(input)).unwrap_or_default();
+            let saved = saved(log, input, committed.map(|position| position.0), entries)?;
+            let position = match input.topic {
+                Topic::RawLogs => session_task(state, log, input, saved)?,
+                _ => series_task(state, input, saved)?,
+            };
+            state.committed.insert(input, position);
+            from.push((input, Position(position)));
+        }
     }
     log.take_over(&from)?;
     telemetry::restored(began.elapsed());
     Ok(())
 }
 
-fn session_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition) -> Result<i64, RunError> {
+fn session_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition, saved: Saved) -> Result<i64, RunError> {
     let partition = input.partition;
-    let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition };
-    let task = match saved(log, input, changelog)? {
+    let task = match saved {
         Saved::Nothing(start) => SessionTask::new(partition, &state.rules, start.0),
         Saved::State(meta, entries) => {
             control::wait_for(state, log, meta.epoch)?;
             SessionTask::restore(partition, &state.rules, &meta, borrowed(&entries))
-                .map_err(|source| RunError::Restore { at: changelog, source })?
+                .map_err(|source| RunError::Restore { at: changelog_of(input), source })?
         }
     };
     let position = task.position();
@@ -80,30 +87,31 @@ fn session_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition) -
     Ok(position)
 }
 
-fn series_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition) -> Result<i64, RunError> {
+fn series_task(state: &mut State, input: TopicPartition, saved: Saved) -> Result<i64, RunError> {
     let partition = input.partition;
-    let changelog = TopicPartition { topic: Topic::SeriesChangelog, partition };
-    let task = match saved(log, input, changelog)? {
+    let task = match saved {
         Saved::Nothing(start) => SeriesTask::new(partition, &state.rules, start.0),
         Saved::State(meta, entries) => SeriesTask::restore(partition, &state.rules, &meta, borrowed(&entries))
-            .map_err(|source| RunError::Restore { at: changelog, source })?,
+            .map_err(|source| RunError::Restore { at: changelog_of(input), source })?,
     };
     let position = task.position();
     state.series.insert(partition, task);
     Ok(position)
 }
 
+/// What a changelog says, by key.
+type Entries = BTreeMap<String, Vec<u8>>;
+
 /// What was committed for an input partition.
 enum Saved {
     /// Nothing: a first start, at the start of the log.
     Nothing(Position),
     /// State of that position.
-    State(Meta, BTreeMap<String, Vec<u8>>),
+    State(Meta, Entries),
 }
 
-fn saved<L: Log>(log: &mut L, input: TopicPartition, changelog: TopicPartition) -> Result<Saved, RunError> {
-    let committed = log.committed(&[input])?.first().copied().flatten().map(|position| position.0);
-    let mut entries = read_changelog(log, changelog)?;
+fn saved<L: Log>(log: &mut L, input: TopicPartition, committed: Option<i64>, mut entries: Entries) -> Result<Saved, RunError> {
+    let changelog = changelog_of(input);
     let meta = match entries.remove(META_KEY) {
         None => None,
         Some(bytes) => Some(
@@ -125,23 +133,20 @@ fn saved<L: Log>(log: &mut L, input: TopicPartition, changelog: TopicPartition) 
     }
 }
 
-fn read_changelog<L: Log>(log: &mut L, at: TopicPartition) -> Result<BTreeMap<String, Vec<u8>>, RunError> {
-    let extent = log.extent(at)?;
-    let mut entries = BTreeMap::new();
-    let mut from = extent.start;
-    while from < extent.end {
-        let batch = log.read(at, from, RESTORE_BATCH)?;
-        for record in batch.records {
-            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-            let Some(key) = key else { return Err(RunError::Foreign { at, offset: record.offset }) };
-            match record.value {
-                Some(value) => entries.insert(key.to_owned(), value.to_vec()),
-                None => entries.remove(key),
-            };
+fn read_changelogs<L: Log>(log: &mut L, inputs: &[TopicPartition], status: &Status) -> Result<BTreeMap<TopicPartition, Entries>, RunError> {
+    let mut found: BTreeMap<TopicPartition, Entries> = BTreeMap::new();
+    let mut foreign = None;
+    let changelogs: Vec<TopicPartition> = inputs.iter().map(|input| changelog_of(*input)).collect();
+    log.read_all(&changelogs, &mut |record| {
+        status.beat();
+        let entries = found.entry(record.from).or_default();
+        match (record.key.as_deref().map(std::str::from_utf8), record.value) {
+            (Some(Ok(key)), Some(value)) => drop(entries.insert(key.to_owned(), value.to_vec())),
+            (Some(Ok(key)), None) => drop(entries.remove(key)),
+            _ => foreign = Some(RunError::Foreign { at: record.from, offset: record.offset }),
         }
-        from = batch.next;
-    }
-    Ok(entries)
+    })?;
+    foreign.map_or(Ok(found), Err)
 }
 
 fn borrowed(entries: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (&str, &[u8])> {
@@ -153,7 +158,7 @@ pub fn read_labels<L: Log>(log: &mut L, labels: &mut LabelTable, mut from: Posit
     let at = TopicPartition { topic: Topic::Labels, partition: 0 };
     let end = log.extent(at)?.end;
     while from < end {
-        let batch = log.read(at, from, RESTORE_BATCH)?;
+        let batch = log.read(at, from, LABELS_BATCH)?;
         for record in &batch.records {
             let text = |bytes: &Option<bytes::Bytes>| bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
             if let (Some(key), Some(value)) = (text(&record.key), text(&record.value)) {

@@ -4,12 +4,12 @@
 //! waited at one last stable offset for [`WAIT_MAX`] reads that record, uncommitted, and fences the writer: a producer
 //! with its id ends the transaction. That is safe whoever it hits: a worker that is merely slow restores.
 
-use super::clients::{self, EndIsNoError, EndingConsumer, FENCE_MAX, failed};
+use super::clients::{self, EndIsNoError, EndingConsumer, failed};
 use super::names::Names;
+use super::writer::fencing_producer;
 use crate::log::LogError;
 use crate::telemetry;
 use rdkafka::consumer::Consumer;
-use rdkafka::producer::{DefaultProducerContext, Producer, ThreadedProducer};
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::HEADER_WRITER;
@@ -42,6 +42,11 @@ impl Waiting {
         self.since.retain(|at, _| reads(*at));
     }
 
+    /// All who wait have waited since now.
+    pub fn begin_anew(&mut self) {
+        self.since.values_mut().for_each(|(_, since)| *since = Instant::now());
+    }
+
     /// Where the reader of a partition has waited too long; told once, then the wait begins anew.
     pub fn stuck(&mut self, at: TopicPartition) -> Option<Position> {
         let (stable, _) = *self.since.get(&at).filter(|(_, since)| since.elapsed() >= WAIT_MAX)?;
@@ -67,9 +72,8 @@ pub(super) fn end_transaction(
         return Ok(());
     }
     tracing::warn!(%at, offset = from.0, writer, "readers wait behind a dead worker's transaction: ending it");
-    let producer: ThreadedProducer<DefaultProducerContext> =
-        clients::transactional(cluster, &writer).create().map_err(|error| failed("making a producer", &error))?;
-    producer.init_transactions(FENCE_MAX).map_err(|error| failed(&format!("ending the transaction of {writer}"), &error))?;
+    let ending = |error| failed(&format!("ending the transaction of {writer}"), &error);
+    let producer = fencing_producer(cluster, &writer).map_err(ending)?;
     telemetry::writer_fenced();
     // Its destruction can block for a moment.
     let _ = std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer));
@@ -115,5 +119,8 @@ mod tests {
         waiting.since.insert(at(0), (5, long_ago));
         waiting.look(at(0), 6, 12);
         assert_eq!(waiting.stuck(at(0)), None, "it moved");
+        waiting.since.insert(at(0), (6, long_ago));
+        waiting.begin_anew();
+        assert_eq!(waiting.stuck(at(0)), None, "it waits anew");
     }
 }

@@ -253,6 +253,11 @@ impl Group {
         waiting.keep(|at| self.taken.contains_key(&at));
         self.taken.keys().find_map(|&at| Some((at, waiting.stuck(at)?)))
     }
+
+    /// After a transaction was ended: what waits elsewhere may have waited behind the same one.
+    pub fn wait_anew(&self) {
+        self.consumer.context().waiting.lock().unwrap_or_else(PoisonError::into_inner).begin_anew();
+    }
 }
 
 impl Drop for Group {

@@ -9,12 +9,17 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
+use schemas::record::Record;
+use schemas::topic::Topic;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// How many partitions have a consumer of their own; the one not read for longest gives its up.
 const READERS_MAX: usize = 4;
 /// How long a read waits for the brokers.
 const READ_MAX: Duration = Duration::from_secs(10);
+/// How long it waits at a time.
+const READ_STEP: Duration = Duration::from_millis(100);
 /// How long a reader waits at the end of a partition before it says so.
 const END_WAIT_MS: u64 = 20;
 /// How many bytes of records one read gives out at most, unless its first record alone is larger.
@@ -55,6 +60,44 @@ impl Readers {
         outcome
     }
 
+    /// All records of partitions of one topic that are readable now, of each from that position on, all side by side.
+    ///
+    /// A consumer tells the end of a partition when a fetch from there found its last stable offset at that place.
+    /// So what was readable before the call was read by then.
+    pub fn read_all(&self, topic: Topic, from: &[(i32, Position)], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
+        let reading = |error: &KafkaError| failed(&format!("reading {}", topic.name()), error);
+        let consumer = self.consumer()?;
+        let places: Vec<_> = from.iter().map(|&(partition, from)| (TopicPartition { topic, partition }, from)).collect();
+        consumer.assign(&self.names.list(&places)).map_err(|error| reading(&error))?;
+        let mut left: BTreeSet<i32> = from.iter().map(|(partition, _)| *partition).collect();
+        let mut heard = Instant::now();
+        while !left.is_empty() {
+            match consumer.poll(READ_STEP) {
+                Some(Ok(message)) => {
+                    self.names.record(&message).into_iter().for_each(&mut *take);
+                    heard = Instant::now();
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    left.remove(&partition);
+                    heard = Instant::now();
+                }
+                Some(Err(error)) if !passing(&error) => return Err(reading(&error)),
+                _ if heard.elapsed() < READ_MAX => {}
+                _ => {
+                    let reason = format!("reading {}: no answer within {} s", topic.name(), READ_MAX.as_secs());
+                    return Err(LogError::Unavailable { reason });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn consumer(&self) -> Result<EndingConsumer, LogError> {
+        let mut config = clients::consumer(&self.cluster, &self.group);
+        config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", END_WAIT_MS.to_string());
+        config.create_with_context(EndIsNoError).map_err(|error| failed("making a reader", &error))
+    }
+
     /// A reader at that place: the one that is there, else one that is moved or made.
     fn take(&mut self, at: TopicPartition, from: Position) -> Result<Reader, LogError> {
         if let Some(index) = self.readers.iter().position(|reader| reader.at == at) {
@@ -67,10 +110,7 @@ impl Readers {
         let mut reader = if self.readers.len() >= READERS_MAX {
             self.readers.remove(0)
         } else {
-            let mut config = clients::consumer(&self.cluster, &self.group);
-            config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", END_WAIT_MS.to_string());
-            let consumer = config.create_with_context(EndIsNoError).map_err(|error| failed("making a reader", &error))?;
-            Reader { consumer, at, next: from, at_end: false }
+            Reader { consumer: self.consumer()?, at, next: from, at_end: false }
         };
         reader.place(&self.names, at, from)?;
         Ok(reader)

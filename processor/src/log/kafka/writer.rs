@@ -1,16 +1,17 @@
 //! The two producers: one for durable appends in order, one for transactions. A producer that failed is given up.
 
-use super::clients::{self, APPEND_MAX_MS, COMMIT_MAX, FENCE_MAX, failed};
+use super::clients::{self, APPEND_MAX_MS, COMMIT_MAX, FENCE_MAX, REQUEST_MAX, failed};
 use super::group::Group;
 use super::names::{Names, headers};
 use crate::log::{Appended, Commit, LogError};
 use rdkafka::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use schemas::cluster::Cluster;
 use schemas::record::NewRecord;
 use schemas::time::AppendTime;
+use schemas::topic::Topic;
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -121,6 +122,21 @@ fn give_up<C: ProducerContext + 'static>(producer: ThreadedProducer<C>) {
     let _ = std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer));
 }
 
+/// A transactional producer that has fenced all older ones with its id and ended their open transaction.
+pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<ThreadedProducer<DefaultProducerContext>> {
+    let producer: ThreadedProducer<DefaultProducerContext> = clients::transactional(cluster, id).create()?;
+    // The client looks for its coordinator twice a second: with a connection the first look finds it.
+    let known = Names::new(&cluster.prefix).name(Topic::Control);
+    let outcome = producer.client().fetch_metadata(Some(&known), REQUEST_MAX).and_then(|_| producer.init_transactions(FENCE_MAX));
+    match outcome {
+        Ok(()) => Ok(producer),
+        Err(error) => {
+            give_up(producer);
+            Err(error)
+        }
+    }
+}
+
 /// Atomic commits.
 pub(super) struct Transactions {
     cluster: Cluster,
@@ -154,12 +170,8 @@ impl Transactions {
         let Some(id) = &self.id else {
             return Err(LogError::Unavailable { reason: "this log was opened without a transactional id: for reading only".to_owned() });
         };
-        let producer: ThreadedProducer<DefaultProducerContext> =
-            clients::transactional(&self.cluster, id).create().map_err(|error| failed("making a transactional producer", &error))?;
-        if let Err(error) = producer.init_transactions(FENCE_MAX) {
-            give_up(producer);
-            return Err(failed(&format!("taking over transactional id {id}"), &error));
-        }
+        let fencing = |error| failed(&format!("taking over transactional id {id}"), &error);
+        let producer = fencing_producer(&self.cluster, id).map_err(fencing)?;
         self.producer = Some(producer);
         self.failed = false;
         Ok(())
