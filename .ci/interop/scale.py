@@ -32,9 +32,11 @@ CONVERSATIONS = 600
 SESSION_TIMEOUT_SECONDS = 6
 READY_SECONDS_MAX = 60
 RESTARTS = 20
-ROLLS = 7
-FREEZES = 8
+ROLLS = 20
+FREEZES = 12
 LOOK_SECONDS = 0.02
+# A series that stood still for less than that before the kill is watched.
+BUSY_SECONDS_MAX = 0.9
 
 
 class Process:
@@ -83,9 +85,9 @@ class Process:
         return [(_seconds(line["timestamp"]), line["message"], line) for line in lines]
 
     def shown(self):
-        """The times of its results: one for each partition of `tacho.deltas` that it has."""
-        samples = (line.rsplit("} ", 1)[-1].split(" ") for line in self.get("/metrics").splitlines() if line.startswith("tacho_"))
-        return {sample[1] for sample in samples if len(sample) == 2}
+        """The time of each of its results, by series: that of the last record in the series' partition of `tacho.deltas`."""
+        samples = (line.rsplit(" ", 2) for line in self.get("/metrics").splitlines() if line.startswith("tacho_"))
+        return {sample[0]: sample[2] for sample in samples if len(sample) == 3 and sample[0].endswith("}") and sample[2].isdigit()}
 
 
 def _seconds(stamp):
@@ -211,31 +213,45 @@ def endless(name):
     return (Ledger(seed, 100, f"{name}{seed}") for seed in range(1, 1000))
 
 
-def freezes(cluster, processors, ingests):
-    """How long a killed worker's open transaction holds up what others show."""
-    traffic, gaps, fenced = Traffic(endless("freeze"), ingests), [], 0
+class Watch:
+    """How long each series of some processes stays as it is; all series of a partition move together."""
+
+    def __init__(self, processes):
+        self.processes, self.stamps, self.since, self.gaps = processes, {}, {}, {}
+
+    def look(self, seconds):
+        """Watches for that long; gives the longest standstill of each series, by process and name."""
+        end, self.gaps = time.monotonic() + seconds, {}
+        while (now := time.monotonic()) < end:
+            for process in self.processes:
+                for series, stamp in process.shown().items():
+                    key = (process.name, series)
+                    if self.stamps.get(key) == stamp:
+                        self.gaps[key] = max(self.gaps.get(key, 0.0), now - self.since[key])
+                    else:
+                        self.stamps[key], self.since[key] = stamp, now
+            time.sleep(LOOK_SECONDS)
+        return dict(self.gaps)
+
+
+def freezes(processors, ingests):
+    """How long a killed worker's open transaction holds up what others show, of the series that move all the time."""
+    traffic, frozen, fenced = Traffic(endless("freeze"), ingests), [], 0
     time.sleep(3)
     for number in range(FREEZES):
         victim = processors[number % len(processors)]
         others = [process for process in processors if process is not victim]
+        watch = Watch(others)
+        busy = [key for key, gap in watch.look(3).items() if gap < BUSY_SECONDS_MAX]
         victim.end(signal.SIGKILL)
-        began = time.monotonic()
-        last = {process: (process.shown(), began) for process in others}
-        longest = 0.0
-        while time.monotonic() - began < SESSION_TIMEOUT_SECONDS - 1.5:
-            for process in others:
-                stamps, now = process.shown(), time.monotonic()
-                if stamps != last[process][0]:
-                    longest = max(longest, now - last[process][1])
-                    last[process] = (stamps, now)
-            time.sleep(LOOK_SECONDS)
-        gaps.append(max(longest, *(time.monotonic() - since for _, since in last.values())))
-        victim.start().wait_ready()
+        after = watch.look(SESSION_TIMEOUT_SECONDS - 1.5)
+        frozen += [max(after[key] for key in busy)] if busy else []
         fenced += sum(message.startswith("readers wait behind a dead") for process in others for _, message, _ in process.said())
+        victim.start().wait_ready()
         time.sleep(2)
     traffic.stop = True
-    print(f"freeze after SIGKILL, s: max {max(gaps):.2f}, of {len(gaps)} kills; transactions ended by others (seen so far): {fenced}")
-    print(f"  all: {', '.join(f'{gap:.2f}' for gap in sorted(gaps))}")
+    print(f"freeze after SIGKILL, s: max {max(frozen):.2f}, of {len(frozen)} kills; transactions ended by others (seen so far): {fenced}")
+    print(f"  all: {', '.join(f'{gap:.2f}' for gap in sorted(frozen))}")
 
 
 def restarts(processors):
@@ -286,7 +302,7 @@ def times(binaries, work, bootstrap):
         if membership == "static":
             restarts(processors)
             traffic.stop = True
-            freezes(cluster, processors, ingests)
+            freezes(processors, ingests)
         traffic.stop = True
         for process in [*ingests, *processors]:
             process.end(signal.SIGKILL)

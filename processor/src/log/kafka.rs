@@ -15,7 +15,7 @@ mod writer;
 
 use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, changelog_of};
 use clients::{REQUEST_MAX, failed};
-use fence::Waiting;
+use fence::{Fencer, Waiting};
 use group::Group;
 use names::Names;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -81,7 +81,6 @@ impl KafkaConfig {
 /// A log on a cluster.
 pub struct KafkaLog {
     cluster: Cluster,
-    group_id: String,
     names: Names,
     /// Polls the partitions that are ours; its group holds the positions.
     group: Group,
@@ -95,6 +94,7 @@ pub struct KafkaLog {
     committed: BTreeMap<TopicPartition, Position>,
     /// Readers of changelogs behind an open transaction.
     waiting: Waiting,
+    fencer: Fencer,
 }
 
 impl KafkaLog {
@@ -113,12 +113,13 @@ impl KafkaLog {
         uncommitted
             .fetch_metadata(Some(&names.name(Topic::Control)), REQUEST_MAX)
             .map_err(|error| failed(&format!("no Kafka broker answers at {}", cluster.bootstrap), &error))?;
+        let transactions = Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name)));
         Ok(Self {
+            fencer: Fencer::new(&cluster, &group, &names, transactions.id()),
             readers: Readers::new(&cluster, &group, names.clone()),
             appender: Appender::new(&cluster),
-            transactions: Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name))),
+            transactions,
             group: Group::new(&consumer, names.clone())?,
-            group_id: group,
             cluster,
             names,
             uncommitted,
@@ -158,13 +159,9 @@ impl KafkaLog {
         let end = self.extent(at)?.end;
         self.waiting.look(at, stable.0, end.0);
         if let Some(from) = self.waiting.stuck(at).filter(|_| self.transactions.is_writer()) {
-            self.end_transaction(at, from)?;
+            self.fencer.end_transaction(at, from)?;
         }
         Ok(stable)
-    }
-
-    fn end_transaction(&self, at: TopicPartition, from: Position) -> Result<(), LogError> {
-        fence::end_transaction(&self.cluster, &self.group_id, &self.names, self.transactions.id(), at, from)
     }
 
     /// After a commit with an unknown outcome: fences it, and reads back what became of it.
@@ -268,7 +265,7 @@ impl Log for KafkaLog {
         if let Some((at, from)) = self.group.stuck() {
             // The client told that up to a quarter of a second ago; another worker may have ended it meanwhile.
             if self.stable(at)? <= from {
-                self.end_transaction(at, from)?;
+                self.fencer.end_transaction(at, from)?;
             }
             self.group.wait_anew();
         }

@@ -14,6 +14,7 @@ use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::HEADER_WRITER;
 use std::collections::BTreeMap;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a reader waits behind one transaction. A commit takes some 50 ms, under load a few hundred.
@@ -55,15 +56,41 @@ impl Waiting {
     }
 }
 
-/// Ends the transaction that begins at that offset of a partition, unless it is `own`.
-pub(super) fn end_transaction(
-    cluster: &Cluster,
-    group: &str,
-    names: &Names,
-    own: &str,
-    at: TopicPartition,
-    from: Position,
-) -> Result<(), LogError> {
+/// Ends transactions of dead workers, one at a time, on a thread of its own: the brokers end one at the first request,
+/// but answer the client's second, half a second later.
+pub(super) struct Fencer {
+    cluster: Cluster,
+    group: String,
+    names: Names,
+    /// Not to be fenced: who asks.
+    own: String,
+    running: Option<JoinHandle<()>>,
+}
+
+impl Fencer {
+    pub fn new(cluster: &Cluster, group: &str, names: &Names, own: &str) -> Self {
+        Self { cluster: cluster.clone(), group: group.to_owned(), names: names.clone(), own: own.to_owned(), running: None }
+    }
+
+    /// Ends the transaction that begins at that offset of a partition, unless it is the worker's own; while one is being
+    /// ended, nothing is begun. What goes wrong is logged: who waits asks again.
+    pub fn end_transaction(&mut self, at: TopicPartition, from: Position) -> Result<(), LogError> {
+        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+            return Ok(());
+        }
+        let (cluster, group, names, own) = (self.cluster.clone(), self.group.clone(), self.names.clone(), self.own.clone());
+        let work = move || {
+            if let Err(error) = end_transaction(&cluster, &group, &names, &own, at, from) {
+                tracing::warn!(%error, "a dead worker's transaction could not be ended; trying again while readers wait");
+            }
+        };
+        let thread = std::thread::Builder::new().name("fence".to_owned()).spawn(work);
+        self.running = Some(thread.map_err(|error| LogError::Unavailable { reason: format!("no thread to end a transaction: {error}") })?);
+        Ok(())
+    }
+}
+
+fn end_transaction(cluster: &Cluster, group: &str, names: &Names, own: &str, at: TopicPartition, from: Position) -> Result<(), LogError> {
     let Some(writer) = writer_at(cluster, group, names, at, from)? else {
         tracing::warn!(%at, offset = from.0, "readers wait behind a transaction that names no writer: it ends by its timeout");
         return Ok(());
@@ -72,11 +99,8 @@ pub(super) fn end_transaction(
         return Ok(());
     }
     tracing::warn!(%at, offset = from.0, writer, "readers wait behind a dead worker's transaction: ending it");
-    let ending = |error| failed(&format!("ending the transaction of {writer}"), &error);
-    let producer = fencing_producer(cluster, &writer).map_err(ending)?;
+    drop(fencing_producer(cluster, &writer).map_err(|error| failed(&format!("ending the transaction of {writer}"), &error))?);
     telemetry::writer_fenced();
-    // Its destruction can block for a moment.
-    let _ = std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer));
     Ok(())
 }
 
