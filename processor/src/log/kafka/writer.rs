@@ -226,7 +226,8 @@ impl Transaction<'_> {
     fn run(&self, commit: &Commit) -> Result<(), Failure> {
         let deadline = Instant::now() + COMMIT_MAX;
         self.producer.begin_transaction().map_err(|error| Failure::Dead(format!("begin: {error}")))?;
-        self.send(commit, deadline)?;
+        // Positions before records: a commit that meets a rebalance is refused here, and an abort without records costs
+        // the client nothing. With records on their way it takes a new producer epoch, and half a second.
         if !commit.positions.is_empty() {
             let positions = self.names.list(&commit.positions);
             self.again("positions", deadline, || {
@@ -235,6 +236,7 @@ impl Transaction<'_> {
             })
             .map_err(|error| self.aborted("positions", &error))?;
         }
+        self.send(commit, deadline)?;
         self.again("commit", deadline, || self.producer.commit_transaction(left(deadline))).map_err(|error| match &error {
             KafkaError::Transaction(cause) if cause.txn_requires_abort() => self.aborted("commit", &error),
             KafkaError::Transaction(cause) if cause.is_fatal() => Failure::Dead(format!("commit: {error}")),
