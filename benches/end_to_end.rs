@@ -10,7 +10,7 @@ mod support;
 
 use broker::Broker;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use processor::log::Log;
+use processor::log::{Commit, Log};
 use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
 use prost::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -41,6 +41,13 @@ const WORKERS: [usize; 3] = [1, 2, 4];
 const RUN_MAX: Duration = Duration::from_secs(900);
 /// Messages a second of the latency run, and for how long.
 const STEADY: (u32, Duration) = (500, Duration::from_secs(20));
+
+/// Partitions that a transaction writes to, and how many are timed.
+const TOUCHED: [i32; 4] = [4, 16, 64, 256];
+const COMMITS: usize = 40;
+
+/// How often `/metrics` is looked at: what it costs is the process's too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What one run took.
 struct Run {
@@ -81,6 +88,7 @@ fn main() {
         }
     }
     latency(&bootstrap);
+    commit_latency(&bootstrap);
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
@@ -221,7 +229,7 @@ impl Processor {
         let deadline = Instant::now() + RUN_MAX;
         while self.sum("tacho_log_records_total{") < records as f64 {
             assert!(Instant::now() < deadline, "not all records show");
-            std::thread::sleep(Duration::from_millis(250));
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }
@@ -264,4 +272,33 @@ fn latency(bootstrap: &str) {
     for bound in ["0.1", "0.25", "0.5", "1", "2"] {
         println!("- within {bound} s: {:.1} %", 100.0 * processor.sum(&format!("{name}_bucket{{le=\"{bound}\"}}")) / all);
     }
+}
+
+/// How long a commit takes by the number of partitions that it writes to, one small record to each.
+fn commit_latency(bootstrap: &str) {
+    let prefix = "touched.";
+    let cluster = Cluster::plain(bootstrap, prefix);
+    let most = TOUCHED.into_iter().max().unwrap_or_default();
+    topics::prepare(&cluster, &Seed { raw_partitions: most, ..Seed::shipped() }).expect("the topics can be made");
+    let mut log = KafkaLog::connect(KafkaConfig::worker(&cluster, &format!("{prefix}commits"), "bench")).expect("the broker answers");
+    log.recover().expect("the broker answers");
+    println!("\nA commit by partitions written to, {COMMITS} each:");
+    for count in TOUCHED {
+        let records = || (0..count).map(record).collect();
+        let mut took: Vec<Duration> = Vec::new();
+        // The first of each size meets partitions whose leaders the client does not know yet.
+        for _ in 0..=COMMITS {
+            let began = Instant::now();
+            log.commit(Commit { records: records(), positions: Vec::new() }).expect("the broker commits");
+            took.push(began.elapsed());
+        }
+        took.remove(0);
+        took.sort();
+        println!("- {count}: median {} ms, 95th percentile {} ms", took[COMMITS / 2].as_millis(), took[COMMITS * 95 / 100].as_millis());
+    }
+}
+
+fn record(partition: i32) -> NewRecord {
+    let to = TopicPartition { topic: Topic::SessionsChangelog, partition };
+    NewRecord { to, key: Some("bench".into()), value: Some(vec![0; 200].into()), headers: Vec::new() }
 }

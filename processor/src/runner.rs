@@ -39,8 +39,13 @@ use ticks::Ticks;
 pub struct Options {
     /// A commit follows at most this long after the first record that it holds.
     pub commit_interval: Duration,
+    /// And at most this long while more is there than one poll takes: who is behind gains by combining more, and
+    /// nobody sees results later for it.
+    pub behind_interval: Duration,
     /// A commit follows at once when that many records are folded and not committed.
     pub records_max: usize,
+    /// Or so many bytes of them.
+    pub bytes_max: usize,
     /// How many records one poll takes at most.
     pub poll_max: usize,
     /// Whether to append ticks to the raw partitions, those that start epochs too. Off only where a recorded log is
@@ -54,13 +59,19 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             commit_interval: Duration::from_millis(250),
-            records_max: 10_000,
+            behind_interval: BEHIND_INTERVAL_MAX,
+            records_max: 100_000,
+            bytes_max: 64 << 20,
             poll_max: 1_000,
             ticks: true,
             backoff: Duration::from_millis(500),
         }
     }
 }
+
+/// The longest time between two commits of a worker that is behind; to be well below the time for which results are
+/// shown without a new one.
+pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
 
 /// Why a worker stopped for good.
 #[derive(Debug, thiserror::Error)]
@@ -155,8 +166,9 @@ struct State {
     /// Committed position of each input partition.
     committed: BTreeMap<TopicPartition, i64>,
     ticks: Ticks,
-    /// Records folded since the last commit, and when the first was.
+    /// Records folded since the last commit, their bytes, and when the first was.
     pending: usize,
+    pending_bytes: usize,
     pending_since: Option<Instant>,
     trimmed_ms: i64,
     observed_ms: i64,
@@ -202,6 +214,7 @@ impl<L: Log> Runner<L> {
         self.answer()?;
         let Some(state) = self.state.as_mut() else { return Ok(()) };
         let records = self.log.poll(self.options.poll_max, state.wait(&self.options))?;
+        let is_behind = records.len() >= self.options.poll_max;
         for record in &records {
             state.fold(record, &mut self.log)?;
         }
@@ -210,7 +223,7 @@ impl<L: Log> Runner<L> {
             ticks::send_due(state, &mut self.log)?;
         }
         observe::gauges(state, &mut self.log)?;
-        if state.commit_due(&self.options) {
+        if state.commit_due(&self.options, is_behind) {
             self.commit()?;
         } else if state.pending == 0 {
             self.status.polled();
@@ -406,8 +419,10 @@ impl State {
         until_commit.min(LONGEST)
     }
 
-    fn commit_due(&self, options: &Options) -> bool {
-        self.pending >= options.records_max || self.pending_since.is_some_and(|since| since.elapsed() >= options.commit_interval)
+    fn commit_due(&self, options: &Options, is_behind: bool) -> bool {
+        let interval = if is_behind { options.commit_interval.max(options.behind_interval) } else { options.commit_interval };
+        let is_time = self.pending_since.is_some_and(|since| since.elapsed() >= interval);
+        is_time || self.pending >= options.records_max || self.pending_bytes >= options.bytes_max
     }
 
     fn fold<L: Log>(&mut self, record: &Record, log: &mut L) -> Result<(), RunError> {
@@ -428,6 +443,7 @@ impl State {
             _ => return Err(RunError::Foreign { at, offset: record.offset }),
         }
         self.pending += 1;
+        self.pending_bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
         self.pending_since.get_or_insert_with(Instant::now);
         Ok(())
     }

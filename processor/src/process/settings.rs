@@ -1,7 +1,7 @@
 //! What an operator can set.
 
 use crate::log::kafka::SESSION_TIMEOUT;
-use crate::runner::Options;
+use crate::runner::{BEHIND_INTERVAL_MAX, Options};
 use crate::workers::WORKERS_MAX;
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
@@ -169,7 +169,13 @@ impl Settings {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let options = Options { commit_interval: given.commit.interval.0, records_max: given.commit.records_max, ..Options::default() };
+        let options = Options {
+            commit_interval: given.commit.interval.0,
+            // Results are shown for half the session timeout after a commit.
+            behind_interval: BEHIND_INTERVAL_MAX.min(session_timeout / 5),
+            records_max: given.commit.records_max,
+            ..Options::default()
+        };
         let is_static = given.group.membership == Membership::Static;
         let workers = given.group.workers;
         Ok(Effective { given, cluster, group, name, is_static, session_timeout, workers, options })

@@ -113,7 +113,7 @@ pub fn done<L: Log>(
     for (at, position) in positions {
         state.committed.insert(at, position.0);
     }
-    state.pending = 0;
+    (state.pending, state.pending_bytes) = (0, 0);
     state.pending_since = None;
     show(state, view, status, prepared.touched, &prepared.rows);
     trim(state, log)?;

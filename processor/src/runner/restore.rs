@@ -40,6 +40,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
         series: BTreeMap::new(),
         ticks,
         pending: 0,
+        pending_bytes: 0,
         pending_since: None,
         trimmed_ms: log.wall_ms(),
         observed_ms: 0,
