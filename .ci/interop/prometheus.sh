@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # A real Prometheus with the shipped scrape configuration against a running tacho that is killed again and again: counts
-# by subtraction must equal what was sent.
+# by subtraction must equal what was sent. Then the same with two tacho-ingest and three tacho-processor on a broker, of
+# which some are killed, stopped, added and removed.
 #
 #   .ci/interop/prometheus.sh
 #
 # PROMETHEUS_BIN and PROMTOOL_BIN name the programs; otherwise Go builds them, once, into ~/.cache/tachograph/prometheus.
-# TACHO_BIN names a tacho binary; otherwise cargo builds one.
+# TACHO_BIN names a tacho binary, beside which are the other two; otherwise cargo builds them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -53,7 +54,10 @@ if [[ -z $tacho ]]; then
   cargo build --locked
   tacho=${CARGO_TARGET_DIR:-target}/debug/tacho
 fi
-[[ -x $tacho ]] || fail "$tacho is no program"
+for program in "$tacho" "$(dirname "$tacho")"/tacho-{ingest,processor}; do
+  [[ -x $program ]] || fail "$program is no program"
+done
 
 "$promtool" check config deploy/prometheus/prometheus.yml deploy/prometheus/kubernetes.yml
-exec python3 -B .ci/interop/prometheus.py --tacho "$tacho" --prometheus "$prometheus" --promtool "$promtool"
+python3 -B .ci/interop/prometheus.py --tacho "$tacho" --prometheus "$prometheus" --promtool "$promtool"
+exec python3 -B .ci/interop/scale.py --binaries "$(dirname "$tacho")" --prometheus "$prometheus" --only exact

@@ -125,7 +125,11 @@ pub struct LogRecord<'r, 'a> {
     pub bytes: &'a [u8],
 }
 
-impl<'a> LogRecord<'_, 'a> {
+impl<'r, 'a> LogRecord<'r, 'a> {
+    fn new(resource: &'r Attrs<'a>, bytes: &'a [u8], index: usize) -> Self {
+        Self { resource, attrs: Attrs::default(), time_ns: 0, observed_ns: 0, trace_id: &[], event: EventKind::Unknown, index, bytes }
+    }
+
     /// All of the record's own attributes, as they are in the record: in its order, repeated keys too.
     ///
     /// Reads the encoded record again, which was checked when the record was visited.
@@ -246,7 +250,8 @@ fn scope_logs<'a>(
         match number {
             1 => scope(fields.enter(payload)?)?,
             2 => {
-                let record = log_record(&fields, payload, resource, *count)?;
+                let mut record = LogRecord::new(resource, payload.bytes()?, *count);
+                log_record(fields.enter(payload)?, &mut record)?;
                 *count += 1;
                 visit(&record);
             }
@@ -269,23 +274,7 @@ fn scope(mut fields: Fields<'_>) -> Result<(), ScanError> {
     Ok(())
 }
 
-fn log_record<'r, 'a>(
-    parent: &Fields<'a>,
-    payload: Payload<'a>,
-    resource: &'r Attrs<'a>,
-    index: usize,
-) -> Result<LogRecord<'r, 'a>, ScanError> {
-    let mut record = LogRecord {
-        resource,
-        attrs: Attrs::default(),
-        time_ns: 0,
-        observed_ns: 0,
-        trace_id: &[],
-        event: EventKind::Unknown,
-        index,
-        bytes: payload.bytes()?,
-    };
-    let mut fields = parent.enter(payload)?;
+fn log_record<'a>(mut fields: Fields<'a>, record: &mut LogRecord<'_, 'a>) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.next()? {
         match number {
             1 => record.time_ns = payload.fixed64()?,
@@ -301,7 +290,7 @@ fn log_record<'r, 'a>(
         }
     }
     record.event = record.attrs.text(Attr::EventName).map_or(EventKind::Unknown, EventKind::by_name);
-    Ok(record)
+    Ok(())
 }
 
 fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a>) -> Result<(), ScanError> {
@@ -314,6 +303,12 @@ fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a
 
 /// Reads a `KeyValue`: the value may come before the key, and in parts.
 pub(super) fn key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a str, Value<'a>), ScanError> {
+    if let Payload::Bytes(bytes) = payload
+        && parent.reaches(2)
+        && let Some(plain) = plain_key_value(bytes)
+    {
+        return Ok(plain);
+    }
     let mut fields = parent.enter(payload)?;
     let mut key = "";
     let mut value = None;
@@ -326,6 +321,30 @@ pub(super) fn key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result
         }
     }
     Ok((key, value.unwrap_or(Value::Other(payload.bytes()?))))
+}
+
+/// Reads the usual `KeyValue` at once: key, then a value that is a string, a boolean or an integer, each with a length
+/// or number of one byte. `None` for all others, wrong ones too: those are read field by field.
+#[inline]
+fn plain_key_value(bytes: &[u8]) -> Option<(&str, Value<'_>)> {
+    const KEY: u8 = 1 << 3 | 2;
+    const VALUE: u8 = 2 << 3 | 2;
+    const STRING: u8 = 1 << 3 | 2;
+    const BOOL: u8 = 2 << 3;
+    const INT: u8 = 3 << 3;
+    let [KEY, length @ 0..=127, rest @ ..] = bytes else { return None };
+    let (key, rest) = rest.split_at_checked(usize::from(*length))?;
+    let [VALUE, length @ 0..=127, any @ ..] = rest else { return None };
+    if any.len() != usize::from(*length) {
+        return None;
+    }
+    let value = match any {
+        [STRING, length @ 0..=127, text @ ..] if text.len() == usize::from(*length) => Value::Str(std::str::from_utf8(text).ok()?),
+        [BOOL, flag @ 0..=1] => Value::Bool(*flag == 1),
+        [INT, int @ 0..=127] => Value::Int(i64::from(*int)),
+        _ => return None,
+    };
+    Some((std::str::from_utf8(key).ok()?, value))
 }
 
 /// Reads an `AnyValue`: `value` is the member seen last, `None` for what [`Value::Other`] stands for.

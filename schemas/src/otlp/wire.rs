@@ -95,6 +95,12 @@ impl<'a> Fields<'a> {
         Ok(Self { rest, depth: self.depth - 1 })
     }
 
+    /// Whether messages may be nested that many levels deeper.
+    #[inline]
+    pub const fn reaches(&self, levels: u32) -> bool {
+        self.depth >= levels
+    }
+
     /// Passes over a field that is not known. (prost counts it as a level of its own.)
     #[inline]
     pub const fn unknown(&self) -> Result<(), ScanError> {
