@@ -164,10 +164,12 @@ impl World {
 fn start(cluster: &SimCluster, random: &mut Random) -> (Runner<SimLog>, Arc<View>) {
     let options = Options {
         commit_interval: NEVER,
+        behind_interval: NEVER,
         records_max: usize::try_from(1 + random.below(30)).unwrap(),
         poll_max: usize::try_from(1 + random.below(40)).unwrap(),
         ticks: true,
         backoff: Duration::ZERO,
+        ..Options::default()
     };
     let mut log = cluster.log(WRITER);
     log.recover().unwrap();
