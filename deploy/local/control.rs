@@ -1,4 +1,4 @@
-//! `tacho control`: the settings in the log. A new epoch changes them while everything runs.
+//! `tacho control`: the settings and prices in the log. A new epoch changes them while everything runs.
 
 use crate::adapters;
 use crate::admin_file::AdminFile;
@@ -7,19 +7,17 @@ use crate::cluster::ClusterArgs;
 use crate::read::source::{self, Source};
 use bytes::Bytes;
 use processor::log::{Log, LogError};
+use schemas::control::{EPOCH_KEY, EpochChange};
 use schemas::id::TopicPartition;
 use schemas::record::{NewRecord, Record};
-use schemas::settings::{Seed, Settings};
+use schemas::settings::Seed;
 use schemas::topic::Topic;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use shell::process::{Failure, chain};
 use std::path::{Path, PathBuf};
 
 /// How many records one read asks for.
 const READ_MAX: usize = 500;
-/// The key of a record that starts an epoch.
-const SETTINGS_KEY: &str = "settings";
 /// The only partition there is.
 const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
 
@@ -32,14 +30,15 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Starts an epoch with the table `[settings]` of a file, as in deploy/control.toml, and prints its number.
+    /// Starts an epoch with what a file holds, and prints its number: `[settings]` as in deploy/control.toml, `[prices]` as
+    /// in deploy/prices.toml (the whole table), or both.
     Apply {
-        /// Holds the table `[settings]` and nothing else.
+        /// Holds `[settings]`, `[prices]` or both, and nothing else.
         file: PathBuf,
         #[command(flatten)]
         at: At,
     },
-    /// Prints the settings that are fixed, and those of each epoch: one JSON object a line.
+    /// Prints the settings that are fixed, and what each epoch changed: one JSON object a line.
     Show {
         #[command(flatten)]
         at: At,
@@ -60,14 +59,7 @@ struct At {
 pub struct Options {
     place: Place,
     /// None: show.
-    apply: Option<Settings>,
-}
-
-/// The file of `apply`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    settings: Settings,
+    apply: Option<EpochChange>,
 }
 
 impl Args {
@@ -75,33 +67,32 @@ impl Args {
     pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<Options> {
         let (at, apply) = match self.command {
             Command::Show { at } => (at, None),
-            Command::Apply { file, at } => (at, Some(settings_in(&file, faults))),
+            Command::Apply { file, at } => (at, Some(change_in(&file, faults))),
         };
         let place = place(at.data, &at.cluster, env, faults)?;
         let apply = match apply {
             None => None,
-            Some(settings) => Some(settings?),
+            Some(change) => Some(change?),
         };
         Some(Options { place, apply })
     }
 }
 
-fn settings_in(file: &Path, faults: &mut Vec<String>) -> Option<Settings> {
+fn change_in(file: &Path, faults: &mut Vec<String>) -> Option<EpochChange> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
-    let read = text.and_then(|text| toml::from_str::<File>(&text).map_err(|error| error.to_string()));
-    let checked = read.and_then(|File { settings }| settings.check().map(|()| settings).map_err(|error| chain(&error)));
-    checked.map_err(|fault| faults.push(format!("{}: {fault}", file.display()))).ok()
+    let read = text.and_then(|text| EpochChange::from_toml(&text).map_err(|error| chain(&error)));
+    read.map_err(|fault| faults.push(format!("{}: {fault}", file.display()))).ok()
 }
 
 /// Does it.
 pub fn run(options: &Options) -> Result<(), Failure> {
     match &options.apply {
-        Some(settings) => apply(&options.place, settings),
+        Some(change) => apply(&options.place, change),
         None => show(&options.place),
     }
 }
 
-fn apply(place: &Place, settings: &Settings) -> Result<(), Failure> {
+fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     let failed = |error: LogError| Failure::Running(chain(&error));
     let mut log = open(place)?;
     let records = read_all(&mut log).map_err(failed)?;
@@ -110,9 +101,11 @@ fn apply(place: &Place, settings: &Settings) -> Result<(), Failure> {
             format!("{} is empty: `tacho topics apply`, or the first start, writes the settings that are fixed", Topic::Control.name());
         return Err(Failure::Start(vec![fault]));
     }
-    let value = serde_json::to_vec(settings).expect("settings are plain data with text keys");
-    let epoch = append(log.as_mut(), SETTINGS_KEY, value).map_err(failed)?;
-    println!("epoch {epoch}: each partition begins it within a second or two; a session goes by the settings of its last record");
+    let epoch = append(log.as_mut(), EPOCH_KEY, change.to_json()).map_err(failed)?;
+    let settings = change.settings.is_some().then_some("a session goes by the settings of its last record");
+    let prices = change.prices.as_ref().map(|table| format!("from then on, prices are those of version {}", table.version));
+    let what: Vec<&str> = settings.into_iter().chain(prices.as_deref()).collect();
+    println!("epoch {epoch}: each partition begins it within a second or two; {}", what.join("; "));
     Ok(())
 }
 
@@ -150,17 +143,31 @@ fn show(place: &Place) -> Result<(), Failure> {
     };
     let records = read_all(source.as_mut()).map_err(|error| Failure::Running(chain(&error)))?;
     for record in records {
-        let content = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
-        let content = content(record.value.as_deref().unwrap_or_default());
-        let kind = match (record.offset, record.key.as_deref()) {
-            (0, _) => "seed",
-            (_, Some(key)) if key == SETTINGS_KEY.as_bytes() => SETTINGS_KEY,
-            // A later seed, or something foreign: it changes nothing.
-            _ => continue,
-        };
-        println!("{}", json!({"epoch": record.offset, "appended_ms": record.appended.0, kind: content}));
+        let mut shown = json!({"epoch": record.offset, "appended_ms": record.appended.0});
+        let value = record.value.as_deref().unwrap_or_default();
+        if record.offset == 0 {
+            shown["seed"] = serde_json::from_slice(value).unwrap_or_default();
+        } else {
+            match EpochChange::of_record(record.key.as_deref(), value) {
+                // A later seed, or something foreign: it changes nothing.
+                None => continue,
+                Some(Ok(change)) => add(&mut shown, &change),
+                Some(Err(error)) => shown["fault"] = chain(&error).into(),
+            }
+        }
+        println!("{shown}");
     }
     Ok(())
+}
+
+/// What an epoch changed, beside its number.
+fn add(shown: &mut Value, change: &EpochChange) {
+    if let Some(settings) = &change.settings {
+        shown["settings"] = json!(settings);
+    }
+    if let Some(prices) = &change.prices {
+        shown["prices"] = json!(prices);
+    }
 }
 
 fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {
@@ -186,18 +193,23 @@ mod tests {
         let file = dir.path().join("settings.toml");
         std::fs::write(&file, text).unwrap();
         let mut faults = Vec::new();
-        let settings = settings_in(&file, &mut faults);
-        assert_eq!(settings.is_none(), !faults.is_empty());
+        let change = change_in(&file, &mut faults);
+        assert_eq!(change.is_none(), !faults.is_empty());
         faults.join("; ")
     }
 
     #[test]
-    fn settings_are_checked_before_they_are_written() {
+    fn settings_and_prices_are_checked_before_they_are_written() {
         let right = "[settings]\nsemantics = 1\nsession_gap_ms = 1000\nreopen_horizon_ms = 2000\nrow_interval_ms = 0\n";
         assert_eq!(faults(right), "");
         let text = faults(&right.replace("= 1\n", "= 7\n").replace("1000", "0"));
         assert!(text.contains("semantics") && text.contains("session_gap_ms"), "{text}");
         assert!(faults(&right.replace("row_interval_ms = 0", "row_intervall_ms = 0")).contains("row_intervall_ms"));
         assert!(faults(&format!("raw_partitions = 4\n{right}")).contains("raw_partitions"));
+        assert!(faults("").contains("neither"));
+        assert_eq!(faults(schemas::price::SHIPPED_PRICES_TOML), "");
+        assert_eq!(faults(&format!("{right}{}", schemas::price::SHIPPED_PRICES_TOML)), "");
+        let text = faults(&schemas::price::SHIPPED_PRICES_TOML.replacen("\"api_usd\"", "\"api\"", 1).replacen("= 250_000", "= -1", 1));
+        assert!(text.contains("book must") && text.contains("input must"), "{text}");
     }
 }

@@ -42,6 +42,7 @@ pub enum SelfMetric {
     LostRecords,
     ClockHeld,
     WritersFenced,
+    PriceTable,
 }
 
 /// How a [`SelfMetric`] adds up.
@@ -122,6 +123,12 @@ impl SelfMetric {
                 Counter,
                 &[],
                 "Open transactions of other workers that were ended because readers waited behind them.",
+            ),
+            Self::PriceTable => def(
+                "tacho_price_table_info",
+                Gauge,
+                &["version", "epoch"],
+                "1, with the version of the latest price table and the epoch that is in force.",
             ),
         }
     }
@@ -238,6 +245,11 @@ pub fn writer_fenced() {
     metrics::counter!(SelfMetric::WritersFenced.def().name).increment(1);
 }
 
+/// Shows which price table the latest epoch has.
+pub fn price_table(version: &str, epoch: i64) {
+    gauge(SelfMetric::PriceTable, &[("version", version.to_owned()), ("epoch", epoch.to_string())], 1.0);
+}
+
 /// Counts records that were gone before they were read.
 pub fn lost(topic: &'static str, partition: i32, records: u64) {
     metrics::counter!(SelfMetric::LostRecords.def().name, "topic" => topic, "partition" => partition.to_string()).increment(records);
@@ -289,6 +301,7 @@ mod tests {
         label_overflow("team", 1);
         lost("codex.raw.logs.v1", 0, 12);
         writer_fenced();
+        price_table("2026-11-23", 4);
     }
 
     #[test]
@@ -316,6 +329,7 @@ mod tests {
             "tacho_writers_fenced_total 1",
             "tacho_delta_duplicates_total 1",
             "tacho_label_overflow_total{label=\"team\"} 1",
+            "tacho_price_table_info{version=\"2026-11-23\",epoch=\"4\"} 1",
             "tacho_lost_records_total{topic=\"codex.raw.logs.v1\",partition=\"0\"} 12",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in:\n{text}");
@@ -347,7 +361,8 @@ mod tests {
         assert!(shows(&first, SelfMetric::ConsumerLag) && shows(&first, SelfMetric::ClockLag), "{first}");
         // The recorder's clock needs to move by 2 ns; until then it is the same scrape again.
         let mut later = handle.render();
-        while shows(&later, SelfMetric::ConsumerLag) || shows(&later, SelfMetric::ClockLag) || shows(&later, SelfMetric::StateKeys) {
+        let gauges = [SelfMetric::ConsumerLag, SelfMetric::ClockLag, SelfMetric::StateKeys, SelfMetric::PriceTable];
+        while gauges.iter().any(|gauge| shows(&later, *gauge)) {
             later = handle.render();
         }
         for metric in SelfMetric::VARIANTS {

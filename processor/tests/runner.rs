@@ -145,6 +145,18 @@ fn a_new_epoch_changes_settings_from_its_tick_on() {
     world.crash();
     world.settle();
     assert_eq!(world.shown("tacho_sessions_active", "a"), 1, "a restarted worker knows the epoch again");
+    // A control record of its own key changes nothing, one at fault stops the worker.
+    world.append(CONTROL, "of tomorrow", b"{}".to_vec());
+    world.cluster.advance(500);
+    world.settle();
+    world.append(
+        CONTROL,
+        "epoch",
+        b"{\"prices\":{\"rows\":[{\"book\":\"x\",\"model\":\"m\",\"input\":1,\"output\":1,\"source\":\"s\"}]}}".to_vec(),
+    );
+    world.cluster.advance(500);
+    let error = world.runner.turn().unwrap_err();
+    assert!(matches!(error, RunError::Settings { offset: 3, .. }), "{error:?}");
 }
 
 #[test]

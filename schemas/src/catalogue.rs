@@ -14,6 +14,9 @@ pub fn metrics_markdown() -> String {
          Totals are cumulative and survive restarts. Metrics whose name ends in `_window_ratio`, and quantiles, are of the \
          last final window of each size (label `window`), and absent where a series has no row for it. Rows in \
          `codex.windows.*.v1` carry the same names, for each window size.\n\n\
+         Money is an estimate: tokens times list prices. It is counted in integers, nano-dollars and millionths of a credit, \
+         and rows hold these; `/metrics` shows dollars and credits, as exact decimals that Prometheus reads as doubles. A \
+         difference of two samples, rounded to nine digits, is exact up to two million dollars in one series.\n\n\
          | metric | kind | unit | labels | from | what it is |\n|---|---|---|---|---|---|\n",
     );
     for &metric in Metric::VARIANTS {
@@ -54,6 +57,8 @@ fn kind(def: &MetricDef) -> String {
             let unit = match def.unit {
                 Unit::Seconds => " s",
                 Unit::Tokens => " tokens",
+                Unit::Usd => " USD",
+                Unit::Credits => " credits",
                 Unit::One | Unit::Ratio => "",
             };
             format!("histogram, bounds 2^{first} to 2^{last}{unit}")

@@ -219,6 +219,16 @@ pub struct Counts {
     /// Ordered by tool.
     #[prost(message, repeated, tag = "25")]
     pub tools: Vec<ToolCount>,
+    #[prost(uint64, tag = "26")]
+    pub cost_nano_usd: u64,
+    #[prost(uint64, tag = "27")]
+    pub equivalent_nano_usd: u64,
+    #[prost(uint64, tag = "28")]
+    pub micro_credits: u64,
+    #[prost(uint64, tag = "29")]
+    pub unpriced_tokens: u64,
+    #[prost(uint64, tag = "30")]
+    pub native_cost_nano_usd: u64,
 }
 
 /// How often one decision was made about one tool.

@@ -20,6 +20,8 @@ use std::sync::OnceLock;
 
 /// The Avro schema of `codex.sessions.v1`.
 pub const SESSIONS_AVSC: &str = include_str!("../avro/codex.sessions.v1.avsc");
+/// The schemas that rows of `codex.sessions.v1` were written with before, oldest first; each has fewer fields at its end.
+pub const SESSIONS_AVSC_PAST: [&str; 1] = [include_str!("../avro/past/codex.sessions.v1-1.avsc")];
 /// The Avro schema of the three windows topics.
 pub const WINDOWS_AVSC: &str = include_str!("../avro/codex.windows.v1.avsc");
 
@@ -67,26 +69,34 @@ struct Codec {
     header: Vec<u8>,
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
+    /// By header: how rows are read that were written with an earlier schema. What they lack is the default.
+    past: Vec<(Vec<u8>, GenericDatumReader<'static>)>,
 }
 
 impl Codec {
     fn sessions() -> &'static Self {
         static SCHEMA: OnceLock<Schema> = OnceLock::new();
+        static PAST: OnceLock<[Schema; SESSIONS_AVSC_PAST.len()]> = OnceLock::new();
         static CODEC: OnceLock<Codec> = OnceLock::new();
-        CODEC.get_or_init(|| Self::new(SCHEMA.get_or_init(|| parse(SESSIONS_AVSC))))
+        let past = || PAST.get_or_init(|| SESSIONS_AVSC_PAST.map(parse));
+        CODEC.get_or_init(|| Self::new(SCHEMA.get_or_init(|| parse(SESSIONS_AVSC)), past()))
     }
 
     fn windows() -> &'static Self {
         static SCHEMA: OnceLock<Schema> = OnceLock::new();
         static CODEC: OnceLock<Codec> = OnceLock::new();
-        CODEC.get_or_init(|| Self::new(SCHEMA.get_or_init(|| parse(WINDOWS_AVSC))))
+        CODEC.get_or_init(|| Self::new(SCHEMA.get_or_init(|| parse(WINDOWS_AVSC)), &[]))
     }
 
-    fn new(schema: &'static Schema) -> Self {
+    fn new(schema: &'static Schema, past: &'static [Schema]) -> Self {
+        let header = |schema| RabinFingerprintHeader::from_schema(schema).build_header();
+        let reader =
+            |schema| GenericDatumReader::builder(schema).human_readable(false).build().expect("the schema is whole: a test reads it");
         Self {
-            header: RabinFingerprintHeader::from_schema(schema).build_header(),
+            header: header(schema),
             writer: GenericDatumWriter::builder(schema).human_readable(false).build().expect("the schema is whole: a test reads it"),
-            reader: GenericDatumReader::builder(schema).human_readable(false).build().expect("the schema is whole: a test reads it"),
+            reader: reader(schema),
+            past: past.iter().map(|schema| (header(schema), reader(schema))).collect(),
         }
     }
 
@@ -101,10 +111,12 @@ impl Codec {
         if !header.starts_with(&MAGIC) {
             return Err(RowError::Header);
         }
-        if header != self.header {
+        let past = || self.past.iter().find(|(past, _)| header == past.as_slice()).map(|(_, reader)| reader);
+        let reader = if header == self.header { Some(&self.reader) } else { past() };
+        let Some(reader) = reader else {
             return Err(RowError::Schema(header[MAGIC.len()..].iter().rev().map(|byte| format!("{byte:02x}")).collect()));
-        }
-        let row = self.reader.read_deser(&mut datum).map_err(|_| RowError::Datum(bytes.len() - HEADER_BYTES))?;
+        };
+        let row = reader.read_deser(&mut datum).map_err(|_| RowError::Datum(bytes.len() - HEADER_BYTES))?;
         if datum.is_empty() { Ok(row) } else { Err(RowError::Trailing(datum.len())) }
     }
 }

@@ -1,5 +1,6 @@
 //! What a record means, once its conversation's state is taken into account: the input of every metric.
 
+use crate::price::{Book, Unpriced};
 use strum::VariantArray;
 
 /// Which agent of a session acted.
@@ -72,6 +73,29 @@ impl Tokens {
     }
 }
 
+/// An amount of money for each kind of token.
+pub type AmountByKind = Tokens;
+
+/// What dollars stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BillingBasis {
+    /// Tokens of the API, at list price.
+    ApiList,
+    /// What tokens of a ChatGPT plan, which are paid in credits, would have cost as tokens of the API.
+    SubscriptionEquivalent,
+}
+
+impl BillingBasis {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ApiList => "api_list",
+            Self::SubscriptionEquivalent => "subscription_equivalent",
+        }
+    }
+}
+
 /// What a record means. Its label values are bounded already: open ones are in [`Dimensions`].
 #[derive(Clone, Copy, Debug)]
 pub enum Fact {
@@ -105,6 +129,40 @@ pub enum Fact {
         tokens: Tokens,
         /// Whether the counts contradict each other, and how.
         mismatch: Option<&'static str>,
+    },
+    /// The dollars of a completed response, at list price.
+    Cost {
+        /// What they stand for.
+        basis: BillingBasis,
+        /// The response's tier.
+        tier: &'static str,
+        /// In nano-dollars.
+        nano_usd: AmountByKind,
+        /// What the cached tokens would have cost more without the cache, in nano-dollars.
+        cache_savings_nano_usd: u64,
+    },
+    /// The credits of a completed response on a ChatGPT plan.
+    Credits {
+        /// The response's tier.
+        tier: &'static str,
+        /// In millionths of a credit.
+        micro_credits: u64,
+    },
+    /// Tokens of a completed response without a price in a book.
+    Unpriced {
+        /// The book.
+        book: Book,
+        /// Why.
+        reason: Unpriced,
+        /// How many.
+        tokens: u64,
+    },
+    /// Codex' own price of a turn.
+    TurnCost {
+        /// In nano-dollars.
+        nano_usd: u64,
+        /// Whether the turn was interrupted.
+        interrupted: bool,
     },
     /// A response stream that broke.
     StreamFailure {
@@ -163,6 +221,10 @@ pub enum FactKind {
     Record,
     Request,
     Response,
+    Cost,
+    Credits,
+    Unpriced,
+    TurnCost,
     StreamFailure,
     FirstToken,
     ToolCall,
@@ -181,6 +243,10 @@ impl Fact {
             Self::Record { .. } => FactKind::Record,
             Self::Request { .. } => FactKind::Request,
             Self::Response { .. } => FactKind::Response,
+            Self::Cost { .. } => FactKind::Cost,
+            Self::Credits { .. } => FactKind::Credits,
+            Self::Unpriced { .. } => FactKind::Unpriced,
+            Self::TurnCost { .. } => FactKind::TurnCost,
             Self::StreamFailure { .. } => FactKind::StreamFailure,
             Self::FirstToken { .. } => FactKind::FirstToken,
             Self::ToolCall { .. } => FactKind::ToolCall,

@@ -8,6 +8,7 @@
 pub mod catalogue;
 pub mod changelog;
 pub mod cluster;
+pub mod control;
 pub mod delta;
 pub mod derived;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod histogram;
 pub mod id;
 pub mod metric;
 pub mod otlp;
+pub mod price;
 pub mod record;
 pub mod settings;
 pub mod time;

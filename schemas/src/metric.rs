@@ -33,6 +33,12 @@ pub enum Metric {
     ResponseTokens,
     TokenChecksumMismatch,
     CacheHitRatio,
+    Cost,
+    CostByKind,
+    CacheSavings,
+    Credits,
+    UnpricedTokens,
+    NativeTurnCost,
     ToolCalls,
     ToolDuration,
     ToolNonzeroExit,
@@ -77,6 +83,10 @@ pub enum Unit {
     Seconds,
     /// A share between 0 and 1.
     Ratio,
+    /// Dollars; state holds nano-dollars.
+    Usd,
+    /// Credits of ChatGPT plans; state holds millionths.
+    Credits,
 }
 
 impl Unit {
@@ -84,7 +94,8 @@ impl Unit {
     #[must_use]
     pub const fn per(self) -> u64 {
         match self {
-            Self::Seconds => 1_000_000,
+            Self::Seconds | Self::Credits => 1_000_000,
+            Self::Usd => 1_000_000_000,
             Self::One | Self::Tokens | Self::Ratio => 1,
         }
     }
@@ -97,6 +108,8 @@ impl Unit {
             Self::Tokens => "token",
             Self::Seconds => "s",
             Self::Ratio => "ratio",
+            Self::Usd => "USD",
+            Self::Credits => "credit",
         }
     }
 }
@@ -118,13 +131,13 @@ pub enum Amount {
 }
 
 impl Amount {
-    /// Adds `other`; amounts of one metric always have one form, and another form is ignored.
+    /// Adds `other`; amounts of one metric always have one form, and another form is ignored. Sums saturate.
     pub fn merge(&mut self, other: &Self) {
         match (self, other) {
-            (Self::Count(a), Self::Count(b)) => *a += b,
+            (Self::Count(a), Self::Count(b)) => *a = a.saturating_add(*b),
             (Self::Ratio { numerator, denominator }, Self::Ratio { numerator: n, denominator: d }) => {
-                *numerator += n;
-                *denominator += d;
+                *numerator = numerator.saturating_add(*n);
+                *denominator = denominator.saturating_add(*d);
             }
             (Self::Values(a), Self::Values(b)) => a.merge(b),
             _ => debug_assert!(false, "amounts of two forms under one series"),
@@ -180,7 +193,8 @@ impl Metric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{CompactionMethod, Outcome, RetryLayer, TimeSource, Tokens};
+    use crate::fact::{BillingBasis, CompactionMethod, Outcome, RetryLayer, TimeSource, Tokens};
+    use crate::price::{Book, Unpriced};
 
     #[test]
     fn names_say_kind_and_unit() {
@@ -194,6 +208,8 @@ mod tests {
             match def.unit {
                 Unit::Seconds => assert!(def.name.ends_with("_seconds"), "{}", def.name),
                 Unit::Ratio => assert!(def.name.ends_with("_window_ratio"), "{}", def.name),
+                Unit::Usd => assert!(def.name.ends_with("_usd_total"), "{}", def.name),
+                Unit::Credits => assert!(def.name.ends_with("_credits_total"), "{}", def.name),
                 Unit::One | Unit::Tokens => {}
             }
             if matches!(def.kind, Kind::Histogram { .. } | Kind::WindowQuantiles) {
@@ -219,6 +235,10 @@ mod tests {
             Fact::Record { event: "unknown", outcome: Outcome::Applied, time_source: TimeSource::Time, clamped: true },
             request,
             Fact::Response { tokens, mismatch: Some("total_ne_sum") },
+            Fact::Cost { basis: BillingBasis::ApiList, tier: "default", nano_usd: tokens, cache_savings_nano_usd: 3 },
+            Fact::Credits { tier: "default", micro_credits: 3 },
+            Fact::Unpriced { book: Book::ApiUsd, reason: Unpriced::Model, tokens: 3 },
+            Fact::TurnCost { nano_usd: 3, interrupted: true },
             Fact::StreamFailure { error: "cut" },
             Fact::FirstToken { duration_us: 5 },
             tool_call,

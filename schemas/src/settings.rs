@@ -1,9 +1,12 @@
-//! What `tacho.control` holds: the seed, fixed for good, and the settings that later epochs may change.
+//! What `tacho.control` begins with: the seed, fixed for good but for the settings and prices, which later epochs may
+//! change (`control.rs`).
 
+use crate::price::PriceTable;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The record at offset 0 of `tacho.control`, as JSON. Everything in it is fixed for the life of the topics.
+/// The record at offset 0 of `tacho.control`, as JSON. Everything in it but `settings` and `prices` is fixed for the life of
+/// the topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
@@ -20,6 +23,9 @@ pub struct Seed {
     pub caps: BTreeMap<String, usize>,
     /// Settings of epoch 0.
     pub settings: Settings,
+    /// Prices of epoch 0; none in a log that was begun before there were any.
+    #[serde(default)]
+    pub prices: PriceTable,
 }
 
 /// How event time is judged; all in milliseconds.
@@ -90,12 +96,16 @@ impl Seed {
         Self::from_toml(DEFAULT_SEED_TOML).expect("deploy/control.toml is valid: a test reads it")
     }
 
-    /// Reads and checks a seed file.
+    /// Reads and checks a seed file. One without `[prices]` gets the shipped ones.
     ///
     /// # Errors
     /// A form that is not a seed's, or every rule that it breaks.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
-        toml::from_str::<Self>(text)?.checked()
+        let mut seed = toml::from_str::<Self>(text)?;
+        if !toml::from_str::<toml::Table>(text)?.contains_key("prices") {
+            seed.prices = PriceTable::shipped();
+        }
+        seed.checked()
     }
 
     /// Reads and checks the record at offset 0 of the control topic.
@@ -138,27 +148,23 @@ impl Seed {
             time.grace_ms >= 0 && time.max_skew_ms >= 0 && time.max_age_ms > 0 && time.max_step_ms > 0,
             "time's bounds must not be negative",
         );
-        if let Err(SettingsError::Faults(more)) = self.settings.check() {
-            faults.extend(more);
-        }
+        faults.extend(self.settings.faults());
+        faults.extend(self.prices.faults());
         if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
     }
 }
 
 impl Settings {
-    /// Checks an epoch's settings.
-    ///
-    /// # Errors
-    /// Every rule that they break.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    /// Every rule that the settings break.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
         let rules = [
             (self.semantics == SEMANTICS, "settings.semantics is not one that this build computes"),
             (self.session_gap_ms > 0, "settings.session_gap_ms must be positive"),
             (self.reopen_horizon_ms >= self.session_gap_ms, "settings.reopen_horizon_ms must be at least session_gap_ms"),
             (self.row_interval_ms >= 0, "settings.row_interval_ms must not be negative"),
         ];
-        let faults: Vec<String> = rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault.to_owned()).collect();
-        if faults.is_empty() { Ok(()) } else { Err(SettingsError::Faults(faults)) }
+        rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault.to_owned()).collect()
     }
 }
 
@@ -170,6 +176,17 @@ mod tests {
     fn shipped_seed_is_valid_and_survives_json() {
         let seed = Seed::shipped();
         assert_eq!(Seed::from_json(&seed.to_json()).unwrap(), seed);
+        assert_eq!(seed.prices, PriceTable::shipped());
+        assert!(!seed.prices.rows.is_empty());
+    }
+
+    #[test]
+    fn a_seed_from_before_there_were_prices_has_none_and_a_file_may_say_so() {
+        let mut json: serde_json::Value = serde_json::from_slice(&Seed::shipped().to_json()).unwrap();
+        json.as_object_mut().unwrap().remove("prices");
+        assert_eq!(Seed::from_json(json.to_string().as_bytes()).unwrap().prices, PriceTable::default());
+        let none = format!("{DEFAULT_SEED_TOML}\n[prices]\n");
+        assert_eq!(Seed::from_toml(&none).unwrap().prices, PriceTable::default());
     }
 
     #[test]

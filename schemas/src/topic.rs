@@ -21,7 +21,7 @@ pub enum Topic {
     Windows5m,
     /// Final one-hour windows and their corrections.
     Windows1h,
-    /// Settings: record 0 is the seed, record N starts epoch N.
+    /// Settings and prices: record 0 is the seed, record N starts epoch N.
     Control,
     /// Admitted values of open labels, in order of admission.
     Labels,

@@ -7,7 +7,9 @@ use apache_avro::reader::datum::GenericDatumReader;
 use proptest::prelude::*;
 use schemas::changelog::{Counts, DecisionCount, Identity, ToolCount};
 use schemas::delta::SEPARATOR;
-use schemas::derived::{RowError, SESSIONS_AVSC, SessionRow, SessionState, WINDOWS_AVSC, WindowRow, WindowValue, decode};
+use schemas::derived::{
+    RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SessionRow, SessionState, WINDOWS_AVSC, WindowRow, WindowValue, decode,
+};
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
 use schemas::topic::Topic;
@@ -46,6 +48,11 @@ fn counts(unit: u64) -> Counts {
             count: 24 * unit,
         }],
         tools: vec![ToolCount { tool: "apply_patch".to_owned(), calls: 25 * unit, failures: 26 * unit }],
+        cost_nano_usd: 27 * unit,
+        equivalent_nano_usd: 28 * unit,
+        micro_credits: 29 * unit,
+        unpriced_tokens: 30 * unit,
+        native_cost_nano_usd: 31 * unit,
     }
 }
 
@@ -107,7 +114,7 @@ fn every_count_has_a_field_of_its_own() {
     row.set_counts(&counts(1000));
     let mut seen = Vec::new();
     numbers(&serde_json::to_value(&row).unwrap(), &mut seen);
-    for value in 1..=26 {
+    for value in 1..=31 {
         assert!(seen.contains(&(value * 1000)), "count {value} is not in the row");
     }
 }
@@ -129,6 +136,8 @@ fn windows_of_every_form() {
     assert_eq!(count.to_json()["value"], json!({"count": -3}));
     assert_eq!(count.end_ms, 180_000);
     assert_eq!(count.labels.len(), Metric::Turns.def().labels.len());
+    let money = WindowRow::new(&series(Metric::Cost, "x"), 60_000, 0, None, &Amount::Count(1_500_000_000)).unwrap();
+    assert_eq!(money.to_json()["value"], json!({"count": 1_500_000_000, "per_unit": 1_000_000_000}));
     let ratio = Amount::Ratio { numerator: 1, denominator: 4 };
     let ratio = WindowRow::new(&series(Metric::ApiRetryRatio, "x"), 60_000, 0, Some(60_000), &ratio).unwrap();
     assert_eq!(ratio.to_json()["ratio"], 0.25);
@@ -172,12 +181,32 @@ fn the_bytes_are_these() {
     let row = SessionRow { tenant: "default".to_owned(), position: 42, ended_ms: Some(-1), ..SessionRow::default() };
     assert_eq!(
         hex(&row.encode()),
-        "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+        "c301c3d17bf70bb19d580e64656661756c7400000000005400000000020100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
     );
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Rows are kept for as long as their session is known: those of earlier schemas stay readable, and later fields are zero.
+#[test]
+fn rows_of_earlier_schemas_are_read() {
+    let row = "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000";
+    let expected = SessionRow { tenant: "default".to_owned(), position: 42, ended_ms: Some(-1), ..SessionRow::default() };
+    assert_eq!(SessionRow::decode(&unhex(row)).unwrap(), expected);
+    let fields = |avsc: &str| serde_json::from_str::<Value>(avsc).unwrap()["fields"].as_array().unwrap().clone();
+    let now = fields(SESSIONS_AVSC);
+    for past in SESSIONS_AVSC_PAST {
+        let past = fields(past);
+        let (same, added) = now.split_at(past.len());
+        assert_eq!(same, past, "fields are added at the end, and none is changed");
+        assert!(!added.is_empty() && added.iter().all(|field| field.get("default").is_some()), "an added field has a default: {added:?}");
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod crash;
 mod facts;
 mod group;
 mod law;
+mod prices;
 mod privacy;
 mod processes;
 mod scale;

@@ -308,6 +308,27 @@ fn a_new_epoch_changes_the_session_gap_while_it_runs() {
     assert_eq!(lines.len(), 2, "{}", text(&shown));
     assert_eq!((&lines[0]["epoch"], &lines[0]["seed"]["raw_partitions"]), (&0.into(), &seed.raw_partitions.into()));
     assert_eq!((&lines[1]["epoch"], &lines[1]["settings"]["session_gap_ms"]), (&1.into(), &2000.into()));
+    assert_eq!(lines[0]["seed"]["prices"]["version"], seed.prices.version.as_str());
+
+    // Prices are an epoch too; every fault of a table is told before anything is written.
+    std::fs::write(&file, "[prices]\nversion = \"\"\nrows = [{ book = \"b\", model = \"m\", input = -1, output = 1, source = \"s\" }]\n")
+        .unwrap();
+    let refused = control(&["apply", file_name]);
+    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused));
+    for part in ["prices.version", "book must", "input must", "source \"s\""] {
+        assert!(text(&refused).contains(part), "{part} is not in {}", text(&refused));
+    }
+    std::fs::write(&file, "[prices]\nversion = \"none\"\n").unwrap();
+    let applied = control(&["apply", file_name]);
+    assert!(
+        applied.status.success() && text(&applied).contains("epoch 2:") && text(&applied).contains("version none"),
+        "{}",
+        text(&applied)
+    );
+    let shown = control(&["show"]);
+    let last: serde_json::Value =
+        String::from_utf8_lossy(&shown.stdout).lines().last().map(|line| serde_json::from_str(line).unwrap()).unwrap();
+    assert_eq!((&last["epoch"], &last["prices"]["version"], last.get("settings")), (&2.into(), &"none".into(), None));
 
     // Not without the settings that are fixed.
     let nowhere = tacho().args(&["control", "apply", file_name, "--kafka", &bootstrap, "--prefix", "no."]).run();

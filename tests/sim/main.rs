@@ -11,6 +11,7 @@ use processor::log::simulated::{Faults, SimCluster, SimLog};
 use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
 use prost::Message;
+use schemas::control::{EPOCH_KEY, EpochChange, SETTINGS_KEY};
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_TICK, NewRecord, Record};
 use schemas::settings::Settings;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use strum::VariantArray;
 use support::replay::{Results, inputs, read_topic, replay, settle, worker};
-use support::traffic::{Random, Traffic, quick_seed};
+use support::traffic::{Random, Traffic, prices, quick_seed};
 
 /// How many seeds are tried.
 const SEEDS: u64 = 100;
@@ -88,7 +89,7 @@ impl World {
                 self.outlive(result);
             }
             94..96 => self.cluster.compact(),
-            96 => self.change_settings(),
+            96 => self.start_epoch(),
             _ => {
                 // A crash: all that is not in the log is gone.
                 (self.runner, self.view) = start(&self.cluster, &mut self.random);
@@ -106,8 +107,8 @@ impl World {
         }
     }
 
-    /// A new epoch: sessions end, and are forgotten, after other times than before.
-    fn change_settings(&mut self) {
+    /// A new epoch: sessions end, and are forgotten, after other times than before, or tokens cost something else, or both.
+    fn start_epoch(&mut self) {
         let to = TopicPartition { topic: Topic::Control, partition: 0 };
         if self.cluster.records(to).is_empty() {
             // The seed comes first, from the worker.
@@ -115,8 +116,15 @@ impl World {
         }
         let gap = 1_000 + i64::try_from(self.random.below(3_000)).unwrap();
         let settings = Settings { session_gap_ms: gap, reopen_horizon_ms: 2 * gap, ..quick_seed().settings };
-        let value = Some(serde_json::to_vec(&settings).unwrap().into());
-        let record = NewRecord { to, key: Some("settings".into()), value, headers: Vec::new() };
+        let prices = prices(i64::try_from(self.random.below(20_000_000)).unwrap());
+        let (key, value) = match self.random.below(4) {
+            // The first form of such a record, which logs still hold.
+            0 => (SETTINGS_KEY, serde_json::to_vec(&settings).unwrap()),
+            1 => (EPOCH_KEY, EpochChange::from(settings).to_json()),
+            2 => (EPOCH_KEY, EpochChange::from(prices).to_json()),
+            _ => (EPOCH_KEY, EpochChange { settings: Some(settings), prices: Some(prices) }.to_json()),
+        };
+        let record = NewRecord { to, key: Some(key.into()), value: Some(value.into()), headers: Vec::new() };
         // Whoever gets no answer leaves it: the next change comes soon enough.
         self.epochs += usize::from(self.cluster.log("operator").append(vec![record]).is_ok());
     }
@@ -156,10 +164,12 @@ impl World {
 fn start(cluster: &SimCluster, random: &mut Random) -> (Runner<SimLog>, Arc<View>) {
     let options = Options {
         commit_interval: NEVER,
+        behind_interval: NEVER,
         records_max: usize::try_from(1 + random.below(30)).unwrap(),
         poll_max: usize::try_from(1 + random.below(40)).unwrap(),
         ticks: true,
         backoff: Duration::ZERO,
+        ..Options::default()
     };
     let mut log = cluster.log(WRITER);
     log.recover().unwrap();
@@ -197,6 +207,8 @@ fn check(seed: u64) -> Happened {
     results.assert_same(&undisturbed(&mut world, 1_000), &what);
     assert_eq!(results.total("tacho_log_records_total"), raw_records(&mut world), "{what}: each record ends in one outcome");
     assert_eq!(results.total("tacho_sessions_active"), 0, "{what}");
+    assert_eq!(results.total("tacho_cost_by_kind_usd_total"), results.total("tacho_cost_usd_total"), "{what}: kinds add up");
+    assert!(results.total("tacho_cost_usd_total") > 0 && results.total("tacho_credits_total") > 0, "{what}: something has a price");
     [world.crashes, world.failures, world.epochs, results.corrections()]
 }
 

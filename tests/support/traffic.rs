@@ -6,6 +6,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use schemas::id::{TopicPartition, raw_key};
+use schemas::price::{PriceRow, PriceSource, PriceTable};
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::{Seed, Settings, TimeRules};
 use schemas::topic::Topic;
@@ -61,6 +62,27 @@ pub fn quick_seed() -> Seed {
         dimensions: vec!["team.id".to_owned()],
         caps: BTreeMap::from([("team".to_owned(), 2), ("model".to_owned(), 2)]),
         settings: Settings { semantics: 1, session_gap_ms: 3_000, reopen_horizon_ms: 8_000, row_interval_ms: 500 },
+        prices: prices(1_250_000),
+    }
+}
+
+/// Prices of the model that [`Traffic`] uses: so many millionths of a dollar a million input tokens, and of a credit a
+/// tenth of it; six times as much for output, twice for priority, nothing for flex.
+pub fn prices(input: i64) -> PriceTable {
+    let row = |book: &str, tier: &str, input: i64| PriceRow {
+        book: book.to_owned(),
+        model: "gpt-5.5".to_owned(),
+        tier: tier.to_owned(),
+        input,
+        output: 6 * input,
+        source: "made up".to_owned(),
+        ..PriceRow::default()
+    };
+    let source = PriceSource { what: "a test".to_owned(), read: "2026-11-23".to_owned() };
+    PriceTable {
+        version: format!("test {input}"),
+        sources: BTreeMap::from([("made up".to_owned(), source)]),
+        rows: vec![row("api_usd", "default", input), row("api_usd", "priority", 2 * input), row("chatgpt_credits", "default", input / 10)],
     }
 }
 
@@ -129,7 +151,15 @@ impl Traffic {
             }
             4 | 5 => {
                 let (input, output) = (i64::try_from(random.below(9_000)).unwrap(), i64::try_from(random.below(500)).unwrap());
-                otlp::tokens(conversation, time, input, output)
+                let mut response = otlp::tokens(conversation, time, input, output);
+                if random.chance(30) {
+                    let tier = *random.one(&["priority", "flex"]);
+                    response.attributes.push(otlp::attribute("service_tier", otlp::text(tier)));
+                }
+                if random.chance(30) {
+                    response.attributes.push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
+                }
+                response
             }
             6 => {
                 let decision = ("decision", otlp::text(*random.one(&["approved", "denied"])));

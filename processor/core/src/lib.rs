@@ -18,31 +18,49 @@ pub use labels::LabelTable;
 pub use series::SeriesTask;
 pub use session::SessionTask;
 
+use schemas::control::EpochChange;
+use schemas::price::Prices;
 use schemas::settings::{Seed, Settings};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-/// What governs a task: the seed, fixed for good, and the settings of each epoch known so far.
+/// What governs a task: the seed, fixed for good, and the settings and prices of each epoch known so far.
 #[derive(Clone, Debug)]
 pub struct Rules {
     /// The record at offset 0 of the control topic.
     pub seed: Seed,
-    epochs: BTreeMap<i64, Settings>,
+    epochs: BTreeMap<i64, Epoch>,
+}
+
+/// What holds in an epoch.
+#[derive(Clone, Debug)]
+struct Epoch {
+    settings: Settings,
+    /// Shared by the epochs that did not change it.
+    prices: Arc<Prices>,
 }
 
 impl Rules {
     /// The rules of a log whose control topic holds nothing but its seed.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
-        let epochs = BTreeMap::from([(0, seed.settings.clone())]);
-        Self { seed, epochs }
+        let first = Epoch { settings: seed.settings.clone(), prices: Arc::new(Prices::new(&seed.prices)) };
+        Self { seed, epochs: BTreeMap::from([(0, first)]) }
     }
 
-    /// Adds what the control record at `epoch` says.
-    pub fn add(&mut self, epoch: i64, settings: Settings) {
-        self.epochs.insert(epoch, settings);
+    /// Adds what the control record at `epoch` says; what it does not say is as in the epoch before, so records must be
+    /// added in their order.
+    pub fn add(&mut self, epoch: i64, change: impl Into<EpochChange>) {
+        let EpochChange { settings, prices } = change.into();
+        let before = self.epoch(epoch - 1);
+        let next = Epoch {
+            settings: settings.unwrap_or_else(|| before.settings.clone()),
+            prices: prices.map_or_else(|| Arc::clone(&before.prices), |table| Arc::new(Prices::new(&table))),
+        };
+        self.epochs.insert(epoch, next);
     }
 
-    /// Whether the settings of that epoch are known: a task must not be given a record of an epoch that is not.
+    /// Whether that epoch is known: a task must not be given a record of an epoch that is not.
     #[must_use]
     pub fn knows(&self, epoch: i64) -> bool {
         self.epochs.contains_key(&epoch)
@@ -57,7 +75,18 @@ impl Rules {
     /// The settings of an epoch; of the one before it, where a caller failed to ask [`Rules::knows`] first.
     #[must_use]
     pub fn settings(&self, epoch: i64) -> &Settings {
-        self.epochs.range(..=epoch).next_back().map_or(&self.seed.settings, |(_, settings)| settings)
+        &self.epoch(epoch).settings
+    }
+
+    /// The prices of an epoch, in the same way.
+    #[must_use]
+    pub fn prices(&self, epoch: i64) -> &Prices {
+        &self.epoch(epoch).prices
+    }
+
+    fn epoch(&self, epoch: i64) -> &Epoch {
+        let until = self.epochs.range(..=epoch).next_back().or_else(|| self.epochs.first_key_value());
+        until.expect("epoch 0 is there from the start, and none is ever removed").1
     }
 }
 

@@ -4,12 +4,14 @@
 //! `tacho.control` and of nothing else. What a commit holds depends on when it happens; their sum does not.
 
 mod classify;
+mod cost;
 mod deltas;
 mod fold;
 mod marks;
 mod parse;
 mod row;
 
+pub use cost::AMOUNT_MAX;
 pub use fold::CALLS_MAX;
 
 use crate::clock::{self, Advance};

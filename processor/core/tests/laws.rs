@@ -10,10 +10,12 @@ use processor_core::{Rules, SeriesTask};
 use proptest::prelude::*;
 use prost::Message;
 use schemas::changelog::Meta;
+use schemas::control::EpochChange;
 use schemas::delta::{DeltaRecord, Slot};
 use schemas::derived::{SessionRow, SessionState, WindowRow};
 use schemas::metric::Amount;
-use schemas::settings::Seed;
+use schemas::price::{PriceRow, PriceTable};
+use schemas::settings::{Seed, Settings};
 use schemas::time::{EventTime, window_start};
 use std::collections::BTreeMap;
 use support::{Driven, Event, NOON, admit_all, event, prompt, request, store, text, tokens};
@@ -27,6 +29,8 @@ enum Step {
     Send { after: i64, ago: i64, conversation: usize, what: u8 },
     /// `after` ms later, a tick.
     Tick { after: i64 },
+    /// A tick that starts an epoch of other prices; and of another session gap, if `gap` says so.
+    Epoch { price: i64, gap: bool },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -38,7 +42,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         what,
     });
     let tick = prop_oneof![3 => 0i64..30_000, 1 => 0i64..590_000].prop_map(|after| Step::Tick { after });
-    proptest::collection::vec(prop_oneof![3 => send, 1 => tick], 1..60)
+    let epoch = (0i64..50_000_000, any::<bool>()).prop_map(|(price, gap)| Step::Epoch { price, gap });
+    proptest::collection::vec(prop_oneof![12 => send, 4 => tick, 1 => epoch], 1..60)
 }
 
 /// Small settings, so that a short run meets every rule.
@@ -50,6 +55,20 @@ fn seed() -> Seed {
     seed.settings.reopen_horizon_ms = 300_000;
     seed.time.mark_age_ms = 100_000;
     seed
+}
+
+/// Every model of these tests at one price.
+fn prices(price: i64) -> PriceTable {
+    let row = PriceRow {
+        book: "api_usd".to_owned(),
+        model: "gpt-5.5".to_owned(),
+        tier: "default".to_owned(),
+        input: price,
+        output: 3 * price,
+        source: "test".to_owned(),
+        ..PriceRow::default()
+    };
+    PriceTable { rows: vec![row], ..PriceTable::default() }
 }
 
 fn events(what: u8, conversation: &'static str, time: i64) -> Vec<Event> {
@@ -85,6 +104,12 @@ fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
             Step::Tick { after } => {
                 now += after;
                 driven.tick(now);
+            }
+            Step::Epoch { price, gap } => {
+                let epoch = driven.rules.latest() + 2;
+                let settings = gap.then(|| Settings { session_gap_ms: 20_000 + price % 60_000, ..driven.rules.seed.settings.clone() });
+                driven.rules.add(epoch, EpochChange { settings, prices: Some(prices(*price)) });
+                driven.start_epoch(now, epoch);
             }
         }
         if commits >> (index % 64) & 1 == 1 {

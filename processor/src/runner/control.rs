@@ -4,9 +4,10 @@ use super::{RunError, State, is_due};
 use crate::log::{Log, LogError};
 use bytes::Bytes;
 use processor_core::Rules;
+use schemas::control::EpochChange;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL, NewRecord, Record};
-use schemas::settings::{Seed, Settings, SettingsError};
+use schemas::settings::Seed;
 use schemas::topic::Topic;
 use std::time::{Duration, Instant};
 
@@ -74,15 +75,11 @@ fn value(record: &Record) -> &[u8] {
     record.value.as_deref().unwrap_or_default()
 }
 
-/// Adds a later control record: a later seed is ignored, settings start an epoch.
+/// Adds a later control record, which starts an epoch; a later seed, or a stranger's, is ignored.
 fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
-    if record.key.as_deref() != Some(b"settings") {
-        return Ok(());
-    }
-    let wrong = |source| RunError::Settings { at: CONTROL, offset: record.offset, source };
-    let settings: Settings = serde_json::from_slice(value(record)).map_err(|error| wrong(SettingsError::Json(error)))?;
-    settings.check().map_err(wrong)?;
-    rules.add(record.offset, settings);
+    let Some(change) = EpochChange::of_record(record.key.as_deref(), value(record)) else { return Ok(()) };
+    let change = change.map_err(|source| RunError::Settings { at: CONTROL, offset: record.offset, source })?;
+    rules.add(record.offset, change);
     Ok(())
 }
 

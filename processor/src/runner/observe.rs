@@ -17,6 +17,8 @@ pub fn gauges<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
     for (at, committed) in &state.committed {
         telemetry::consumer_lag(at.topic.name(), at.partition, log.extent(*at)?.end.0 - committed);
     }
+    let epoch = state.rules.latest();
+    telemetry::price_table(state.rules.prices(epoch).version(), epoch);
     for task in state.sessions.values() {
         telemetry::state_keys("sessions", task.partition(), task.conversations());
         if let Some(clock) = task.clock() {

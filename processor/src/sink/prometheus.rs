@@ -83,7 +83,7 @@ fn collect(partition: &PartitionView, samples: &mut [Vec<Sample>]) {
         let samples = &mut samples[series.metric as usize];
         match (def.kind, &shown.total) {
             (Kind::Counter | Kind::UpDown, Some(Amount::Count(value))) => {
-                samples.push(Sample { labels, value: Value::Integer(*value), at });
+                samples.push(Sample { labels, value: counted(*value, def.unit), at });
             }
             (Kind::Histogram { first, last }, Some(Amount::Values(values))) => {
                 let value = Value::Histogram(distribution(values, (first, last), def.unit));
@@ -106,6 +106,15 @@ fn collect(partition: &PartitionView, samples: &mut [Vec<Sample>]) {
             _ => {}
         }
     }
+}
+
+/// A count of sub-units as a number of units: the one place where money becomes dollars and credits.
+fn counted(value: i64, unit: Unit) -> Value {
+    if unit.per() == 1 {
+        return Value::Integer(value);
+    }
+    let sign = if value < 0 { "-" } else { "" };
+    Value::Decimal(format!("{sign}{}", exact(value.unsigned_abs(), unit.per())))
 }
 
 /// The series' value in the last final window of a size; `None` if it has no row for that window.

@@ -135,6 +135,21 @@ pub struct SessionRow {
     pub tools: Vec<ToolCount>,
     /// Calls that were decided on but have not ended.
     pub open_calls: i64,
+    /// Estimated cost at list price of the tokens that are paid in dollars, in nano-dollars.
+    #[serde(default)]
+    pub cost_nano_usd: i64,
+    /// What the tokens of a ChatGPT plan would have cost at list price, in nano-dollars; never to be added to cost_nano_usd.
+    #[serde(default)]
+    pub equivalent_nano_usd: i64,
+    /// Estimated credits of the tokens of a ChatGPT plan, in millionths of a credit.
+    #[serde(default)]
+    pub micro_credits: i64,
+    /// Tokens without a price in the book that they are paid by: they are in none of these amounts.
+    #[serde(default)]
+    pub unpriced_tokens: i64,
+    /// What Codex itself says that turns cost, in nano-dollars.
+    #[serde(default)]
+    pub native_cost_nano_usd: i64,
 }
 
 /// Tokens in disjoint kinds.
@@ -249,6 +264,11 @@ impl SessionRow {
         self.spawned_agents = long(counts.spawned_agents);
         self.ttft_count = long(counts.ttft_count);
         self.ttft_us = long(counts.ttft_us);
+        self.cost_nano_usd = long(counts.cost_nano_usd);
+        self.equivalent_nano_usd = long(counts.equivalent_nano_usd);
+        self.micro_credits = long(counts.micro_credits);
+        self.unpriced_tokens = long(counts.unpriced_tokens);
+        self.native_cost_nano_usd = long(counts.native_cost_nano_usd);
         self.decisions = counts
             .decisions
             .iter()

@@ -3,7 +3,7 @@
 use crate::delta::Series;
 use crate::derived::{Codec, RowError};
 use crate::histogram;
-use crate::metric::Amount;
+use crate::metric::{Amount, Metric};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -41,7 +41,7 @@ pub struct LabelValue {
 pub enum WindowValue {
     /// For a counter or an up-down counter.
     Count {
-        /// How much was added.
+        /// How much was added: for money, in nano-dollars or millionths of a credit.
         count: i64,
     },
     /// For a ratio.
@@ -134,8 +134,8 @@ impl WindowRow {
         Codec::windows().decode(bytes)
     }
 
-    /// The row for people: with `quantiles` in units beside a distribution and `ratio` beside a ratio, neither of
-    /// which is in the topic.
+    /// The row for people: with `quantiles` in units beside a distribution, `ratio` beside a ratio and `per_unit` beside a
+    /// count of parts of its unit, none of which is in the topic.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut row = json!({
@@ -147,7 +147,14 @@ impl WindowRow {
             "arrival_ms": self.arrival_ms,
         });
         match &self.value {
-            WindowValue::Count { count } => row["value"] = json!({ "count": count }),
+            WindowValue::Count { count } => {
+                row["value"] = json!({ "count": count });
+                // Money: the count is of nano-dollars, or of millionths of a credit.
+                let per_unit = Metric::by_name(&self.metric).map_or(1, |metric| metric.def().unit.per());
+                if per_unit != 1 {
+                    row["value"]["per_unit"] = json!(per_unit);
+                }
+            }
             WindowValue::Ratio { numerator, denominator } => {
                 row["value"] = json!({ "numerator": numerator, "denominator": denominator });
                 row["ratio"] = if *denominator == 0 { json!(null) } else { json!(*numerator as f64 / *denominator as f64) };

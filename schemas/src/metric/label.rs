@@ -33,6 +33,10 @@ pub enum Label {
     Source,
     Method,
     Event,
+    BillingBasis,
+    Book,
+    Reason,
+    Interrupted,
 }
 
 /// What is known of a label.
@@ -87,6 +91,10 @@ impl Label {
             Self::Source => closed("source", 4),
             Self::Method => closed("method", 2),
             Self::Event => closed("event", 24),
+            Self::BillingBasis => closed("billing_basis", 2),
+            Self::Book => closed("book", 2),
+            Self::Reason => closed("reason", 4),
+            Self::Interrupted => closed("interrupted", 2),
         }
     }
 }
@@ -105,6 +113,8 @@ pub fn label_value<'a>(label: Label, dimensions: &Dimensions<'a>, fact: &Fact, v
         (Label::Model, _) => dimensions.model,
         (Label::Entrypoint, _) => dimensions.entrypoint,
         (Label::Effort, _) => dimensions.effort,
+        // A response says its own tier; what comes between is counted under the session's last one.
+        (Label::Tier, Fact::Cost { tier, .. } | Fact::Credits { tier, .. }) => tier,
         (Label::Tier, _) => dimensions.tier,
         (Label::Agent, _) => match dimensions.agent {
             Agent::Root => "root",
@@ -148,6 +158,16 @@ pub fn label_value<'a>(label: Label, dimensions: &Dimensions<'a>, fact: &Fact, v
             CompactionMethod::Inferred => "inferred",
         },
         (Label::Event, Fact::Record { event, .. }) => event,
+        (Label::BillingBasis, Fact::Cost { basis, .. }) => basis.name(),
+        (Label::Book, Fact::Unpriced { book, .. }) => book.name(),
+        (Label::Reason, Fact::Unpriced { reason, .. }) => reason.name(),
+        (Label::Interrupted, Fact::TurnCost { interrupted, .. }) => {
+            if *interrupted {
+                "true"
+            } else {
+                "false"
+            }
+        }
         _ => "",
     }
 }

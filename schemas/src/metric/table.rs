@@ -28,6 +28,29 @@ const TOKENS: &[Label] = &[
     Label::Agent,
     Label::TokenKind,
 ];
+const COST: &[Label] = &[
+    Label::Tenant,
+    Label::Team,
+    Label::Model,
+    Label::Env,
+    Label::Entrypoint,
+    Label::Project,
+    Label::CostCentre,
+    Label::Department,
+    Label::Agent,
+    Label::BillingBasis,
+];
+const CREDITS: &[Label] = &[
+    Label::Tenant,
+    Label::Team,
+    Label::Model,
+    Label::Env,
+    Label::Entrypoint,
+    Label::Project,
+    Label::CostCentre,
+    Label::Department,
+    Label::Tier,
+];
 /// 2^-6 s (16 ms) to 2^10 s (17 min).
 const SECONDS: Kind = Kind::Histogram { first: -6, last: 10 };
 /// 1 to 2^22 (4 M) tokens.
@@ -184,7 +207,7 @@ impl Metric {
                 observe: |fact, emit| {
                     if let Fact::Response { tokens, .. } = fact {
                         for (kind, count) in tokens.by_kind() {
-                            emit(Sample::Add(i64::try_from(count).unwrap_or(i64::MAX)), Some(kind));
+                            add(count, Some(kind), emit);
                         }
                     }
                 },
@@ -225,6 +248,92 @@ impl Metric {
                 observe: |fact, emit| {
                     if let Fact::Response { tokens, .. } = fact {
                         emit(Sample::Shares(tokens.input_cached, tokens.input()), None);
+                    }
+                },
+            },
+            Self::Cost => MetricDef {
+                name: "tacho_cost_usd_total",
+                help: "Estimated cost of tokens at list price: api_list for tokens of the API, subscription_equivalent for what tokens of ChatGPT plans would have cost as such; never add the two.",
+                kind: Kind::Counter,
+                unit: Unit::Usd,
+                labels: COST,
+                from: "codex.sse_event with token counts, prices",
+                of: FactKind::Cost,
+                observe: |fact, emit| {
+                    if let Fact::Cost { nano_usd, .. } = fact {
+                        add(nano_usd.total(), None, emit);
+                    }
+                },
+            },
+            Self::CostByKind => MetricDef {
+                name: "tacho_cost_by_kind_usd_total",
+                help: "The same cost by kind of token and service tier: its sum over both is that of tacho_cost_usd_total.",
+                kind: Kind::Counter,
+                unit: Unit::Usd,
+                labels: &[Label::Tenant, Label::Model, Label::TokenKind, Label::Tier, Label::BillingBasis],
+                from: "codex.sse_event with token counts, prices",
+                of: FactKind::Cost,
+                observe: |fact, emit| {
+                    if let Fact::Cost { nano_usd, .. } = fact {
+                        for (kind, amount) in nano_usd.by_kind() {
+                            add(amount, Some(kind), emit);
+                        }
+                    }
+                },
+            },
+            Self::CacheSavings => MetricDef {
+                name: "tacho_cache_savings_usd_total",
+                help: "What cached input tokens would have cost more at the price of uncached ones; what writing to the cache cost is not taken off.",
+                kind: Kind::Counter,
+                unit: Unit::Usd,
+                labels: &[Label::Tenant, Label::Model, Label::BillingBasis],
+                from: "codex.sse_event with token counts, prices",
+                of: FactKind::Cost,
+                observe: |fact, emit| {
+                    if let Fact::Cost { cache_savings_nano_usd, .. } = fact {
+                        add(*cache_savings_nano_usd, None, emit);
+                    }
+                },
+            },
+            Self::Credits => MetricDef {
+                name: "tacho_credits_total",
+                help: "Estimated credits of ChatGPT plans, by the rate card; never add them to dollars.",
+                kind: Kind::Counter,
+                unit: Unit::Credits,
+                labels: CREDITS,
+                from: "codex.sse_event with token counts, prices",
+                of: FactKind::Credits,
+                observe: |fact, emit| {
+                    if let Fact::Credits { micro_credits, .. } = fact {
+                        add(*micro_credits, None, emit);
+                    }
+                },
+            },
+            Self::UnpricedTokens => MetricDef {
+                name: "tacho_unpriced_tokens_total",
+                help: "Tokens that have no price in a book, and so no cost there; those of ChatGPT plans are looked up in both books, so never add over book.",
+                kind: Kind::Counter,
+                unit: Unit::Tokens,
+                labels: &[Label::Tenant, Label::Model, Label::Book, Label::Reason],
+                from: "codex.sse_event with token counts, prices",
+                of: FactKind::Unpriced,
+                observe: |fact, emit| {
+                    if let Fact::Unpriced { tokens, .. } = fact {
+                        add(*tokens, None, emit);
+                    }
+                },
+            },
+            Self::NativeTurnCost => MetricDef {
+                name: "tacho_native_turn_cost_usd_total",
+                help: "What Codex itself says that turns cost, where it says so: a second opinion, never to be added to tacho_cost_usd_total.",
+                kind: Kind::Counter,
+                unit: Unit::Usd,
+                labels: &[Label::Tenant, Label::Team, Label::Model, Label::Interrupted],
+                from: "codex.turn_cost",
+                of: FactKind::TurnCost,
+                observe: |fact, emit| {
+                    if let Fact::TurnCost { nano_usd, .. } = fact {
+                        add(*nano_usd, None, emit);
                     }
                 },
             },
@@ -372,6 +481,11 @@ fn first_token(fact: &Fact, emit: &mut Emit<'_>) {
     if let Fact::FirstToken { duration_us } = fact {
         emit(Sample::Value(*duration_us), None);
     }
+}
+
+/// Adds an amount to a counter.
+fn add(amount: u64, varying: Option<&'static str>, emit: &mut Emit<'_>) {
+    emit(Sample::Add(i64::try_from(amount).unwrap_or(i64::MAX)), varying);
 }
 
 /// Counts one, if the fact is among those that the metric counts.

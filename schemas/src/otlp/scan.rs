@@ -79,17 +79,22 @@ impl<'a> Attrs<'a> {
     #[must_use]
     pub fn micros(&self, attr: Attr) -> Option<u64> {
         match self.get(attr)? {
-            Value::Str(text) => {
-                let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
-                let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-                if whole.is_empty() || !digits(whole) || !digits(fraction) {
-                    return None;
-                }
-                let micros: String = fraction.chars().chain("000".chars()).take(3).collect();
-                Some(whole.parse::<u64>().ok()?.saturating_mul(1_000).saturating_add(micros.parse().ok()?))
-            }
+            Value::Str(text) => scaled(text, 3),
             Value::Double(double) if (0.0..9e12).contains(&double) => format!("{:.0}", (double * 1_000.0).floor()).parse().ok(),
             _ => self.count(attr).map(|ms| ms.saturating_mul(1_000)),
+        }
+    }
+
+    /// A value as whole billionths: an integer, a decimal string (Codex sends money so) or a number with a fraction. What is
+    /// finer than a billionth is cut off.
+    #[must_use]
+    pub fn billionths(&self, attr: Attr) -> Option<u64> {
+        match self.get(attr)? {
+            Value::Str(text) if text.contains(['e', 'E']) => scaled(&text.trim().parse::<f64>().ok()?.to_string(), 9),
+            Value::Str(text) => scaled(text, 9),
+            // Its shortest decimal, which is never in scientific form.
+            Value::Double(double) => scaled(&double.to_string(), 9),
+            _ => self.count(attr).map(|whole| whole.saturating_mul(1_000_000_000)),
         }
     }
 
@@ -102,6 +107,18 @@ impl<'a> Attrs<'a> {
             _ => None,
         }
     }
+}
+
+/// A decimal that is not negative, times ten to the power of `digits`; what is finer is cut off.
+fn scaled(text: &str, digits: u32) -> Option<u64> {
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !plain(whole) || !plain(fraction) {
+        return None;
+    }
+    let rest = fraction.bytes().chain(std::iter::repeat(b'0')).take(digits as usize);
+    let rest = rest.fold(0, |rest: u64, digit| rest * 10 + u64::from(digit - b'0'));
+    Some(whole.parse::<u64>().ok()?.saturating_mul(10_u64.pow(digits)).saturating_add(rest))
 }
 
 /// One log record, borrowed from the request's bytes.

@@ -162,6 +162,12 @@ pub fn tier(text: &str) -> &'static str {
     }
 }
 
+/// Whether the tokens are a ChatGPT plan's, which is paid in credits. An API key pays in dollars, and so, as far as anybody
+/// can tell, does a provider with a key of its own, for which nothing is said.
+pub fn is_chatgpt(auth_mode: &str) -> bool {
+    auth_mode.get(.."chatgpt".len()).is_some_and(|start| start.eq_ignore_ascii_case("chatgpt"))
+}
+
 /// Where a session was started, by the client's names for itself.
 pub fn entrypoint(service_name: &str, originator: &str) -> &'static str {
     match (originator, service_name) {

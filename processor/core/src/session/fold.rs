@@ -1,6 +1,7 @@
 //! One raw record into state and deltas.
 
 use super::classify;
+use super::cost::{self, AMOUNT_MAX, Terms};
 use super::deltas::Deltas;
 use super::marks::{Added, BUCKET_MS, ChunkId};
 use super::parse::{Parsed, parse};
@@ -12,6 +13,7 @@ use schemas::delta::Slot;
 use schemas::event::{Attr, EventKind};
 use schemas::fact::{Agent, CompactionMethod, Dimensions, Fact, Outcome, RetryLayer, TimeSource, Tokens, UNASSIGNED};
 use schemas::id::{can_route, split_raw_key};
+use schemas::price::Prices;
 use schemas::settings::TimeRules;
 use schemas::time::{EventTime, window_start};
 
@@ -108,16 +110,19 @@ impl SessionTask {
             self.deltas.observe(&fact, &dimensions, slot);
             if outcome != Outcome::Duplicate {
                 let mut nobody = SessionState::default();
-                facts(record, &mut nobody, |fact| self.deltas.observe(&fact, &dimensions, slot));
+                let terms = terms(record, &scratch, rules.prices(self.epoch));
+                facts(record, &mut nobody, &terms, |fact| self.deltas.observe(&fact, &dimensions, slot));
             }
             return;
         }
+        let epoch = self.epoch;
         let session = self.touch(record, folding, slot, rules);
         // Facts change the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
         let identity = session.identity.take().unwrap_or_default();
         let dimensions = of_identity(tenant, &identity);
         self.deltas.observe(&fact, &dimensions, slot);
-        facts(record, session, |fact| self.deltas.observe(&fact, &dimensions, slot));
+        let terms = terms(record, &identity, rules.prices(epoch));
+        facts(record, session, &terms, |fact| self.deltas.observe(&fact, &dimensions, slot));
         session.identity = Some(identity);
     }
 
@@ -265,8 +270,16 @@ fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a> {
     }
 }
 
+/// By what a response in this record is priced. Tier and sign-in are its own: a tier that it does not tell is the default,
+/// whatever the session's last one was.
+fn terms<'a>(record: &Parsed<'_>, identity: &'a Identity, prices: &'a Prices) -> Terms<'a> {
+    let tier = classify::tier(record.attrs.text(Attr::ServiceTier).unwrap_or(""));
+    let plan = classify::is_chatgpt(record.attrs.text(Attr::AuthMode).unwrap_or(""));
+    Terms { prices, model: &identity.model, plan, tier, time: record.time }
+}
+
 /// Works out what a record means in its session, changes the session's state, and tells the facts.
-fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(Fact)) {
+fn facts(record: &Parsed<'_>, session: &mut SessionState, terms: &Terms<'_>, mut tell: impl FnMut(Fact)) {
     let attrs = &record.attrs;
     match record.event {
         EventKind::ConversationStarts => {
@@ -280,7 +293,7 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(F
             tell(Fact::Turn);
         }
         EventKind::ApiRequest => request(record, session, &mut tell),
-        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, &mut tell),
+        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, terms, &mut tell),
         EventKind::SseEvent => {
             let Some(message) = attrs.text(Attr::ErrorMessage) else { return };
             session.failed = true;
@@ -296,6 +309,13 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, mut tell: impl FnMut(F
             counts.ttft_count += 1;
             counts.ttft_us += duration_us;
             tell(Fact::FirstToken { duration_us });
+        }
+        EventKind::TurnCost => {
+            let estimate = attrs.billionths(Attr::UsageEstimatedUsd).filter(|nano_usd| *nano_usd <= AMOUNT_MAX);
+            let Some(nano_usd) = estimate else { return };
+            let counts = session.counts.get_or_insert_default();
+            counts.native_cost_nano_usd = counts.native_cost_nano_usd.saturating_add(nano_usd);
+            tell(Fact::TurnCost { nano_usd, interrupted: attrs.flag(Attr::TurnInterrupted).unwrap_or(false) });
         }
         EventKind::ToolDecision => decision(record, session, &mut tell),
         EventKind::ToolResult => tool_call(record, session, &mut tell),
@@ -365,18 +385,19 @@ fn tokens(record: &Parsed<'_>) -> (Tokens, Option<&'static str>) {
     (tokens, mismatch)
 }
 
-fn response(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
+fn response(record: &Parsed<'_>, session: &mut SessionState, terms: &Terms<'_>, tell: &mut impl FnMut(Fact)) {
     let (tokens, mismatch) = tokens(record);
     session.failed = false;
     let before = session.last_input_tokens.replace(tokens.input());
     let counts = session.counts.get_or_insert_default();
     counts.responses_completed += 1;
-    counts.input_uncached += tokens.input_uncached;
-    counts.input_cached += tokens.input_cached;
-    counts.input_cache_write += tokens.input_cache_write;
-    counts.output_visible += tokens.output_visible;
-    counts.output_reasoning += tokens.output_reasoning;
+    counts.input_uncached = counts.input_uncached.saturating_add(tokens.input_uncached);
+    counts.input_cached = counts.input_cached.saturating_add(tokens.input_cached);
+    counts.input_cache_write = counts.input_cache_write.saturating_add(tokens.input_cache_write);
+    counts.output_visible = counts.output_visible.saturating_add(tokens.output_visible);
+    counts.output_reasoning = counts.output_reasoning.saturating_add(tokens.output_reasoning);
     tell(Fact::Response { tokens, mismatch });
+    cost::of_response(&tokens, terms, counts, tell);
     let limit = session.compact_limit.or(session.context_window);
     let (Some(before), Some(limit)) = (before, limit) else { return };
     let fell = tokens.input().saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);

@@ -166,9 +166,19 @@ pub fn admit_all(rules: &Rules, deltas: &DeltaMap) -> LabelTable {
 
 /// The sum of a counter's deltas over the series whose labels hold all of `with`.
 pub fn count(deltas: &DeltaMap, metric: &str, with: &[&str]) -> i64 {
+    sum(deltas, metric, |series| with.iter().all(|value| series.values.contains(value)))
+}
+
+/// The sum of a counter's deltas over the series that have all these label values, by the labels' names.
+pub fn labelled(deltas: &DeltaMap, metric: &str, with: &[(&str, &str)]) -> i64 {
+    let has = |series: &Series<'_>, wanted: (&str, &str)| series.labels().any(|(label, value)| (label.def().name, value) == wanted);
+    sum(deltas, metric, |series| with.iter().all(|wanted| has(series, *wanted)))
+}
+
+fn sum(deltas: &DeltaMap, metric: &str, wanted: impl Fn(&Series<'_>) -> bool) -> i64 {
     let wanted = |key: &&String| {
         let series = Series::parse(key).expect("deltas are under known series");
-        series.metric.def().name == metric && with.iter().all(|value| series.values.contains(value))
+        series.metric.def().name == metric && wanted(&series)
     };
     let amounts = deltas.keys().filter(wanted).flat_map(|key| deltas[key].values());
     amounts.map(|amount| if let Amount::Count(count) = amount { *count } else { panic!("{metric} is not a counter") }).sum()

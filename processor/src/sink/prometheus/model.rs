@@ -50,6 +50,8 @@ pub struct Sample {
 pub enum Value {
     /// An exact count.
     Integer(i64),
+    /// An exact decimal: money, which is counted in billionths or millionths.
+    Decimal(String),
     /// Any other number.
     Float(f64),
     /// A distribution by buckets.

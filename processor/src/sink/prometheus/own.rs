@@ -89,7 +89,7 @@ fn add(family: &mut Family, suffix: &str, mut labels: Labels, text: &str) {
                 quantiles.push((quantile, value));
             }
         }
-        (Value::Integer(_) | Value::Float(_), _) => {}
+        (Value::Integer(_) | Value::Decimal(_) | Value::Float(_), _) => {}
     }
 }
 

@@ -152,6 +152,7 @@ fn metric(kind: FamilyKind, sample: &Sample) -> Metric {
     let mut metric = Metric { label: sample.labels.iter().map(label).collect(), timestamp_ms: sample.at, ..Metric::default() };
     match &sample.value {
         Value::Integer(value) => number(&mut metric, kind, float(*value)),
+        Value::Decimal(value) => number(&mut metric, kind, decimal(value).unwrap_or(f64::NAN)),
         Value::Float(value) => number(&mut metric, kind, *value),
         Value::Histogram(values) => metric.histogram = Some(histogram(values)),
         Value::Summary { count, sum, quantiles } => {

@@ -115,6 +115,22 @@ fn window_gauges_show_the_last_final_window_only() {
 }
 
 #[test]
+fn money_is_shown_in_its_unit_to_the_last_digit() {
+    let usd = |values: &[&str], amount| (key(Metric::Cost, values), total(Amount::Count(amount)));
+    let all = |basis: &'static str| ["default", "", "gpt", "", "", "", "", "", "", basis];
+    let credits = (key(Metric::Credits, &["default", "", "gpt", "", "", "", "", "", "default"]), total(Amount::Count(12_500_001)));
+    let view = view(vec![usd(&all("api_list"), 1_230_000_001), usd(&all("subscription_equivalent"), i64::MAX), credits], vec![]);
+    let text = render(&view);
+    for line in [
+        "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"api_list\"} 1.230000001 1700000000123",
+        "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"subscription_equivalent\"} 9223372036.854775807 1700000000123",
+        "tacho_credits_total{tenant=\"default\",model=\"gpt\",tier=\"default\"} 12.500001 1700000000123",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line} is not in:\n{text}");
+    }
+}
+
+#[test]
 fn decimals_are_exact() {
     assert_eq!(exact(0, 1_000_000), "0");
     assert_eq!(exact(1, 1_000_000), "0.000001");

@@ -40,6 +40,7 @@ fn encode_sample(text: &mut String, name: &str, sample: &Sample) {
     let at = sample.at.map(|at| format!(" {at}")).unwrap_or_default();
     match &sample.value {
         Value::Integer(value) => line(text, format_args!("{name}{} {value}{at}", braced(&labels, ""))),
+        Value::Decimal(value) => line(text, format_args!("{name}{} {value}{at}", braced(&labels, ""))),
         Value::Float(value) => line(text, format_args!("{name}{} {value}{at}", braced(&labels, ""))),
         Value::Histogram(values) => histogram(text, name, &labels, values, &at),
         Value::Summary { count, sum, quantiles } => {

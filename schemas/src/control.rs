@@ -1,0 +1,117 @@
+//! What a record of `tacho.control` after the seed may say: each starts an epoch.
+
+use crate::price::PriceTable;
+use crate::settings::{Settings, SettingsError};
+use serde::{Deserialize, Serialize};
+
+/// The key of a record that starts an epoch.
+pub const EPOCH_KEY: &str = "epoch";
+/// The key of such a record in its first form: settings alone. It is read for ever, and no longer written.
+pub const SETTINGS_KEY: &str = "settings";
+
+/// What an epoch changes, all at once; what is absent stays as it was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochChange {
+    /// Settings of sessions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
+    /// The whole price table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prices: Option<PriceTable>,
+}
+
+impl EpochChange {
+    /// Reads and checks a file with `[settings]`, `[prices]` or both.
+    ///
+    /// # Errors
+    /// A form that is none of these, or every rule that they break.
+    pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
+        toml::from_str::<Self>(text)?.checked()
+    }
+
+    /// Reads and checks a control record; `None` for one that changes nothing: a later seed, or a stranger's.
+    ///
+    /// # Errors
+    /// A form that is not its key's, or every rule that it breaks.
+    pub fn of_record(key: Option<&[u8]>, value: &[u8]) -> Option<Result<Self, SettingsError>> {
+        let read = match key {
+            Some(key) if key == EPOCH_KEY.as_bytes() => serde_json::from_slice(value),
+            Some(key) if key == SETTINGS_KEY.as_bytes() => serde_json::from_slice::<Settings>(value).map(Self::from),
+            _ => return None,
+        };
+        Some(read.map_err(SettingsError::from).and_then(Self::checked))
+    }
+
+    /// The value of the control record, under [`EPOCH_KEY`].
+    ///
+    /// # Panics
+    /// Never: a change has text keys only.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a change is plain data with text keys")
+    }
+
+    fn checked(self) -> Result<Self, SettingsError> {
+        let mut faults = self.settings.as_ref().map(Settings::faults).unwrap_or_default();
+        faults.extend(self.prices.as_ref().map(PriceTable::faults).unwrap_or_default());
+        if self == Self::default() {
+            faults.push("there is neither [settings] nor [prices]".to_owned());
+        }
+        if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
+    }
+}
+
+impl From<Settings> for EpochChange {
+    fn from(settings: Settings) -> Self {
+        Self { settings: Some(settings), prices: None }
+    }
+}
+
+impl From<PriceTable> for EpochChange {
+    fn from(prices: PriceTable) -> Self {
+        Self { settings: None, prices: Some(prices) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Seed;
+
+    #[test]
+    fn both_forms_are_read_and_strangers_left_alone() {
+        let settings = Seed::shipped().settings;
+        let old = serde_json::to_vec(&settings).unwrap();
+        let change = EpochChange::of_record(Some(b"settings"), &old).unwrap().unwrap();
+        assert_eq!(change, EpochChange::from(settings.clone()));
+        assert_eq!(EpochChange::of_record(Some(b"epoch"), &change.to_json()).unwrap().unwrap(), change);
+        let both = EpochChange { settings: Some(settings), prices: Some(PriceTable::shipped()) };
+        assert_eq!(EpochChange::of_record(Some(b"epoch"), &both.to_json()).unwrap().unwrap(), both);
+        assert!(EpochChange::of_record(Some(b"seed"), &old).is_none());
+        assert!(EpochChange::of_record(None, &old).is_none());
+        assert!(EpochChange::of_record(Some(b"epoch"), &old).unwrap().is_err(), "settings alone have a key of their own");
+        assert!(EpochChange::of_record(Some(b"epoch"), b"{}").unwrap().is_err(), "an epoch changes something");
+    }
+
+    #[test]
+    fn a_file_holds_either_or_both() {
+        let prices = "[prices]\nversion = \"1\"\n";
+        let settings = "[settings]\nsemantics = 1\nsession_gap_ms = 1000\nreopen_horizon_ms = 2000\nrow_interval_ms = 0\n";
+        let read = |text: &str| EpochChange::from_toml(text);
+        assert!(read(prices).unwrap().settings.is_none());
+        assert!(read(settings).unwrap().prices.is_none());
+        let both = read(&format!("{settings}{prices}")).unwrap();
+        assert!(both.settings.is_some() && both.prices.is_some());
+        assert!(read("").unwrap_err().to_string().contains("neither"));
+        let wrong = format!(
+            "{}[prices]\nrows = [{{ book = \"b\", model = \"\", input = -1, output = 0, source = \"s\" }}]",
+            settings.replace("1000", "0")
+        );
+        let text = read(&wrong).unwrap_err().to_string();
+        for part in ["session_gap_ms", "prices.version", "book must", "model must", "input must", "source \"s\""] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        assert!(read("[prise]\n").is_err());
+    }
+}
