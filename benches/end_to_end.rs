@@ -10,8 +10,8 @@ mod support;
 
 use broker::Broker;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use processor::log::{Commit, Log};
 use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor::log::{Commit, Log};
 use prost::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};

@@ -131,7 +131,8 @@ pub fn replay<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<Results, R
 
 /// [`replay`], and what a scrape would show.
 pub fn replay_into_view<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<(Results, Arc<View>), RunError> {
-    let options = Options { commit_interval: Duration::ZERO, records_max: 1, poll_max, ticks: false, backoff: Duration::ZERO, ..Options::default() };
+    let options =
+        Options { commit_interval: Duration::ZERO, records_max: 1, poll_max, ticks: false, backoff: Duration::ZERO, ..Options::default() };
     let (mut runner, view) = worker(log, seed, options);
     settle(&mut runner)?;
     Ok((Results::of(runner.log(), &view), view))
