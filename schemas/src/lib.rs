@@ -15,6 +15,7 @@ pub mod fact;
 pub mod histogram;
 pub mod id;
 pub mod metric;
+pub mod origin;
 pub mod otlp;
 pub mod record;
 pub mod settings;
