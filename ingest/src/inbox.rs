@@ -215,7 +215,7 @@ impl Drain {
             }
             if let Err(error) = self.turn(&mut group, &outlet) {
                 self.refused.extend(outlet.refused());
-                if self.refused.len() > REFUSED_MAX {
+                while self.refused.len() > REFUSED_MAX {
                     self.refused.pop_first();
                 }
                 return Err(error);

@@ -123,7 +123,8 @@ fn traces() -> Vec<u8> {
 }
 
 fn metrics() -> Vec<u8> {
-    let scope_metrics = vec![ScopeMetrics { metrics: vec![Metric { name: "m".to_owned(), ..Metric::default() }], ..ScopeMetrics::default() }];
+    let scope_metrics =
+        vec![ScopeMetrics { metrics: vec![Metric { name: "m".to_owned(), ..Metric::default() }], ..ScopeMetrics::default() }];
     ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }] }.encode_to_vec()
 }
 
@@ -204,7 +205,9 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
 fn look_at_topics(bootstrap: &str, prefix: &str, sent: &BTreeMap<&'static str, i64>) {
     let mut log = KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(bootstrap, prefix), &format!("{prefix}reader"))).unwrap();
     let header = |record: &Record, name| record.header(name).map(|value| String::from_utf8(value.to_vec()).unwrap());
-    for (topic, least) in [(Topic::RawLogs, sent["log records"] / 9), (Topic::RawTraces, sent["others"]), (Topic::RawMetrics, sent["others"])] {
+    for (topic, least) in
+        [(Topic::RawLogs, sent["log records"] / 9), (Topic::RawTraces, sent["others"]), (Topic::RawMetrics, sent["others"])]
+    {
         let mut records = read_topic(&mut log, topic);
         records.retain(|record| record.header("tacho-tick").is_none());
         assert!(i64::try_from(records.len()).unwrap() >= least, "{}: {}", topic.name(), records.len());

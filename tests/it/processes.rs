@@ -233,7 +233,18 @@ fn topics_that_are_wrong_are_all_named_with_what_mends_them() {
 
     // The processor starts on none of this, and names the same.
     let refused = ["raw.traces", "raw.metrics", "codex.sessions.v1: cleanup", "tacho.control", "tacho.labels"];
-    let missing = ["inbox.logs", "inbox.traces", "inbox.metrics", "quarantine", "windows.1m", "windows.5m", "windows.1h", "tacho.deltas", "sessions-changelog", "series-changelog"];
+    let missing = [
+        "inbox.logs",
+        "inbox.traces",
+        "inbox.metrics",
+        "quarantine",
+        "windows.1m",
+        "windows.5m",
+        "windows.1h",
+        "tacho.deltas",
+        "sessions-changelog",
+        "series-changelog",
+    ];
     assert_refused(processor(&bootstrap, "wrong.", "one"), 64, &[&refused[..], &missing].concat());
 
     // Apply makes what is missing, changes nothing, and says what is still wrong.

@@ -178,7 +178,14 @@ impl Group {
             let begin = match element.offset() {
                 Offset::Offset(position) if (start..=end).contains(&position) => position,
                 Offset::Offset(position) => {
-                    tracing::error!(topic, partition, position, start, end, "the position is not in the inbox any more: going on at its start");
+                    tracing::error!(
+                        topic,
+                        partition,
+                        position,
+                        start,
+                        end,
+                        "the position is not in the inbox any more: going on at its start"
+                    );
                     self.lose(topic, start - position, lost);
                     start
                 }

@@ -6,11 +6,11 @@ use crate::partition::murmur2_partition;
 use crate::route::VALUE_BYTES_MAX;
 use crate::signal::Signal;
 use crate::sink::RawRecord;
+use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::ClientConfig;
 use schemas::cluster::Cluster;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_WALL};
@@ -91,7 +91,7 @@ impl Outlet {
             .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
         let partition = murmur2_partition(record.key.as_bytes(), self.raw_partitions);
         let message = BaseRecord::with_opaque_to(&self.raw[signal as usize], Box::new(sent));
-        self.send(message.partition(partition).key(&record.key).payload(record.value.as_ref()).headers(headers), stop)
+        self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)
     }
 
     /// Takes an inbox record that can't become raw ones.
@@ -100,7 +100,7 @@ impl Outlet {
         let mut headers = OwnedHeaders::new()
             .insert(Header { key: HEADER_REASON, value: Some(reason) })
             .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
-        let bytes = record.value.get(..VALUE_BYTES_MAX).unwrap_or(&record.value);
+        let bytes = record.value.get(..VALUE_BYTES_MAX).unwrap_or(&record.value[..]);
         if bytes.len() < record.value.len() {
             let length = record.value.len().to_string();
             headers = headers.insert(Header { key: HEADER_CUT_FROM, value: Some(&length) });

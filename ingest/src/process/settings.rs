@@ -205,7 +205,8 @@ mod tests {
             ("TACHO_INBOX__SESSION_TIMEOUT", "1ms"),
         ];
         let faults = read(&env, &[("http.listen", "nowhere")]).unwrap_err();
-        let parts = ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers", "inbox.session"];
+        let parts =
+            ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers", "inbox.session"];
         for part in parts {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }
