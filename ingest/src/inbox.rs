@@ -59,6 +59,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// What the log refused as too large is remembered until it is passed; so many at once.
 const REFUSED_MAX: usize = 1_024;
+/// Why a record is quarantined that the brokers turned down.
+const TOO_LARGE: &str = "message_size";
 /// At the end, the batch in flight may take that long.
 const END_MAX: Duration = Duration::from_secs(3);
 
@@ -234,8 +236,12 @@ impl Drain {
             return Ok(());
         }
         let mut parts = [0; 3];
+        let mut quarantined = Vec::new();
         for record in &batch {
-            parts[record.signal as usize] += self.pass(record, outlet)?;
+            match self.pass(record, outlet)? {
+                Passed::Parts(count) => parts[record.signal as usize] += count,
+                Passed::Quarantined(reason) => quarantined.push((&record.place, reason)),
+            }
         }
         outlet.wait(&self.stop)?;
         group.commit(&batch)?;
@@ -243,16 +249,21 @@ impl Drain {
             self.telemetry.drained(record.signal);
             self.refused.remove(&record.place);
         }
+        if let Some((Place { source, offset }, reason)) = quarantined.first() {
+            tracing::warn!(records = quarantined.len(), %source, offset, reason, "inbox records quarantined; the first one is named");
+        }
+        quarantined.iter().for_each(|(_, reason)| self.telemetry.quarantined(reason));
         Signal::ALL.iter().zip(parts).for_each(|(signal, parts)| self.telemetry.parts(*signal, parts));
         Ok(())
     }
 
-    /// Hands over what becomes of one record: how many raw records.
-    fn pass(&self, record: &Received, outlet: &Outlet) -> Result<u64, DrainError> {
+    /// Hands over what becomes of one record.
+    fn pass(&self, record: &Received, outlet: &Outlet) -> Result<Passed, DrainError> {
         let Received { signal, place, stamped_ms, value } = record;
         let whole = Sent { place: place.clone(), bytes: value.len() };
         if self.refused.contains(place) {
-            return self.quarantine(record, "message_size", outlet, whole);
+            outlet.quarantine(record, TOO_LARGE, whole, &self.stop)?;
+            return Ok(Passed::Quarantined(TOO_LARGE));
         }
         let records = match prepare(&self.settings.config, *signal, value) {
             Ok(prepared) => {
@@ -260,21 +271,26 @@ impl Drain {
                 self.doors.cleaned(&prepared.counts);
                 prepared.records
             }
-            Err(reject) => return self.quarantine(record, reject.verdict().reason, outlet, whole),
+            Err(reject) => {
+                let reason = reject.verdict().reason;
+                outlet.quarantine(record, reason, whole, &self.stop)?;
+                return Ok(Passed::Quarantined(reason));
+            }
         };
         for (part, raw) in (0..).zip(&records) {
             let origin = Origin { source: &place.source, offset: place.offset, part, stamped_ms: *stamped_ms };
             outlet.raw(raw, origin, Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
         }
-        Ok(records.len() as u64)
+        Ok(Passed::Parts(records.len() as u64))
     }
+}
 
-    fn quarantine(&self, record: &Received, reason: &'static str, outlet: &Outlet, sent: Sent) -> Result<u64, DrainError> {
-        tracing::warn!(source = %record.place.source, offset = record.place.offset, reason, "quarantined");
-        outlet.quarantine(record, reason, sent, &self.stop)?;
-        self.telemetry.quarantined(reason);
-        Ok(0)
-    }
+/// What became of an inbox record.
+enum Passed {
+    /// So many raw records.
+    Parts(u64),
+    /// It is in the quarantine, for that reason.
+    Quarantined(&'static str),
 }
 
 /// The path of the doors, for a body that came without one.

@@ -20,14 +20,15 @@ use schemas::cluster::Cluster;
 use schemas::origin::Origin;
 use schemas::record::Record;
 use schemas::topic::Topic;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What nobody may find behind the inbox.
 const PLANTED: &str = "Zx7canary-9Qv";
 const CONVERSATIONS: usize = 40;
-/// Requests of one burst.
-const BURST: usize = 1_500;
+/// What is no request.
+const GARBAGE: &[u8] = b"\xff\xff no request at all";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 fn apply(bootstrap: &str, prefix: &str) {
@@ -51,10 +52,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(bootstrap: &str, prefix: &str) -> Self {
+    /// `unique`: where the numbers of its records begin.
+    fn new(bootstrap: &str, prefix: &str, unique: i64) -> Self {
         let mut config = ClientConfig::new();
         let producer = config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").create().unwrap();
-        Self { producer, prefix: prefix.to_owned(), sent: BTreeMap::new(), unique: 0 }
+        Self { producer, prefix: prefix.to_owned(), sent: BTreeMap::new(), unique }
     }
 
     fn count(&mut self, what: &'static str, count: i64) {
@@ -98,20 +100,29 @@ impl Writer {
         otlp::encode(records)
     }
 
-    fn burst(&mut self) {
-        for number in 0..BURST {
+    fn burst(&mut self, requests: usize) {
+        for number in 0..requests {
             let request = self.request(number);
             self.write(Topic::InboxLogs, number, &request);
             if number % 100 == 0 {
-                self.write(Topic::InboxLogs, number, b"\xff\xff no request at all");
+                self.write(Topic::InboxLogs, number, GARBAGE);
                 self.write(Topic::InboxLogs, number, b"");
+                self.write(Topic::InboxTraces, number, &traces());
+                self.write(Topic::InboxMetrics, number, &metrics());
                 self.count("garbage", 1);
+                self.count("others", 1);
             }
         }
-        self.write(Topic::InboxTraces, 0, &traces());
-        self.write(Topic::InboxMetrics, 0, &metrics());
-        self.count("others", 1);
         self.flush();
+    }
+
+    /// Writes on, in small bursts, until told to stop.
+    fn write_on(mut self, stop: &AtomicBool) -> Self {
+        while !stop.load(Ordering::Relaxed) {
+            self.burst(10);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self
     }
 }
 
@@ -129,28 +140,29 @@ fn metrics() -> Vec<u8> {
 }
 
 /// Waits until all that was sent is derived, and nothing twice.
-fn expect(worker: &Processor<'_>, sent: &BTreeMap<&'static str, i64>) {
-    worker.0.metrics_when("what was sent", |samples| {
+fn expect(worker: &Process, sent: &BTreeMap<&'static str, i64>) {
+    worker.metrics_when("what was sent", |samples| {
         let once = |name: &'static str| samples.count(name, &[]);
-        let records = once("tacho_log_records_total");
         let of = |outcome| samples.count("tacho_log_records_total", &[("outcome", outcome)]);
-        let is = [once("tacho_turns_total"), once("tacho_tokens_total"), records - of("duplicate"), of("quarantined")];
+        let records = once("tacho_log_records_total") - of("duplicate");
+        let is = [once("tacho_turns_total"), once("tacho_tokens_total"), records, of("quarantined")];
         let wanted = [sent["tacho_turns_total"], sent["tacho_tokens_total"], sent["log records"], 0];
         if is == wanted { Ok(()) } else { Err(format!("{is:?}, and not {wanted:?}")) }
     });
 }
 
-struct Processor<'p>(&'p Process);
-
 fn drained(process: &Process) -> i64 {
     process.metrics_when("a scrape", |samples| Ok(samples.count("tacho_inbox_records_total", &[("signal", "logs")])))
 }
 
-fn wait_for_more(process: &Process, than: i64) {
-    eventually("drained records", || match drained(process) {
-        is if is > than => Ok(()),
-        is => Err(format!("{is} records; {}", process.said())),
-    });
+/// Waits until one of them has drained more than now; which one.
+fn busy(processes: &[Process]) -> usize {
+    let before: Vec<i64> = processes.iter().map(drained).collect();
+    eventually("drained records", || {
+        let now: Vec<i64> = processes.iter().map(drained).collect();
+        let said = || processes.iter().map(Process::said).collect::<String>();
+        (0..now.len()).find(|one| now[*one] > before[*one]).ok_or_else(|| format!("{now:?}; {}", said()))
+    })
 }
 
 fn end(process: Process) {
@@ -165,40 +177,48 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
     let bootstrap = Broker::shared().bootstrap();
     apply(&bootstrap, PREFIX);
     let worker = processes::processor(&bootstrap, PREFIX, "one").ready();
-    let mut writer = Writer::new(&bootstrap, PREFIX);
     // Written before anybody drains: the first start begins at the start of the log.
-    writer.burst();
-    let (first, second) = (ingest(&bootstrap, PREFIX), ingest(&bootstrap, PREFIX));
-    wait_for_more(&first, 0);
-    writer.burst();
-    wait_for_more(&first, drained(&first));
-    first.signal(Signal::SIGKILL);
-    let first = ingest(&bootstrap, PREFIX);
-    wait_for_more(&second, 0);
+    let mut writer = Writer::new(&bootstrap, PREFIX, 0);
+    writer.burst(500);
+    let mut ingests = vec![ingest(&bootstrap, PREFIX), ingest(&bootstrap, PREFIX)];
+    let stop = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        let other = Writer::new(&bootstrap, PREFIX, 1 << 40);
+        let other = scope.spawn(|| other.write_on(&stop));
+        busy(&ingests);
+        writer.burst(1_500);
+        let victim = busy(&ingests);
+        ingests[victim].signal(Signal::SIGKILL);
+        ingests.remove(victim);
+        ingests.push(ingest(&bootstrap, PREFIX));
+        busy(&ingests);
 
-    // Asleep for longer than the others believe in it: they take over what it has in its hands.
-    writer.burst();
-    second.signal(Signal::SIGSTOP);
-    std::thread::sleep(SESSION_TIMEOUT);
-    let before = drained(&first);
-    writer.burst();
-    wait_for_more(&first, before);
-    expect(&Processor(&worker), &writer.sent);
-    second.signal(Signal::SIGCONT);
-    writer.burst();
-    expect(&Processor(&worker), &writer.sent);
-    // The one that woke up has a share again, and what it had in its hands comes to nothing.
-    eventually("an inbox without lag", || {
-        let lags: Vec<i64> = [&first, &second]
-            .map(|process| process.metrics_when("a scrape", |samples| Ok(samples.count("tacho_inbox_lag_records", &[]))))
-            .into();
-        if lags.iter().sum::<i64>() == 0 { Ok(()) } else { Err(format!("{lags:?}; {}", second.said())) }
+        // Asleep for longer than the others believe in it: they take over what it has in its hands.
+        writer.burst(1_500);
+        let victim = busy(&ingests);
+        ingests[victim].signal(Signal::SIGSTOP);
+        let asleep = ingests.remove(victim);
+        std::thread::sleep(SESSION_TIMEOUT);
+        busy(&ingests);
+        asleep.signal(Signal::SIGCONT);
+        ingests.push(asleep);
+        writer.burst(500);
+        busy(&ingests);
+        stop.store(true, Ordering::Relaxed);
+        let mut sent = other.join().unwrap().sent;
+        writer.sent.iter().for_each(|(what, count)| *sent.get_mut(what).unwrap() += count);
+        sent
     });
-    end(first);
-    end(second);
-    expect(&Processor(&worker), &writer.sent);
+    expect(&worker, &sent);
+    eventually("an inbox without lag", || {
+        let lag = |process: &Process| process.metrics_when("a scrape", |samples| Ok(samples.count("tacho_inbox_lag_records", &[])));
+        let lags: Vec<i64> = ingests.iter().map(lag).collect();
+        if lags.iter().sum::<i64>() == 0 { Ok(()) } else { Err(format!("{lags:?}")) }
+    });
+    ingests.into_iter().for_each(end);
+    expect(&worker, &sent);
     end(worker);
-    look_at_topics(&bootstrap, PREFIX, &writer.sent);
+    look_at_topics(&bootstrap, PREFIX, &sent);
 }
 
 /// Nothing secret in what was drained, an origin on all of it, and what was no request in the quarantine.
@@ -221,14 +241,14 @@ fn look_at_topics(bootstrap: &str, prefix: &str, sent: &BTreeMap<&'static str, i
             assert!(record.header_number("tacho-wall").is_some());
         }
     }
-    let mut garbage = BTreeMap::new();
+    let mut garbage = BTreeSet::new();
     for record in read_topic(&mut log, Topic::Quarantine) {
-        assert_eq!(record.value.as_deref(), Some(&b"\xff\xff no request at all"[..]));
+        assert_eq!(record.value.as_deref(), Some(GARBAGE));
         assert_eq!(header(&record, "tacho-reason").as_deref(), Some("protobuf"));
         let origin = header(&record, "tacho-origin").unwrap();
         assert!(origin.starts_with("codex.inbox.logs.v1/"), "{origin}");
         // A quarantined record may be there again after a crash, and says which one it is.
-        garbage.insert(origin, ());
+        garbage.insert(origin);
     }
     assert_eq!(i64::try_from(garbage.len()).unwrap(), sent["garbage"]);
 }
@@ -251,11 +271,11 @@ fn ingest_runs_without_an_inbox_and_finds_it_later() {
         if said.contains("not all inbox topics are there") { Ok(()) } else { Err(said) }
     });
     apply(&bootstrap, PREFIX);
-    let mut writer = Writer::new(&bootstrap, PREFIX);
+    let mut writer = Writer::new(&bootstrap, PREFIX, 0);
     let request = writer.request(1);
     writer.write(Topic::InboxLogs, 0, &request);
     writer.flush();
-    wait_for_more(&door, 0);
+    eventually("drained records", || if drained(&door) == 1 { Ok(()) } else { Err(door.said()) });
     assert_eq!(door.said().matches("not all inbox topics are there").count(), 1, "told once: {}", door.said());
     assert_eq!(door.get("/readyz").unwrap().0, 200);
     end(door);

@@ -29,6 +29,8 @@ const READ_AHEAD_KIB: u64 = 16 << 10;
 const HEARTBEAT_MS: u128 = 500;
 /// How often new topics and partitions are looked for, ms.
 const METADATA_MS: u64 = 30_000;
+/// What the client calls the state of a partition that it reads.
+const FETCHING: &str = "active";
 /// How often the lag is told, ms.
 const STATISTICS_MS: u64 = 2_000;
 
@@ -55,8 +57,9 @@ impl ClientContext for Told {
     fn stats(&self, statistics: Statistics) {
         for (name, lag) in self.names.iter().zip(&self.lags) {
             let partitions = statistics.topics.get(name).map(|topic| topic.partitions.values());
-            // Below 0: the partition is not ours, or nothing is known yet.
-            let records: i64 = partitions.into_iter().flatten().map(|partition| partition.consumer_lag.max(0)).sum();
+            // Partitions that are not ours any more keep their last lag. Below 0: nothing is known yet.
+            let ours = partitions.into_iter().flatten().filter(|partition| partition.fetch_state == FETCHING);
+            let records: i64 = ours.map(|partition| partition.consumer_lag.max(0)).sum();
             lag.set(f64::from(u32::try_from(records).unwrap_or(u32::MAX)));
         }
     }

@@ -188,7 +188,9 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("message.timeout.ms", "0")
         .set("reconnect.backoff.max.ms", "1000")
         .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
-        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string());
+        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
+        // It warns that the guarantee is experimental; what fails is told by other ways.
+        .set_log_level(rdkafka::config::RDKafkaLogLevel::Error);
     config
 }
 
