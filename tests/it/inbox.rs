@@ -180,24 +180,20 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
     // Written before anybody drains: the first start begins at the start of the log.
     let mut writer = Writer::new(&bootstrap, PREFIX, 0);
     writer.burst(500);
-    let mut ingests = vec![ingest(&bootstrap, PREFIX), ingest(&bootstrap, PREFIX)];
+    let mut ingests: Vec<Process> = (0..3).map(|_| ingest(&bootstrap, PREFIX)).collect();
     let stop = AtomicBool::new(false);
     let sent = std::thread::scope(|scope| {
         let other = Writer::new(&bootstrap, PREFIX, 1 << 40);
         let other = scope.spawn(|| other.write_on(&stop));
         busy(&ingests);
-        writer.burst(1_500);
-        let victim = busy(&ingests);
-        ingests[victim].signal(Signal::SIGKILL);
-        ingests.remove(victim);
-        ingests.push(ingest(&bootstrap, PREFIX));
-        busy(&ingests);
-
+        writer.burst(2_000);
+        let killed = ingests.remove(busy(&ingests));
+        killed.signal(Signal::SIGKILL);
+        drop(killed);
         // Asleep for longer than the others believe in it: they take over what it has in its hands.
-        writer.burst(1_500);
-        let victim = busy(&ingests);
-        ingests[victim].signal(Signal::SIGSTOP);
-        let asleep = ingests.remove(victim);
+        let asleep = ingests.remove(busy(&ingests));
+        asleep.signal(Signal::SIGSTOP);
+        ingests.push(ingest(&bootstrap, PREFIX));
         std::thread::sleep(SESSION_TIMEOUT);
         busy(&ingests);
         asleep.signal(Signal::SIGCONT);
@@ -213,7 +209,14 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
     eventually("an inbox without lag", || {
         let lag = |process: &Process| process.metrics_when("a scrape", |samples| Ok(samples.count("tacho_inbox_lag_records", &[])));
         let lags: Vec<i64> = ingests.iter().map(lag).collect();
-        if lags.iter().sum::<i64>() == 0 { Ok(()) } else { Err(format!("{lags:?}")) }
+        if lags.iter().sum::<i64>() == 0 {
+            Ok(())
+        } else {
+            Err(format!(
+                "{lags:?}; {}",
+                ingests.iter().map(|process| process.said() + &process.get("/metrics").unwrap().1).collect::<String>()
+            ))
+        }
     });
     ingests.into_iter().for_each(end);
     expect(&worker, &sent);

@@ -11,12 +11,13 @@ use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::statistics::Partition;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, Statistics, TopicPartitionList};
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The group, behind the prefix.
@@ -29,8 +30,6 @@ const READ_AHEAD_KIB: u64 = 16 << 10;
 const HEARTBEAT_MS: u128 = 500;
 /// How often new topics and partitions are looked for, ms.
 const METADATA_MS: u64 = 30_000;
-/// What the client calls the state of a partition that it reads.
-const FETCHING: &str = "active";
 /// How often the lag is told, ms.
 const STATISTICS_MS: u64 = 2_000;
 
@@ -47,6 +46,8 @@ struct Told {
     closing: AtomicBool,
     names: [String; 3],
     lags: [Gauge; 3],
+    /// The position of each partition that is ours, by the signal's number.
+    positions: Mutex<BTreeMap<(usize, i32), i64>>,
 }
 
 impl ClientContext for Told {
@@ -55,11 +56,14 @@ impl ClientContext for Told {
     }
 
     fn stats(&self, statistics: Statistics) {
-        for (name, lag) in self.names.iter().zip(&self.lags) {
-            let partitions = statistics.topics.get(name).map(|topic| topic.partitions.values());
-            // Partitions that are not ours any more keep their last lag. Below 0: nothing is known yet.
-            let ours = partitions.into_iter().flatten().filter(|partition| partition.fetch_state == FETCHING);
-            let records: i64 = ours.map(|partition| partition.consumer_lag.max(0)).sum();
+        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+        for (signal, (name, lag)) in self.names.iter().zip(&self.lags).enumerate() {
+            let Some(topic) = statistics.topics.get(name) else { continue };
+            // The client's own lag counts from its last commit, which may be somebody else's by now.
+            let behind = |(partition, state): (&i32, &Partition)| {
+                positions.get(&(signal, *partition)).map_or(0, |position| (state.ls_offset - position).max(0))
+            };
+            let records: i64 = topic.partitions.iter().map(behind).sum();
             lag.set(f64::from(u32::try_from(records).unwrap_or(u32::MAX)));
         }
     }
@@ -96,7 +100,7 @@ impl Group {
     pub fn connect(settings: &Settings, lags: [Gauge; 3]) -> Result<Self, DrainError> {
         let name = |topic: Topic| format!("{}{}", settings.cluster.prefix, topic.name());
         let names = Signal::ALL.map(|signal| name(signal.inbox()));
-        let told = Told { changes: Mutex::default(), closing: AtomicBool::new(false), names, lags };
+        let told = Told { changes: Mutex::default(), closing: AtomicBool::new(false), names, lags, positions: Mutex::default() };
         let consumer = client_config(settings).create_with_context(told);
         Ok(Self {
             consumer: consumer.map_err(|source| DrainError::Client { doing: "making a consumer", source })?,
@@ -152,10 +156,19 @@ impl Group {
                     tracing::info!(partitions = list.count(), "inbox partitions given away");
                     let answered = self.consumer.incremental_unassign(&list);
                     answered.map_err(|source| DrainError::Client { doing: "giving partitions away", source })?;
+                    let mut positions = self.positions();
+                    for element in list.elements() {
+                        let signal = self.signal(element.topic());
+                        signal.and_then(|signal| positions.remove(&(signal as usize, element.partition())));
+                    }
                 }
             }
         }
         Ok(lost)
+    }
+
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<(usize, i32), i64>> {
+        self.consumer.context().positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pop(&self) -> Option<Change> {
@@ -199,6 +212,9 @@ impl Group {
                 }
                 _ => start,
             };
+            if let Some(signal) = self.signal(topic) {
+                self.positions().insert((signal as usize, partition), begin);
+            }
             let added = from.add_partition_offset(topic, partition, Offset::Offset(begin));
             added.map_err(|source| DrainError::Client { doing: "taking partitions over", source })?;
         }
@@ -251,6 +267,7 @@ impl Group {
             let partition = record.place.source.rsplit_once('/').and_then(|(_, partition)| partition.parse().ok()).unwrap_or(0);
             ends.insert((record.signal as usize, partition), record.place.offset + 1);
         }
+        self.positions().extend(ends.iter().map(|(at, end)| (*at, *end)));
         let mut list = TopicPartitionList::with_capacity(ends.len());
         let failed = |source| DrainError::Client { doing: "committing positions", source };
         for ((signal, partition), end) in ends {
