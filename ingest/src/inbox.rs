@@ -245,15 +245,15 @@ impl Drain {
         }
         outlet.wait(&self.stop)?;
         group.commit(&batch)?;
-        for record in &batch {
-            self.telemetry.drained(record.signal);
-            self.refused.remove(&record.place);
-        }
         if let Some((Place { source, offset }, reason)) = quarantined.first() {
             tracing::warn!(records = quarantined.len(), %source, offset, reason, "inbox records quarantined; the first one is named");
         }
         quarantined.iter().for_each(|(_, reason)| self.telemetry.quarantined(reason));
         Signal::ALL.iter().zip(parts).for_each(|(signal, parts)| self.telemetry.parts(*signal, parts));
+        for record in &batch {
+            self.telemetry.drained(record.signal);
+            self.refused.remove(&record.place);
+        }
         Ok(())
     }
 

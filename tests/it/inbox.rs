@@ -3,6 +3,8 @@
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
 use crate::support::replay::read_topic;
+use crate::support::samples::Samples;
+use crate::support::traffic::Random;
 use crate::support::{eventually, now_ms, otlp};
 use nix::sys::signal::Signal;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -14,7 +16,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use processor::log::kafka::{KafkaConfig, KafkaLog};
 use prost::Message;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::cluster::Cluster;
 use schemas::origin::Origin;
@@ -55,7 +57,12 @@ impl Writer {
     /// `unique`: where the numbers of its records begin.
     fn new(bootstrap: &str, prefix: &str, unique: i64) -> Self {
         let mut config = ClientConfig::new();
-        let producer = config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").create().unwrap();
+        let producer = config
+            .set("bootstrap.servers", bootstrap)
+            .set("enable.idempotence", "true")
+            .set("message.max.bytes", "8388608")
+            .create()
+            .unwrap();
         Self { producer, prefix: prefix.to_owned(), sent: BTreeMap::new(), unique }
     }
 
@@ -282,4 +289,41 @@ fn ingest_runs_without_an_inbox_and_finds_it_later() {
     assert_eq!(door.said().matches("not all inbox topics are there").count(), 1, "told once: {}", door.said());
     assert_eq!(door.get("/readyz").unwrap().0, 200);
     end(door);
+}
+
+#[test]
+fn what_the_brokers_turn_down_is_quarantined_and_passed() {
+    const PREFIX: &str = "largeinbox.";
+    let bootstrap = Broker::shared().bootstrap();
+    apply(&bootstrap, PREFIX);
+    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    let raw = format!("{PREFIX}{}", Topic::RawLogs.name());
+    let settings = AlterConfig::new(ResourceSpecifier::Topic(&raw)).set("max.message.bytes", "1500000");
+    let settings = settings.set("message.timestamp.type", "LogAppendTime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let altered = runtime.block_on(admin.alter_configs([&settings], &AdminOptions::new())).unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+
+    let mut writer = Writer::new(&bootstrap, PREFIX, 0);
+    let mut random = Random(1);
+    // Nothing that lz4 could make smaller.
+    let noise: String = (0..3_000_000).map(|_| char::from(b'!' + u8::try_from(random.below(90)).unwrap())).collect();
+    let mut large = otlp::prompt("large", now_ms());
+    large.attributes.push(otlp::attribute("noise", otlp::text(noise)));
+    let [before, after] = [1, 2].map(|number| writer.request(number));
+    for request in [before, otlp::encode(vec![large]), after] {
+        writer.write(Topic::InboxLogs, 0, &request);
+    }
+    writer.flush();
+    let door = ingest(&bootstrap, PREFIX);
+    eventually("all that was written", || if drained(&door) == 3 { Ok(()) } else { Err(door.said()) });
+    let quarantined = |samples: &Samples| samples.count("tacho_inbox_quarantined_total", &[("reason", "message_size")]);
+    assert_eq!(door.metrics_when("a scrape", |samples| Ok(quarantined(samples))), 1);
+    end(door);
+    let mut log = KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(&bootstrap, PREFIX), &format!("{PREFIX}reader"))).unwrap();
+    let kept = read_topic(&mut log, Topic::Quarantine);
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].value.as_deref().is_some_and(|value| value.len() > 3_000_000));
+    let conversations: BTreeSet<_> = read_topic(&mut log, Topic::RawLogs).into_iter().map(|record| record.key.unwrap()).collect();
+    assert_eq!(conversations.len(), 6, "three of each request around it");
 }

@@ -149,7 +149,8 @@ impl KafkaLog {
     fn stable(&self, at: TopicPartition) -> Result<Position, LogError> {
         let name = self.names.name(at.topic);
         let asking = || format!("asking for the last stable offset of {at}");
-        clients::ask(asking, || self.group.consumer().fetch_watermarks(&name, at.partition, REQUEST_MAX)).map(|(_, stable)| Position(stable))
+        clients::ask(asking, || self.group.consumer().fetch_watermarks(&name, at.partition, REQUEST_MAX))
+            .map(|(_, stable)| Position(stable))
     }
 
     /// Ends the open transaction that a reader of that partition has waited behind for too long, if there is one; and
