@@ -193,7 +193,7 @@ impl Drain {
             let Err(error) = self.drain() else { continue };
             let why = chain(&error);
             if began.elapsed() > PAUSES.1 {
-                pause = PAUSES.0;
+                (pause, told) = (PAUSES.0, String::new());
             }
             if why != told {
                 tracing::warn!(reason = why, "draining the inbox begins anew, at what is committed");
