@@ -67,7 +67,7 @@ impl Driven {
     fn apply(&mut self, messages: &[Raw]) {
         for Raw { key, value } in messages {
             let (appended, wall) = (self.clock, Some(self.clock));
-            let input = Input { offset: self.offset, appended, wall, tick: false, epoch: None, key, value };
+            let input = Input { offset: self.offset, appended, wall, tick: false, epoch: None, origin: None, key, value };
             self.task.apply(input, &self.rules);
             self.offset += 1;
         }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Leads an OpenTelemetry Collector both ways and compares.
 
-Into tacho: all recordings, sent directly and through a Collector (OTLP/HTTP in protobuf and JSON, gRPC), must come to
-the same /metrics and the same session rows. Out of Kafka: the Collector's receiver on the raw topics, ticks included,
+Into tacho: all recordings, sent directly and through a Collector (OTLP/HTTP in protobuf and JSON, gRPC, and its Kafka
+exporter on the inbox topics), must come to the same /metrics and the same session rows. Out of Kafka: the Collector's receiver on the raw topics, ticks included,
 must write the log records that were sent, without an error. Ends with 1 at the first difference.
 """
 
@@ -237,6 +237,31 @@ class Check:
             lines = [*differences("/metrics", wanted[0], found[0]), *differences("session", wanted[1], found[1])]
             self.tell(f"through a Collector, {name}: the same totals and sessions", lines + collector.complaints())
 
+    def inbox(self, wanted):
+        """The Collector's Kafka exporter on the inbox topics, which this tacho drains."""
+        with self.tacho("inbox") as tacho:
+            http = f"http://127.0.0.1:{free_port()}"
+            env = {
+                "OTLP_GRPC": f"127.0.0.1:{free_port()}",
+                "OTLP_HTTP": http.removeprefix("http://"),
+                "KAFKA_BROKER": self.kafka,
+                "TACHO_PREFIX": tacho.flags[-1],
+            }
+            collector = Collector(self.options.collector, CONFIGS / "write-to-inbox.yaml", {}, env, self.work / "collector-inbox")
+            with running(collector):
+                for body in self.bodies:
+                    body.send(http)
+                found = self.derived(tacho)
+            lines = [*differences("/metrics", wanted[0], found[0]), *differences("session", wanted[1], found[1]), *collector.complaints()]
+            kept = lambda signal: sum((otlp.of_json(signal, each["value"]) for each in raw(tacho, f"codex.raw.{signal}.v1") if not is_tick(each)), collections.Counter())
+            for signal in SIGNALS:
+                wait(f"all {signal} are drained", lambda: kept(signal).total() >= self.sent[signal].total())
+                lines += differences(f"raw topic, {signal}", self.sent[signal], kept(signal))
+            strange = [each for each in raw(tacho, "codex.raw.logs.v1") if not is_tick(each) and "tacho-origin" not in each["headers"]]
+            lines += [f"a raw record without an origin: {each}" for each in strange]
+            lines += [f"quarantined: {each}" for each in raw(tacho, "codex.quarantine.v1")]
+            self.tell("through a Collector's Kafka exporter and the inbox: the same totals and sessions", lines)
+
     def backend(self, tacho):
         """The Collector's Kafka receiver on what is in the raw topics of this tacho."""
         prefix = tacho.flags[-1]
@@ -281,6 +306,7 @@ def main():
                 check.through("http", "otlp_http", {"encoding": "proto"}, wanted)
                 check.through("json", "otlp_http", {"encoding": "json"}, wanted)
                 check.through("grpc", "otlp_grpc", {}, wanted)
+                check.inbox(wanted)
         except RuntimeError:
             for log in sorted(work.rglob("*.log")):
                 print(f"--- {log}\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}", file=sys.stderr)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real OpenTelemetry Collector, both ways: OTLP through it into tacho, and its Kafka receiver on the raw topics.
+# A real OpenTelemetry Collector, both ways: OTLP through it into tacho, also by its Kafka exporter and the inbox; and its
+# Kafka receiver on the raw topics.
 #
 #   .ci/interop/collector.sh
 #

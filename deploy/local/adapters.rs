@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ingest::Door;
+use ingest::inbox::{self, Inbox};
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
@@ -30,9 +31,14 @@ pub struct Backend {
     pub open: Box<OpenLog>,
     /// Where ingest writes.
     pub sink: Arc<AnySink>,
+    /// Drains what foreign writers put into the cluster's inbox; takes whether texts are kept.
+    pub drain: Option<Box<DrainInbox>>,
     /// The workers.
     pub work: Work,
 }
+
+/// Starts to drain an inbox.
+pub type DrainInbox = dyn FnOnce(bool) -> std::io::Result<Inbox> + Send;
 
 /// The embedded log in `dir`; `seed` is for a new one.
 pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
@@ -42,6 +48,7 @@ pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(reader.handle()))),
         sink: Arc::new(AnySink::Embedded(log)),
+        drain: None,
         work: Box::new(move |view| Workers::alone(worker, &seed, view).map_err(|error| chain(&error))),
     })
 }
@@ -62,9 +69,15 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
     };
     let sink = connect_sink(cluster, seed.raw_partitions)?;
     let reading = cluster.clone();
+    let (inbox, raw_partitions) = (cluster.clone(), seed.raw_partitions);
+    let drain = move |keep_text| {
+        let config = ingest::Config { keep_text, ..ingest::Config::default() };
+        Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, config, session_timeout: inbox::SESSION_TIMEOUT })
+    };
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
         sink: Arc::new(AnySink::Kafka(sink)),
+        drain: Some(Box::new(drain)),
         work: Box::new(move |view| Workers::start(&config, view).map_err(|error| chain(&error))),
     })
 }

@@ -20,6 +20,8 @@ use tokio::sync::watch;
 const PAGE: &str = include_str!("page.html");
 /// How long requests under way may take to end.
 const REQUESTS_END: Duration = Duration::from_millis(800);
+/// How long the inbox may take to finish its batch.
+const INBOX_END: Duration = Duration::from_millis(400);
 /// How long the worker may take to finish its commit.
 const WORKER_END: Duration = Duration::from_millis(1200);
 /// How long after the signal the process goes, whatever hangs. All that was answered with 200 is durable anyway.
@@ -133,6 +135,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
     let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, grpc, backend.sink, ending.clone()));
     tokio::spawn(upkeep(ending));
+    let inbox = backend.drain.map(|drain| drain(options.keep_text)).transpose().map_err(text)?;
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
         demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;
@@ -154,6 +157,10 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let _ = end.send(true);
     if !ingest.is_finished() {
         let _ = tokio::time::timeout(REQUESTS_END, &mut ingest).await;
+    }
+    let drained = tokio::task::spawn_blocking(move || inbox.is_none_or(|inbox| inbox.end(INBOX_END)));
+    if let Ok(false) = drained.await {
+        tracing::warn!("the inbox did not end in time; what is not committed is drained again");
     }
     if let Ok(false) = tokio::task::spawn_blocking(move || workers.end(WORKER_END)).await {
         tracing::warn!("the worker did not end in time; it will restore at the next start");

@@ -61,9 +61,9 @@ fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
     }
     match topic {
         Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => derived::decode(topic, bytes).ok(),
-        Topic::RawLogs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
-        Topic::RawTraces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),
-        Topic::RawMetrics => serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok(),
+        Topic::RawLogs | Topic::InboxLogs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
+        Topic::RawTraces | Topic::InboxTraces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),
+        Topic::RawMetrics | Topic::InboxMetrics => serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok(),
         Topic::Control => serde_json::from_slice(bytes).ok(),
         Topic::Labels | Topic::Quarantine | Topic::Deltas | Topic::SessionsChangelog | Topic::SeriesChangelog => None,
     }

@@ -52,10 +52,11 @@ pub struct Door<S> {
     sink: Arc<S>,
 }
 
-struct Prepared {
-    records: Vec<RawRecord>,
-    counts: Counts,
-    decoded_bytes: usize,
+/// A request that may be written.
+pub(crate) struct Prepared {
+    pub records: Vec<RawRecord>,
+    pub counts: Counts,
+    pub decoded_bytes: usize,
     permit: Permit,
 }
 
@@ -108,7 +109,8 @@ impl<S: Sink> Door<S> {
     }
 }
 
-fn prepare(config: &Config, incoming: Incoming) -> Result<Prepared, Reject> {
+/// Checks, cleans and splits a request: what all ways in have in common.
+pub(crate) fn prepare(config: &Config, incoming: Incoming) -> Result<Prepared, Reject> {
     let Incoming { signal, form, gzip, body, mut permit } = incoming;
     let decoded = if gzip && !body.is_empty() { inflate(&body, config.decoded_bytes_max, &mut permit)? } else { body };
     let decoded_bytes = decoded.len();

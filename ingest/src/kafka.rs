@@ -216,7 +216,8 @@ async fn enqueue(
     }
 }
 
-fn wall_ms() -> u128 {
+/// Wall time, ms since the Unix epoch.
+pub(crate) fn wall_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }
 

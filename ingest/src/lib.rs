@@ -3,7 +3,10 @@
 //! A request goes one way: [`http`] or [`grpc`] reads it, [`admit`] bounds it, [`privacy`] takes texts out of it,
 //! [`route`] makes keyed raw records of it, and a [`sink::Sink`] makes them durable. Only then is it answered.
 //!
-//! **Architecture Invariant:** nothing is written anywhere before [`privacy::apply`] has seen it.
+//! What foreign writers put into the inbox topics comes in by [`inbox`], and goes the same way.
+//!
+//! **Architecture Invariant:** nothing is written anywhere before [`privacy::apply`] has seen it. (What an inbox holds that
+//! can't be read can't be cleaned either: that goes to the quarantine as it is.)
 #![deny(missing_docs)]
 
 pub mod admit;
@@ -11,6 +14,7 @@ pub mod config;
 pub mod door;
 pub mod grpc;
 pub mod http;
+pub mod inbox;
 pub mod json;
 pub mod kafka;
 pub mod partition;

@@ -4,6 +4,8 @@ mod control;
 mod late;
 mod settings;
 
+use crate::config::Config;
+use crate::inbox::{self, Inbox};
 use crate::{Door, grpc, http, telemetry};
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -11,6 +13,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Parser;
 use late::Late;
+use schemas::cluster::Cluster;
 use settings::{Effective, Settings};
 use shell::flags::Common;
 use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
@@ -24,6 +27,8 @@ use tokio::sync::watch;
 const UPKEEP: Duration = Duration::from_secs(5);
 /// What threads that still work get at the end.
 const THREADS_END: Duration = Duration::from_millis(200);
+/// How long the inbox may take to finish its batch at the end.
+const INBOX_END: Duration = Duration::from_secs(4);
 /// The exposition's content type.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -107,7 +112,8 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
     let admin_at = ports.admin.local_addr().map_err(text)?;
     let admin = tokio::net::TcpListener::from_std(ports.admin).map_err(text)?;
     let admin = tokio::spawn(axum::serve(admin, admin_router(Arc::clone(&sink))).into_future());
-    let door = Door::new(settings.limits, Arc::clone(&sink));
+    let limits = settings.limits;
+    let door = Door::new(limits.clone(), Arc::clone(&sink));
     let http = tokio::net::TcpListener::from_std(ports.http).map_err(text)?;
     let mut doors = match ports.grpc {
         None => tokio::spawn(http::run(http, http::both_router(door), over(ending.clone()))),
@@ -119,7 +125,7 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
         }
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
-    tokio::spawn(late::connect(settings.cluster, sink));
+    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, sink, ending));
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
     let ended = tokio::select! {
@@ -139,9 +145,32 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
         // Bounded: each door gives open requests five seconds.
         None => doors.await.map_err(|panic| panic.to_string()).and_then(|ended| ended.map_err(|error| chain(&error))),
     };
+    // Ended by itself, or by what it says in the log.
+    let _ = behind.await;
     admin.abort();
     tracing::info!("ended");
     ended
+}
+
+/// What is behind the doors: the connection to the cluster, and the inbox once that is there, until the end.
+async fn behind(given: Settings, cluster: Cluster, config: Config, sink: Arc<Late>, ending: watch::Receiver<bool>) {
+    let raw_partitions = tokio::select! {
+        count = late::connect(&cluster, &sink) => count,
+        () = over(ending.clone()) => return,
+    };
+    if !given.inbox.enabled {
+        return;
+    }
+    let inbox = Inbox::start(inbox::Settings { cluster, raw_partitions, config, session_timeout: given.inbox.session_timeout.0 });
+    match inbox {
+        Ok(inbox) => {
+            over(ending).await;
+            if let Ok(false) = tokio::task::spawn_blocking(move || inbox.end(INBOX_END)).await {
+                tracing::warn!("the inbox did not end in time; what is not committed is drained again");
+            }
+        }
+        Err(error) => tracing::error!(%error, "the inbox is not drained: there is no thread for it"),
+    }
 }
 
 /// Resolves when the process is to end.

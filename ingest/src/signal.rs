@@ -47,6 +47,16 @@ impl Signal {
         }
     }
 
+    /// Where foreign writers put it.
+    #[must_use]
+    pub const fn inbox(self) -> Topic {
+        match self {
+            Self::Logs => Topic::InboxLogs,
+            Self::Traces => Topic::InboxTraces,
+            Self::Metrics => Topic::InboxMetrics,
+        }
+    }
+
     /// Where its raw records go.
     #[must_use]
     pub const fn topic(self) -> Topic {

@@ -3,7 +3,7 @@
 
 use crate::privacy::Counts;
 use crate::signal::Signal;
-use metrics::{Counter, Histogram, Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::event::PRIVATE_KEYS;
 use std::sync::OnceLock;
@@ -27,11 +27,17 @@ pub enum Series {
     Redactions,
     SpanEventsRemoved,
     TruncatedValues,
+    InboxRecords,
+    InboxParts,
+    InboxQuarantined,
+    InboxLost,
+    InboxLag,
+    InboxRestarts,
 }
 
 impl Series {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 13] = [
         Self::Requests,
         Self::RequestDuration,
         Self::PayloadBytes,
@@ -39,6 +45,12 @@ impl Series {
         Self::Redactions,
         Self::SpanEventsRemoved,
         Self::TruncatedValues,
+        Self::InboxRecords,
+        Self::InboxParts,
+        Self::InboxQuarantined,
+        Self::InboxLost,
+        Self::InboxLag,
+        Self::InboxRestarts,
     ];
 
     /// Name and help.
@@ -55,6 +67,12 @@ impl Series {
             ),
             Self::SpanEventsRemoved => ("tacho_span_events_removed_total", "Span events removed because their target is not a safe one"),
             Self::TruncatedValues => ("tacho_truncated_values_total", "Texts cut because their record was over the limit"),
+            Self::InboxRecords => ("tacho_inbox_records_total", "Records of the inbox topics that are drained, by signal"),
+            Self::InboxParts => ("tacho_inbox_parts_total", "Raw records that they became, by signal"),
+            Self::InboxQuarantined => ("tacho_inbox_quarantined_total", "Records of the inbox that went to the quarantine, by reason"),
+            Self::InboxLost => ("tacho_inbox_lost_records_total", "Records deleted from the inbox before they were drained, by signal"),
+            Self::InboxLag => ("tacho_inbox_lag_records", "Records in this process's inbox partitions that are not drained yet, by signal"),
+            Self::InboxRestarts => ("tacho_inbox_restarts_total", "Times that draining began anew after a failure"),
         }
     }
 
@@ -103,6 +121,7 @@ pub fn describe() {
         match series {
             Series::RequestDuration => describe_histogram!(name, Unit::Seconds, help),
             Series::PayloadBytes => describe_histogram!(name, Unit::Bytes, help),
+            Series::InboxLag => describe_gauge!(name, help),
             _ => describe_counter!(name, help),
         }
     }
@@ -179,10 +198,49 @@ impl Telemetry {
     }
 }
 
+/// Handles of the inbox, taken once: make it after the recorder is installed.
+pub(crate) struct InboxTelemetry {
+    records: [Counter; 3],
+    parts: [Counter; 3],
+    restarts: Counter,
+}
+
+impl InboxTelemetry {
+    pub fn new() -> Self {
+        let of = |series: Series| Signal::ALL.map(|signal| counter!(series.name(), "signal" => signal.name()));
+        Self { records: of(Series::InboxRecords), parts: of(Series::InboxParts), restarts: counter!(Series::InboxRestarts.name()) }
+    }
+
+    /// One for each signal.
+    pub fn lags(&self) -> [Gauge; 3] {
+        Signal::ALL.map(|signal| gauge!(Series::InboxLag.name(), "signal" => signal.name()))
+    }
+
+    pub fn drained(&self, signal: Signal) {
+        self.records[signal as usize].increment(1);
+    }
+
+    pub fn parts(&self, signal: Signal, parts: u64) {
+        self.parts[signal as usize].increment(parts);
+    }
+
+    pub fn quarantined(&self, reason: &'static str) {
+        counter!(Series::InboxQuarantined.name(), "reason" => reason).increment(1);
+    }
+
+    pub fn lost(&self, signal: Signal, records: u64) {
+        counter!(Series::InboxLost.name(), "signal" => signal.name()).increment(records);
+    }
+
+    pub fn restarted(&self) {
+        self.restarts.increment(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use metrics::{CounterFn, Gauge, Key, KeyName, Metadata, Recorder, SharedString};
+    use metrics::{CounterFn, Key, KeyName, Metadata, Recorder, SharedString};
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
 

@@ -265,6 +265,23 @@ pub struct MarkChunk {
     pub marks: Vec<u8>,
 }
 
+/// How far the records of one inbox partition have come on a raw partition.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct OriginMark {
+    /// Offset in the inbox of the last record taken.
+    #[prost(int64, tag = "1")]
+    pub offset: i64,
+    /// Which part of it.
+    #[prost(uint32, tag = "2")]
+    pub part: u32,
+    /// Latest stamp of the inbox so far, ms.
+    #[prost(int64, tag = "3")]
+    pub stamped_ms: i64,
+    /// Offset of the last record taken, on the raw partition.
+    #[prost(int64, tag = "4")]
+    pub last_offset: i64,
+}
+
 /// The value of one series entry: its total, an open window, a correction, or the last final window.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct SeriesEntry {

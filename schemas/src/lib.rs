@@ -16,6 +16,7 @@ pub mod fact;
 pub mod histogram;
 pub mod id;
 pub mod metric;
+pub mod origin;
 pub mod otlp;
 pub mod price;
 pub mod record;

@@ -12,8 +12,11 @@ pub const HEADER_TICK: &str = "tacho-tick";
 pub const HEADER_EPOCH: &str = "epoch";
 /// Header of a quarantined record: why, in one word.
 pub const HEADER_REASON: &str = "tacho-reason";
-/// Header of a quarantined record: `topic/partition@offset` of the raw record.
+/// Header of a quarantined record: `topic/partition@offset` of the raw or inbox record. Header of a raw record that was
+/// drained from an inbox: see [`crate::origin::Origin`].
 pub const HEADER_ORIGIN: &str = "tacho-origin";
+/// Header of a quarantined record that was cut because it did not fit: how many bytes it had, decimal.
+pub const HEADER_CUT_FROM: &str = "tacho-cut-from";
 
 /// Header of a derived row: the worker's wall time when it was made, decimal milliseconds.
 pub const HEADER_PROCESSED: &str = "tacho-processed";

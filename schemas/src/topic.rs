@@ -11,7 +11,13 @@ pub enum Topic {
     RawTraces,
     /// OTLP metric requests, as sent.
     RawMetrics,
-    /// Raw records that could not be understood, with the reason.
+    /// OTLP log requests of foreign writers, which ingest drains into [`Topic::RawLogs`].
+    InboxLogs,
+    /// OTLP trace requests of foreign writers.
+    InboxTraces,
+    /// OTLP metric requests of foreign writers.
+    InboxMetrics,
+    /// Raw and inbox records that could not be understood, with the reason.
     Quarantine,
     /// One row per session segment, the latest wins.
     Sessions,
@@ -51,9 +57,14 @@ pub enum Partitions {
     LikeRawLogs,
     /// As many as the deltas topic.
     LikeDeltas,
+    /// [`FEW_PARTITIONS`] when it is created; any number will do.
+    Few,
     /// Exactly one.
     One,
 }
+
+/// Partitions of topics whose count nothing rests on.
+pub const FEW_PARTITIONS: i32 = 4;
 
 impl Topic {
     /// The name, without the configurable prefix.
@@ -63,6 +74,9 @@ impl Topic {
             Self::RawLogs => "codex.raw.logs.v1",
             Self::RawTraces => "codex.raw.traces.v1",
             Self::RawMetrics => "codex.raw.metrics.v1",
+            Self::InboxLogs => "codex.inbox.logs.v1",
+            Self::InboxTraces => "codex.inbox.traces.v1",
+            Self::InboxMetrics => "codex.inbox.metrics.v1",
             Self::Quarantine => "codex.quarantine.v1",
             Self::Sessions => "codex.sessions.v1",
             Self::Windows1m => "codex.windows.1m.v1",
@@ -97,6 +111,7 @@ impl Topic {
     pub const fn partitions(self) -> Partitions {
         match self {
             Self::Control | Self::Labels | Self::Quarantine => Partitions::One,
+            Self::InboxLogs | Self::InboxTraces | Self::InboxMetrics => Partitions::Few,
             Self::Deltas | Self::SeriesChangelog | Self::Windows1m | Self::Windows5m | Self::Windows1h => Partitions::LikeDeltas,
             _ => Partitions::LikeRawLogs,
         }
@@ -105,7 +120,13 @@ impl Topic {
     /// Whether the broker, not the producer, must stamp the records (`message.timestamp.type=LogAppendTime`).
     #[must_use]
     pub const fn stamped_by_log(self) -> bool {
-        matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas)
+        matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas) || self.is_inbox()
+    }
+
+    /// Whether foreign writers write it.
+    #[must_use]
+    pub const fn is_inbox(self) -> bool {
+        matches!(self, Self::InboxLogs | Self::InboxTraces | Self::InboxMetrics)
     }
 }
 

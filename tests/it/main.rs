@@ -8,6 +8,7 @@ mod bad_input;
 mod crash;
 mod facts;
 mod group;
+mod inbox;
 mod law;
 mod prices;
 mod privacy;

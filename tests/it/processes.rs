@@ -233,7 +233,18 @@ fn topics_that_are_wrong_are_all_named_with_what_mends_them() {
 
     // The processor starts on none of this, and names the same.
     let refused = ["raw.traces", "raw.metrics", "codex.sessions.v1: cleanup", "tacho.control", "tacho.labels"];
-    let missing = ["quarantine", "windows.1m", "windows.5m", "windows.1h", "tacho.deltas", "sessions-changelog", "series-changelog"];
+    let missing = [
+        "inbox.logs",
+        "inbox.traces",
+        "inbox.metrics",
+        "quarantine",
+        "windows.1m",
+        "windows.5m",
+        "windows.1h",
+        "tacho.deltas",
+        "sessions-changelog",
+        "series-changelog",
+    ];
     assert_refused(processor(&bootstrap, "wrong.", "one"), 64, &[&refused[..], &missing].concat());
 
     // Apply makes what is missing, changes nothing, and says what is still wrong.
@@ -253,7 +264,7 @@ fn one_replica_is_told_unless_it_is_meant() {
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
     assert!(text(&refused).contains("min.insync.replicas is 1") && text(&refused).contains("--allow-single-broker"), "{}", text(&refused));
     let taken = check(&["--allow-single-broker"]);
-    assert!(taken.status.success() && text(&taken).contains("13 topics are as they must be"), "{}", text(&taken));
+    assert!(taken.status.success() && text(&taken).contains("16 topics are as they must be"), "{}", text(&taken));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::kafka::KafkaSink;
 use crate::sink::{RawRecord, Sink, SinkError};
 use schemas::cluster::Cluster;
 use shell::process::chain;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -48,18 +48,18 @@ impl Sink for Late {
     }
 }
 
-/// Reads the pinned number of partitions, as often as it takes, and connects.
-pub async fn connect(cluster: Cluster, late: Arc<Late>) {
+/// Reads the pinned number of partitions, as often as it takes, and connects; gives that number.
+pub async fn connect(cluster: &Cluster, late: &Late) -> i32 {
     let mut told = String::new();
     loop {
         let asked = cluster.clone();
         let why = match tokio::task::spawn_blocking(move || raw_partitions(&asked)).await {
-            Ok(Ok(count)) => match KafkaSink::connect(&cluster, count).await {
+            Ok(Ok(count)) => match KafkaSink::connect(cluster, count).await {
                 Ok(sink) => {
                     tracing::info!(raw_partitions = count, ready = sink.ready(), "settings read, connected");
                     // Nobody else sets it.
                     let _ = late.sink.set(sink);
-                    return;
+                    return count;
                 }
                 Err(error) => chain(&error),
             },

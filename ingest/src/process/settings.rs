@@ -1,13 +1,18 @@
 //! What an operator can set.
 
 use crate::Config;
+use crate::inbox::SESSION_TIMEOUT;
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 use shell::kafka::KafkaSection;
 use shell::layers::{Sources, load};
 use shell::log::LogSection;
 use shell::process::check_distinct;
-use shell::units::{Listen, Size};
+use shell::units::{Listen, Size, Span};
+use std::time::Duration;
+
+/// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
+const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1800);
 
 /// All settings of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -25,8 +30,20 @@ pub struct Settings {
     pub admin: Port,
     /// What bounds requests.
     pub limits: Limits,
+    /// What foreign writers put into the inbox topics.
+    pub inbox: InboxSection,
     /// The process's log.
     pub log: LogSection,
+}
+
+/// What foreign writers put into the inbox topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InboxSection {
+    /// Whether this process takes its share of draining them, where they are there.
+    pub enabled: bool,
+    /// A process that is silent for so long loses its share.
+    pub session_timeout: Span,
 }
 
 /// A listener.
@@ -64,8 +81,15 @@ impl Default for Settings {
             grpc: Port::local(4317),
             admin: Port::local(9465),
             limits: Limits::default(),
+            inbox: InboxSection::default(),
             log: LogSection::default(),
         }
+    }
+}
+
+impl Default for InboxSection {
+    fn default() -> Self {
+        Self { enabled: true, session_timeout: Span(SESSION_TIMEOUT) }
     }
 }
 
@@ -104,6 +128,9 @@ impl Settings {
         check_distinct(&addresses, &mut faults);
         if !given.is_one_port() {
             check_distinct(&[("grpc.listen", given.grpc.listen.0), addresses[1]], &mut faults);
+        }
+        if !SESSION_TIMEOUTS.contains(&given.inbox.session_timeout.0) {
+            faults.push("inbox.session_timeout: must be between 1s and 30m".to_owned());
         }
         let limits = given.limits(&mut faults);
         if faults.is_empty() { Ok(Effective { given, cluster, limits }) } else { Err(faults) }
@@ -175,9 +202,11 @@ mod tests {
             ("TACHO_LOG__FILTER", "a=b=c"),
             ("TACHO_KEEP_TXT", "true"),
             ("TACHO_KAFKA__OPTIONS__ACKS", "1"),
+            ("TACHO_INBOX__SESSION_TIMEOUT", "1ms"),
         ];
         let faults = read(&env, &[("http.listen", "nowhere")]).unwrap_err();
-        let parts = ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers"];
+        let parts =
+            ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers", "inbox.session"];
         for part in parts {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }

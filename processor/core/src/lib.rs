@@ -19,6 +19,7 @@ pub use series::SeriesTask;
 pub use session::SessionTask;
 
 use schemas::control::EpochChange;
+use schemas::origin::Origin;
 use schemas::price::Prices;
 use schemas::settings::{Seed, Settings};
 use std::collections::BTreeMap;
@@ -103,6 +104,8 @@ pub struct Input<'a> {
     pub tick: bool,
     /// The epoch that it starts, if it is a tick that starts one.
     pub epoch: Option<i64>,
+    /// Where in an inbox it came from, if it did.
+    pub origin: Option<Origin<'a>>,
     /// Its key.
     pub key: &'a str,
     /// Its value.
@@ -113,13 +116,14 @@ impl<'a> Input<'a> {
     /// Reads what a task needs off a log record; a key that is not text becomes the empty one.
     #[must_use]
     pub fn of(record: &'a schemas::record::Record) -> Self {
-        use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL};
+        use schemas::record::{HEADER_EPOCH, HEADER_ORIGIN, HEADER_TICK, HEADER_WALL};
         Self {
             offset: record.offset,
             appended: record.appended.0,
             wall: record.header_number(HEADER_WALL),
             tick: record.header(HEADER_TICK).is_some(),
             epoch: record.header_number(HEADER_EPOCH),
+            origin: record.header(HEADER_ORIGIN).and_then(|text| Origin::parse(std::str::from_utf8(text).ok()?)),
             key: record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or(""),
             value: record.value.as_deref().unwrap_or_default(),
         }

@@ -8,19 +8,22 @@ mod cost;
 mod deltas;
 mod fold;
 mod marks;
+mod origins;
 mod parse;
 mod row;
 
 pub use cost::AMOUNT_MAX;
 pub use fold::CALLS_MAX;
+pub use origins::ORIGINS_MAX;
 
 use crate::clock::{self, Advance};
 use crate::labels::DeltaMap;
 use crate::{Input, RestoreError, Rules};
 use deltas::Deltas;
 use marks::{ChunkId, Marks};
+use origins::Origins;
 use prost::Message;
-use schemas::changelog::{Change, MarkChunk, Meta, SessionState};
+use schemas::changelog::{Change, MarkChunk, Meta, OriginMark, SessionState};
 use schemas::delta::{DeltaEntry, DeltaRecord, target_of};
 use schemas::derived::SessionRow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +86,8 @@ pub struct SessionTask {
     epoch: i64,
     conversations: BTreeMap<String, Conversation>,
     timers: BTreeSet<Timer>,
+    /// How far each inbox partition has come.
+    origins: Origins,
     /// For each target partition of the deltas: the position in the last record sent there.
     sent: Vec<i64>,
     /// The mark (clock / mark_ms) of the last record sent to all targets.
@@ -109,6 +114,7 @@ impl SessionTask {
             epoch: 0,
             conversations: BTreeMap::new(),
             timers: BTreeSet::new(),
+            origins: Origins::default(),
             sent: vec![0; targets],
             marked: None,
             deltas: Deltas::new(&rules.seed),
@@ -245,6 +251,9 @@ impl SessionTask {
             let value = marks.map(|marks| MarkChunk { marks }.encode_to_vec());
             changes.push(Change { key: format!("m/{}/{}/{key}", chunk.bucket, chunk.number), value });
         }
+        for (source, mark) in self.origins.changes() {
+            changes.push(Change { key: format!("i/{source}"), value: mark.map(|mark| mark.encode_to_vec()) });
+        }
         Effects {
             changes,
             rows: std::mem::take(&mut self.rows),
@@ -334,7 +343,7 @@ impl SessionTask {
         task.marked = meta.marked;
         for (key, value) in entries {
             task.restore_entry(key, value).map_err(|source| RestoreError::Entry { key: key.to_owned(), source })?;
-            if !key.starts_with("s/") && !key.starts_with("m/") {
+            if !["s/", "m/", "i/"].iter().any(|kind| key.starts_with(kind)) {
                 return Err(RestoreError::Key { key: key.to_owned() });
             }
         }
@@ -352,6 +361,8 @@ impl SessionTask {
         } else if let Some((id, conversation)) = key.strip_prefix("m/").and_then(chunk_key) {
             let chunk = MarkChunk::decode(value)?;
             self.conversations.entry(conversation.to_owned()).or_default().marks.restore(id, &chunk.marks);
+        } else if let Some(source) = key.strip_prefix("i/") {
+            self.origins.restore(source, OriginMark::decode(value)?);
         }
         Ok(())
     }

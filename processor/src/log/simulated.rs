@@ -10,7 +10,7 @@ use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::time::AppendTime;
-use schemas::topic::{Cleanup, Partitions, Topic};
+use schemas::topic::{Cleanup, FEW_PARTITIONS, Partitions, Topic};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -167,6 +167,7 @@ impl State {
         match topic.partitions() {
             Partitions::LikeRawLogs => self.raw_partitions,
             Partitions::LikeDeltas => self.delta_partitions,
+            Partitions::Few => FEW_PARTITIONS,
             Partitions::One => 1,
         }
     }

@@ -60,6 +60,9 @@ impl SessionTask {
     /// Folds a raw record that is not a tick.
     pub(super) fn fold(&mut self, input: Input<'_>, rules: &Rules) {
         let Some(clock) = self.clock else { return };
+        if input.origin.is_some_and(|origin| !self.origins.take(origin, input.offset)) {
+            return self.repeated(input, clock, rules);
+        }
         let (tenant, routed_by) = split_raw_key(input.key);
         let time = &rules.seed.time;
         let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
@@ -89,6 +92,23 @@ impl SessionTask {
         }
     }
 
+    /// Counts the records of a raw record that was drained from an inbox once more; nothing else follows from it.
+    fn repeated(&mut self, input: Input<'_>, clock: i64, rules: &Rules) {
+        let (tenant, _) = split_raw_key(input.key);
+        let time = &rules.seed.time;
+        let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
+            let nobody = Identity::default();
+            let fact = Fact::Record { event: "unknown", outcome: Outcome::Duplicate, time_source: TimeSource::Received, clamped: false };
+            return self.deltas.observe(&fact, &of_identity(tenant, &nobody), slot(clock, clock, time));
+        };
+        for record in &records {
+            let mut scratch = Identity::default();
+            learn(&mut scratch, record);
+            let slot = slot(record.time, clock, time);
+            self.deltas.observe(&outcome_of(record, Outcome::Duplicate), &of_identity(tenant, &scratch), slot);
+        }
+    }
+
     fn quarantine(&mut self, input: Input<'_>, reason: &'static str, clock: i64, time: &TimeRules) {
         let (tenant, _) = split_raw_key(input.key);
         let nobody = Identity::default();
@@ -102,7 +122,7 @@ impl SessionTask {
         let tenant = folding.tenant;
         let slot = slot(record.time, folding.clock, &rules.seed.time);
         let outcome = self.outcome(record, folding, slot, rules);
-        let fact = Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped };
+        let fact = outcome_of(record, outcome);
         if outcome == Outcome::Duplicate || record.conversation.is_none() {
             let mut scratch = Identity::default();
             learn(&mut scratch, record);
@@ -204,6 +224,10 @@ impl SessionTask {
         active(&mut self.deltas, key, session, 1, slot);
         session
     }
+}
+
+fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Fact {
+    Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped }
 }
 
 /// A record of another conversation than its key says. Ids that can't be keys were replaced before they got here.

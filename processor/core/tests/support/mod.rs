@@ -11,6 +11,7 @@ use prost::Message;
 use schemas::changelog::{Change, Meta};
 use schemas::delta::Series;
 use schemas::metric::Amount;
+use schemas::origin::Origin;
 use schemas::settings::Seed;
 use schemas::time::{EventTime, format_rfc3339};
 use std::collections::BTreeMap;
@@ -113,7 +114,12 @@ impl Driven {
     }
 
     pub fn raw(&mut self, appended: i64, key: &str, value: &[u8]) {
-        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: false, epoch: None, key, value };
+        self.drained(appended, None, key, value);
+    }
+
+    /// Applies one raw record that was drained from an inbox.
+    pub fn drained(&mut self, appended: i64, origin: Option<Origin<'_>>, key: &str, value: &[u8]) {
+        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: false, epoch: None, origin, key, value };
         self.task.apply(input, &self.rules);
         self.offset += 1;
     }
@@ -128,7 +134,7 @@ impl Driven {
     }
 
     fn control(&mut self, appended: i64, epoch: Option<i64>) {
-        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: true, epoch, key: "tick", value: &[] };
+        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: true, epoch, origin: None, key: "tick", value: &[] };
         self.task.apply(input, &self.rules);
         self.offset += 1;
     }

@@ -76,6 +76,9 @@ const fn topic_code(topic: Topic) -> u8 {
         Topic::Deltas => 11,
         Topic::SessionsChangelog => 12,
         Topic::SeriesChangelog => 13,
+        Topic::InboxLogs => 14,
+        Topic::InboxTraces => 15,
+        Topic::InboxMetrics => 16,
     }
 }
 

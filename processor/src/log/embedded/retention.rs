@@ -38,6 +38,7 @@ impl Retention {
     const fn age_ms(self, topic: Topic) -> Option<i64> {
         match topic {
             Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => Some(self.raw_age_ms),
+            Topic::InboxLogs | Topic::InboxTraces | Topic::InboxMetrics => Some(DAY_MS),
             Topic::Quarantine => Some(7 * DAY_MS),
             Topic::Windows1m => Some(30 * DAY_MS),
             Topic::Windows5m => Some(90 * DAY_MS),

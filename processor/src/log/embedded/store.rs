@@ -6,7 +6,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
-use schemas::topic::{Partitions, Topic};
+use schemas::topic::{FEW_PARTITIONS, Partitions, Topic};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, RwLock};
@@ -152,6 +152,7 @@ const fn count(counts: Counts, topic: Topic) -> i32 {
     match topic.partitions() {
         Partitions::LikeRawLogs => counts.raw,
         Partitions::LikeDeltas => counts.delta,
+        Partitions::Few => FEW_PARTITIONS,
         Partitions::One => 1,
     }
 }

@@ -15,7 +15,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
-use schemas::topic::{Partitions, Topic};
+use schemas::topic::{FEW_PARTITIONS, Partitions, Topic};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -80,6 +80,7 @@ pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
     match topic.partitions() {
         Partitions::LikeRawLogs => seed.raw_partitions,
         Partitions::LikeDeltas => seed.delta_partitions,
+        Partitions::Few => FEW_PARTITIONS,
         Partitions::One => 1,
     }
 }
@@ -243,6 +244,7 @@ mod tests {
             let partitions = match topic.partitions() {
                 Partitions::LikeRawLogs => "raw",
                 Partitions::LikeDeltas => "deltas",
+                Partitions::Few => "few",
                 Partitions::One => "one",
             };
             // The deltas' records go once they are consumed: for the cluster that is to keep them.

@@ -8,7 +8,7 @@ use rdkafka::admin::{ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use schemas::cluster::Cluster;
 use schemas::settings::Seed;
-use schemas::topic::{Cleanup, Topic};
+use schemas::topic::{Cleanup, Partitions, Topic};
 use std::fmt;
 use strum::VariantArray;
 
@@ -100,7 +100,7 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
             continue;
         };
         let wanted = wanted_partitions(seed, topic);
-        if count != wanted {
+        if count != wanted && topic.partitions() != Partitions::Few {
             faults.push(refused(&name, format!("it has {count} partitions, and the settings say {wanted}"), commands.again(&name)));
         }
         present.push((topic, name, replicas));

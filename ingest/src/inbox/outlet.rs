@@ -1,0 +1,211 @@
+//! Where drained records go: a producer whose runs have no holes (see [`super`]).
+
+use super::{DrainError, Place, Received, Stop};
+use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms};
+use crate::partition::murmur2_partition;
+use crate::route::VALUE_BYTES_MAX;
+use crate::signal::Signal;
+use crate::sink::RawRecord;
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use schemas::cluster::Cluster;
+use schemas::origin::Origin;
+use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_WALL};
+use schemas::topic::Topic;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Records that wait for the broker, at most.
+const QUEUE_RECORDS_MAX: usize = 20_000;
+/// And KiB of them; one more than fits waits.
+const QUEUE_KIB_MAX: usize = 64 << 10;
+/// One request to a broker has at most that many bytes, or one record.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// How long one look at what was delivered takes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What a record in flight belongs to.
+#[derive(Clone, Debug)]
+pub(super) struct Sent {
+    pub place: Place,
+    pub bytes: usize,
+}
+
+/// Told by the client about what it could not deliver.
+#[derive(Default)]
+struct Deliveries {
+    failed: Mutex<Vec<(KafkaError, Sent)>>,
+}
+
+/// Failures that are remembered; those behind the first follow from it, as a rule.
+const FAILURES_MAX: usize = 16;
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, reason, "inbox producer error");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Sent>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+        if let Err((error, _)) = result {
+            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.len() < FAILURES_MAX {
+                failed.push((error.clone(), *sent));
+            }
+        }
+    }
+}
+
+/// A producer, and the names of the topics.
+pub(super) struct Outlet {
+    producer: BaseProducer<Deliveries>,
+    raw: [String; 3],
+    quarantine: String,
+    raw_partitions: i32,
+}
+
+impl Outlet {
+    pub fn connect(cluster: &Cluster, raw_partitions: i32) -> Result<Self, DrainError> {
+        let producer = client_config(cluster).create_with_context(Deliveries::default());
+        let name = |topic: Topic| format!("{}{}", cluster.prefix, topic.name());
+        Ok(Self {
+            producer: producer.map_err(|source| DrainError::Client { doing: "making a producer", source })?,
+            raw: Signal::ALL.map(|signal| name(signal.topic())),
+            quarantine: name(Topic::Quarantine),
+            raw_partitions,
+        })
+    }
+
+    /// Takes one part of an inbox record.
+    pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
+        let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == record.topic).unwrap_or(Signal::Logs);
+        let (wall, origin) = (wall_ms().to_string(), origin.to_string());
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: HEADER_WALL, value: Some(&wall) })
+            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
+        let partition = murmur2_partition(record.key.as_bytes(), self.raw_partitions);
+        let message = BaseRecord::with_opaque_to(&self.raw[signal as usize], Box::new(sent));
+        self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)
+    }
+
+    /// Takes an inbox record that can't become raw ones.
+    pub fn quarantine(&self, record: &Received, reason: &str, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
+        let origin = format!("{}@{}", record.place.source, record.place.offset);
+        let mut headers = OwnedHeaders::new()
+            .insert(Header { key: HEADER_REASON, value: Some(reason) })
+            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
+        let bytes = record.value.get(..VALUE_BYTES_MAX).unwrap_or(&record.value[..]);
+        if bytes.len() < record.value.len() {
+            let length = record.value.len().to_string();
+            headers = headers.insert(Header { key: HEADER_CUT_FROM, value: Some(&length) });
+        }
+        let message = BaseRecord::with_opaque_to(&self.quarantine, Box::new(sent));
+        self.send(message.partition(0).key(reason).payload(bytes).headers(headers), stop)
+    }
+
+    fn send(&self, record: BaseRecord<'_, str, [u8], Box<Sent>>, stop: &Stop) -> Result<(), DrainError> {
+        let mut record = record;
+        let mut wait = Duration::ZERO;
+        loop {
+            // What has failed already is known before another record could go past it.
+            self.producer.poll(wait);
+            self.check()?;
+            record = match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !stop.is_over() => back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(DrainError::Ending),
+                Err((error, back)) => {
+                    self.note(error.clone(), *back.delivery_opaque);
+                    return Err(DrainError::Write(error));
+                }
+            };
+            wait = LOOK;
+        }
+    }
+
+    /// Waits until everything is durable: as long as it takes, or until the end.
+    pub fn wait(&self, stop: &Stop) -> Result<(), DrainError> {
+        loop {
+            let flushed = self.producer.flush(LOOK).is_ok();
+            self.check()?;
+            match flushed {
+                true => return Ok(()),
+                false if stop.is_over() => return Err(DrainError::Ending),
+                false => {}
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(), DrainError> {
+        let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match failed.first() {
+            None => Ok(()),
+            Some((error, _)) => Err(DrainError::Write(error.clone())),
+        }
+    }
+
+    fn note(&self, error: KafkaError, sent: Sent) {
+        self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).push((error, sent));
+    }
+
+    /// Records that the brokers turned down for their own size. Smaller ones share a request with others: whose fault
+    /// that is can't be told.
+    pub fn refused(&self) -> Vec<Place> {
+        let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = failed.iter().filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
+        refused.map(|(_, sent)| sent.place.clone()).collect()
+    }
+}
+
+fn is_too_large(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
+}
+
+fn client_config(cluster: &Cluster) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    // Ours come after what is passed through, and win.
+    for (name, value) in &cluster.options {
+        config.set(name, value);
+    }
+    config
+        .set("bootstrap.servers", &cluster.bootstrap)
+        .set("client.id", "tacho-ingest-inbox")
+        .set("acks", "all")
+        .set("compression.type", "lz4")
+        .set("linger.ms", "5")
+        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
+        .set("batch.size", REQUEST_BYTES_MAX.to_string())
+        // Order without holes: see the module above.
+        .set("enable.idempotence", "true")
+        .set("enable.gapless.guarantee", "true")
+        .set("max.in.flight.requests.per.connection", "1")
+        .set("message.timeout.ms", "0")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
+        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
+        // It warns that the guarantee is experimental; what fails is told by other ways.
+        .set_log_level(rdkafka::config::RDKafkaLogLevel::Error);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_takes_its_settings_whatever_is_passed_through() {
+        let mut cluster = Cluster::plain("127.0.0.1:9", "");
+        cluster.options.insert("message.timeout.ms".to_owned(), "5".to_owned());
+        let native = client_config(&cluster).create_native_config().unwrap();
+        for (name, value) in [("max.in.flight", "1"), ("message.timeout.ms", "0"), ("enable.gapless.guarantee", "true")] {
+            assert_eq!(native.get(name).unwrap(), value, "{name}");
+        }
+        assert!(Outlet::connect(&cluster, 3).is_ok());
+    }
+}
