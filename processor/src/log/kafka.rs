@@ -15,7 +15,7 @@ mod writer;
 
 use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, changelog_of};
 use clients::{REQUEST_MAX, failed};
-use fence::{Fencer, Waiting};
+use fence::{Fencer, Patience, Waiting};
 use group::Group;
 use names::Names;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -94,6 +94,7 @@ pub struct KafkaLog {
     committed: BTreeMap<TopicPartition, Position>,
     /// Readers of changelogs behind an open transaction.
     waiting: Waiting,
+    patience: Patience,
     fencer: Fencer,
 }
 
@@ -126,6 +127,7 @@ impl KafkaLog {
             admin: None,
             committed: BTreeMap::new(),
             waiting: Waiting::default(),
+            patience: Patience::default(),
         })
     }
 
@@ -159,7 +161,7 @@ impl KafkaLog {
         let stable = self.stable(at)?;
         let end = self.extent(at)?.end;
         self.waiting.look(at, stable.0, end.0);
-        if let Some(from) = self.waiting.stuck(at).filter(|_| self.transactions.is_writer()) {
+        if let Some(from) = self.waiting.stuck(at, self.patience.wait()).filter(|_| self.transactions.is_writer()) {
             self.fencer.end_transaction(at, from)?;
         }
         Ok(stable)
@@ -263,7 +265,7 @@ impl Log for KafkaLog {
 
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
         let records = self.group.poll(max, wait)?;
-        if let Some((at, from)) = self.group.stuck() {
+        if let Some((at, from)) = self.group.stuck(self.patience.wait()) {
             // The client told that up to a quarter of a second ago; another worker may have ended it meanwhile.
             if self.stable(at)? <= from {
                 self.fencer.end_transaction(at, from)?;
@@ -279,8 +281,9 @@ impl Log for KafkaLog {
 
     fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
         let done: Vec<(TopicPartition, Position)> = commit.positions.clone();
+        let began = Instant::now();
         match self.transactions.commit(&self.names, &self.group, &commit) {
-            Ok(()) => {}
+            Ok(()) => self.patience.committed(began.elapsed()),
             Err(Failure::Aborted(reason)) => return Err(LogError::Aborted { reason, commit: Box::new(commit) }),
             Err(Failure::Dead(reason)) => return Err(LogError::NotCommitted { reason }),
             Err(Failure::Unknown(reason)) => self.read_back(commit, reason)?,

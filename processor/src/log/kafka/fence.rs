@@ -1,7 +1,7 @@
 //! What to do about a dead worker's open transaction: it holds up every reader behind it, until it times out.
 //!
 //! The first record that a transaction writes to a partition carries its writer's id in a header. A reader that has
-//! waited at one last stable offset for [`WAIT_MAX`] reads that record, uncommitted, and fences the writer: a producer
+//! waited at one last stable offset for long enough ([`Patience`]) reads that record, uncommitted, and fences the writer: a producer
 //! with its id ends the transaction. That is safe whoever it hits: a worker that is merely slow restores.
 
 use super::clients::{self, EndIsNoError, EndingConsumer, failed};
@@ -17,8 +17,12 @@ use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a reader waits behind one transaction. A commit takes some 50 ms, under load a few hundred.
-const WAIT_MAX: Duration = Duration::from_millis(1500);
+/// How long a reader waits behind one transaction at least. A commit takes some 100 ms.
+const WAIT_MIN: Duration = Duration::from_millis(1500);
+/// And at most: nearly as long as the brokers themselves keep a transaction open.
+const WAIT_MAX: Duration = Duration::from_secs(8);
+/// So many of the waiting worker's own commits: where they take long, others are slow and not dead.
+const WAIT_COMMITS: u32 = 5;
 /// How long the first record behind the last stable offset may take to come.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
@@ -48,11 +52,29 @@ impl Waiting {
         self.since.values_mut().for_each(|(_, since)| *since = Instant::now());
     }
 
-    /// Where the reader of a partition has waited too long; told once, then the wait begins anew.
-    pub fn stuck(&mut self, at: TopicPartition) -> Option<Position> {
-        let (stable, _) = *self.since.get(&at).filter(|(_, since)| since.elapsed() >= WAIT_MAX)?;
+    /// Where the reader of a partition has waited for longer than that; told once, then the wait begins anew.
+    pub fn stuck(&mut self, at: TopicPartition, patience: Duration) -> Option<Position> {
+        let (stable, _) = *self.since.get(&at).filter(|(_, since)| since.elapsed() >= patience)?;
         self.since.remove(&at);
         Some(Position(stable))
+    }
+}
+
+/// How long to wait behind one transaction, by how long the own commits take.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// The slowest of late: each commit takes a quarter off.
+    commit: Duration,
+}
+
+impl Patience {
+    /// A commit of our own took that long.
+    pub fn committed(&mut self, took: Duration) {
+        self.commit = took.max(self.commit * 3 / 4);
+    }
+
+    pub fn wait(&self) -> Duration {
+        (self.commit * WAIT_COMMITS).clamp(WAIT_MIN, WAIT_MAX)
     }
 }
 
@@ -128,6 +150,20 @@ mod tests {
     use schemas::topic::Topic;
 
     #[test]
+    fn slow_commits_make_patient() {
+        let mut patience = Patience::default();
+        assert_eq!(patience.wait(), WAIT_MIN);
+        patience.committed(Duration::from_secs(1));
+        assert_eq!(patience.wait(), Duration::from_secs(5));
+        patience.committed(Duration::from_secs(60));
+        assert_eq!(patience.wait(), WAIT_MAX);
+        for _ in 0..20 {
+            patience.committed(Duration::from_millis(100));
+        }
+        assert_eq!(patience.wait(), WAIT_MIN, "it was a moment");
+    }
+
+    #[test]
     fn only_who_waits_at_one_offset_for_long_is_stuck() {
         let at = |partition| TopicPartition { topic: Topic::Deltas, partition };
         let mut waiting = Waiting::default();
@@ -135,16 +171,16 @@ mod tests {
         waiting.look(at(1), 5, 5);
         waiting.look(at(2), -1001, 9);
         assert_eq!(waiting.since.len(), 1);
-        assert_eq!(waiting.stuck(at(0)), None, "not yet");
-        let long_ago = Instant::now().checked_sub(WAIT_MAX).expect("the machine runs for longer than that");
+        assert_eq!(waiting.stuck(at(0), WAIT_MIN), None, "not yet");
+        let long_ago = Instant::now().checked_sub(WAIT_MIN).expect("the machine runs for longer than that");
         waiting.since.insert(at(0), (5, long_ago));
         waiting.look(at(0), 5, 12);
-        assert_eq!((waiting.stuck(at(1)), waiting.stuck(at(0))), (None, Some(Position(5))));
+        assert_eq!((waiting.stuck(at(1), WAIT_MIN), waiting.stuck(at(0), WAIT_MIN)), (None, Some(Position(5))));
         waiting.since.insert(at(0), (5, long_ago));
         waiting.look(at(0), 6, 12);
-        assert_eq!(waiting.stuck(at(0)), None, "it moved");
+        assert_eq!(waiting.stuck(at(0), WAIT_MIN), None, "it moved");
         waiting.since.insert(at(0), (6, long_ago));
         waiting.begin_anew();
-        assert_eq!(waiting.stuck(at(0)), None, "it waits anew");
+        assert_eq!(waiting.stuck(at(0), WAIT_MIN), None, "it waits anew");
     }
 }

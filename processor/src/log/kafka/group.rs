@@ -248,10 +248,10 @@ impl Group {
     }
 
     /// A partition of `tacho.deltas` whose reader has waited behind one open transaction for too long, and from where.
-    pub fn stuck(&self) -> Option<(TopicPartition, Position)> {
+    pub fn stuck(&self, patience: Duration) -> Option<(TopicPartition, Position)> {
         let mut waiting = self.consumer.context().waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.keep(|at| self.taken.contains_key(&at));
-        self.taken.keys().find_map(|&at| Some((at, waiting.stuck(at)?)))
+        self.taken.keys().find_map(|&at| Some((at, waiting.stuck(at, patience)?)))
     }
 
     /// After a transaction was ended: what waits elsewhere may have waited behind the same one.
