@@ -123,6 +123,8 @@ pub(super) fn transactional(cluster: &Cluster, id: &str) -> ClientConfig {
     let mut config = producer(cluster);
     config
         .set("transactional.id", id)
+        // The transaction tells whether all were written; a report for each record is work for nothing.
+        .set("delivery.report.only.error", "true")
         .set("transaction.timeout.ms", TRANSACTION_MAX_MS.to_string())
         .set("message.timeout.ms", TRANSACTION_MESSAGE_MAX_MS.to_string());
     config
