@@ -1,11 +1,11 @@
 //! The few places where this program meets its parts: logs, ingest, the runner and the rows.
 
 use bytes::Bytes;
-use ingest::Door;
 use ingest::inbox::{self, Inbox};
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
+use ingest::{Door, Policies};
 use processor::admin::OpenLog;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
@@ -15,7 +15,7 @@ use processor::view::View;
 use processor::workers::{self, Workers};
 use schemas::cluster::Cluster;
 use schemas::id::TopicPartition;
-use schemas::record::{HEADER_WALL, NewRecord};
+use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
 use shell::process::chain;
 use std::path::Path;
@@ -31,14 +31,14 @@ pub struct Backend {
     pub open: Box<OpenLog>,
     /// Where ingest writes.
     pub sink: Arc<AnySink>,
-    /// Drains what foreign writers put into the cluster's inbox; takes whether texts are kept.
+    /// Drains what foreign writers put into the cluster's inbox; takes whether texts are kept, and the policy.
     pub drain: Option<Box<DrainInbox>>,
     /// The workers.
     pub work: Work,
 }
 
 /// Starts to drain an inbox.
-pub type DrainInbox = dyn FnOnce(bool) -> std::io::Result<Inbox> + Send;
+pub type DrainInbox = dyn FnOnce(bool, Arc<Policies>) -> std::io::Result<Inbox> + Send;
 
 /// The embedded log in `dir`; `seed` is for a new one.
 pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
@@ -70,9 +70,9 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
     let sink = connect_sink(cluster, seed.raw_partitions)?;
     let reading = cluster.clone();
     let (inbox, raw_partitions) = (cluster.clone(), seed.raw_partitions);
-    let drain = move |keep_text| {
+    let drain = move |keep_text, policies| {
         let config = ingest::Config { keep_text, ..ingest::Config::default() };
-        Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, config, session_timeout: inbox::SESSION_TIMEOUT })
+        Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, config, policies, session_timeout: inbox::SESSION_TIMEOUT })
     };
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
@@ -104,6 +104,7 @@ pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
 /// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
 pub async fn serve_ingest(
     keep_text: bool,
+    policies: Arc<Policies>,
     http: tokio::net::TcpListener,
     grpc: tokio::net::TcpListener,
     sink: Arc<AnySink>,
@@ -113,7 +114,7 @@ pub async fn serve_ingest(
         // The sender is gone only when the process ends.
         let _ = ending.wait_for(|over| *over).await;
     };
-    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, sink);
+    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, policies, sink);
     let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
     let served = tokio::try_join!(
         ingest::http::run(http, ingest::router(door), over(ending.clone())),
@@ -156,12 +157,9 @@ impl Sink for AnySink {
 fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
     let partition = murmur2_partition(record.key.as_bytes(), log.partitions(record.topic));
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    NewRecord {
-        to: TopicPartition { topic: record.topic, partition },
-        key: Some(record.key.into()),
-        value: Some(record.value),
-        headers: vec![(HEADER_WALL.to_owned(), Bytes::from(since.as_millis().to_string()))],
-    }
+    let mut headers = vec![(HEADER_WALL.to_owned(), Bytes::from(since.as_millis().to_string()))];
+    headers.extend(record.policy.map(|epoch| (HEADER_POLICY.to_owned(), Bytes::from(epoch.to_string()))));
+    NewRecord { to: TopicPartition { topic: record.topic, partition }, key: Some(record.key.into()), value: Some(record.value), headers }
 }
 
 fn sink_error(error: LogError) -> SinkError {

@@ -1,4 +1,4 @@
-//! `tacho control`: the settings and prices in the log. A new epoch changes them while everything runs.
+//! `tacho control`: the settings, prices and privacy policy in the log. A new epoch changes them while everything runs.
 
 use crate::adapters;
 use crate::admin_file::AdminFile;
@@ -31,9 +31,9 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Starts an epoch with what a file holds, and prints its number: `[settings]` as in deploy/control.toml, `[prices]` as
-    /// in deploy/prices.toml (the whole table), or both.
+    /// in deploy/prices.toml (the whole table), `[privacy]` as in deploy/examples/privacy.toml (the whole policy), or several.
     Apply {
-        /// Holds `[settings]`, `[prices]` or both, and nothing else.
+        /// Holds `[settings]`, `[prices]`, `[privacy]` or several of them, and nothing else.
         file: PathBuf,
         #[command(flatten)]
         at: At,
@@ -104,7 +104,11 @@ fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     let epoch = append(log.as_mut(), EPOCH_KEY, change.to_json()).map_err(failed)?;
     let settings = change.settings.is_some().then_some("a session goes by the settings of its last record");
     let prices = change.prices.as_ref().map(|table| format!("from then on, prices are those of version {}", table.version));
-    let what: Vec<&str> = settings.into_iter().chain(prices.as_deref()).collect();
+    let privacy = change.privacy.as_ref().map(|policy| match policy.keeps() {
+        keeps if keeps.is_empty() => "every ingest drops all texts then".to_owned(),
+        keeps => format!("every ingest stores texts in the clear then: {}", keeps.join(", ")),
+    });
+    let what: Vec<&str> = settings.into_iter().chain(prices.as_deref()).chain(privacy.as_deref()).collect();
     println!("epoch {epoch}: each partition begins it within a second or two; {}", what.join("; "));
     Ok(())
 }
@@ -168,6 +172,9 @@ fn add(shown: &mut Value, change: &EpochChange) {
     if let Some(prices) = &change.prices {
         shown["prices"] = json!(prices);
     }
+    if let Some(privacy) = &change.privacy {
+        shown["privacy"] = json!(privacy);
+    }
 }
 
 fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {
@@ -196,6 +203,13 @@ mod tests {
         let change = change_in(&file, &mut faults);
         assert_eq!(change.is_none(), !faults.is_empty());
         faults.join("; ")
+    }
+
+    #[test]
+    fn the_example_of_a_policy_is_right() {
+        assert_eq!(faults(include_str!("../examples/privacy.toml")), "");
+        let text = faults("[privacy.default]\nprompt = \"hash\"\nbodies = \"keep\"\n");
+        assert!(text.contains("hash") && text.contains("bodies"), "{text}");
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use crate::adapters::{self, Backend};
 use crate::admin_file::{AdminFile, Written};
 use crate::cli::{Place, RunOptions};
-use crate::{demo, setup};
+use crate::{demo, policy, setup};
+use ingest::Policies;
 use processor::admin::{Admin, router};
 use processor::telemetry;
 use processor::view::View;
 use shell::log::LogSection;
-use shell::process::{Failure, bind, told_to_end};
+use shell::process::{Failure, bind, chain, told_to_end};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -115,12 +116,15 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let (end, ending) = watch::channel(false);
 
     let config = setup::codex_config(http_at);
-    let ingest_sink = Arc::clone(&backend.sink);
+    let policies = Arc::new(Policies::default());
+    let control = (backend.open)().map_err(|error| chain(&error))?;
+    tokio::spawn(policy::follow(control, Arc::clone(&policies), ending.clone()));
+    let (ingest_sink, ingest_policies) = (Arc::clone(&backend.sink), Arc::clone(&policies));
     let routes = router(
         Admin {
             view: Arc::clone(&view),
             health: Arc::clone(&workers.health),
-            ingest_ready: Box::new(move || ingest::sink::Sink::ready(ingest_sink.as_ref())),
+            ingest_ready: Box::new(move || ingest::sink::Sink::ready(ingest_sink.as_ref()) && ingest_policies.is_read()),
             open: backend.open,
             token: admin_file.token,
             page: PAGE,
@@ -133,9 +137,10 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
     let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
-    let mut ingest = tokio::spawn(adapters::serve_ingest(options.keep_text, http, grpc, backend.sink, ending.clone()));
+    let mut ingest =
+        tokio::spawn(adapters::serve_ingest(options.keep_text, Arc::clone(&policies), http, grpc, backend.sink, ending.clone()));
     tokio::spawn(upkeep(ending));
-    let inbox = backend.drain.map(|drain| drain(options.keep_text)).transpose().map_err(text)?;
+    let inbox = backend.drain.map(|drain| drain(options.keep_text, policies)).transpose().map_err(text)?;
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
         demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;

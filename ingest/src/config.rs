@@ -9,7 +9,8 @@ pub struct Config {
     pub decoded_bytes_max: usize,
     /// Bytes that one tenant's unanswered requests may hold; more gets 429.
     pub tenant_bytes_in_flight_max: u64,
-    /// Stores prompts, arguments, outputs and answers as they came. Off by default, and loud when on.
+    /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says. Off by default, and
+    /// loud when on.
     pub keep_text: bool,
 }
 

@@ -3,11 +3,12 @@
 use crate::admit::{Admission, Permit, RECORDS_MAX, count_records};
 use crate::config::Config;
 use crate::json;
+use crate::policy::{Policies, Rule};
 use crate::privacy::{self, Counts};
 use crate::reply::Reject;
 use crate::route;
 use crate::signal::Signal;
-use crate::sink::{RawRecord, Sink};
+use crate::sink::{RawRecord, Sink, SinkError};
 use crate::telemetry::Telemetry;
 use bytes::Bytes;
 use schemas::id::DEFAULT_TENANT;
@@ -49,6 +50,7 @@ pub struct Door<S> {
     pub(crate) config: Config,
     pub(crate) telemetry: Telemetry,
     admission: Admission,
+    policies: Arc<Policies>,
     sink: Arc<S>,
 }
 
@@ -61,14 +63,17 @@ pub(crate) struct Prepared {
 }
 
 impl<S: Sink> Door<S> {
-    /// The shared part of all doors to `sink`. Says so loudly when texts are kept.
+    /// The shared part of all doors to `sink`, under the policy in force. Says so loudly when texts are kept whatever that
+    /// is.
     #[must_use]
-    pub fn new(config: Config, sink: Arc<S>) -> Arc<Self> {
+    pub fn new(config: Config, policies: Arc<Policies>, sink: Arc<S>) -> Arc<Self> {
         if config.keep_text {
-            tracing::warn!("keep_text is on: prompts, arguments, outputs and answers are stored in the clear");
+            tracing::warn!(
+                "keep_text is on: whatever the privacy policy says, prompts, arguments, outputs and answers are stored in the clear"
+            );
         }
         let admission = Admission::new(config.tenant_bytes_in_flight_max);
-        Arc::new(Self { config, telemetry: Telemetry::new(), admission, sink })
+        Arc::new(Self { config, telemetry: Telemetry::new(), admission, policies, sink })
     }
 
     /// Whether records would be taken now.
@@ -91,12 +96,14 @@ impl<S: Sink> Door<S> {
     /// Why it is refused; nothing of it was written then, unless the sink could not tell.
     pub async fn accept(self: &Arc<Self>, incoming: Incoming) -> Result<(), Reject> {
         let signal = incoming.signal;
+        let unread = || SinkError::Unavailable("the privacy policy in tacho.control is not read yet".to_owned());
+        let rule = self.policies.rule(&self.config, DEFAULT_TENANT).ok_or_else(unread)?;
         let inline = !incoming.gzip && incoming.form == Form::Protobuf && incoming.body.len() <= INLINE_BYTES_MAX;
         let prepared = if inline {
-            prepare(&self.config, incoming)?
+            prepare(&self.config, rule, incoming)?
         } else {
             let door = Arc::clone(self);
-            let work = tokio::task::spawn_blocking(move || prepare(&door.config, incoming));
+            let work = tokio::task::spawn_blocking(move || prepare(&door.config, rule, incoming));
             work.await.map_err(|_| Reject::Internal("the worker stopped"))??
         };
         self.telemetry.payload(signal, prepared.decoded_bytes);
@@ -110,7 +117,7 @@ impl<S: Sink> Door<S> {
 }
 
 /// Checks, cleans and splits a request: what all ways in have in common.
-pub(crate) fn prepare(config: &Config, incoming: Incoming) -> Result<Prepared, Reject> {
+pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result<Prepared, Reject> {
     let Incoming { signal, form, gzip, body, mut permit } = incoming;
     let decoded = if gzip && !body.is_empty() { inflate(&body, config.decoded_bytes_max, &mut permit)? } else { body };
     let decoded_bytes = decoded.len();
@@ -121,8 +128,9 @@ pub(crate) fn prepare(config: &Config, incoming: Incoming) -> Result<Prepared, R
     if count_records(&request)? > RECORDS_MAX {
         return Err(Reject::TooManyRecords);
     }
-    let cleaned = privacy::apply(signal, request, config.keep_text)?;
-    let records = route::route(signal, DEFAULT_TENANT, &cleaned.bytes)?;
+    let cleaned = privacy::apply(signal, request, rule.kept)?;
+    let mut records = route::route(signal, DEFAULT_TENANT, &cleaned.bytes)?;
+    records.iter_mut().for_each(|record| record.policy = rule.epoch);
     Ok(Prepared { records, counts: cleaned.counts, decoded_bytes, permit })
 }
 

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::door::{Door, Form, Incoming};
 use crate::grpc;
+use crate::policy::Policies;
 use crate::reply::Reject;
 use crate::signal::Signal;
 use crate::sink::Sink;
@@ -43,11 +44,12 @@ pub enum Error {
 /// The listener failed.
 pub async fn serve<S: Sink>(
     config: Config,
+    policies: Arc<Policies>,
     listener: TcpListener,
     sink: Arc<S>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
-    run(listener, router(Door::new(config, sink)), shutdown).await
+    run(listener, router(Door::new(config, policies, sink)), shutdown).await
 }
 
 /// Serves a router, one of this crate's or one that merges them, until `shutdown` resolves and up to five seconds more.

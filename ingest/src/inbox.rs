@@ -14,8 +14,10 @@
 //! - After any failure producer and consumer are dropped, and all begins again at the group's positions.
 //! - A drainer that was stopped, and whose partitions others have by now, goes on with its own run when it wakes up:
 //!   each of its records is below the mark, or the next one.
-//! - The parts of a record, and their order, follow from its bytes and from `keep_text`, which must be the same in all
-//!   processes of a prefix.
+//! - The conversations of a record, their order and their partitions follow from its bytes, whatever the privacy policy
+//!   keeps. A part's number is the rank of its last item. Where a request over 8 MiB is cut does depend on what is kept: if
+//!   it is drained again under another policy, a part that reaches further is taken whole, so that nothing is lost; of what
+//!   was taken before, records are told by their dedup marks, and only those that have none are counted again.
 //!
 //! What can't become raw records (no OTLP, or too large) goes to `codex.quarantine.v1` as it is, through the same
 //! producer, and is passed. Nothing of it can be cleaned, since it can't be read.
@@ -28,6 +30,7 @@ mod outlet;
 use crate::admit::Admission;
 use crate::config::Config;
 use crate::door::{self, Form, Incoming};
+use crate::policy::{Policies, Rule};
 use crate::reply::Reject;
 use crate::signal::Signal;
 use crate::telemetry::{InboxTelemetry, Telemetry};
@@ -71,8 +74,10 @@ pub struct Settings {
     pub cluster: Cluster,
     /// The pinned number of raw partitions.
     pub raw_partitions: i32,
-    /// Limits and privacy: as those of the doors.
+    /// Limits: as those of the doors.
     pub config: Config,
+    /// The privacy policy: as that of the doors.
+    pub policies: Arc<Policies>,
     /// A member that is silent for so long loses its partitions.
     pub session_timeout: Duration,
 }
@@ -95,6 +100,9 @@ enum DrainError {
     /// A raw topic is missing or has another count.
     #[error("the raw topics have not the pinned number of partitions")]
     Mismatch,
+    /// Nothing can be cleaned yet.
+    #[error("the privacy policy in tacho.control is not read yet")]
+    NoPolicy,
     /// The end did not wait for what is in flight: it is done again by whoever comes next.
     #[error("the process ends before all is written")]
     Ending,
@@ -235,10 +243,11 @@ impl Drain {
         if batch.is_empty() {
             return Ok(());
         }
+        let rule = self.settings.policies.rule(&self.settings.config, DEFAULT_TENANT).ok_or(DrainError::NoPolicy)?;
         let mut parts = [0; 3];
         let mut quarantined = Vec::new();
         for record in &batch {
-            match self.pass(record, outlet)? {
+            match self.pass(record, rule, outlet)? {
                 Passed::Parts(count) => parts[record.signal as usize] += count,
                 Passed::Quarantined(reason) => quarantined.push((&record.place, reason)),
             }
@@ -258,14 +267,14 @@ impl Drain {
     }
 
     /// Hands over what becomes of one record.
-    fn pass(&self, record: &Received, outlet: &Outlet) -> Result<Passed, DrainError> {
+    fn pass(&self, record: &Received, rule: Rule, outlet: &Outlet) -> Result<Passed, DrainError> {
         let Received { signal, place, stamped_ms, value } = record;
         let whole = Sent { place: place.clone(), bytes: value.len() };
         if self.refused.contains(place) {
             outlet.quarantine(record, TOO_LARGE, whole, &self.stop)?;
             return Ok(Passed::Quarantined(TOO_LARGE));
         }
-        let records = match prepare(&self.settings.config, *signal, value) {
+        let records = match prepare(&self.settings.config, rule, *signal, value) {
             Ok(prepared) => {
                 self.doors.payload(*signal, prepared.decoded_bytes);
                 self.doors.cleaned(&prepared.counts);
@@ -277,8 +286,8 @@ impl Drain {
                 return Ok(Passed::Quarantined(reason));
             }
         };
-        for (part, raw) in (0..).zip(&records) {
-            let origin = Origin { source: &place.source, offset: place.offset, part, stamped_ms: *stamped_ms };
+        for raw in &records {
+            let origin = Origin { source: &place.source, offset: place.offset, part: raw.part, stamped_ms: *stamped_ms };
             outlet.raw(raw, origin, Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
         }
         Ok(Passed::Parts(records.len() as u64))
@@ -294,11 +303,11 @@ enum Passed {
 }
 
 /// The path of the doors, for a body that came without one.
-fn prepare(config: &Config, signal: Signal, value: &Bytes) -> Result<door::Prepared, Reject> {
+fn prepare(config: &Config, rule: Rule, signal: Signal, value: &Bytes) -> Result<door::Prepared, Reject> {
     if value.len() > config.body_bytes_max {
         return Err(Reject::BodyTooLarge(config.body_bytes_max));
     }
     // One record at a time: its size is bounded, and no other waits for it.
     let permit = Admission::new(u64::MAX).permit(DEFAULT_TENANT)?;
-    door::prepare(config, Incoming { signal, form: Form::Protobuf, gzip: false, body: value.clone(), permit })
+    door::prepare(config, rule, Incoming { signal, form: Form::Protobuf, gzip: false, body: value.clone(), permit })
 }

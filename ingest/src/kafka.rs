@@ -8,7 +8,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schemas::cluster::Cluster;
-use schemas::record::HEADER_WALL;
+use schemas::record::{HEADER_POLICY, HEADER_WALL};
 use schemas::topic::Topic;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
@@ -204,7 +204,7 @@ async fn enqueue(
     let partition = murmur2_partition(record.key.as_bytes(), partitions);
     loop {
         let wall = wall_ms().to_string();
-        let headers = OwnedHeaders::new().insert(Header { key: HEADER_WALL, value: Some(&wall) });
+        let headers = with_policy(OwnedHeaders::new().insert(Header { key: HEADER_WALL, value: Some(&wall) }), record);
         let attempt = FutureRecord::to(name).partition(partition).key(&record.key).payload(record.value.as_ref()).headers(headers);
         match producer.send_result(attempt) {
             Ok(delivery) => return Ok(delivery),
@@ -213,6 +213,14 @@ async fn enqueue(
             }
             Err((error, _)) => return Err(refusal(&error)),
         }
+    }
+}
+
+/// The headers, and which policy the record was cleaned under.
+pub(crate) fn with_policy(headers: OwnedHeaders, record: &RawRecord) -> OwnedHeaders {
+    match record.policy {
+        Some(epoch) => headers.insert(Header { key: HEADER_POLICY, value: Some(&epoch.to_string()) }),
+        None => headers,
     }
 }
 
@@ -279,7 +287,8 @@ mod tests {
     async fn without_a_broker_the_sink_is_there_but_not_ready_and_refuses_in_time() {
         let sink = KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 4).await.unwrap();
         assert!(!sink.ready());
-        let record = RawRecord { topic: Topic::RawLogs, key: "default/c".to_owned(), value: bytes::Bytes::from_static(b"v") };
+        let record =
+            RawRecord { topic: Topic::RawLogs, key: "default/c".to_owned(), value: bytes::Bytes::from_static(b"v"), part: 0, policy: None };
         assert!(matches!(sink.append(vec![record]).await, Err(SinkError::Unavailable(_))));
     }
 

@@ -13,6 +13,7 @@ use crate::signal::Signal;
 use crate::wire::WireError;
 use bytes::Bytes;
 use schemas::event::PRIVATE_KEYS;
+use schemas::privacy::Kept;
 
 /// A log record or span may have that many bytes; longer texts in it are cut.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
@@ -65,13 +66,12 @@ pub enum PrivacyError {
 ///
 /// Each attribute named in [`PRIVATE_KEYS`], however deep, becomes an int `tacho.<key>.bytes`; a body that holds text
 /// becomes the attribute `tacho.body.bytes`; span events of other targets than [`TRACE_SAFE`] go; attributes of
-/// `tacho.*` are stripped. `keep_text` leaves texts, bodies and span events in place; extraction and stripping are
-/// done all the same.
+/// `tacho.*` are stripped. What is `kept` stays in place; extraction and stripping are done all the same.
 ///
 /// # Errors
 /// The bytes are malformed or nested deeper than [`DEPTH_MAX`], or a record can't be cut to [`RECORD_BYTES_MAX`].
-pub fn apply(signal: Signal, request: Bytes, keep_text: bool) -> Result<Cleaned, PrivacyError> {
-    let mut walker = rewrite::Walker::new(keep_text);
+pub fn apply(signal: Signal, request: Bytes, kept: Kept) -> Result<Cleaned, PrivacyError> {
+    let mut walker = rewrite::Walker::new(kept);
     let rewritten = walker.request(signal, &request)?;
     Ok(Cleaned { bytes: rewritten.map_or(request, Bytes::from), counts: walker.counts })
 }

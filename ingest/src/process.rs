@@ -6,6 +6,7 @@ mod settings;
 
 use crate::config::Config;
 use crate::inbox::{self, Inbox};
+use crate::policy::Policies;
 use crate::{Door, grpc, http, telemetry};
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -113,7 +114,8 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
     let admin = tokio::net::TcpListener::from_std(ports.admin).map_err(text)?;
     let admin = tokio::spawn(axum::serve(admin, admin_router(Arc::clone(&sink))).into_future());
     let limits = settings.limits;
-    let door = Door::new(limits.clone(), Arc::clone(&sink));
+    let policies = Arc::new(Policies::default());
+    let door = Door::new(limits.clone(), Arc::clone(&policies), Arc::clone(&sink));
     let http = tokio::net::TcpListener::from_std(ports.http).map_err(text)?;
     let mut doors = match ports.grpc {
         None => tokio::spawn(http::run(http, http::both_router(door), over(ending.clone()))),
@@ -125,7 +127,7 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
         }
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
-    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, sink, ending));
+    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, policies, sink, ending));
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
     let ended = tokio::select! {
@@ -152,16 +154,29 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
     ended
 }
 
-/// What is behind the doors: the connection to the cluster, and the inbox once that is there, until the end.
-async fn behind(given: Settings, cluster: Cluster, config: Config, sink: Arc<Late>, ending: watch::Receiver<bool>) {
-    let raw_partitions = tokio::select! {
-        count = late::connect(&cluster, &sink) => count,
+/// What is behind the doors: the connection to the cluster, and once that is there the control topic and the inbox, until
+/// the end.
+async fn behind(
+    given: Settings,
+    cluster: Cluster,
+    config: Config,
+    policies: Arc<Policies>,
+    sink: Arc<Late>,
+    ending: watch::Receiver<bool>,
+) {
+    let control = tokio::select! {
+        control = late::connect(&cluster, &policies, &sink) => control,
         () = over(ending.clone()) => return,
     };
+    let raw_partitions = control.raw_partitions;
+    let until = ending.clone();
+    if let Err(error) = std::thread::Builder::new().name("control".to_owned()).spawn(move || control.follow(&until)) {
+        tracing::error!(%error, "the control topic is not followed: there is no thread for it");
+    }
     if !given.inbox.enabled {
         return;
     }
-    let inbox = Inbox::start(inbox::Settings { cluster, raw_partitions, config, session_timeout: given.inbox.session_timeout.0 });
+    let inbox = Inbox::start(inbox::Settings { cluster, raw_partitions, config, policies, session_timeout: given.inbox.session_timeout.0 });
     match inbox {
         Ok(inbox) => {
             over(ending).await;

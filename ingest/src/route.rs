@@ -4,6 +4,7 @@ use crate::signal::Signal;
 use crate::sink::RawRecord;
 use crate::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
 use bytes::Bytes;
+use schemas::event::{OWN_PREFIX, PRIVATE_KEYS};
 use schemas::id::{can_route, raw_key};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -13,6 +14,9 @@ use xxhash_rust::xxh3::xxh3_128;
 pub const VALUE_BYTES_MAX: usize = (8 << 20) - (64 << 10);
 /// The raw records of one request have at most that many bytes together: splitting repeats resources and scopes.
 pub const SPLIT_BYTES_MAX: usize = 128 << 20;
+
+const LOG_BODY: u32 = 5;
+const LOG_ATTRIBUTES: u32 = 6;
 
 /// Why a request has no raw records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,21 +53,25 @@ pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRec
             vec![(hash(resource), (0..parts.items.len()).collect())]
         }
     };
-    let record = |id: &str, value: Bytes| RawRecord { topic: signal.topic(), key: raw_key(tenant, id), value };
+    let record = |id: &str, value: Bytes, items: usize| {
+        let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
+        RawRecord { topic: signal.topic(), key: raw_key(tenant, id), value, part, policy: None }
+    };
     if let [(id, _)] = groups.as_slice()
         && request.len() <= VALUE_BYTES_MAX
     {
-        return Ok(vec![record(id, request.clone())]);
+        return Ok(vec![record(id, request.clone(), parts.items.len())]);
     }
-    let (mut records, mut total) = (Vec::with_capacity(groups.len()), 0);
+    let (mut records, mut total, mut before) = (Vec::with_capacity(groups.len()), 0, 0);
     for (id, items) in &groups {
-        for value in parts.build(items)? {
+        for (end, value) in parts.build(items)? {
             total += value.len();
             if total > SPLIT_BYTES_MAX {
                 return Err(RouteError::TooManyParts);
             }
-            records.push(record(id, Bytes::from(value)));
+            records.push(record(id, Bytes::from(value), before + end));
         }
+        before += items.len();
     }
     Ok(records)
 }
@@ -85,12 +93,13 @@ fn by_conversation(parts: &Parts<'_>) -> Result<Vec<(String, Vec<usize>)>, WireE
     Ok(groups)
 }
 
-/// What a log record is routed by: its conversation, else a thread at either end, else its trace, else its content.
+/// What a log record is routed by: its conversation, else a thread at either end, else its trace, else its content
+/// but for texts.
 fn conversation(record: &[u8]) -> Result<String, WireError> {
     let (mut conversation, mut sender, mut receiver) = (None, None, None);
     for field in Fields::new(record) {
         let field = field?;
-        if field.number != 6 {
+        if field.number != LOG_ATTRIBUTES {
             continue;
         }
         let (key, value) = key_and_value(field.len_payload()?)?;
@@ -106,8 +115,31 @@ fn conversation(record: &[u8]) -> Result<String, WireError> {
     Ok(match named {
         Some(id) if can_route(id) => id.to_owned(),
         Some(id) => hash(id.as_bytes()),
-        None => trace_id(record, 9)?.unwrap_or_else(|| hash(record)),
+        None => match trace_id(record, 9)? {
+            Some(id) => id,
+            None => hash(&public(record)?),
+        },
     })
+}
+
+/// A log record without what a privacy policy may drop or cleaning adds, so that no policy moves it to another partition.
+fn public(record: &[u8]) -> Result<Vec<u8>, WireError> {
+    let mut out = Vec::with_capacity(record.len());
+    for field in Fields::new(record) {
+        let field = field?;
+        let is_public = match field.number {
+            LOG_BODY => false,
+            LOG_ATTRIBUTES => {
+                let (key, _) = key_and_value(field.len_payload()?)?;
+                !key.starts_with(OWN_PREFIX.as_bytes()) && !PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key)
+            }
+            _ => true,
+        };
+        if is_public {
+            out.extend_from_slice(field.raw);
+        }
+    }
+    Ok(out)
 }
 
 fn trace_id(message: &[u8], number: u32) -> Result<Option<String>, WireError> {
@@ -198,12 +230,13 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Requests that hold the items of `chosen`, in order, each as large as a message can be.
-    fn build(&self, chosen: &[usize]) -> Result<Vec<Vec<u8>>, RouteError> {
+    /// Requests that hold the items of `chosen`, in order, each as large as a message can be; with where in `chosen` each
+    /// ends.
+    fn build(&self, chosen: &[usize]) -> Result<Vec<(usize, Vec<u8>)>, RouteError> {
         let (mut values, mut start) = (Vec::new(), 0);
         while start < chosen.len() {
             let end = self.fitting(chosen, start)?;
-            values.push(self.encode(&chosen[start..end]));
+            values.push((end, self.encode(&chosen[start..end])));
             start = end;
         }
         Ok(values)

@@ -101,6 +101,32 @@ fn a_conversation_larger_than_a_message_is_split() {
 }
 
 #[test]
+fn a_part_is_numbered_by_its_last_item_wherever_it_is_cut() {
+    let large = |text: usize| {
+        let text = "t".repeat(text);
+        let of = |id: &'static str| (0..5).map(move |_| id);
+        request(vec![of("a").chain(of("b")).map(|id| record(&[("conversation.id", id), ("text", &text)])).collect()])
+    };
+    let parts = |request| routed(&request).iter().map(|record| (record.key.clone(), record.part)).collect::<Vec<_>>();
+    let (a, b) = ("default/a".to_owned(), "default/b".to_owned());
+    assert_eq!(parts(large(1)), [(a.clone(), 4), (b.clone(), 9)]);
+    assert_eq!(parts(large(3 << 20)), [(a.clone(), 1), (a.clone(), 3), (a, 4), (b.clone(), 6), (b.clone(), 8), (b, 9)]);
+    assert_eq!(routed(&request(vec![vec![record(&[("conversation.id", "a")]); 3]]))[0].part, 2);
+}
+
+#[test]
+fn texts_do_not_decide_where_an_anonymous_record_goes() {
+    let text = |text: &str| AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) };
+    let one = |more: &[(&str, &str)], body: Option<&str>| {
+        let record = record(&[&[("k", "v")], more].concat());
+        keys(&routed(&request(vec![vec![LogRecord { body: body.map(text), ..record }]]))).concat()
+    };
+    let plain = one(&[], None);
+    assert_eq!(one(&[("prompt", "p"), ("tacho.output.bytes", "1")], Some("body")), plain);
+    assert_ne!(one(&[("l", "p")], None), plain);
+}
+
+#[test]
 fn splitting_does_not_multiply_a_request_without_bound() {
     let mut large = request(vec![(0..200).map(|n| record(&[("conversation.id", &n.to_string())])).collect()]);
     large.resource_logs[0].resource = Some(Resource { attributes: vec![attribute("k", &"r".repeat(1 << 20))], ..Default::default() });

@@ -14,6 +14,11 @@ pub struct RawRecord {
     pub key: String,
     /// An OTLP request message.
     pub value: Bytes,
+    /// Which part of the request it is: the rank of its last item among all of the request, in the order of parts. Rises, and
+    /// does not depend on where a large request is cut.
+    pub part: u32,
+    /// The epoch of the privacy policy under which it was cleaned: header `tacho-policy`. None: all texts are kept.
+    pub policy: Option<i64>,
 }
 
 /// Why records are not durable.

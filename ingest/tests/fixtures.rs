@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
+use schemas::privacy::Kept;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ fn text<'a>(record: &'a LogRecord, key: &str) -> Option<&'a str> {
 #[test]
 fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
     for (run, signal, request) in bodies() {
-        let cleaned = privacy::apply(signal, request.clone(), false).unwrap();
+        let cleaned = privacy::apply(signal, request.clone(), Kept::NONE).unwrap();
         let raw = route(signal, "default", &cleaned.bytes).unwrap();
         if signal != Signal::Logs {
             assert_eq!(raw.len(), 1, "{run}");
@@ -100,7 +101,7 @@ fn recorded_span_events_are_all_safe() {
         if signal != Signal::Traces {
             continue;
         }
-        let cleaned = privacy::apply(signal, request, false).unwrap();
+        let cleaned = privacy::apply(signal, request, Kept::NONE).unwrap();
         assert_eq!(cleaned.counts.span_events, 0, "{run}: Codex sends only events of {TRACE_SAFE}");
         let decoded = ExportTraceServiceRequest::decode(cleaned.bytes).unwrap();
         let spans = decoded.resource_spans.into_iter().flat_map(|spans| spans.scope_spans).flat_map(|scope| scope.spans);
@@ -116,7 +117,7 @@ fn facts_of_recorded_tool_results() {
         if signal != Signal::Logs {
             continue;
         }
-        let cleaned = privacy::apply(signal, request, false).unwrap();
+        let cleaned = privacy::apply(signal, request, Kept::NONE).unwrap();
         for record in records(&cleaned.bytes) {
             let Some(tool) = text(&record, "tool_name").filter(|_| text(&record, "event.name") == Some("codex.tool_result")) else {
                 continue;
@@ -146,4 +147,42 @@ fn facts_of_recorded_tool_results() {
     has("http-binary-subagent_v2", "spawn_agent", None, false, None);
     has("http-binary-code_mode", "exec_command", Some(0), false, Some("echo from-code-mode"));
     has("http-json-basic", "exec_command", Some(0), false, Some("echo hello-from-tool"));
+}
+
+/// What is derived comes from attributes that no policy touches: the same under any.
+#[test]
+fn every_record_of_every_run_means_the_same_whatever_is_kept() {
+    let of = |field: &'static str| Kept::of(move |kept| kept == field);
+    let policies: Vec<Kept> = schemas::privacy::fields().map(of).chain([Kept::ALL]).collect();
+    let mut texts = 0;
+    for (run, signal, request) in bodies().into_iter().filter(|(_, signal, _)| *signal == Signal::Logs) {
+        let under = |kept: Kept| {
+            let cleaned = privacy::apply(signal, request.clone(), kept).unwrap();
+            let raw = route(signal, "default", &cleaned.bytes).unwrap();
+            let places: Vec<_> = raw.iter().map(|record| record.key.clone()).collect();
+            let kept: Vec<_> = raw.iter().flat_map(|record| records(&record.value)).collect();
+            (places, kept)
+        };
+        let (places, dropped) = under(Kept::NONE);
+        for &kept in &policies {
+            let (kept_places, kept_records) = under(kept);
+            assert_eq!(kept_places, places, "{run}: the same parts, in the same places");
+            for (kept, dropped) in kept_records.iter().zip(&dropped) {
+                texts += PRIVATE_KEYS.iter().filter(|key| value(kept, key).is_some()).count();
+                assert_eq!(meaning(kept), meaning(dropped), "{run}");
+            }
+            assert_eq!(kept_records.len(), dropped.len(), "{run}");
+        }
+    }
+    assert!(texts > 100, "{texts}");
+}
+
+/// A record without texts and without the sizes of those that were removed, in the order of keys.
+fn meaning(record: &LogRecord) -> LogRecord {
+    let mut record = LogRecord { body: None, ..record.clone() };
+    let is_text = |key: &str| PRIVATE_KEYS.contains(&key);
+    let is_size = |key: &str| key.starts_with("tacho.") && key.ends_with(".bytes");
+    record.attributes.retain(|pair| !is_text(&pair.key) && !is_size(&pair.key));
+    record.attributes.sort_by(|a, b| a.key.cmp(&b.key));
+    record
 }

@@ -8,7 +8,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use ingest::grpc::grpc_router;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Signal};
+use ingest::{Config, Door, Policies, Signal};
+use schemas::privacy::PrivacyPolicy;
 use std::future::poll_fn;
 use std::io::Write;
 use std::pin::Pin;
@@ -49,7 +50,11 @@ fn frame(compressed: bool, message: &[u8]) -> Vec<u8> {
 async fn call(sink: &Arc<Memory>, path: &str, gzip: bool, message: &[u8]) -> (String, Vec<u8>) {
     let request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
     let request = if gzip { request.header("grpc-encoding", "gzip") } else { request };
-    let mut router = grpc_router(Door::new(Config { decoded_bytes_max: 1 << 20, ..Config::default() }, Arc::clone(sink)));
+    let mut router = grpc_router(Door::new(
+        Config { decoded_bytes_max: 1 << 20, ..Config::default() },
+        Policies::fixed(PrivacyPolicy::default()),
+        Arc::clone(sink),
+    ));
     let response = router.call(request.body(Body::from(frame(gzip, message))).unwrap()).await.unwrap();
     let mut status = response.headers().get("grpc-status").map(|value| value.to_str().unwrap().to_owned());
     let (mut body, mut data) = (response.into_body(), Vec::new());

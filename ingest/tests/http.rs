@@ -6,12 +6,13 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use ingest::reply::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, serve};
+use ingest::{Config, Policies, serve};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
+use schemas::privacy::PrivacyPolicy;
 use schemas::topic::Topic;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -59,7 +60,7 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(serve(config, listener, Arc::clone(&sink), shutdown));
+        let served = tokio::spawn(serve(config, Policies::fixed(PrivacyPolicy::default()), listener, Arc::clone(&sink), shutdown));
         Self { address, sink, stop, served }
     }
 

@@ -1,6 +1,7 @@
 //! What a record of `tacho.control` after the seed may say: each starts an epoch.
 
 use crate::price::PriceTable;
+use crate::privacy::PrivacyPolicy;
 use crate::settings::{Settings, SettingsError};
 use serde::{Deserialize, Serialize};
 
@@ -19,10 +20,13 @@ pub struct EpochChange {
     /// The whole price table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<PriceTable>,
+    /// The whole privacy policy. Ingest goes by it; nothing that is derived depends on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub privacy: Option<PrivacyPolicy>,
 }
 
 impl EpochChange {
-    /// Reads and checks a file with `[settings]`, `[prices]` or both.
+    /// Reads and checks a file with `[settings]`, `[prices]`, `[privacy]`, or several of them.
     ///
     /// # Errors
     /// A form that is none of these, or every rule that they break.
@@ -55,8 +59,9 @@ impl EpochChange {
     fn checked(self) -> Result<Self, SettingsError> {
         let mut faults = self.settings.as_ref().map(Settings::faults).unwrap_or_default();
         faults.extend(self.prices.as_ref().map(PriceTable::faults).unwrap_or_default());
+        faults.extend(self.privacy.as_ref().map(PrivacyPolicy::faults).unwrap_or_default());
         if self == Self::default() {
-            faults.push("there is neither [settings] nor [prices]".to_owned());
+            faults.push("there is neither [settings] nor [prices] nor [privacy]".to_owned());
         }
         if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
     }
@@ -64,13 +69,19 @@ impl EpochChange {
 
 impl From<Settings> for EpochChange {
     fn from(settings: Settings) -> Self {
-        Self { settings: Some(settings), prices: None }
+        Self { settings: Some(settings), ..Self::default() }
     }
 }
 
 impl From<PriceTable> for EpochChange {
     fn from(prices: PriceTable) -> Self {
-        Self { settings: None, prices: Some(prices) }
+        Self { prices: Some(prices), ..Self::default() }
+    }
+}
+
+impl From<PrivacyPolicy> for EpochChange {
+    fn from(privacy: PrivacyPolicy) -> Self {
+        Self { privacy: Some(privacy), ..Self::default() }
     }
 }
 
@@ -86,7 +97,7 @@ mod tests {
         let change = EpochChange::of_record(Some(b"settings"), &old).unwrap().unwrap();
         assert_eq!(change, EpochChange::from(settings.clone()));
         assert_eq!(EpochChange::of_record(Some(b"epoch"), &change.to_json()).unwrap().unwrap(), change);
-        let both = EpochChange { settings: Some(settings), prices: Some(PriceTable::shipped()) };
+        let both = EpochChange { settings: Some(settings), prices: Some(PriceTable::shipped()), privacy: Some(PrivacyPolicy::default()) };
         assert_eq!(EpochChange::of_record(Some(b"epoch"), &both.to_json()).unwrap().unwrap(), both);
         assert!(EpochChange::of_record(Some(b"seed"), &old).is_none());
         assert!(EpochChange::of_record(None, &old).is_none());
@@ -113,5 +124,18 @@ mod tests {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(read("[prise]\n").is_err());
+    }
+
+    #[test]
+    fn a_file_may_hold_the_privacy_policy_alone_and_an_empty_one_drops_everything() {
+        let read = |text: &str| EpochChange::from_toml(text);
+        let keep = read("[privacy.default]\nprompt = \"keep\"\n[privacy.tenants.acme]\nprompt = \"drop\"\n").unwrap();
+        assert!(keep.settings.is_none() && keep.prices.is_none());
+        let policy = keep.privacy.clone().unwrap();
+        assert!(policy.kept("default").key(0) && !policy.kept("acme").key(0));
+        assert_eq!(EpochChange::of_record(Some(b"epoch"), &keep.to_json()).unwrap().unwrap(), keep);
+        assert_eq!(read("[privacy]\n").unwrap(), EpochChange::from(PrivacyPolicy::default()));
+        let text = read("[privacy.default]\nprompt = \"scrub\"\n[prices]\nrows = [{ book = \"b\", model = \"m\", input = 1, output = 0, source = \"s\" }]").unwrap_err().to_string();
+        assert!(text.contains("does not know \"scrub\"") && text.contains("book must"), "{text}");
     }
 }

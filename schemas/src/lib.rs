@@ -19,6 +19,7 @@ pub mod metric;
 pub mod origin;
 pub mod otlp;
 pub mod price;
+pub mod privacy;
 pub mod record;
 pub mod settings;
 pub mod time;

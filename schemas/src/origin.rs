@@ -12,7 +12,7 @@ pub struct Origin<'a> {
     pub source: &'a str,
     /// The inbox record's own offset.
     pub offset: i64,
-    /// Which of the raw records that it became, from 0.
+    /// Which of the raw records that it became: rises, from 0 or above, with holes.
     pub part: u32,
     /// When the brokers took the inbox record in, ms; 0 where they did not stamp it.
     pub stamped_ms: i64,

@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 /// Header of every raw record and tick: the writer's wall time at the append attempt, decimal milliseconds.
 pub const HEADER_WALL: &str = "tacho-wall";
+/// Header of a raw record: the epoch that set the privacy policy under which it was cleaned, decimal. Absent where the
+/// process was told to keep every text.
+pub const HEADER_POLICY: &str = "tacho-policy";
 /// Header that marks a raw record as a tick; its value is empty.
 pub const HEADER_TICK: &str = "tacho-tick";
 /// Header of a tick that starts an epoch on its partition: decimal.

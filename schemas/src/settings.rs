@@ -1,12 +1,13 @@
-//! What `tacho.control` begins with: the seed, fixed for good but for the settings and prices, which later epochs may
-//! change (`control.rs`).
+//! What `tacho.control` begins with: the seed, fixed for good but for the settings, prices and the privacy policy, which
+//! later epochs may change (`control.rs`).
 
 use crate::price::PriceTable;
+use crate::privacy::PrivacyPolicy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The record at offset 0 of `tacho.control`, as JSON. Everything in it but `settings` and `prices` is fixed for the life of
-/// the topics.
+/// The record at offset 0 of `tacho.control`, as JSON. Everything in it but `settings`, `prices` and `privacy` is fixed for
+/// the life of the topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
@@ -26,6 +27,9 @@ pub struct Seed {
     /// Prices of epoch 0; none in a log that was begun before there were any.
     #[serde(default)]
     pub prices: PriceTable,
+    /// The privacy policy of epoch 0; by default every text is dropped.
+    #[serde(default)]
+    pub privacy: PrivacyPolicy,
 }
 
 /// How event time is judged; all in milliseconds.
@@ -150,6 +154,7 @@ impl Seed {
         );
         faults.extend(self.settings.faults());
         faults.extend(self.prices.faults());
+        faults.extend(self.privacy.faults());
         if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
     }
 }
@@ -178,13 +183,16 @@ mod tests {
         assert_eq!(Seed::from_json(&seed.to_json()).unwrap(), seed);
         assert_eq!(seed.prices, PriceTable::shipped());
         assert!(!seed.prices.rows.is_empty());
+        assert_eq!(seed.privacy, PrivacyPolicy::default());
     }
 
     #[test]
     fn a_seed_from_before_there_were_prices_has_none_and_a_file_may_say_so() {
         let mut json: serde_json::Value = serde_json::from_slice(&Seed::shipped().to_json()).unwrap();
         json.as_object_mut().unwrap().remove("prices");
-        assert_eq!(Seed::from_json(json.to_string().as_bytes()).unwrap().prices, PriceTable::default());
+        json.as_object_mut().unwrap().remove("privacy");
+        let old = Seed::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!((old.prices, old.privacy), (PriceTable::default(), PrivacyPolicy::default()));
         let none = format!("{DEFAULT_SEED_TOML}\n[prices]\n");
         assert_eq!(Seed::from_toml(&none).unwrap().prices, PriceTable::default());
     }

@@ -142,7 +142,7 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
 
     // Settings and prices at once: sessions end now.
     let settings = Settings { session_gap_ms: 2_000, ..quick_seed().settings };
-    apply(&mut client, &seed, &EpochChange { settings: Some(settings), prices: Some(prices(PRICES[2])) });
+    apply(&mut client, &seed, &EpochChange { settings: Some(settings), prices: Some(prices(PRICES[2])), ..EpochChange::default() });
     round(&mut client, &seed);
     let all = [PRICES[0], PRICES[1], PRICES[1], PRICES[2]];
     wait_for(&mut client, &view, &all);

@@ -122,7 +122,7 @@ impl World {
             0 => (SETTINGS_KEY, serde_json::to_vec(&settings).unwrap()),
             1 => (EPOCH_KEY, EpochChange::from(settings).to_json()),
             2 => (EPOCH_KEY, EpochChange::from(prices).to_json()),
-            _ => (EPOCH_KEY, EpochChange { settings: Some(settings), prices: Some(prices) }.to_json()),
+            _ => (EPOCH_KEY, EpochChange { settings: Some(settings), prices: Some(prices), ..EpochChange::default() }.to_json()),
         };
         let record = NewRecord { to, key: Some(key.into()), value: Some(value.into()), headers: Vec::new() };
         // Whoever gets no answer leaves it: the next change comes soon enough.

@@ -7,6 +7,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use schemas::id::{TopicPartition, raw_key};
 use schemas::price::{PriceRow, PriceSource, PriceTable};
+use schemas::privacy::PrivacyPolicy;
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::{Seed, Settings, TimeRules};
 use schemas::topic::Topic;
@@ -46,6 +47,7 @@ impl Random {
 /// Settings under which windows and sessions end within seconds, and labels run over.
 pub fn quick_seed() -> Seed {
     Seed {
+        privacy: PrivacyPolicy::default(),
         raw_partitions: 3,
         delta_partitions: 2,
         time: TimeRules {

@@ -1,7 +1,7 @@
 //! Where drained records go: a producer whose runs have no holes (see [`super`]).
 
 use super::{DrainError, Place, Received, Stop};
-use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms};
+use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms, with_policy};
 use crate::partition::murmur2_partition;
 use crate::route::VALUE_BYTES_MAX;
 use crate::signal::Signal;
@@ -89,6 +89,7 @@ impl Outlet {
         let headers = OwnedHeaders::new()
             .insert(Header { key: HEADER_WALL, value: Some(&wall) })
             .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
+        let headers = with_policy(headers, record);
         let partition = murmur2_partition(record.key.as_bytes(), self.raw_partitions);
         let message = BaseRecord::with_opaque_to(&self.raw[signal as usize], Box::new(sent));
         self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)

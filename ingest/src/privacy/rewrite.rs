@@ -5,6 +5,7 @@ use super::{Counts, DEPTH_MAX, PrivacyError, TRACE_SAFE, extract, trim};
 use crate::signal::Signal;
 use crate::wire::{Field, Fields, Patch, Wire, WireError, any_text, int_attribute, key_and_value, text_attribute};
 use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
+use schemas::privacy::Kept;
 
 const LOG_ATTRIBUTES: u32 = 6;
 const LOG_BODY: u32 = 5;
@@ -26,15 +27,15 @@ impl From<Option<Vec<u8>>> for Edit {
 
 /// The state of one pass over one request.
 pub(super) struct Walker {
-    keep_text: bool,
+    kept: Kept,
     pub counts: Counts,
     /// Size of the removed body of the log record that is being walked.
     body_bytes: Option<u64>,
 }
 
 impl Walker {
-    pub fn new(keep_text: bool) -> Self {
-        Self { keep_text, counts: Counts::default(), body_bytes: None }
+    pub fn new(kept: Kept) -> Self {
+        Self { kept, counts: Counts::default(), body_bytes: None }
     }
 
     /// The rewritten request, or nothing where nothing changed.
@@ -98,9 +99,8 @@ impl Walker {
             self.counts.stripped += 1;
             return Ok(Edit::Remove);
         }
-        if !self.keep_text
-            && let Some(index) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key)
-        {
+        let private = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key);
+        if let Some(index) = private.filter(|index| !self.kept.key(*index)) {
             self.check(&table::KEY_VALUE, key_value, depth)?;
             self.counts.removed[index] += 1;
             let bytes = value.map_or(Ok(0), text_bytes)?;
@@ -160,7 +160,7 @@ impl Walker {
     }
 
     fn body(&mut self, any: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
-        if self.keep_text || !holds_text(any, depth)? {
+        if self.kept.body() || !holds_text(any, depth)? {
             return Ok(self.message(&table::ANY_VALUE, any, depth)?.into());
         }
         self.check(&table::ANY_VALUE, any, depth)?;
@@ -170,7 +170,7 @@ impl Walker {
     }
 
     fn span_event(&mut self, event: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
-        if self.keep_text || is_trace_safe(event)? {
+        if self.kept.span_events() || is_trace_safe(event)? {
             return Ok(self.message(&table::SPAN_EVENT, event, depth)?.into());
         }
         self.check(&table::SPAN_EVENT, event, depth)?;

@@ -1,18 +1,23 @@
-//! The seed in the control topic: ingest needs the number of raw partitions that is pinned there.
+//! The control topic: the number of raw partitions that is pinned in its seed, and the privacy policy, which later
+//! records change.
 
+use crate::policy::{FOLLOW_EVERY, Policies, Reading};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::cluster::Cluster;
-use schemas::settings::{Seed, SettingsError};
+use schemas::settings::SettingsError;
 use schemas::topic::Topic;
+use shell::process::chain;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long one question to the brokers may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
 
-/// Why there is no number yet.
+/// Why there is no number yet, and no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum NotYet {
     /// No broker answers, or one does not answer this.
@@ -42,42 +47,116 @@ pub enum NotYet {
     },
 }
 
-/// The pinned number of raw partitions. Blocks for up to ten seconds.
-///
-/// # Errors
-/// It can't be told now.
-pub fn raw_partitions(cluster: &Cluster) -> Result<i32, NotYet> {
-    let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
+/// The control topic, read to its end.
+pub struct Control {
+    consumer: BaseConsumer,
+    topic: String,
+    reading: Reading,
+    /// The offset to go on from.
+    next: i64,
+    /// The pinned number of raw partitions.
+    pub raw_partitions: i32,
+}
+
+impl Control {
+    /// Reads all that is there; the policy of it is in force then. Blocks for up to five seconds without an answer.
+    ///
+    /// # Errors
+    /// It can't be read now.
+    pub fn read(cluster: &Cluster, policies: Arc<Policies>) -> Result<Self, NotYet> {
+        let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
+        let consumer: BaseConsumer = client_config(cluster).create()?;
+        let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
+        if !metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
+            let prefix = if cluster.prefix.is_empty() { String::new() } else { format!(" --prefix {}", cluster.prefix) };
+            return Err(NotYet::NoTopic { topic, bootstrap: cluster.bootstrap.clone(), prefix });
+        }
+        let mut control = Self { consumer, topic, reading: Reading::new(policies), next: 0, raw_partitions: 0 };
+        control.assign()?;
+        control.read_all()?;
+        control.raw_partitions = control.reading.raw_partitions().ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
+        control.reading.publish();
+        Ok(control)
+    }
+
+    fn assign(&self) -> Result<(), KafkaError> {
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(&self.topic, 0, Offset::Offset(self.next))?;
+        self.consumer.assign(&from)
+    }
+
+    fn read_all(&mut self) -> Result<(), NotYet> {
+        let Self { consumer, topic, reading, next, .. } = self;
+        loop {
+            match consumer.poll(REQUEST_MAX) {
+                Some(Ok(message)) => {
+                    add(reading, next, &message).map_err(|source| NotYet::Seed { topic: topic.clone(), source })?;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::RequestTimedOut).into()),
+            }
+        }
+    }
+
+    /// Puts each new policy into force, until the process ends. Where the topic can't be read, the last one stays.
+    pub fn follow(mut self, ending: &watch::Receiver<bool>) {
+        let mut told = String::new();
+        while !*ending.borrow() {
+            match self.look() {
+                Ok(true) => told.clear(),
+                Ok(false) => {}
+                Err(why) => {
+                    if why != told {
+                        tracing::warn!(reason = why, "the control topic can't be read: the privacy policy stays as it is");
+                        told = why;
+                    }
+                    std::thread::sleep(FOLLOW_EVERY);
+                    // A consumer that lost its place does not go on by itself.
+                    if let Err(error) = self.assign() {
+                        tracing::debug!(%error, "the control topic is not assigned");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next record, or none for a while; whether the topic was heard of.
+    fn look(&mut self) -> Result<bool, String> {
+        let Self { consumer, reading, next, .. } = self;
+        match consumer.poll(FOLLOW_EVERY) {
+            Some(Ok(message)) => {
+                add(reading, next, &message).map_err(|error| chain(&error))?;
+                reading.publish();
+                Ok(true)
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => Ok(true),
+            None => Ok(false),
+            Some(Err(error)) => Err(error.to_string()),
+        }
+    }
+}
+
+fn add(reading: &mut Reading, next: &mut i64, message: &BorrowedMessage<'_>) -> Result<(), SettingsError> {
+    reading.add(message.offset(), message.key(), message.payload().unwrap_or_default())?;
+    *next = message.offset() + 1;
+    Ok(())
+}
+
+fn client_config(cluster: &Cluster) -> ClientConfig {
     let mut config = ClientConfig::new();
     // Ours come after what is passed through, and win.
     for (name, value) in &cluster.options {
         config.set(name, value);
     }
-    let consumer: BaseConsumer = config
+    config
         .set("bootstrap.servers", &cluster.bootstrap)
         .set("client.id", "tacho-ingest")
         // Never joined, and nothing is committed to it.
         .set("group.id", "tacho-ingest")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true")
-        .create()?;
-    let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
-    if !metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
-        let prefix = if cluster.prefix.is_empty() { String::new() } else { format!(" --prefix {}", cluster.prefix) };
-        return Err(NotYet::NoTopic { topic, bootstrap: cluster.bootstrap.clone(), prefix });
-    }
-    let mut first = TopicPartitionList::new();
-    first.add_partition_offset(&topic, 0, Offset::Offset(0))?;
-    consumer.assign(&first)?;
-    let answer = consumer.poll(REQUEST_MAX);
-    match answer {
-        Some(Ok(message)) => match Seed::from_json(message.payload().unwrap_or_default()) {
-            Ok(seed) => Ok(seed.raw_partitions),
-            Err(source) => Err(NotYet::Seed { topic, source }),
-        },
-        Some(Err(KafkaError::PartitionEOF(_))) => Err(NotYet::Empty(topic)),
-        Some(Err(error)) => Err(error.into()),
-        None => Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::RequestTimedOut).into()),
-    }
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("enable.partition.eof", "true");
+    config
 }

@@ -1,11 +1,12 @@
 //! A sink that is there before its cluster is: until then records are refused, and senders told to come again.
 
-use super::control::raw_partitions;
+use super::control::Control;
 use crate::kafka::KafkaSink;
+use crate::policy::Policies;
 use crate::sink::{RawRecord, Sink, SinkError};
 use schemas::cluster::Cluster;
 use shell::process::chain;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -48,18 +49,18 @@ impl Sink for Late {
     }
 }
 
-/// Reads the pinned number of partitions, as often as it takes, and connects; gives that number.
-pub async fn connect(cluster: &Cluster, late: &Late) -> i32 {
+/// Reads the control topic to its end, as often as it takes, and connects; gives that topic, to be followed.
+pub async fn connect(cluster: &Cluster, policies: &Arc<Policies>, late: &Late) -> Control {
     let mut told = String::new();
     loop {
-        let asked = cluster.clone();
-        let why = match tokio::task::spawn_blocking(move || raw_partitions(&asked)).await {
-            Ok(Ok(count)) => match KafkaSink::connect(cluster, count).await {
+        let (asked, shared) = (cluster.clone(), Arc::clone(policies));
+        let why = match tokio::task::spawn_blocking(move || Control::read(&asked, shared)).await {
+            Ok(Ok(control)) => match KafkaSink::connect(cluster, control.raw_partitions).await {
                 Ok(sink) => {
-                    tracing::info!(raw_partitions = count, ready = sink.ready(), "settings read, connected");
+                    tracing::info!(raw_partitions = control.raw_partitions, ready = sink.ready(), "settings read, connected");
                     // Nobody else sets it.
                     let _ = late.sink.set(sink);
-                    return count;
+                    return control;
                 }
                 Err(error) => chain(&error),
             },

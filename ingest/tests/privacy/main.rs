@@ -9,7 +9,7 @@ use given::{CANARY, holding, int, logs, metrics, pair, text, traces};
 use ingest::Signal;
 use ingest::privacy::{Cleaned, DEPTH_MAX, PrivacyError, RECORD_BYTES_MAX, apply};
 use ingest::route::route;
-use model::{clean_logs, clean_metrics, clean_traces};
+use model::{Fields, clean_logs, clean_metrics, clean_traces};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -19,6 +19,7 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use proptest::prelude::*;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
+use schemas::privacy::Kept;
 
 // ---- any order of fields
 
@@ -65,44 +66,56 @@ fn reversed(name: &str, message: &[u8]) -> Vec<u8> {
 }
 
 fn cleaned(signal: Signal, bytes: Vec<u8>) -> Cleaned {
-    apply(signal, Bytes::from(bytes), false).unwrap()
+    cleaned_under(signal, bytes, &[])
+}
+
+fn cleaned_under(signal: Signal, bytes: Vec<u8>, kept: Fields<'_>) -> Cleaned {
+    apply(signal, Bytes::from(bytes), Kept::of(|field| kept.contains(&field))).unwrap()
+}
+
+/// The fields that a policy keeps: often none.
+fn policies() -> impl Strategy<Value = Vec<&'static str>> {
+    let fields: Vec<_> = schemas::privacy::fields().collect();
+    let count = fields.len();
+    prop_oneof![Just(Vec::new()), prop::sample::subsequence(fields, 0..=count)]
 }
 
 fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
     signal: Signal,
     bytes: Vec<u8>,
-    model: impl FnOnce(&mut M),
+    kept: Fields<'_>,
+    model: impl FnOnce(&mut M, Fields<'_>),
 ) -> Result<(), TestCaseError> {
     let mut expected = M::decode(bytes.as_slice()).unwrap();
-    model(&mut expected);
-    let output = cleaned(signal, bytes).bytes;
-    prop_assert!(!output.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "a canary came out");
+    model(&mut expected, kept);
+    let output = cleaned_under(signal, bytes, kept).bytes;
+    prop_assert!(!kept.is_empty() || !output.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "a canary came out");
     prop_assert_eq!(M::decode(output.clone()).unwrap(), expected);
     // What is clean stays as it is, but for its own marks, which are stripped like anybody's.
-    let again = cleaned(signal, output.to_vec());
+    let again = cleaned_under(signal, output.to_vec(), kept);
     prop_assert_eq!(again.counts.removed, [0; PRIVATE_KEYS.len()]);
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn logs_lose_texts_and_nothing_else(request in logs()) {
-        check(Signal::Logs, request.encode_to_vec(), clean_logs)?;
+    fn logs_lose_texts_and_nothing_else(request in logs(), kept in policies()) {
+        check(Signal::Logs, request.encode_to_vec(), &kept, clean_logs)?;
     }
 
     #[test]
-    fn logs_in_any_order_of_fields(request in logs()) {
-        check(Signal::Logs, reversed("request", &request.encode_to_vec()), clean_logs)?;
+    fn logs_in_any_order_of_fields(request in logs(), kept in policies()) {
+        check(Signal::Logs, reversed("request", &request.encode_to_vec()), &kept, clean_logs)?;
     }
 
     #[test]
-    fn traces_lose_texts_and_nothing_else(request in traces()) {
-        check(Signal::Traces, request.encode_to_vec(), clean_traces)?;
+    fn traces_lose_texts_and_nothing_else(request in traces(), kept in policies()) {
+        check(Signal::Traces, request.encode_to_vec(), &kept, clean_traces)?;
     }
 
     #[test]
-    fn metrics_lose_texts_and_nothing_else(request in metrics()) {
-        check(Signal::Metrics, request.encode_to_vec(), clean_metrics)?;
+    fn metrics_lose_texts_and_nothing_else(request in metrics(), kept in policies()) {
+        check(Signal::Metrics, request.encode_to_vec(), &kept, clean_metrics)?;
     }
 
     #[test]
@@ -129,7 +142,7 @@ proptest! {
                 }
             }
         }
-        let output = apply(Signal::Logs, Bytes::from(request.encode_to_vec()), true).unwrap();
+        let output = apply(Signal::Logs, Bytes::from(request.encode_to_vec()), Kept::ALL).unwrap();
         prop_assert_eq!(ExportLogsServiceRequest::decode(output.bytes).unwrap(), expected);
     }
 
@@ -165,7 +178,7 @@ proptest! {
 }
 
 fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let Ok(Cleaned { bytes, .. }) = apply(signal, Bytes::copy_from_slice(bytes), false) else { return Ok(()) };
+    let Ok(Cleaned { bytes, .. }) = apply(signal, Bytes::copy_from_slice(bytes), Kept::NONE) else { return Ok(()) };
     prop_assert!(route(signal, "default", &bytes).is_ok());
     let read = match signal {
         Signal::Logs => ExportLogsServiceRequest::decode(bytes).map(drop),
@@ -193,7 +206,7 @@ fn what_needs_no_change_is_the_same_bytes() {
     // An unknown field, and a length that is written longer than needed.
     bytes.extend_from_slice(&[0xfa, 0x01, 0x82, 0x00, b'h', b'i']);
     let input = Bytes::from(bytes);
-    let output = apply(Signal::Logs, input.clone(), false).unwrap();
+    let output = apply(Signal::Logs, input.clone(), Kept::NONE).unwrap();
     assert_eq!((output.bytes.as_ptr(), output.bytes.len()), (input.as_ptr(), input.len()));
     assert_eq!(output.counts, Default::default());
 }
@@ -254,7 +267,7 @@ fn depth_has_a_limit_that_prost_reads() {
     let deepest = cleaned(Signal::Logs, nested(most)).bytes;
     ExportLogsServiceRequest::decode(deepest).unwrap();
     for levels in [most + 1, 500] {
-        let error = apply(Signal::Logs, Bytes::from(nested(levels)), false).unwrap_err();
+        let error = apply(Signal::Logs, Bytes::from(nested(levels)), Kept::NONE).unwrap_err();
         assert_eq!(error, PrivacyError::Wire(ingest::WireError::TooDeep), "{levels}");
     }
 }

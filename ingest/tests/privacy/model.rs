@@ -13,6 +13,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
 
+/// The names of the fields that a policy keeps.
+pub type Fields<'a> = &'a [&'a str];
+
 pub fn is_safe(target: &str) -> bool {
     target.strip_prefix(TRACE_SAFE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -33,92 +36,95 @@ pub fn size(value: &AnyValue) -> usize {
     }
 }
 
-pub fn clean(list: &mut Vec<KeyValue>) {
+pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     list.retain(|pair| !pair.key.starts_with("tacho."));
     for pair in list {
-        if PRIVATE_KEYS.contains(&pair.key.as_str()) {
+        if PRIVATE_KEYS.contains(&pair.key.as_str()) && !kept.contains(&pair.key.as_str()) {
             *pair = int(&format!("tacho.{}.bytes", pair.key), pair.value.as_ref().map_or(0, size));
         } else if let Some(value) = &mut pair.value {
-            clean_value(value);
+            clean_value(value, kept);
         }
     }
 }
 
-pub fn clean_value(value: &mut AnyValue) {
+pub fn clean_value(value: &mut AnyValue, kept: Fields<'_>) {
     match &mut value.value {
-        Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(clean_value),
-        Some(Value::KvlistValue(list)) => clean(&mut list.values),
+        Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(|value| clean_value(value, kept)),
+        Some(Value::KvlistValue(list)) => clean(&mut list.values, kept),
         _ => {}
     }
 }
 
-pub fn clean_envelope(resource: &mut Option<Resource>) {
-    resource.iter_mut().for_each(|resource| clean(&mut resource.attributes));
+pub fn clean_envelope(resource: &mut Option<Resource>, kept: Fields<'_>) {
+    resource.iter_mut().for_each(|resource| clean(&mut resource.attributes, kept));
 }
 
-pub fn clean_scope(scope: &mut Option<InstrumentationScope>) {
-    scope.iter_mut().for_each(|scope| clean(&mut scope.attributes));
+pub fn clean_scope(scope: &mut Option<InstrumentationScope>, kept: Fields<'_>) {
+    scope.iter_mut().for_each(|scope| clean(&mut scope.attributes, kept));
 }
 
-pub fn clean_logs(request: &mut ExportLogsServiceRequest) {
+pub fn clean_logs(request: &mut ExportLogsServiceRequest, kept: Fields<'_>) {
     for logs in &mut request.resource_logs {
-        clean_envelope(&mut logs.resource);
+        clean_envelope(&mut logs.resource, kept);
         for scope in &mut logs.scope_logs {
-            clean_scope(&mut scope.scope);
+            clean_scope(&mut scope.scope, kept);
             for record in &mut scope.log_records {
-                clean(&mut record.attributes);
-                if let Some(body) = record.body.take_if(|body| holds_text(body)) {
+                clean(&mut record.attributes, kept);
+                if let Some(body) = record.body.take_if(|body| !kept.contains(&"body") && holds_text(body)) {
                     record.attributes.push(int("tacho.body.bytes", size(&body)));
                 }
-                record.body.iter_mut().for_each(clean_value);
+                record.body.iter_mut().for_each(|value| clean_value(value, kept));
             }
         }
     }
 }
 
-pub fn clean_traces(request: &mut ExportTraceServiceRequest) {
+pub fn clean_traces(request: &mut ExportTraceServiceRequest, kept: Fields<'_>) {
     for spans in &mut request.resource_spans {
-        clean_envelope(&mut spans.resource);
+        clean_envelope(&mut spans.resource, kept);
         for scope in &mut spans.scope_spans {
-            clean_scope(&mut scope.scope);
+            clean_scope(&mut scope.scope, kept);
             for span in &mut scope.spans {
-                clean(&mut span.attributes);
-                span.links.iter_mut().for_each(|link| clean(&mut link.attributes));
+                clean(&mut span.attributes, kept);
+                span.links.iter_mut().for_each(|link| clean(&mut link.attributes, kept));
                 span.events.retain(|event| {
+                    if kept.contains(&"span_events") {
+                        return true;
+                    }
                     let target = event.attributes.iter().find(|pair| pair.key == "target").and_then(|pair| pair.value.as_ref());
                     matches!(target, Some(AnyValue { value: Some(Value::StringValue(target)) }) if is_safe(target))
                 });
-                span.events.iter_mut().for_each(|event| clean(&mut event.attributes));
+                span.events.iter_mut().for_each(|event| clean(&mut event.attributes, kept));
             }
         }
     }
 }
 
-pub fn clean_exemplars(exemplars: &mut [Exemplar]) {
-    exemplars.iter_mut().for_each(|exemplar| clean(&mut exemplar.filtered_attributes));
+pub fn clean_exemplars(exemplars: &mut [Exemplar], kept: Fields<'_>) {
+    exemplars.iter_mut().for_each(|exemplar| clean(&mut exemplar.filtered_attributes, kept));
 }
 
-pub fn clean_metrics(request: &mut ExportMetricsServiceRequest) {
+pub fn clean_metrics(request: &mut ExportMetricsServiceRequest, kept: Fields<'_>) {
     for metrics in &mut request.resource_metrics {
-        clean_envelope(&mut metrics.resource);
+        clean_envelope(&mut metrics.resource, kept);
         for scope in &mut metrics.scope_metrics {
-            clean_scope(&mut scope.scope);
+            clean_scope(&mut scope.scope, kept);
             for metric in &mut scope.metrics {
-                clean(&mut metric.metadata);
+                clean(&mut metric.metadata, kept);
                 match metric.data.as_mut().unwrap() {
                     Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => data_points.iter_mut().for_each(|point| {
-                        clean(&mut point.attributes);
-                        clean_exemplars(&mut point.exemplars);
+                        clean(&mut point.attributes, kept);
+                        clean_exemplars(&mut point.exemplars, kept);
                     }),
                     Data::Histogram(histogram) => histogram.data_points.iter_mut().for_each(|point| {
-                        clean(&mut point.attributes);
-                        clean_exemplars(&mut point.exemplars);
+                        clean(&mut point.attributes, kept);
+                        clean_exemplars(&mut point.exemplars, kept);
                     }),
                     Data::ExponentialHistogram(histogram) => histogram.data_points.iter_mut().for_each(|point| {
-                        clean(&mut point.attributes);
-                        clean_exemplars(&mut point.exemplars);
+                        clean(&mut point.attributes, kept);
+                        clean_exemplars(&mut point.exemplars, kept);
                     }),
-                    Data::Summary(summary) => summary.data_points.iter_mut().for_each(|point| clean(&mut point.attributes)),
+                    Data::Summary(summary) => summary.data_points.iter_mut().for_each(|point| clean(&mut point.attributes, kept)),
                 }
             }
         }

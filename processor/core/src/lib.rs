@@ -52,7 +52,8 @@ impl Rules {
     /// Adds what the control record at `epoch` says; what it does not say is as in the epoch before, so records must be
     /// added in their order.
     pub fn add(&mut self, epoch: i64, change: impl Into<EpochChange>) {
-        let EpochChange { settings, prices } = change.into();
+        // The privacy policy is ingest's: nothing that is derived depends on it.
+        let EpochChange { settings, prices, privacy: _ } = change.into();
         let before = self.epoch(epoch - 1);
         let next = Epoch {
             settings: settings.unwrap_or_else(|| before.settings.clone()),

@@ -254,7 +254,7 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
     run.rules.add(4, settings.clone());
     run.start_epoch(NOON + 11, 4);
     send(&mut run);
-    run.rules.add(9, EpochChange { settings: Some(settings), prices: Some(table(10_000_000, 0, 0)) });
+    run.rules.add(9, EpochChange { settings: Some(settings), prices: Some(table(10_000_000, 0, 0)), ..EpochChange::default() });
     run.start_epoch(NOON + 12, 9);
     send(&mut run);
     run.rules.add(10, PriceTable::default());

@@ -108,7 +108,7 @@ fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
             Step::Epoch { price, gap } => {
                 let epoch = driven.rules.latest() + 2;
                 let settings = gap.then(|| Settings { session_gap_ms: 20_000 + price % 60_000, ..driven.rules.seed.settings.clone() });
-                driven.rules.add(epoch, EpochChange { settings, prices: Some(prices(*price)) });
+                driven.rules.add(epoch, EpochChange { settings, prices: Some(prices(*price)), ..EpochChange::default() });
                 driven.start_epoch(now, epoch);
             }
         }
