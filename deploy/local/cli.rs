@@ -47,7 +47,8 @@ struct RunArgs {
     demo: bool,
     #[command(flatten)]
     cluster: ClusterArgs,
-    /// Keeps prompts, commands and outputs in the clear. Off by default: they hold secrets.
+    /// Keeps prompts, commands and outputs in the clear, whatever the privacy policy of the log says. Off by default: they
+    /// hold secrets.
     #[arg(long)]
     keep_text: bool,
     /// Where OTLP over HTTP comes in.

@@ -48,7 +48,7 @@ struct Flags {
     /// Where OTLP over gRPC comes in: grpc.listen.
     #[arg(long, value_name = "ADDR")]
     grpc: Option<String>,
-    /// Keeps prompts, commands and outputs in the clear: keep_text. They hold secrets.
+    /// Keeps prompts, commands and outputs in the clear, whatever the privacy policy says: keep_text. They hold secrets.
     #[arg(long)]
     keep_text: bool,
 }

@@ -18,7 +18,7 @@ const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Stores prompts, arguments, outputs and answers as they came.
+    /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says.
     pub keep_text: bool,
     /// The cluster.
     pub kafka: KafkaSection,
