@@ -3,6 +3,7 @@
 mod recordings;
 mod rewrite;
 
+use ingest::Policies;
 use recordings::RECORDINGS;
 use rewrite::Rewrite;
 use schemas::settings::Seed;
@@ -97,13 +98,17 @@ pub fn mark_directory(dir: &Path) -> std::io::Result<()> {
     std::fs::write(dir.join(MARKER), "The sessions in this directory are made up.\n")
 }
 
-/// Starts the replays to `http`, on threads of their own; they end soon after `stop`.
-pub fn start(http: SocketAddr, stop: &Arc<AtomicBool>) -> std::io::Result<()> {
+/// Starts the replays to `http`, on threads of their own: as soon as there is a privacy policy, since nothing is taken
+/// before. They end soon after `stop`.
+pub fn start(http: SocketAddr, policies: &Arc<Policies>, stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     let turn = Arc::new(AtomicUsize::new(0));
     for number in 0..REPLAYS {
-        let (stop, turn) = (Arc::clone(stop), Arc::clone(&turn));
+        let (stop, turn, policies) = (Arc::clone(stop), Arc::clone(&turn), Arc::clone(policies));
         let first = STAGGER * u32::try_from(number).unwrap_or(0);
-        std::thread::Builder::new().name(format!("demo-{number}")).spawn(move || replay_all(http, &turn, first, &stop))?;
+        std::thread::Builder::new().name(format!("demo-{number}")).spawn(move || {
+            while !policies.is_read() && sleep_until(Instant::now() + NAP, &stop) {}
+            replay_all(http, &turn, first, &stop);
+        })?;
     }
     Ok(())
 }

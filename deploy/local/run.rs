@@ -140,10 +140,10 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let mut ingest =
         tokio::spawn(adapters::serve_ingest(options.keep_text, Arc::clone(&policies), http, grpc, backend.sink, ending.clone()));
     tokio::spawn(upkeep(ending));
-    let inbox = backend.drain.map(|drain| drain(options.keep_text, policies)).transpose().map_err(text)?;
+    let inbox = backend.drain.map(|drain| drain(options.keep_text, Arc::clone(&policies))).transpose().map_err(text)?;
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
-        demo::start(setup::reachable(http_at), &demo_stop).map_err(text)?;
+        demo::start(setup::reachable(http_at), &policies, &demo_stop).map_err(text)?;
     }
 
     let result = tokio::select! {
