@@ -7,7 +7,7 @@ use crate::log::{Appended, Commit, LogError};
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 use schemas::cluster::Cluster;
 use schemas::record::NewRecord;
 use schemas::time::AppendTime;
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How long a full buffer of the client is waited for before the next look.
 const BUFFER_WAIT: Duration = Duration::from_millis(5);
+/// How long it is waited between two looks whether all records of a transaction are written.
+const FLUSH_STEP: Duration = Duration::from_millis(1);
 /// How long an abort may take; then the producer is given up.
 const ABORT_MAX: Duration = Duration::from_secs(5);
 /// Beyond its own time limit the client must answer within this.
@@ -116,15 +118,15 @@ fn queue_full(error: &KafkaError) -> bool {
 }
 
 /// Ends a producer aside: its destruction can block, and what it still holds must not be sent.
-fn give_up<C: ProducerContext + 'static>(producer: ThreadedProducer<C>) {
+fn give_up<C: ProducerContext + 'static>(producer: impl Producer<C> + Send + 'static) {
     producer.purge(PurgeConfig::default().queue().inflight());
     // Without a thread it is dropped here: slower, and as right.
     let _ = std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer));
 }
 
 /// A transactional producer that has fenced all older ones with its id and ended their open transaction.
-pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<ThreadedProducer<DefaultProducerContext>> {
-    let producer: ThreadedProducer<DefaultProducerContext> = clients::transactional(cluster, id).create()?;
+pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<BaseProducer> {
+    let producer: BaseProducer = clients::transactional(cluster, id).create()?;
     // The client looks for its coordinator twice a second: with a connection the first look finds it.
     let known = Names::new(&cluster.prefix).name(Topic::Control);
     let outcome = producer.client().fetch_metadata(Some(&known), REQUEST_MAX).and_then(|_| producer.init_transactions(FENCE_MAX));
@@ -143,7 +145,7 @@ pub(super) struct Transactions {
     /// `None`: opened for reading only.
     id: Option<String>,
     /// `None` before the first use and after a failure.
-    producer: Option<ThreadedProducer<DefaultProducerContext>>,
+    producer: Option<BaseProducer>,
     /// Set by a failure, until [`Transactions::recover`].
     failed: bool,
 }
@@ -216,7 +218,7 @@ pub(super) enum Failure {
 
 /// One transaction on its way.
 struct Transaction<'a> {
-    producer: &'a ThreadedProducer<DefaultProducerContext>,
+    producer: &'a BaseProducer,
     id: &'a str,
     names: &'a Names,
     group: &'a Group,
@@ -256,9 +258,13 @@ impl Transaction<'_> {
                 if !queue_full(&error) || left(deadline).is_zero() {
                     return Err(self.aborted(&format!("sending to {topic}/{}", record.to.partition), &error));
                 }
-                std::thread::sleep(BUFFER_WAIT);
+                self.producer.poll(BUFFER_WAIT);
                 message = back;
             }
+        }
+        // The client's own flush, which comes with the commit, looks every 100 ms.
+        while self.producer.in_flight_count() > 0 && !left(deadline).is_zero() {
+            self.producer.poll(FLUSH_STEP);
         }
         Ok(())
     }
