@@ -262,8 +262,10 @@ impl Transaction<'_> {
                 message = back;
             }
         }
-        // The client's own flush, which comes with the commit, looks every 100 ms.
-        while self.producer.in_flight_count() > 0 && !left(deadline).is_zero() {
+        // The flush that comes with the commit looks every 100 ms; this one does every millisecond. It must be a flush, not
+        // a look at the queue alone: it wakes the client's threads, without which a partition that has just joined the
+        // transaction can wait until its records time out (seen with 256).
+        while self.producer.flush(Duration::ZERO).is_err() && !left(deadline).is_zero() {
             self.producer.poll(FLUSH_STEP);
         }
         Ok(())
