@@ -147,34 +147,21 @@ fn show(place: &Place) -> Result<(), Failure> {
     };
     let records = read_all(source.as_mut()).map_err(|error| Failure::Running(chain(&error)))?;
     for record in records {
-        let mut shown = json!({"epoch": record.offset, "appended_ms": record.appended.0});
         let value = record.value.as_deref().unwrap_or_default();
-        if record.offset == 0 {
-            shown["seed"] = serde_json::from_slice(value).unwrap_or_default();
-        } else {
-            match EpochChange::of_record(record.key.as_deref(), value) {
-                // A later seed, or something foreign: it changes nothing.
-                None => continue,
-                Some(Ok(change)) => add(&mut shown, &change),
-                Some(Err(error)) => shown["fault"] = chain(&error).into(),
-            }
+        let what = match EpochChange::of_record(record.key.as_deref(), value) {
+            _ if record.offset == 0 => json!({"seed": serde_json::from_slice::<Value>(value).unwrap_or_default()}),
+            // A later seed, or something foreign: it changes nothing.
+            None => continue,
+            Some(Ok(change)) => json!(change),
+            Some(Err(error)) => json!({"fault": chain(&error)}),
+        };
+        let mut shown = json!({"epoch": record.offset, "appended_ms": record.appended.0});
+        if let (Some(shown), Value::Object(what)) = (shown.as_object_mut(), what) {
+            shown.extend(what);
         }
         println!("{shown}");
     }
     Ok(())
-}
-
-/// What an epoch changed, beside its number.
-fn add(shown: &mut Value, change: &EpochChange) {
-    if let Some(settings) = &change.settings {
-        shown["settings"] = json!(settings);
-    }
-    if let Some(prices) = &change.prices {
-        shown["prices"] = json!(prices);
-    }
-    if let Some(privacy) = &change.privacy {
-        shown["privacy"] = json!(privacy);
-    }
 }
 
 fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {

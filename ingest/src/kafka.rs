@@ -109,14 +109,8 @@ impl KafkaSink {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    // Ours come after what is passed through, and win.
-    for (name, value) in &cluster.options {
-        config.set(name, value);
-    }
+    let mut config: ClientConfig = cluster.properties("tacho-ingest").collect();
     config
-        .set("bootstrap.servers", &cluster.bootstrap)
-        .set("client.id", "tacho-ingest")
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
@@ -124,7 +118,6 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("message.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
         .set("request.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
-        .set("reconnect.backoff.max.ms", "1000")
         .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
         .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string());
     config

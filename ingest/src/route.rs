@@ -4,7 +4,7 @@ use crate::signal::Signal;
 use crate::sink::RawRecord;
 use crate::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
 use bytes::Bytes;
-use schemas::event::{OWN_PREFIX, PRIVATE_KEYS};
+use schemas::event::is_public;
 use schemas::id::{can_route, raw_key};
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -127,15 +127,12 @@ fn public(record: &[u8]) -> Result<Vec<u8>, WireError> {
     let mut out = Vec::with_capacity(record.len());
     for field in Fields::new(record) {
         let field = field?;
-        let is_public = match field.number {
+        let stays = match field.number {
             LOG_BODY => false,
-            LOG_ATTRIBUTES => {
-                let (key, _) = key_and_value(field.len_payload()?)?;
-                !key.starts_with(OWN_PREFIX.as_bytes()) && !PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key)
-            }
+            LOG_ATTRIBUTES => is_public(key_and_value(field.len_payload()?)?.0),
             _ => true,
         };
-        if is_public {
+        if stays {
             out.extend_from_slice(field.raw);
         }
     }

@@ -6,6 +6,9 @@ use std::fmt;
 /// Longest prefix of topic names: Kafka takes names of up to 249 characters.
 pub const PREFIX_MAX: usize = 100;
 
+/// How long a client waits before it connects again, at most, ms: a broker that is back should not wait for us.
+const RECONNECT_MAX_MS: &str = "1000";
+
 /// librdkafka properties that correctness rests on, or that other settings give: never to be passed through.
 pub const PROTECTED: &[(&str, &str)] = &[
     ("acks", "what is answered must be on all in-sync replicas"),
@@ -62,6 +65,15 @@ impl Cluster {
         Self { bootstrap: bootstrap.to_owned(), prefix: prefix.to_owned(), options: BTreeMap::new() }
     }
 
+    /// The librdkafka properties that every client begins with: what is passed through, then what is ours, which wins.
+    /// Whatever a client sets after these wins too, so that nothing passed through can weaken it.
+    pub fn properties(&self, client_id: &str) -> impl Iterator<Item = (String, String)> {
+        let ours =
+            [("bootstrap.servers", self.bootstrap.as_str()), ("client.id", client_id), ("reconnect.backoff.max.ms", RECONNECT_MAX_MS)];
+        let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.options.clone().into_iter().chain(ours)
+    }
+
     /// Everything that is wrong with it, in words; empty: nothing.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
@@ -88,6 +100,16 @@ impl Cluster {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_passed_through_comes_first_and_ours_wins() {
+        let mut cluster = Cluster::plain("a:1", "");
+        cluster.options.insert("client.id".to_owned(), "theirs".to_owned());
+        cluster.options.insert("debug".to_owned(), "broker".to_owned());
+        let set: BTreeMap<String, String> = cluster.properties("ours").collect();
+        let value = |name: &str| set.get(name).map(String::as_str);
+        assert_eq!((value("client.id"), value("debug"), value("bootstrap.servers")), (Some("ours"), Some("broker"), Some("a:1")));
+    }
 
     #[test]
     fn every_fault_is_named_and_no_secret_is_shown() {

@@ -400,6 +400,13 @@ pub const PRIVATE_KEYS: [&str; 5] = ["prompt", "arguments", "output", "content",
 /// The prefix of attributes that only Tachograph writes; one sent by a client is stripped.
 pub const OWN_PREFIX: &str = "tacho.";
 
+/// Whether no privacy policy touches attributes of that key, and cleaning adds none: what is told apart by its content
+/// is told apart by these alone.
+#[must_use]
+pub fn is_public(key: &[u8]) -> bool {
+    !key.starts_with(OWN_PREFIX.as_bytes()) && !PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -333,15 +333,9 @@ fn is_moving(error: &KafkaError) -> bool {
 }
 
 fn client_config(settings: &Settings) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    // Ours come after what is passed through, and win.
-    for (name, value) in &settings.cluster.options {
-        config.set(name, value);
-    }
+    let mut config: ClientConfig = settings.cluster.properties("tacho-ingest-inbox").collect();
     let session_ms = settings.session_timeout.as_millis();
     config
-        .set("bootstrap.servers", &settings.cluster.bootstrap)
-        .set("client.id", "tacho-ingest-inbox")
         .set("group.id", format!("{}{GROUP}", settings.cluster.prefix))
         .set("group.protocol", "classic")
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -352,7 +346,6 @@ fn client_config(settings: &Settings) -> ClientConfig {
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
         .set("queued.max.messages.kbytes", READ_AHEAD_KIB.to_string())
-        .set("reconnect.backoff.max.ms", "1000")
         .set("topic.metadata.refresh.interval.ms", METADATA_MS.to_string())
         .set("statistics.interval.ms", STATISTICS_MS.to_string());
     config

@@ -169,14 +169,8 @@ fn is_too_large(error: &KafkaError) -> bool {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    // Ours come after what is passed through, and win.
-    for (name, value) in &cluster.options {
-        config.set(name, value);
-    }
+    let mut config: ClientConfig = cluster.properties("tacho-ingest-inbox").collect();
     config
-        .set("bootstrap.servers", &cluster.bootstrap)
-        .set("client.id", "tacho-ingest-inbox")
         .set("acks", "all")
         .set("compression.type", "lz4")
         .set("linger.ms", "5")
@@ -187,7 +181,6 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("enable.gapless.guarantee", "true")
         .set("max.in.flight.requests.per.connection", "1")
         .set("message.timeout.ms", "0")
-        .set("reconnect.backoff.max.ms", "1000")
         .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
         .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
         // It warns that the guarantee is experimental; what fails is told by other ways.

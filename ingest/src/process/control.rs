@@ -144,19 +144,12 @@ fn add(reading: &mut Reading, next: &mut i64, message: &BorrowedMessage<'_>) -> 
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    // Ours come after what is passed through, and win.
-    for (name, value) in &cluster.options {
-        config.set(name, value);
-    }
+    let mut config: ClientConfig = cluster.properties("tacho-ingest").collect();
     config
-        .set("bootstrap.servers", &cluster.bootstrap)
-        .set("client.id", "tacho-ingest")
         // Never joined, and nothing is committed to it.
         .set("group.id", "tacho-ingest")
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
-        .set("reconnect.backoff.max.ms", "1000")
         .set("enable.partition.eof", "true");
     config
 }

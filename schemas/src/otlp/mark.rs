@@ -2,7 +2,7 @@
 
 use super::scan::{LogRecord, Value, key_value};
 use super::wire::{Fields, Payload};
-use crate::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
+use crate::event::{Attr, is_public};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The attributes that are in the mark by their own right, beside their part in the sum over all.
@@ -11,7 +11,7 @@ const NAMED: [Attr; 5] = [Attr::EventName, Attr::CallId, Attr::CommunicationId, 
 /// The mark of a record that belongs to `conversation` of `tenant`.
 ///
 /// Does not depend on the order of fields or attributes, nor on what a privacy policy removed or Tachograph added,
-/// at any depth: `PRIVATE_KEYS` and keys that begin with `OWN_PREFIX` are left out.
+/// at any depth: keys that are not [public](is_public) are left out.
 #[must_use]
 pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
@@ -29,7 +29,7 @@ pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8
     }
     let mut sum = 0u128;
     let mut one = Xxh3::new();
-    for (key, typed) in record.attributes().filter(|(key, _)| is_public(key)) {
+    for (key, typed) in record.attributes().filter(|(key, _)| is_public(key.as_bytes())) {
         one.reset();
         text(&mut one, key);
         value(&mut one, typed);
@@ -37,10 +37,6 @@ pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8
     }
     hash.update(&sum.to_le_bytes());
     hash.digest128().to_le_bytes()
-}
-
-fn is_public(key: &str) -> bool {
-    !key.starts_with(OWN_PREFIX) && !PRIVATE_KEYS.contains(&key)
 }
 
 /// Length first, so that no two sequences of texts look alike.
@@ -152,7 +148,7 @@ fn list_item<'a>(hash: &mut Xxh3, kind: u32, item: Payload<'a>, list: &Fields<'a
         hash.update(&[1]);
         nested(hash, &AnyValue::Plain(inner));
     } else if let Ok((key, _)) = key_value(list, item)
-        && is_public(key)
+        && is_public(key.as_bytes())
     {
         hash.update(&[1]);
         text(hash, key);

@@ -49,6 +49,8 @@ struct Folding<'a> {
     input: Input<'a>,
     tenant: &'a str,
     clock: i64,
+    /// Of the partition's epoch.
+    prices: &'a Prices,
     conversation: Conversation,
     /// Whether a log record changed the session.
     touched: bool,
@@ -72,7 +74,8 @@ impl SessionTask {
             return self.quarantine(input, "misrouted", clock, time);
         }
         let conversation = self.conversations.get_mut(input.key).map(std::mem::take).unwrap_or_default();
-        let mut folding = Folding { input, tenant, clock, conversation, touched: false, chunk: None };
+        let prices = rules.prices(self.epoch);
+        let mut folding = Folding { input, tenant, clock, prices, conversation, touched: false, chunk: None };
         for record in &records {
             self.record(record, &mut folding, rules);
         }
@@ -97,9 +100,7 @@ impl SessionTask {
         let (tenant, _) = split_raw_key(input.key);
         let time = &rules.seed.time;
         let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
-            let nobody = Identity::default();
-            let fact = Fact::Record { event: "unknown", outcome: Outcome::Duplicate, time_source: TimeSource::Received, clamped: false };
-            return self.deltas.observe(&fact, &of_identity(tenant, &nobody), slot(clock, clock, time));
+            return self.unread(tenant, Outcome::Duplicate, clock, time);
         };
         for record in &records {
             let mut scratch = Identity::default();
@@ -111,15 +112,18 @@ impl SessionTask {
 
     fn quarantine(&mut self, input: Input<'_>, reason: &'static str, clock: i64, time: &TimeRules) {
         let (tenant, _) = split_raw_key(input.key);
-        let nobody = Identity::default();
-        let dimensions = of_identity(tenant, &nobody);
-        let fact = Fact::Record { event: "unknown", outcome: Outcome::Quarantined, time_source: TimeSource::Received, clamped: false };
-        self.deltas.observe(&fact, &dimensions, slot(clock, clock, time));
+        self.unread(tenant, Outcome::Quarantined, clock, time);
         self.quarantined.push(Quarantined { offset: input.offset, reason, key: input.key.to_owned(), value: input.value.to_vec() });
     }
 
+    /// Counts a raw record of which nothing is known but its tenant.
+    fn unread(&mut self, tenant: &str, outcome: Outcome, clock: i64, time: &TimeRules) {
+        let fact = Fact::Record { event: "unknown", outcome, time_source: TimeSource::Received, clamped: false };
+        self.deltas.observe(&fact, &of_identity(tenant, &Identity::default()), slot(clock, clock, time));
+    }
+
     fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, rules: &Rules) {
-        let tenant = folding.tenant;
+        let (tenant, prices) = (folding.tenant, folding.prices);
         let slot = slot(record.time, folding.clock, &rules.seed.time);
         let outcome = self.outcome(record, folding, slot, rules);
         let fact = outcome_of(record, outcome);
@@ -130,19 +134,16 @@ impl SessionTask {
             self.deltas.observe(&fact, &dimensions, slot);
             if outcome != Outcome::Duplicate {
                 let mut nobody = SessionState::default();
-                let terms = terms(record, &scratch, rules.prices(self.epoch));
-                facts(record, &mut nobody, &terms, |fact| self.deltas.observe(&fact, &dimensions, slot));
+                facts(record, &mut nobody, (&scratch, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
             }
             return;
         }
-        let epoch = self.epoch;
         let session = self.touch(record, folding, slot, rules);
         // Facts change the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
         let identity = session.identity.take().unwrap_or_default();
         let dimensions = of_identity(tenant, &identity);
         self.deltas.observe(&fact, &dimensions, slot);
-        let terms = terms(record, &identity, rules.prices(epoch));
-        facts(record, session, &terms, |fact| self.deltas.observe(&fact, &dimensions, slot));
+        facts(record, session, (&identity, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
         session.identity = Some(identity);
     }
 
@@ -303,7 +304,9 @@ fn terms<'a>(record: &Parsed<'_>, identity: &'a Identity, prices: &'a Prices) ->
 }
 
 /// Works out what a record means in its session, changes the session's state, and tells the facts.
-fn facts(record: &Parsed<'_>, session: &mut SessionState, terms: &Terms<'_>, mut tell: impl FnMut(Fact)) {
+///
+/// `session` lacks its identity for that long: it is `priced`, beside the prices.
+fn facts(record: &Parsed<'_>, session: &mut SessionState, priced: (&Identity, &Prices), mut tell: impl FnMut(Fact)) {
     let attrs = &record.attrs;
     match record.event {
         EventKind::ConversationStarts => {
@@ -317,7 +320,7 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, terms: &Terms<'_>, mut
             tell(Fact::Turn);
         }
         EventKind::ApiRequest => request(record, session, &mut tell),
-        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, terms, &mut tell),
+        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, priced, &mut tell),
         EventKind::SseEvent => {
             let Some(message) = attrs.text(Attr::ErrorMessage) else { return };
             session.failed = true;
@@ -409,7 +412,7 @@ fn tokens(record: &Parsed<'_>) -> (Tokens, Option<&'static str>) {
     (tokens, mismatch)
 }
 
-fn response(record: &Parsed<'_>, session: &mut SessionState, terms: &Terms<'_>, tell: &mut impl FnMut(Fact)) {
+fn response(record: &Parsed<'_>, session: &mut SessionState, (identity, prices): (&Identity, &Prices), tell: &mut impl FnMut(Fact)) {
     let (tokens, mismatch) = tokens(record);
     session.failed = false;
     let before = session.last_input_tokens.replace(tokens.input());
@@ -421,7 +424,7 @@ fn response(record: &Parsed<'_>, session: &mut SessionState, terms: &Terms<'_>, 
     counts.output_visible = counts.output_visible.saturating_add(tokens.output_visible);
     counts.output_reasoning = counts.output_reasoning.saturating_add(tokens.output_reasoning);
     tell(Fact::Response { tokens, mismatch });
-    cost::of_response(&tokens, terms, counts, tell);
+    cost::of_response(&tokens, &terms(record, identity, prices), counts, tell);
     let limit = session.compact_limit.or(session.context_window);
     let (Some(before), Some(limit)) = (before, limit) else { return };
     let fell = tokens.input().saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);

@@ -52,16 +52,10 @@ impl ConsumerContext for EndIsNoError {}
 
 /// Settings that all clients share; what comes after these wins, so that nothing passed through can weaken them.
 fn client(cluster: &Cluster) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    for (name, value) in &cluster.options {
-        config.set(name, value);
-    }
+    let mut config: ClientConfig = cluster.properties("tachograph").collect();
     config
-        .set("bootstrap.servers", &cluster.bootstrap)
-        .set("client.id", "tachograph")
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("receive.message.max.bytes", "268435456")
-        .set("reconnect.backoff.max.ms", "1000")
         .set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
     config
 }
