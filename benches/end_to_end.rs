@@ -2,13 +2,11 @@
 //! `/metrics`; beside the floors of the same run on the same topic: a bare consumer that touches every byte, and one
 //! that decodes with prost. Then the latency at a steady load.
 //!
-//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS]`. Not criterion: what is measured is a process.
+//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS] [LOG RECORDS A MESSAGE] [WORKERS]`: with the last two only that
+//! row, and no latencies. Not criterion: what is measured is a process.
 
-#[path = "../tests/support/broker.rs"]
-mod broker;
 mod support;
 
-use broker::Broker;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
 use processor::log::{Commit, Log};
@@ -23,31 +21,25 @@ use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use std::hint::black_box;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::process::broker::Broker;
+use support::process::{PARTITIONS, Processor, RUN_MAX, now_ms, prepare, used};
 use support::requests::Traffic;
 use support::touch;
 
-/// Partitions of the raw topics.
-const PARTITIONS: i32 = 12;
 /// Conversations among which the messages are spread.
 const CONVERSATIONS: u64 = 10_000;
 /// Log records in one message: as a batch, and alone.
 const PER_MESSAGE: [usize; 2] = [50, 1];
 /// Workers of the process.
 const WORKERS: [usize; 3] = [1, 2, 4];
-/// How long a run may take.
-const RUN_MAX: Duration = Duration::from_secs(900);
 /// Messages a second of the latency run, and for how long.
 const STEADY: (u32, Duration) = (500, Duration::from_secs(20));
 
 /// Partitions that a transaction writes to, and how many are timed.
 const TOUCHED: [i32; 4] = [4, 16, 64, 256];
 const COMMITS: usize = 40;
-
-/// How often `/metrics` is looked at: what it costs is the process's too.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What one run took.
 struct Run {
@@ -70,15 +62,16 @@ fn main() {
     println!("{records} log records, {repeats} repeats\n");
     println!("| records a message | what | CPU s a million, least (most) | log records a second, most | RSS, MiB |");
     println!("|---|---|---|---|---|");
-    for per_message in PER_MESSAGE {
-        for workers in WORKERS {
+    let only = |index: usize, value: usize| number(index, value) == value;
+    for per_message in PER_MESSAGE.into_iter().filter(|per_message| only(2, *per_message)) {
+        for workers in WORKERS.into_iter().filter(|workers| only(3, *workers)) {
             let mut rows: [(String, Vec<Run>); 3] = ["floor: touch", "floor: prost", ""].map(|name| (name.to_owned(), Vec::new()));
             rows[2].0 = format!("tacho-processor, {workers} workers");
             for repeat in 0..repeats {
                 let prefix = format!("b{per_message}-{workers}-{repeat}.");
                 let messages = fill(&bootstrap, &prefix, per_message, records);
                 // The floors once are enough: they do not depend on the workers.
-                if workers == WORKERS[0] {
+                if workers == WORKERS[0] || args.len() > 2 {
                     rows[0].1.push(run_floor("touch", &bootstrap, &prefix, messages));
                     rows[1].1.push(run_floor("prost", &bootstrap, &prefix, messages));
                 }
@@ -87,8 +80,10 @@ fn main() {
             rows.iter().filter(|(_, runs)| !runs.is_empty()).for_each(|(name, runs)| report(per_message, name, runs, records));
         }
     }
-    latency(&bootstrap);
-    commit_latency(&bootstrap);
+    if args.len() <= 2 {
+        latency(&bootstrap);
+        commit_latency(&bootstrap);
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for display")]
@@ -98,11 +93,6 @@ fn report(per_message: usize, name: &str, runs: &[Run], records: usize) {
     let rate = runs.iter().map(|run| records as f64 / run.wall_s).fold(0.0, f64::max);
     let rss = runs.iter().map(|run| run.rss_mib).fold(0.0, f64::max);
     println!("| {per_message} | {name} | {:.2} ({:.2}) | {rate:.0} | {rss:.0} |", cpu(f64::min), cpu(f64::max));
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
-    i64::try_from(since.as_millis()).expect("the clock is right")
 }
 
 fn producer(bootstrap: &str) -> ThreadedProducer<DefaultProducerContext> {
@@ -120,17 +110,6 @@ fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, key: &
         std::thread::sleep(Duration::from_millis(1));
         message = back;
     }
-}
-
-/// Topics of a fresh prefix, whose seed is written.
-fn prepare(bootstrap: &str, prefix: &str) {
-    let cluster = Cluster::plain(bootstrap, prefix);
-    let seed = Seed { raw_partitions: PARTITIONS, ..Seed::shipped() };
-    topics::prepare(&cluster, &seed).expect("the topics can be made");
-    let mut log = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{prefix}seed"))).expect("the broker answers");
-    let to = TopicPartition { topic: Topic::Control, partition: 0 };
-    log.append(vec![NewRecord { to, key: None, value: Some(seed.to_json().into()), headers: Vec::new() }])
-        .expect("the seed can be written");
 }
 
 /// Fills a raw topic; how many messages that took.
@@ -182,63 +161,6 @@ fn floor(kind: &str, bootstrap: &str, topic: &str, messages: usize) {
     }
     let (cpu_s, rss_mib) = used("self");
     println!("{cpu_s} {} {rss_mib}", began.elapsed().as_secs_f64());
-}
-
-/// CPU seconds and peak memory of a process so far.
-fn used(process: &str) -> (f64, f64) {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("Linux' /proc");
-    let stat = read("stat");
-    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().expect("a number") + fields[12].parse::<f64>().expect("a number");
-    let status = read("status");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    (ticks / 100.0, peak.trim_end_matches("kB").trim().parse::<f64>().expect("a number") / 1024.0)
-}
-
-/// A processor, and where its `/metrics` are; killed when dropped.
-struct Processor(Child, String);
-
-impl Processor {
-    fn start(bootstrap: &str, prefix: &str, workers: usize) -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let admin = free.local_addr().expect("it is bound").to_string();
-        drop(free);
-        let child = Command::new(env!("CARGO_BIN_EXE_tacho-processor"))
-            .env("TACHO_KAFKA__BOOTSTRAP_SERVERS", bootstrap)
-            .env("TACHO_KAFKA__PREFIX", prefix)
-            .env("TACHO_GROUP__NAME", "bench")
-            .env("TACHO_GROUP__WORKERS", workers.to_string())
-            .env("TACHO_ADMIN__LISTEN", &admin)
-            .env("TACHO_LOG__FILTER", "error")
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("the processor starts");
-        Self(child, admin)
-    }
-
-    /// The sum over the lines that begin so; none before it serves.
-    fn sum(&self, begin: &str) -> f64 {
-        let Ok(mut answer) = ureq::get(format!("http://{}/metrics", self.1)).call() else { return 0.0 };
-        let text = answer.body_mut().read_to_string().unwrap_or_default();
-        let value = |line: &str| line.rsplit_once('}').and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<f64>().ok());
-        text.lines().filter(|line| line.starts_with(begin)).filter_map(value).sum()
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
-    fn wait_for(&self, records: usize) {
-        let deadline = Instant::now() + RUN_MAX;
-        while self.sum("tacho_log_records_total{") < records as f64 {
-            assert!(Instant::now() < deadline, "not all records show");
-            std::thread::sleep(LOOK_EVERY);
-        }
-    }
-}
-
-impl Drop for Processor {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn run_processor(bootstrap: &str, prefix: &str, workers: usize, records: usize) -> Run {

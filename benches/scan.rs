@@ -32,7 +32,7 @@ fn scan_tokens(bytes: &[u8]) -> u64 {
 
 fn scan_marks(bytes: &[u8]) -> u8 {
     let mut folded = 0;
-    scan(bytes, |record| folded ^= mark(record, "default", record.attrs.text(Attr::ConversationId).unwrap_or(""))[0])
+    scan(bytes, |record| folded ^= mark(&record, "default", record.attrs.text(Attr::ConversationId).unwrap_or(""))[0])
         .expect("recorded requests are valid");
     folded
 }

@@ -215,8 +215,9 @@ impl<L: Log> Runner<L> {
         let Some(state) = self.state.as_mut() else { return Ok(()) };
         let records = self.log.poll(self.options.poll_max, state.wait(&self.options))?;
         let is_behind = records.len() >= self.options.poll_max;
+        let now = self.log.wall_ms();
         for record in &records {
-            state.fold(record, &mut self.log)?;
+            state.fold(record, now, &mut self.log)?;
         }
         if self.options.ticks {
             control::follow(state, &mut self.log)?;
@@ -425,7 +426,8 @@ impl State {
         is_time || self.pending >= options.records_max || self.pending_bytes >= options.bytes_max
     }
 
-    fn fold<L: Log>(&mut self, record: &Record, log: &mut L) -> Result<(), RunError> {
+    /// `now` is the wall time of the batch: near enough, and not asked for each record.
+    fn fold<L: Log>(&mut self, record: &Record, now: i64, log: &mut L) -> Result<(), RunError> {
         let at = record.from;
         match at.topic {
             Topic::RawLogs => {
@@ -436,7 +438,7 @@ impl State {
                 let Some(task) = self.sessions.get_mut(&at.partition) else { return Ok(()) };
                 task.apply(input, &self.rules);
                 if !input.tick {
-                    self.ticks.saw_data(at.partition, log.wall_ms());
+                    self.ticks.saw_data(at.partition, now);
                 }
             }
             Topic::Deltas => self.merge(record)?,

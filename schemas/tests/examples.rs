@@ -33,7 +33,7 @@ fn read_examples(kind: EventKind) -> BTreeSet<Attr> {
         assert!(name.as_bytes()[..2].iter().all(u8::is_ascii_digit) && name.ends_with(".in"), "{name}: not 01-name.in");
         let request = json::logs(&fs::read(&file).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let mut records = Vec::new();
-        scan(&request.encode_to_vec(), |record| records.push(decode::OwnedRecord::from(record))).unwrap();
+        scan(&request.encode_to_vec(), |record| records.push(decode::OwnedRecord::from(&record))).unwrap();
         assert_eq!(records, decode::records(&request), "{}", file.display());
         assert_eq!(records.len(), 1, "{}: one event an example", file.display());
         assert_eq!(records[0].event, kind, "{}", file.display());

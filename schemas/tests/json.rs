@@ -34,7 +34,7 @@ fn recorded_runs_hold_the_events_of_their_manifests() {
             let bytes = request.encode_to_vec();
             count(&bytes, &mut events);
             let mut records = Vec::new();
-            scan::scan(&bytes, |record| records.push(decode::OwnedRecord::from(record))).unwrap();
+            scan::scan(&bytes, |record| records.push(decode::OwnedRecord::from(&record))).unwrap();
             assert_eq!(records, decode::records(&request), "{}", body.name);
             assert!(records.iter().all(|record| record.observed_ns > 0), "{}", body.name);
             assert!(records.iter().any(|record| record.trace_id.len() == 16), "{}", body.name);

@@ -18,7 +18,7 @@ use support::wild::{Dice, Kind, content, reversed, wild};
 
 fn scanned(bytes: &[u8]) -> Result<Vec<OwnedRecord>, ScanError> {
     let mut records = Vec::new();
-    let count = scan(bytes, |record| records.push(OwnedRecord::from(record)))?;
+    let count = scan(bytes, |record| records.push(OwnedRecord::from(&record)))?;
     assert_eq!(count, records.len());
     Ok(records)
 }
@@ -39,7 +39,7 @@ fn same(bytes: &[u8]) -> bool {
 
 fn marks(bytes: &[u8]) -> Vec<[u8; 16]> {
     let mut marks = Vec::new();
-    scan(bytes, |record| marks.push(mark(record, "default", "c"))).unwrap();
+    scan(bytes, |record| marks.push(mark(&record, "default", "c"))).unwrap();
     marks
 }
 
@@ -256,7 +256,7 @@ fn recorded_records_have_marks_of_their_own() {
     for body in support::bodies("logs", "pb") {
         scan(&body.bytes, |record| {
             records += 1;
-            all.insert(mark(record, "default", "c"), body.name.clone());
+            all.insert(mark(&record, "default", "c"), body.name.clone());
         })
         .unwrap();
     }
@@ -271,7 +271,7 @@ fn every_part_of_a_record_is_in_its_mark() {
         let logs = ScopeLogs { log_records: vec![record], ..ScopeLogs::default() };
         let resource_logs = vec![ResourceLogs { scope_logs: vec![logs], ..ResourceLogs::default() }];
         let mut found = [0; 16];
-        scan(&ExportLogsServiceRequest { resource_logs }.encode_to_vec(), |record| found = mark(record, tenant, conversation)).unwrap();
+        scan(&ExportLogsServiceRequest { resource_logs }.encode_to_vec(), |record| found = mark(&record, tenant, conversation)).unwrap();
         found
     };
     let text = |text: &str| Value::StringValue(text.to_owned());

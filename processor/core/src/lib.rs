@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod clock;
+mod indexed;
 pub mod labels;
 pub mod series;
 pub mod session;

@@ -17,6 +17,7 @@ pub use fold::CALLS_MAX;
 pub use origins::ORIGINS_MAX;
 
 use crate::clock::{self, Advance};
+use crate::indexed::IndexMap;
 use crate::labels::DeltaMap;
 use crate::{Input, RestoreError, Rules};
 use deltas::Deltas;
@@ -33,6 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 struct Conversation {
     session: Option<SessionState>,
     marks: Marks,
+    /// Whether the session changed since the last take.
+    dirty: bool,
 }
 
 impl Conversation {
@@ -84,22 +87,29 @@ pub struct SessionTask {
     clock: Option<i64>,
     position: i64,
     epoch: i64,
-    conversations: BTreeMap<String, Conversation>,
-    timers: BTreeSet<Timer>,
+    conversations: IndexMap<String, Conversation>,
+    ledger: Ledger,
     /// How far each inbox partition has come.
     origins: Origins,
     /// For each target partition of the deltas: the position in the last record sent there.
     sent: Vec<i64>,
     /// The mark (clock / mark_ms) of the last record sent to all targets.
     marked: Option<i64>,
-    deltas: Deltas,
     rows: Vec<SessionRow>,
-    quarantined: Vec<Quarantined>,
-    dirty_sessions: BTreeSet<String>,
-    dirty_chunks: BTreeSet<(String, ChunkId)>,
-    /// Sessions whose row is older than their state.
-    unpublished: BTreeSet<String>,
     held: u64,
+}
+
+/// What folding a record adds to, beside its conversation.
+#[derive(Clone, Debug)]
+struct Ledger {
+    deltas: Deltas,
+    timers: BTreeSet<Timer>,
+    quarantined: Vec<Quarantined>,
+    /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; may repeat.
+    dirty_sessions: Vec<String>,
+    dirty_chunks: BTreeSet<(String, ChunkId)>,
+    /// Conversations with [`SessionState::unpublished`] set; may repeat, and hold some where it is not set any more.
+    unpublished: Vec<String>,
 }
 
 impl SessionTask {
@@ -112,17 +122,19 @@ impl SessionTask {
             clock: None,
             position,
             epoch: 0,
-            conversations: BTreeMap::new(),
-            timers: BTreeSet::new(),
+            conversations: IndexMap::default(),
+            ledger: Ledger {
+                deltas: Deltas::new(&rules.seed),
+                timers: BTreeSet::new(),
+                quarantined: Vec::new(),
+                dirty_sessions: Vec::new(),
+                dirty_chunks: BTreeSet::new(),
+                unpublished: Vec::new(),
+            },
             origins: Origins::default(),
             sent: vec![0; targets],
             marked: None,
-            deltas: Deltas::new(&rules.seed),
             rows: Vec::new(),
-            quarantined: Vec::new(),
-            dirty_sessions: BTreeSet::new(),
-            dirty_chunks: BTreeSet::new(),
-            unpublished: BTreeSet::new(),
             held: 0,
         }
     }
@@ -179,8 +191,8 @@ impl SessionTask {
 
     fn fire(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
-        while self.timers.first().is_some_and(|timer| timer.at <= clock) {
-            let Some(timer) = self.timers.pop_first() else { return };
+        while self.ledger.timers.first().is_some_and(|timer| timer.at <= clock) {
+            let Some(timer) = self.ledger.timers.pop_first() else { return };
             match timer.bucket {
                 Some(bucket) => self.forget_marks(&timer.key, bucket),
                 None => self.session_timer(timer, rules),
@@ -191,14 +203,14 @@ impl SessionTask {
     fn forget_marks(&mut self, key: &str, bucket: i64) {
         let Some(conversation) = self.conversations.get_mut(key) else { return };
         for chunk in conversation.marks.expire(bucket) {
-            self.dirty_chunks.insert((key.to_owned(), chunk));
+            self.ledger.dirty_chunks.insert((key.to_owned(), chunk));
         }
         self.drop_if_empty(key);
     }
 
     fn drop_if_empty(&mut self, key: &str) {
         if self.conversations.get(key).is_some_and(Conversation::is_empty) {
-            self.conversations.remove(key);
+            self.conversations.swap_remove(key);
         }
     }
 
@@ -207,7 +219,7 @@ impl SessionTask {
         let Some(session) = self.conversations.get(&timer.key).and_then(|conversation| conversation.session.as_ref()) else { return };
         let due = deadline(session, rules);
         if due > timer.at {
-            self.timers.insert(Timer { at: due, ..timer });
+            self.ledger.timers.insert(Timer { at: due, ..timer });
         } else if session.phase == row::ENDED {
             self.remove_session(&timer.key);
         } else {
@@ -216,25 +228,25 @@ impl SessionTask {
     }
 
     fn end_session(&mut self, key: &str, due: i64, rules: &Rules) {
-        let Some(session) = self.conversations.get_mut(key).and_then(|conversation| conversation.session.as_mut()) else { return };
+        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        let Some(session) = conversation.session.as_mut() else { return };
         session.phase = row::ENDED;
         session.ended_ms = Some(session.last_event_ms);
         session.unpublished = false;
         session.row_clock_ms = self.clock;
         let next = deadline(session, rules);
         let slot = fold::slot(due, self.clock.unwrap_or(due), &rules.seed.time);
-        fold::active(&mut self.deltas, key, session, -1, slot);
+        fold::active(&mut self.ledger.deltas, key, session, -1, slot);
         self.rows.push(row::of(key, session, self.partition, self.position));
-        self.unpublished.remove(key);
-        self.dirty_sessions.insert(key.to_owned());
-        self.timers.insert(Timer { at: next, key: key.to_owned(), bucket: None });
+        self.ledger.changed(key, &mut conversation.dirty);
+        self.ledger.timers.insert(Timer { at: next, key: key.to_owned(), bucket: None });
     }
 
     fn remove_session(&mut self, key: &str) {
         if let Some(conversation) = self.conversations.get_mut(key) {
             conversation.session = None;
         }
-        self.dirty_sessions.insert(key.to_owned());
+        self.ledger.dirty_sessions.push(key.to_owned());
         self.drop_if_empty(key);
     }
 
@@ -242,11 +254,15 @@ impl SessionTask {
     pub fn take(&mut self, rules: &Rules) -> Effects {
         self.publish_open(rules);
         let mut changes = Vec::new();
-        for key in std::mem::take(&mut self.dirty_sessions) {
-            let session = self.conversations.get(&key).and_then(|conversation| conversation.session.as_ref());
+        for key in in_order(&mut self.ledger.dirty_sessions) {
+            let conversation = self.conversations.get_mut(&key);
+            let session = conversation.and_then(|Conversation { session, dirty, .. }| {
+                *dirty = false;
+                session.as_ref()
+            });
             changes.push(Change { value: session.map(Message::encode_to_vec), key: format!("s/{key}") });
         }
-        for (key, chunk) in std::mem::take(&mut self.dirty_chunks) {
+        for (key, chunk) in std::mem::take(&mut self.ledger.dirty_chunks) {
             let marks = self.conversations.get(&key).and_then(|conversation| conversation.marks.bytes(chunk));
             let value = marks.map(|marks| MarkChunk { marks }.encode_to_vec());
             changes.push(Change { key: format!("m/{}/{}/{key}", chunk.bucket, chunk.number), value });
@@ -257,25 +273,26 @@ impl SessionTask {
         Effects {
             changes,
             rows: std::mem::take(&mut self.rows),
-            deltas: self.deltas.take(),
-            quarantined: std::mem::take(&mut self.quarantined),
+            deltas: self.ledger.deltas.take(),
+            quarantined: std::mem::take(&mut self.ledger.quarantined),
         }
     }
 
     /// Publishes the open sessions that changed, each at the first commit whose clock is far enough past its last row.
     fn publish_open(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
-        for key in std::mem::take(&mut self.unpublished) {
-            let Some(session) = self.conversations.get_mut(&key).and_then(|conversation| conversation.session.as_mut()) else { continue };
+        for key in in_order(&mut self.ledger.unpublished) {
+            let Some(conversation) = self.conversations.get_mut(&key) else { continue };
+            let Some(session) = conversation.session.as_mut().filter(|session| session.unpublished) else { continue };
             let interval = rules.settings(session.epoch).row_interval_ms;
             if session.row_clock_ms.is_some_and(|last| clock < last + interval) {
-                self.unpublished.insert(key);
+                self.ledger.unpublished.push(key);
                 continue;
             }
             session.row_clock_ms = Some(clock);
             session.unpublished = false;
             self.rows.push(row::of(&key, session, self.partition, self.position));
-            self.dirty_sessions.insert(key);
+            self.ledger.changed(&key, &mut conversation.dirty);
         }
     }
 
@@ -355,7 +372,7 @@ impl SessionTask {
         if let Some(conversation) = key.strip_prefix("s/") {
             let session = SessionState::decode(value)?;
             if session.unpublished {
-                self.unpublished.insert(conversation.to_owned());
+                self.ledger.unpublished.push(conversation.to_owned());
             }
             self.conversations.entry(conversation.to_owned()).or_default().session = Some(session);
         } else if let Some((id, conversation)) = key.strip_prefix("m/").and_then(chunk_key) {
@@ -370,11 +387,11 @@ impl SessionTask {
     fn set_timers(&mut self, rules: &Rules) {
         for (key, conversation) in &self.conversations {
             if let Some(session) = &conversation.session {
-                self.timers.insert(Timer { at: deadline(session, rules), key: key.clone(), bucket: None });
+                self.ledger.timers.insert(Timer { at: deadline(session, rules), key: key.clone(), bucket: None });
             }
             for bucket in conversation.marks.buckets() {
                 let at = bucket + marks::BUCKET_MS + rules.seed.time.mark_age_ms;
-                self.timers.insert(Timer { at, key: key.clone(), bucket: Some(bucket) });
+                self.ledger.timers.insert(Timer { at, key: key.clone(), bucket: Some(bucket) });
             }
         }
     }
@@ -387,6 +404,23 @@ impl SessionTask {
         latest.sort_by_key(|(_, session)| std::cmp::Reverse((session.last_clock_ms, session.last_offset)));
         latest.into_iter().take(max).map(|(key, session)| row::of(key, session, self.partition, self.position)).collect()
     }
+}
+
+impl Ledger {
+    /// Remembers that a conversation's session changed, unless it is known already.
+    fn changed(&mut self, key: &str, dirty: &mut bool) {
+        if !std::mem::replace(dirty, true) {
+            self.dirty_sessions.push(key.to_owned());
+        }
+    }
+}
+
+/// Takes the keys out, each once, ascending: what a commit holds does not depend on which records came first.
+fn in_order(keys: &mut Vec<String>) -> Vec<String> {
+    let mut keys = std::mem::take(keys);
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
 /// When a session's timer is due: its end while it is open, its removal once it ended.

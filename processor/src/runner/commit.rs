@@ -210,7 +210,8 @@ fn show(state: &State, view: &View, status: &Arc<Status>, touched: Vec<(i32, BTr
 }
 
 fn show_rows(view: &View, rows: &[SessionRow]) {
-    for row in rows {
+    // The page keeps no more: those before would be made for nothing.
+    for row in &rows[rows.len().saturating_sub(View::RECENT_MAX)..] {
         match serde_json::to_value(row) {
             Ok(json) => view.session(&row_key(row), json),
             Err(error) => tracing::error!(%error, "a session row can't be shown"),

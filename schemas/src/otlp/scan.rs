@@ -193,7 +193,7 @@ const LOG_RECORD_ATTRIBUTES: u32 = 6;
 ///
 /// # Errors
 /// Exactly for the bytes that prost refuses to decode, its limit of nesting included.
-pub fn scan<'a>(request: &'a [u8], mut visit: impl FnMut(&LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
+pub fn scan<'a>(request: &'a [u8], mut visit: impl FnMut(LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
     let mut count = 0;
     let mut fields = Fields::new(request);
     while let Some((number, payload)) = fields.next()? {
@@ -215,7 +215,7 @@ pub fn check(request: &[u8]) -> Result<usize, ScanError> {
 }
 
 /// Two passes, because the resource may come after the records that are its own, and may come in parts.
-fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl FnMut(&LogRecord<'_, 'a>)) -> Result<(), ScanError> {
+fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl FnMut(LogRecord<'_, 'a>)) -> Result<(), ScanError> {
     let mut attrs = Attrs::default();
     let mut fields = message;
     while let Some((number, payload)) = fields.next()? {
@@ -261,7 +261,7 @@ fn scope_logs<'a>(
     mut fields: Fields<'a>,
     resource: &Attrs<'a>,
     count: &mut usize,
-    visit: &mut impl FnMut(&LogRecord<'_, 'a>),
+    visit: &mut impl FnMut(LogRecord<'_, 'a>),
 ) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.next()? {
         match number {
@@ -270,7 +270,7 @@ fn scope_logs<'a>(
                 let mut record = LogRecord::new(resource, payload.bytes()?, *count);
                 log_record(fields.enter(payload)?, &mut record)?;
                 *count += 1;
-                visit(&record);
+                visit(record);
             }
             3 => drop(payload.text()?),
             _ => fields.unknown()?,

@@ -1,5 +1,6 @@
 //! The deltas of one commit: what the facts since the last one add to each series and slot.
 
+use crate::indexed::IndexMap;
 use crate::labels::{DeltaMap, OTHER, admissible};
 use schemas::delta::{SEPARATOR, Slot};
 use schemas::fact::{Dimensions, Fact, FactKind};
@@ -12,8 +13,8 @@ use strum::{EnumCount, VariantArray};
 /// Collects deltas under raw series keys: label values as they came, not yet capped.
 #[derive(Clone, Debug)]
 pub struct Deltas {
-    /// One map a metric, so that a search does not go through the series of all others.
-    series: Vec<DeltaMap>,
+    /// By metric.
+    gathered: Vec<Gathered>,
     /// For each kind of fact, the metrics made of it.
     observers: Vec<Vec<Metric>>,
     /// Dimensions that the seed switched off, so that their labels stay empty.
@@ -22,12 +23,20 @@ pub struct Deltas {
     key: String,
 }
 
+/// What was added to the series of one metric, in the order in which they came up.
+#[derive(Clone, Debug, Default)]
+struct Gathered {
+    series: IndexMap<String, BTreeMap<Slot, Amount>>,
+    /// The series that was added to last: the next one often is the same.
+    last: usize,
+}
+
 impl Deltas {
     pub fn new(seed: &Seed) -> Self {
         let off = |label: &Label| label.def().dimension.is_some_and(|attribute| !seed.dimensions.iter().any(|on| on == attribute));
         let made_of = |kind: &FactKind| Metric::VARIANTS.iter().copied().filter(|metric| metric.def().of == *kind).collect();
         Self {
-            series: vec![DeltaMap::new(); Metric::COUNT],
+            gathered: vec![Gathered::default(); Metric::COUNT],
             observers: FactKind::VARIANTS.iter().map(made_of).collect(),
             hidden: Label::VARIANTS.iter().copied().filter(off).collect(),
             key: String::new(),
@@ -35,17 +44,17 @@ impl Deltas {
     }
 
     pub fn take(&mut self) -> DeltaMap {
-        self.series.iter_mut().flat_map(std::mem::take).collect()
+        self.gathered.iter_mut().flat_map(|gathered| std::mem::take(&mut gathered.series)).collect()
     }
 
     /// Adds what every metric makes of `fact`.
     pub fn observe(&mut self, fact: &Fact, dimensions: &Dimensions<'_>, slot: Slot) {
-        let Self { series, observers, hidden, key } = self;
+        let Self { gathered, observers, hidden, key } = self;
         for metric in &observers[fact.kind() as usize] {
             let def = metric.def();
             (def.observe)(fact, &mut |sample, varying| {
                 write_key(key, hidden, &def, &|label| label_value(label, dimensions, fact, varying));
-                add(&mut series[*metric as usize], key, &def, sample, slot);
+                add_sample(gathered[*metric as usize].amount(key, slot, def.kind), &def, sample);
             });
         }
     }
@@ -63,13 +72,16 @@ fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: 
     }
 }
 
-fn add(series: &mut DeltaMap, key: &str, def: &MetricDef, sample: Sample, slot: Slot) {
-    if let Some(slots) = series.get_mut(key) {
-        add_sample(slots.entry(slot).or_insert_with(|| zero(def.kind)), def, sample);
-    } else {
-        let mut amount = zero(def.kind);
-        add_sample(&mut amount, def, sample);
-        series.insert(key.to_owned(), BTreeMap::from([(slot, amount)]));
+impl Gathered {
+    /// What was added to a series in a slot so far.
+    fn amount(&mut self, key: &str, slot: Slot, kind: Kind) -> &mut Amount {
+        if self.series.get_index(self.last).is_none_or(|(last, _)| last != key) {
+            self.last = match self.series.get_index_of(key) {
+                Some(index) => index,
+                None => self.series.insert_full(key.to_owned(), BTreeMap::new()).0,
+            };
+        }
+        self.series[self.last].entry(slot).or_insert_with(|| zero(kind))
     }
 }
 

@@ -6,7 +6,7 @@ use super::deltas::Deltas;
 use super::marks::{Added, BUCKET_MS, ChunkId};
 use super::parse::{Parsed, parse};
 use super::row::{ENDED, OPEN, REOPENED};
-use super::{Conversation, Quarantined, SessionTask, Timer};
+use super::{Conversation, Ledger, Quarantined, SessionTask, Timer};
 use crate::{Input, Rules};
 use schemas::changelog::{DecisionCount, Identity, SessionState, ToolCount};
 use schemas::delta::Slot;
@@ -44,16 +44,15 @@ pub fn active(deltas: &mut Deltas, key: &str, session: &SessionState, change: i6
     deltas.observe(&Fact::SessionsActive { change }, &dimensions, slot);
 }
 
-/// A raw record while it is folded. Its conversation is out of the map for that long: one search for all log records.
+/// A raw record while it is folded.
 struct Folding<'a> {
     input: Input<'a>,
     tenant: &'a str,
     clock: i64,
+    epoch: i64,
+    rules: &'a Rules,
     /// Of the partition's epoch.
     prices: &'a Prices,
-    conversation: Conversation,
-    /// Whether a log record changed the session.
-    touched: bool,
     /// The chunk of marks that is known to be dirty already.
     chunk: Option<ChunkId>,
 }
@@ -63,38 +62,36 @@ impl SessionTask {
     pub(super) fn fold(&mut self, input: Input<'_>, rules: &Rules) {
         let Some(clock) = self.clock else { return };
         if input.origin.is_some_and(|origin| !self.origins.take(origin, input.offset)) {
-            return self.repeated(input, clock, rules);
+            return self.ledger.repeated(input, clock, rules);
         }
         let (tenant, routed_by) = split_raw_key(input.key);
         let time = &rules.seed.time;
         let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
-            return self.quarantine(input, "undecodable", clock, time);
+            return self.ledger.quarantine(input, "undecodable", clock, time);
         };
         if records.iter().any(|record| misrouted(record, routed_by)) {
-            return self.quarantine(input, "misrouted", clock, time);
+            return self.ledger.quarantine(input, "misrouted", clock, time);
         }
-        let conversation = self.conversations.get_mut(input.key).map(std::mem::take).unwrap_or_default();
-        let prices = rules.prices(self.epoch);
-        let mut folding = Folding { input, tenant, clock, prices, conversation, touched: false, chunk: None };
-        for record in &records {
-            self.record(record, &mut folding, rules);
-        }
-        self.put_back(folding);
-    }
-
-    fn put_back(&mut self, folding: Folding<'_>) {
-        let Folding { input: Input { key, .. }, conversation, touched, .. } = folding;
-        if touched {
-            self.dirty_sessions.insert(key.to_owned());
-            self.unpublished.insert(key.to_owned());
-        }
-        if let Some(place) = self.conversations.get_mut(key) {
-            *place = conversation;
-        } else if !conversation.is_empty() {
-            self.conversations.insert(key.to_owned(), conversation);
+        let (epoch, prices) = (self.epoch, rules.prices(self.epoch));
+        let mut folding = Folding { input, tenant, clock, epoch, rules, prices, chunk: None };
+        let mut fold = |conversation: &mut Conversation| {
+            for record in &records {
+                self.ledger.record(record, &mut folding, conversation);
+            }
+        };
+        if let Some(conversation) = self.conversations.get_mut(input.key) {
+            fold(conversation);
+        } else {
+            let mut conversation = Conversation::default();
+            fold(&mut conversation);
+            if !conversation.is_empty() {
+                self.conversations.insert(input.key.to_owned(), conversation);
+            }
         }
     }
+}
 
+impl Ledger {
     /// Counts the records of a raw record that was drained from an inbox once more; nothing else follows from it.
     fn repeated(&mut self, input: Input<'_>, clock: i64, rules: &Rules) {
         let (tenant, _) = split_raw_key(input.key);
@@ -122,10 +119,10 @@ impl SessionTask {
         self.deltas.observe(&fact, &of_identity(tenant, &Identity::default()), slot(clock, clock, time));
     }
 
-    fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, rules: &Rules) {
+    fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, conversation: &mut Conversation) {
         let (tenant, prices) = (folding.tenant, folding.prices);
-        let slot = slot(record.time, folding.clock, &rules.seed.time);
-        let outcome = self.outcome(record, folding, slot, rules);
+        let slot = slot(record.time, folding.clock, &folding.rules.seed.time);
+        let outcome = self.outcome(record, folding, conversation, slot);
         let fact = outcome_of(record, outcome);
         if outcome == Outcome::Duplicate || record.conversation.is_none() {
             let mut scratch = Identity::default();
@@ -138,7 +135,7 @@ impl SessionTask {
             }
             return;
         }
-        let session = self.touch(record, folding, slot, rules);
+        let session = self.touch(record, folding, conversation, slot);
         // Facts change the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
         let identity = session.identity.take().unwrap_or_default();
         let dimensions = of_identity(tenant, &identity);
@@ -148,14 +145,14 @@ impl SessionTask {
     }
 
     /// Decides what becomes of a record, and remembers its mark.
-    fn outcome(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, slot: Slot, rules: &Rules) -> Outcome {
+    fn outcome(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, conversation: &mut Conversation, slot: Slot) -> Outcome {
         if let Some(mark) = record.mark {
-            let key = folding.input.key;
-            match folding.conversation.marks.add(mark, folding.clock, rules.seed.time.marks_max) {
+            let (key, time) = (folding.input.key, &folding.rules.seed.time);
+            match conversation.marks.add(mark, folding.clock, time.marks_max) {
                 Added::Seen => return Outcome::Duplicate,
                 Added::New { chunk, first, dropped } => {
                     if first {
-                        let at = chunk.bucket + BUCKET_MS + rules.seed.time.mark_age_ms;
+                        let at = chunk.bucket + BUCKET_MS + time.mark_age_ms;
                         self.timers.insert(Timer { at, key: key.to_owned(), bucket: Some(chunk.bucket) });
                     }
                     let written = (folding.chunk != Some(chunk)).then_some(chunk);
@@ -176,12 +173,18 @@ impl SessionTask {
     }
 
     /// Begins, goes on with or re-opens the record's session.
-    fn touch<'s>(&mut self, record: &Parsed<'_>, folding: &'s mut Folding<'_>, slot: Slot, rules: &Rules) -> &'s mut SessionState {
-        let Folding { input, clock, conversation: Conversation { session, .. }, touched, .. } = folding;
-        let (key, clock) = (input.key, *clock);
-        *touched = true;
-        let known = session.as_ref().map(|session| session.phase);
-        let session = session.get_or_insert_with(|| SessionState {
+    fn touch<'s>(
+        &mut self,
+        record: &Parsed<'_>,
+        folding: &Folding<'_>,
+        conversation: &'s mut Conversation,
+        slot: Slot,
+    ) -> &'s mut SessionState {
+        let Folding { input, clock, epoch, rules, .. } = *folding;
+        let key = input.key;
+        self.changed(key, &mut conversation.dirty);
+        let known = conversation.session.as_ref().map(|session| session.phase);
+        let session = conversation.session.get_or_insert_with(|| SessionState {
             segment_start_ms: record.time,
             last_event_ms: record.time,
             first_offset: input.offset,
@@ -190,8 +193,10 @@ impl SessionTask {
         session.last_event_ms = session.last_event_ms.max(record.time);
         session.last_clock_ms = clock;
         session.last_offset = input.offset;
-        let renewed = std::mem::replace(&mut session.epoch, self.epoch) != self.epoch;
-        session.unpublished = true;
+        let renewed = std::mem::replace(&mut session.epoch, epoch) != epoch;
+        if !std::mem::replace(&mut session.unpublished, true) {
+            self.unpublished.push(key.to_owned());
+        }
         let open = !matches!(known, None | Some(ENDED));
         // An open session that turns out to be another team's leaves the one series and joins the other.
         let moves = open && session.identity.as_ref().is_some_and(|identity| moves(identity, record));
@@ -206,7 +211,7 @@ impl SessionTask {
         if !open || renewed {
             // A timer looks for itself when the session is really due, which suits records that put it off. An epoch
             // with a shorter gap brings it forward: that needs a timer of its own.
-            let at = clock + rules.settings(self.epoch).session_gap_ms;
+            let at = clock + rules.settings(epoch).session_gap_ms;
             self.timers.insert(Timer { at, key: key.to_owned(), bucket: None });
         }
         if open {

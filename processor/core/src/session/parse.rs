@@ -47,15 +47,15 @@ pub fn parse<'a>(value: &'a [u8], tenant: &str, appended: i64, clock: i64, rules
     Ok(records)
 }
 
-fn one<'a>(record: &LogRecord<'_, 'a>, tenant: &str, appended: i64, clock: i64, rules: &TimeRules) -> Parsed<'a> {
-    let (told, time_source) = event_time(record, appended);
+fn one<'a>(record: LogRecord<'_, 'a>, tenant: &str, appended: i64, clock: i64, rules: &TimeRules) -> Parsed<'a> {
+    let (told, time_source) = event_time(&record, appended);
     let time = told.clamp(clock.saturating_sub(rules.max_age_ms), clock.saturating_add(rules.max_skew_ms));
     let conversation = record.attrs.text(Attr::ConversationId).filter(|id| !id.is_empty());
-    let derives = derives(record);
+    let derives = derives(&record);
     let marked = derives && time_source != TimeSource::Received;
     let resource = record.resource;
     Parsed {
-        mark: marked.then(|| mark(record, tenant, conversation.unwrap_or(""))),
+        mark: marked.then(|| mark(&record, tenant, conversation.unwrap_or(""))),
         resource: Resource {
             service_name: resource.text(Attr::ServiceName),
             team: resource.text(Attr::TeamId),
@@ -71,7 +71,7 @@ fn one<'a>(record: &LogRecord<'_, 'a>, tenant: &str, appended: i64, clock: i64, 
         clamped: time != told,
         derives,
         order: (record.observed_ns, record.attrs.int(Attr::ToolResultSeq).unwrap_or(0), record.index),
-        attrs: record.attrs.clone(),
+        attrs: record.attrs,
     }
 }
 

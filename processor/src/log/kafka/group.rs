@@ -199,8 +199,9 @@ impl Group {
         let deadline = Instant::now() + wait;
         let mut bytes = 0;
         while records.len() < max && bytes < POLL_BYTES_MAX && !self.is_told() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let slice = if records.is_empty() { left.min(SLICE) } else { Duration::ZERO };
+            // The clock is not asked for each record.
+            let left = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let slice = left.min(SLICE);
             let error = match self.consumer.poll(slice) {
                 Some(Ok(message)) => {
                     if let Some(record) = self.names.record(&message) {

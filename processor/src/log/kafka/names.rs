@@ -48,6 +48,7 @@ impl Names {
     pub fn record(&self, message: &BorrowedMessage<'_>) -> Option<Record> {
         let mut headers = Vec::new();
         if let Some(found) = message.headers() {
+            headers.reserve_exact(found.count());
             for header in found.iter() {
                 headers.push((header.key.to_owned(), Bytes::copy_from_slice(header.value.unwrap_or_default())));
             }

@@ -265,8 +265,10 @@ impl Transaction<'_> {
         // The flush that comes with the commit looks every 100 ms; this one does every millisecond. It must be a flush, not
         // a look at the queue alone: it wakes the client's threads, without which a partition that has just joined the
         // transaction can wait until its records time out (seen with 256).
+        // Slept, not polled: a poll of a millisecond or less spins until it is over.
         while self.producer.flush(Duration::ZERO).is_err() && !left(deadline).is_zero() {
-            self.producer.poll(FLUSH_STEP);
+            std::thread::sleep(FLUSH_STEP);
+            self.producer.poll(Duration::ZERO);
         }
         Ok(())
     }

@@ -1,0 +1,175 @@
+//! How long it takes from a client's send to the number in `/metrics`: ingest and processor as processes over a real
+//! broker, at half of the highest rate that both keep up with.
+//!
+//! `cargo bench --bench visible -- [SECONDS]`. Every probe is a request of its own by a team of its own, so that its
+//! series says when it, and nothing else, became visible. It is looked for every [`LOOK_EVERY`], so each latency is an
+//! upper bound, by up to that and the time that a scrape takes.
+
+mod support;
+
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use prost::Message;
+use schemas::time::{EventTime, format_rfc3339};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use support::process::broker::Broker;
+use support::process::{Ingest, Processor, now_ms, prepare, used};
+use support::requests::Traffic;
+
+/// Conversations among which the requests are spread.
+const CONVERSATIONS: u64 = 10_000;
+/// Log records in a request.
+const PER_REQUEST: usize = 10;
+/// Clients that send at once.
+const CLIENTS: usize = 8;
+/// Requests of the run that finds the highest rate.
+const REQUESTS_FAST: u64 = 40_000;
+/// Probes a second; in all no more than the cap of the label `team`.
+const PROBES: u32 = 10;
+const PROBES_MAX: u32 = 450;
+/// How often `/metrics` is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+fn main() {
+    let seconds = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(40);
+    let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
+    let bootstrap = broker.bootstrap();
+    let rate = highest_rate(&bootstrap);
+    println!("highest rate that both keep up with: {rate:.0} log records a second, in requests of {PER_REQUEST}");
+    at_half(&bootstrap, rate / 2.0, Duration::from_secs(seconds));
+}
+
+/// Sends as fast as answers come, and waits until all of it shows.
+#[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+fn highest_rate(bootstrap: &str) -> f64 {
+    let prefix = "fast.";
+    prepare(bootstrap, prefix);
+    let (processor, ingest) = (Processor::start(bootstrap, prefix, 1), Ingest::start(bootstrap, prefix));
+    let (traffic, next) = (Traffic::recorded(PER_REQUEST), AtomicU64::new(0));
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let client = client();
+                loop {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    if turn >= REQUESTS_FAST {
+                        return;
+                    }
+                    post(&client, &ingest, &traffic.message(PER_REQUEST, CONVERSATIONS, now_ms(), turn).value);
+                }
+            });
+        }
+    });
+    let records = REQUESTS_FAST * PER_REQUEST as u64;
+    processor.wait_for(usize::try_from(records).expect("it fits"));
+    records as f64 / began.elapsed().as_secs_f64()
+}
+
+fn client() -> ureq::Agent {
+    ureq::Agent::config_builder().proxy(None).build().into()
+}
+
+fn post(client: &ureq::Agent, ingest: &Ingest, body: &[u8]) {
+    let request = client.post(format!("http://{}/v1/logs", ingest.1)).header("content-type", "application/x-protobuf");
+    request.send(body).expect("ingest takes it");
+}
+
+/// A prompt by a team that nobody else is of.
+fn probe(team: &str, number: u32) -> Vec<u8> {
+    let attribute = |key: &str, text: &str| {
+        let value = Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
+        KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+    };
+    let now = now_ms();
+    let record = LogRecord {
+        observed_time_unix_nano: now.unsigned_abs() * 1_000_000,
+        attributes: vec![
+            attribute("event.name", "codex.user_prompt"),
+            attribute("event.timestamp", &format_rfc3339(EventTime(now))),
+            attribute("conversation.id", &format!("0198f5a0-0000-7000-8000-{number:012x}")),
+        ],
+        ..LogRecord::default()
+    };
+    let resource = Resource { attributes: vec![attribute("team.id", team)], ..Resource::default() };
+    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
+    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { resource: Some(resource), scope_logs, ..ResourceLogs::default() }] }
+        .encode_to_vec()
+}
+
+fn at_half(bootstrap: &str, rate: f64, length: Duration) {
+    let prefix = "half.";
+    prepare(bootstrap, prefix);
+    let (processor, ingest) = (Processor::start(bootstrap, prefix, 1), Ingest::start(bootstrap, prefix));
+    processor.wait_for(0);
+    let traffic = Traffic::recorded(PER_REQUEST);
+    let (next, over, sent) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU32::new(0));
+    let every = Duration::from_secs_f64(PER_REQUEST as f64 / rate);
+    let began = Instant::now();
+    let latencies = thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let client = client();
+                while !over.load(Ordering::Relaxed) {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    let due = every.mul_f64(turn as f64);
+                    thread::sleep(due.saturating_sub(began.elapsed()));
+                    post(&client, &ingest, &traffic.message(PER_REQUEST, CONVERSATIONS, now_ms(), turn).value);
+                }
+            });
+        }
+        let (ingest, sent, over) = (&ingest, &sent, &over);
+        let probes = scope.spawn(move || {
+            let client = client();
+            let mut starts = Vec::new();
+            while began.elapsed() < length && starts.len() < PROBES_MAX as usize {
+                let number = u32::try_from(starts.len()).expect("it is small");
+                let body = probe(&format!("probe-{number:04}"), number);
+                starts.push(Instant::now());
+                post(&client, ingest, &body);
+                sent.store(number + 1, Ordering::Relaxed);
+                thread::sleep((Duration::from_secs(1) * (number + 1) / PROBES).saturating_sub(began.elapsed()));
+            }
+            starts
+        });
+        let seen = watch(&processor, sent, || probes.is_finished());
+        over.store(true, Ordering::Relaxed);
+        let starts = probes.join().expect("the probes end");
+        let mut latencies: Vec<Duration> = starts.iter().zip(seen).map(|(start, seen)| seen.duration_since(*start)).collect();
+        latencies.sort();
+        latencies
+    });
+    let at = |percent: usize| latencies[(latencies.len() * percent).div_ceil(100) - 1].as_millis();
+    let records = next.load(Ordering::Relaxed) * PER_REQUEST as u64;
+    let achieved = records as f64 / began.elapsed().as_secs_f64();
+    println!("at half of it ({achieved:.0} a second), from send to visible, {} probes, ms:", latencies.len());
+    println!("p50 {}, p90 {}, p95 {}, p99 {}, most {}", at(50), at(90), at(95), at(99), at(100));
+    for (name, pid) in [("processor", processor.0.id()), ("ingest", ingest.0.id())] {
+        println!("{name}: {:.2} CPU seconds a second", used(&pid.to_string()).0 / began.elapsed().as_secs_f64());
+    }
+}
+
+/// When each probe showed first, in their order; ends when all that were sent do.
+fn watch(processor: &Processor, sent: &AtomicU32, are_over: impl Fn() -> bool) -> Vec<Instant> {
+    let mut seen: Vec<Option<Instant>> = Vec::new();
+    loop {
+        let is_last = are_over();
+        let text = processor.metrics();
+        let now = Instant::now();
+        for line in text.lines().filter(|line| line.starts_with("tacho_turns_total{")) {
+            let Some((_, rest)) = line.split_once("team=\"probe-") else { continue };
+            let number: usize = rest[..4].parse().expect("as sent");
+            seen.resize(seen.len().max(number + 1), None);
+            seen[number].get_or_insert(now);
+        }
+        let all = sent.load(Ordering::Relaxed) as usize;
+        if is_last && seen.len() == all && seen.iter().all(Option::is_some) {
+            return seen.into_iter().flatten().collect();
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
