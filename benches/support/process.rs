@@ -49,7 +49,8 @@ pub fn used(process: &str) -> (f64, f64) {
     (ticks / 100.0, peak.trim_end_matches("kB").trim().parse::<f64>().expect("a number") / 1024.0)
 }
 
-fn free_address() -> String {
+/// An address that nobody listens at.
+pub fn free_address() -> String {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     free.local_addr().expect("it is bound").to_string()
 }
@@ -93,8 +94,8 @@ impl Processor {
     }
 }
 
-/// An ingest, and where it takes OTLP/HTTP; killed when dropped.
-pub struct Ingest(pub Child, pub String);
+/// An ingest, and where it takes OTLP/HTTP and OTLP/gRPC; killed when dropped.
+pub struct Ingest(pub Child, pub String, pub String);
 
 impl Ingest {
     pub fn start(bootstrap: &str, prefix: &str) -> Self {
@@ -106,7 +107,7 @@ impl Ingest {
             assert!(Instant::now() < deadline, "ingest does not become ready");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self(child, http)
+        Self(child, http, grpc)
     }
 }
 

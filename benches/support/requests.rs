@@ -141,6 +141,14 @@ impl Traffic {
         Self { fill: Template::new(&resource, &opening), alone: templates(1), batched: templates(per_message) }
     }
 
+    /// Tool results only, so many in a batched message: those with the most text.
+    pub fn tool_results(per_message: usize) -> Self {
+        let (resource, mut records) = recorded();
+        records.retain(|record| text(record, Attr::EventName) == Some("codex.tool_result"));
+        let batch: Vec<Template> = records.chunks_exact(per_message).map(|some| Template::new(&resource, some)).collect();
+        Self { batched: batch, ..Self::recorded(per_message) }
+    }
+
     fn raw(template: &Template, number: u64, open: u64, time: i64, turn: u64) -> Raw {
         let id = conversation(number, open);
         let team = format!("team-{:02}", number % TEAMS);

@@ -1,0 +1,269 @@
+//! `tacho-ingest` beside an OpenTelemetry Collector and a bare server, over one broker: CPU seconds for a million log
+//! records, time to an answer, peak memory. All three answer when Kafka has confirmed.
+//!
+//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN]`. `.ci/run interop` builds a Collector into
+//! `~/.cache/tachograph/collector`. The floor is this program itself: a server that hands each body to librdkafka.
+
+mod support;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::routing::post;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use schemas::topic::Topic;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::load::{Load, Plan, Way, run};
+use support::process::broker::Broker;
+use support::process::{Ingest, PARTITIONS, free_address, prepare, used};
+use support::requests::Traffic;
+
+/// Log records a request, and how many requests are in flight.
+const SIZES: [(usize, usize); 4] = [(1, 64), (10, 64), (100, 16), (500, 8)];
+/// The steady rate, log records a second in requests of ten.
+const STEADY: f64 = 5_000.0;
+/// A run before each that counts.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// How long a server may take to listen.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Compression towards the broker, the same for all.
+const COMPRESSION: &str = "lz4";
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    if let [mode, bootstrap, topic, address] = &args[..]
+        && mode == "floor"
+    {
+        return runtime.block_on(floor(bootstrap, topic, address));
+    }
+    let length = Duration::from_secs(args.first().and_then(|arg| arg.parse().ok()).unwrap_or(6));
+    let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
+    let bench = Bench { bootstrap: broker.bootstrap(), length, runtime };
+    println!("| way | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for (per_request, clients) in SIZES {
+        let traffic = Arc::new(Traffic::recorded(per_request));
+        for way in [Way::Http, Way::Grpc] {
+            bench.row(&Kind::ALL, way, &traffic, per_request, (clients, None), "");
+        }
+    }
+    let ten = Arc::new(Traffic::recorded(10));
+    bench.row(&Kind::ALL, Way::Http, &ten, 10, (64, Some(STEADY / 10.0)), ", 5,000 log records a second");
+    bench.row(&Kind::ALL, Way::Http, &Arc::new(Traffic::tool_results(10)), 10, (64, None), ", tool results only");
+    bench.answers(&ten);
+}
+
+/// The servers that are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Floor,
+    Tacho,
+    Collector,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Floor, Self::Tacho, Self::Collector];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Tacho => "**tacho-ingest**",
+            Self::Collector => "Collector",
+        }
+    }
+}
+
+struct Bench {
+    bootstrap: String,
+    length: Duration,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench {
+    /// One row a server.
+    fn row(&self, kinds: &[Kind], way: Way, traffic: &Arc<Traffic>, per_request: usize, (clients, rate): (usize, Option<f64>), note: &str) {
+        for &kind in kinds {
+            let Some(server) = Server::start(kind, way, &self.bootstrap) else { continue };
+            let (load, cpu_s) = self.load(&server, way, traffic, per_request, (clients, rate));
+            let (_, rss) = used(&server.pid());
+            println!(
+                "| {way:?}{note} | {per_request} | {} | {:.2} | {:.1} | {:.1} | {:.0} | {rss:.0} |",
+                kind.name(),
+                cpu_s / load.records as f64 * 1e6,
+                load.at(50.0),
+                load.at(99.0),
+                load.records as f64 / load.seconds,
+            );
+        }
+    }
+
+    /// A run, and the CPU seconds that the server took for it.
+    fn load(
+        &self,
+        server: &Server,
+        way: Way,
+        traffic: &Arc<Traffic>,
+        per_request: usize,
+        (clients, rate): (usize, Option<f64>),
+    ) -> (Load, f64) {
+        let address = server.address.clone();
+        let plan = Plan { way, address, traffic: Arc::clone(traffic), per_request, clients, rate, length: WARM_UP };
+        self.runtime.block_on(run(&plan));
+        let (before, _) = used(&server.pid());
+        let load = self.runtime.block_on(run(&Plan { length: self.length, ..plan }));
+        (load, used(&server.pid()).0 - before)
+    }
+
+    /// Time to an answer: at half of what `tacho-ingest` takes at most, and of a client that is alone.
+    fn answers(&self, traffic: &Arc<Traffic>) {
+        let Some(server) = Server::start(Kind::Tacho, Way::Http, &self.bootstrap) else { return };
+        let (fast, _) = self.load(&server, Way::Http, traffic, 10, (64, None));
+        drop(server);
+        let half = fast.records as f64 / fast.seconds / 2.0;
+        self.row(&Kind::ALL, Way::Http, traffic, 10, (64, Some(half / 10.0)), &format!(", half load ({half:.0} a second)"));
+        self.row(&Kind::ALL, Way::Http, traffic, 10, (1, Some(10.0)), ", a lone client, 10 requests a second");
+    }
+}
+
+/// A server under test; killed when dropped.
+struct Server {
+    address: String,
+    process: Process,
+    _files: Option<tempfile::TempDir>,
+}
+
+enum Process {
+    Ingest(Ingest),
+    Other(Child),
+}
+
+impl Server {
+    /// None: there is no such server here, which is said.
+    fn start(kind: Kind, way: Way, bootstrap: &str) -> Option<Self> {
+        let prefix = format!("i{}.", uuid::Uuid::new_v4().simple());
+        prepare(bootstrap, &prefix);
+        let topic = format!("{prefix}{}", Topic::RawLogs.name());
+        match kind {
+            Kind::Tacho => {
+                let ingest = Ingest::start(bootstrap, &prefix);
+                let address = if way == Way::Http { ingest.1.clone() } else { ingest.2.clone() };
+                Some(Self { address, process: Process::Ingest(ingest), _files: None })
+            }
+            Kind::Floor if way == Way::Grpc => None,
+            Kind::Floor => {
+                let address = free_address();
+                let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+                command.args(["floor", bootstrap, &topic, &address]);
+                Some(Self::other(command, address, None))
+            }
+            Kind::Collector => {
+                let Some(program) = collector() else {
+                    println!("| | | Collector | none here: COLLECTOR_BIN names one | | | | |");
+                    return None;
+                };
+                let (http, grpc) = (free_address(), free_address());
+                let files = tempfile::tempdir().expect("a folder");
+                let config = files.path().join("collector.yaml");
+                std::fs::write(&config, collector_config(bootstrap, &topic, &http, &grpc)).expect("the file can be written");
+                let mut command = Command::new(program);
+                command.arg("--config").arg(config);
+                Some(Self::other(command, if way == Way::Http { http } else { grpc }, Some(files)))
+            }
+        }
+    }
+
+    fn other(mut command: Command, address: String, files: Option<tempfile::TempDir>) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+        let deadline = Instant::now() + START_MAX;
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(Instant::now() < deadline, "{command:?} does not listen");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Self { address, process: Process::Other(child), _files: files }
+    }
+
+    fn pid(&self) -> String {
+        match &self.process {
+            Process::Ingest(ingest) => ingest.0.id(),
+            Process::Other(child) => child.id(),
+        }
+        .to_string()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Process::Other(child) = &mut self.process {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `COLLECTOR_BIN`, or the one that the interop checks have built.
+fn collector() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("COLLECTOR_BIN") {
+        return Some(named.into());
+    }
+    let cache = PathBuf::from(std::env::var_os("HOME")?).join(".cache/tachograph/collector");
+    let mut built: Vec<PathBuf> = std::fs::read_dir(cache).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    built.retain(|path| path.is_file());
+    built.sort();
+    built.pop()
+}
+
+/// Synchronous: without its queue the Collector answers after Kafka's ack.
+fn collector_config(bootstrap: &str, topic: &str, http: &str, grpc: &str) -> String {
+    format!(
+        "receivers:
+  otlp:
+    protocols:
+      http: {{endpoint: '{http}'}}
+      grpc: {{endpoint: '{grpc}', max_recv_msg_size_mib: 16}}
+exporters:
+  kafka:
+    brokers: ['{bootstrap}']
+    logs: {{topic: {topic}, encoding: otlp_proto}}
+    timeout: 5s
+    retry_on_failure: {{enabled: false}}
+    sending_queue: {{enabled: false}}
+    producer: {{required_acks: -1, compression: {COMPRESSION}, max_message_bytes: 8000000, allow_auto_topic_creation: false}}
+service:
+  telemetry:
+    logs: {{level: error}}
+    metrics: {{level: none}}
+  pipelines:
+    logs: {{receivers: [otlp], exporters: [kafka]}}
+"
+    )
+}
+
+/// The floor: takes a body, hands it to librdkafka as it is, answers when it is durable.
+async fn floor(bootstrap: &str, topic: &str, address: &str) {
+    #[derive(Clone)]
+    struct Shared(FutureProducer, Arc<str>);
+
+    async fn take(State(Shared(producer, topic)): State<Shared>, body: Bytes) -> axum::http::StatusCode {
+        let partition = i32::try_from(body.len()).unwrap_or(0) % PARTITIONS;
+        let record = FutureRecord::<(), [u8]>::to(&topic).partition(partition).payload(&body);
+        match producer.send(record, Duration::from_secs(4)).await {
+            Ok(_) => axum::http::StatusCode::OK,
+            Err(_) => axum::http::StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5");
+    config.set("compression.codec", COMPRESSION).set("message.max.bytes", "8388608");
+    let producer: FutureProducer = config.create().expect("a producer");
+    let app = axum::Router::new().route("/v1/logs", post(take)).with_state(Shared(producer, topic.into()));
+    let listener = TcpListener::bind(address).expect("the address is free");
+    listener.set_nonblocking(true).expect("a socket option");
+    let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+    axum::serve(listener, app.layer(axum::extract::DefaultBodyLimit::max(16 << 20))).await.expect("it serves");
+}
