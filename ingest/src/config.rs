@@ -1,5 +1,7 @@
 //! What bounds requests.
 
+use crate::hash::HashKey;
+
 /// Settings of the doors; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -12,10 +14,12 @@ pub struct Config {
     /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says. Off by default, and
     /// loud when on.
     pub keep_text: bool,
+    /// The key of hashes; without one, what a policy wants hashed is dropped.
+    pub hash_key: Option<HashKey>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { body_bytes_max: 16 << 20, decoded_bytes_max: 64 << 20, tenant_bytes_in_flight_max: 256 << 20, keep_text: false }
+        Self { body_bytes_max: 16 << 20, decoded_bytes_max: 64 << 20, tenant_bytes_in_flight_max: 256 << 20, keep_text: false, hash_key: None }
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result
     if count_records(&request)? > RECORDS_MAX {
         return Err(Reject::TooManyRecords);
     }
-    let cleaned = privacy::apply(signal, request, rule.kept)?;
+    let cleaned = privacy::apply(signal, request, rule.actions, config.hash_key.as_ref())?;
     let mut records = route::route(signal, DEFAULT_TENANT, &cleaned.bytes)?;
     records.iter_mut().for_each(|record| record.policy = rule.epoch);
     Ok(Prepared { records, counts: cleaned.counts, decoded_bytes, permit })

@@ -5,9 +5,10 @@
 
 use crate::config::Config;
 use schemas::control::EpochChange;
-use schemas::privacy::{Kept, PrivacyPolicy};
+use schemas::privacy::{Action, Actions, PrivacyPolicy};
 use schemas::settings::{Seed, SettingsError};
 use shell::process::chain;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ pub const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 /// Under what one request is cleaned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The fields that stay.
-    pub kept: Kept,
+    /// What becomes of each field.
+    pub actions: Actions,
     /// The epoch that set it; none where the process was told to keep everything.
     pub epoch: Option<i64>,
 }
@@ -34,13 +35,15 @@ struct InForce {
 #[derive(Debug, Default)]
 pub struct Policies {
     now: RwLock<Option<Arc<InForce>>>,
+    /// The epoch after the last one of which was told that it wants hashes and there is no key.
+    told: AtomicI64,
 }
 
 impl Policies {
     /// One that nobody changes.
     #[must_use]
     pub fn fixed(policy: PrivacyPolicy) -> Arc<Self> {
-        Arc::new(Self { now: RwLock::new(Some(Arc::new(InForce { policy, epoch: 0 }))) })
+        Arc::new(Self { now: RwLock::new(Some(Arc::new(InForce { policy, epoch: 0 }))), told: AtomicI64::new(0) })
     }
 
     /// Whether there is one.
@@ -55,8 +58,17 @@ impl Policies {
     pub fn rule(&self, config: &Config, tenant: &str) -> Option<Rule> {
         let now = self.now()?;
         Some(match config.keep_text {
-            true => Rule { kept: Kept::ALL, epoch: None },
-            false => Rule { kept: now.policy.kept(tenant), epoch: Some(now.epoch) },
+            true => Rule { actions: Actions::all(Action::Keep), epoch: None },
+            false => {
+                let actions = now.policy.actions(tenant);
+                if config.hash_key.is_none() && actions.any(Action::Hash) && self.told.swap(now.epoch + 1, Ordering::Relaxed) <= now.epoch {
+                    tracing::error!(
+                        epoch = now.epoch,
+                        "the privacy policy wants values hashed, and there is no key: they are dropped; set privacy.hash_key_file"
+                    );
+                }
+                Rule { actions, epoch: Some(now.epoch) }
+            }
         })
     }
 
@@ -116,11 +128,12 @@ impl Reading {
     /// Puts the latest policy into force, and says so if it is another one.
     pub fn publish(&mut self) {
         let Some(latest) = self.latest.as_ref().filter(|latest| self.published != Some(latest.epoch)) else { return };
-        let keeps = latest.policy.keeps();
+        let of = |action: Action| latest.policy.rules_of(action).join(", ");
+        let (keeps, scrubs, hashes) = (of(Action::Keep), of(Action::Scrub), of(Action::Hash));
         if keeps.is_empty() {
-            tracing::info!(epoch = latest.epoch, "privacy policy in force: every text is dropped");
+            tracing::info!(epoch = latest.epoch, scrubs, hashes, "privacy policy in force: no text is stored as it came");
         } else {
-            tracing::warn!(epoch = latest.epoch, keeps = keeps.join(", "), "privacy policy in force: texts are stored in the clear");
+            tracing::warn!(epoch = latest.epoch, keeps, scrubs, hashes, "privacy policy in force: texts are stored in the clear");
         }
         self.policies.set(Arc::clone(latest));
         self.published = Some(latest.epoch);
@@ -131,13 +144,14 @@ impl Reading {
 mod tests {
     use super::*;
     use schemas::control::EPOCH_KEY;
+    use schemas::privacy::unnamed;
 
     fn keep(field: &str) -> PrivacyPolicy {
         PrivacyPolicy { default: [(field.to_owned(), "keep".to_owned())].into(), ..PrivacyPolicy::default() }
     }
 
-    fn rule(policies: &Policies) -> Option<(Kept, Option<i64>)> {
-        policies.rule(&Config::default(), "t").map(|rule| (rule.kept, rule.epoch))
+    fn rule(policies: &Policies) -> Option<(Actions, Option<i64>)> {
+        policies.rule(&Config::default(), "t").map(|rule| (rule.actions, rule.epoch))
     }
 
     fn epoch(reading: &mut Reading, offset: i64, value: &[u8]) {
@@ -154,19 +168,21 @@ mod tests {
         reading.add(0, Some(b"seed"), &Seed::shipped().to_json()).unwrap();
         assert_eq!((rule(&policies), reading.raw_partitions()), (None, Some(Seed::shipped().raw_partitions)), "there may be more to read");
         reading.publish();
-        assert_eq!(rule(&policies), Some((Kept::NONE, Some(0))));
+        let shipped = Seed::shipped().privacy.actions("t");
+        assert_eq!(rule(&policies), Some((shipped, Some(0))));
         epoch(&mut reading, 1, &EpochChange::from(keep("prompt")).to_json());
-        let prompts = Kept::of(|field| field == "prompt");
+        let kept = |kept: &'static str| Actions::of(|field| if field == kept { Action::Keep } else { unnamed(field) });
+        let prompts = kept("prompt");
         assert_eq!(rule(&policies), Some((prompts, Some(1))));
         // Prices alone, another's record, a later seed, and what can't be read: nothing changes.
         epoch(&mut reading, 2, &EpochChange::from(schemas::price::PriceTable::shipped()).to_json());
         reading.add(3, Some(b"foreign"), b"{\"privacy\":{}}").unwrap();
         reading.add(4, Some(b"seed"), &Seed::shipped().to_json()).unwrap();
-        epoch(&mut reading, 5, b"{\"privacy\":{\"default\":{\"prompt\":\"scrub\",\"output\":\"keep\"}}}");
+        epoch(&mut reading, 5, b"{\"privacy\":{\"default\":{\"prompt\":\"mask\",\"output\":\"keep\"}}}");
         epoch(&mut reading, 6, b"no json");
         assert_eq!(rule(&policies), Some((prompts, Some(1))));
         epoch(&mut reading, 7, b"{\"privacy\":{}}");
-        assert_eq!(rule(&policies), Some((Kept::NONE, Some(7))));
+        assert_eq!(rule(&policies), Some((Actions::of(unnamed), Some(7))));
     }
 
     #[test]
@@ -177,14 +193,14 @@ mod tests {
         let seed = Seed { privacy: keep("body"), ..Seed::shipped() };
         reading.add(0, Some(b"seed"), &seed.to_json()).unwrap();
         reading.publish();
-        assert_eq!(rule(&policies), Some((Kept::of(|field| field == "body"), Some(0))));
+        assert_eq!(rule(&policies), Some((Actions::of(|field| if field == "body" { Action::Keep } else { unnamed(field) }), Some(0))));
     }
 
     #[test]
     fn keep_text_wins_and_says_no_epoch() {
         let config = Config { keep_text: true, ..Config::default() };
         let policies = Policies::fixed(PrivacyPolicy::default());
-        assert_eq!(policies.rule(&config, "t"), Some(Rule { kept: Kept::ALL, epoch: None }));
+        assert_eq!(policies.rule(&config, "t"), Some(Rule { actions: Actions::all(Action::Keep), epoch: None }));
         assert_eq!(Policies::default().rule(&config, "t"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Takes texts out of a request before anything is written, in all three signals.
+//! Takes texts, or the secrets in them, out of a request before anything is written, in all three signals.
 //!
 //! One walker over the wire form, driven by the tables of `table`: what changes is rewritten, all else, unknown fields
 //! included, is copied as it came, in its order. What derivation needs from a text is taken out first
@@ -7,13 +7,15 @@
 mod extract;
 mod rewrite;
 mod table;
+mod texts;
 mod trim;
 
+use crate::hash::HashKey;
 use crate::signal::Signal;
 use crate::wire::WireError;
 use bytes::Bytes;
-use schemas::event::PRIVATE_KEYS;
-use schemas::privacy::Kept;
+use schemas::privacy::{Actions, FIELD_COUNT};
+use std::collections::BTreeMap;
 
 /// A log record or span may have that many bytes; longer texts in it are cut.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
@@ -24,17 +26,19 @@ pub const DEPTH_MAX: usize = 90;
 /// The target of span events that Codex itself holds to be free of texts.
 pub const TRACE_SAFE: &str = "codex_otel.trace_safe";
 
-/// What was taken out, by rule: numbers, never values.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What was changed, by field and rule: numbers, never values. Fields are in the order of [`schemas::privacy::fields`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Attributes removed, by the index of their key in [`PRIVATE_KEYS`].
-    pub removed: [u64; PRIVATE_KEYS.len()],
-    /// Bodies of log records removed.
-    pub bodies: u64,
+    /// Removed, by field.
+    pub dropped: [u64; FIELD_COUNT],
+    /// Replaced by a hash, by field.
+    pub hashed: [u64; FIELD_COUNT],
+    /// Removed, where a hash was wanted and there is no key, by field.
+    pub unhashed: [u64; FIELD_COUNT],
+    /// Secrets taken out of texts, by field and the id of the rule.
+    pub scrubbed: BTreeMap<(usize, &'static str), u64>,
     /// Attributes stripped because only Tachograph may write them.
     pub stripped: u64,
-    /// Span events removed because their target is not [`TRACE_SAFE`].
-    pub span_events: u64,
     /// Texts cut because their record was over [`RECORD_BYTES_MAX`].
     pub truncated: u64,
 }
@@ -62,16 +66,18 @@ pub enum PrivacyError {
     },
 }
 
-/// Removes what must not be written and checks the form on the way.
+/// Removes or changes what must not be written and checks the form on the way.
 ///
-/// Each attribute named in [`PRIVATE_KEYS`], however deep, becomes an int `tacho.<key>.bytes`; a body that holds text
-/// becomes the attribute `tacho.body.bytes`; span events of other targets than [`TRACE_SAFE`] go; attributes of
-/// `tacho.*` are stripped. What is `kept` stays in place; extraction and stripping are done all the same.
+/// What is dropped leaves its size: each attribute named in [`PRIVATE_KEYS`](schemas::event::PRIVATE_KEYS), however deep,
+/// becomes an int `tacho.<key>.bytes`, a body that holds text the attribute `tacho.body.bytes`; span events of other targets
+/// than [`TRACE_SAFE`], and texts of spans, leave nothing. A hash takes the place of a value, by `key`; without a key the value
+/// is dropped. What is scrubbed loses what the rules of [`scrub`](crate::scrub) find. What is kept stays in place. Extraction,
+/// and stripping of attributes of `tacho.*`, are done all the same.
 ///
 /// # Errors
 /// The bytes are malformed or nested deeper than [`DEPTH_MAX`], or a record can't be cut to [`RECORD_BYTES_MAX`].
-pub fn apply(signal: Signal, request: Bytes, kept: Kept) -> Result<Cleaned, PrivacyError> {
-    let mut walker = rewrite::Walker::new(kept);
+pub fn apply(signal: Signal, request: Bytes, actions: Actions, key: Option<&HashKey>) -> Result<Cleaned, PrivacyError> {
+    let mut walker = rewrite::Walker::new(actions, key);
     let rewritten = walker.request(signal, &request)?;
     Ok(Cleaned { bytes: rewritten.map_or(request, Bytes::from), counts: walker.counts })
 }

@@ -17,6 +17,7 @@ pub const SPLIT_BYTES_MAX: usize = 128 << 20;
 
 const LOG_BODY: u32 = 5;
 const LOG_ATTRIBUTES: u32 = 6;
+const RESOURCE_ATTRIBUTES: u32 = 1;
 
 /// Why a request has no raw records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +51,7 @@ pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRec
         Signal::Traces => vec![(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request)), (0..parts.items.len()).collect())],
         Signal::Metrics => {
             let resource = parts.resources[first.resource].payload;
-            vec![(hash(resource), (0..parts.items.len()).collect())]
+            vec![(hash(&public(resource, RESOURCE_ATTRIBUTES)?), (0..parts.items.len()).collect())]
         }
     };
     let record = |id: &str, value: Bytes, items: usize| {
@@ -117,19 +118,20 @@ fn conversation(record: &[u8]) -> Result<String, WireError> {
         Some(id) => hash(id.as_bytes()),
         None => match trace_id(record, 9)? {
             Some(id) => id,
-            None => hash(&public(record)?),
+            None => hash(&public(record, LOG_ATTRIBUTES)?),
         },
     })
 }
 
-/// A log record without what a privacy policy may drop or cleaning adds, so that no policy moves it to another partition.
-fn public(record: &[u8]) -> Result<Vec<u8>, WireError> {
+/// A log record, or a resource, without what a privacy policy may touch or cleaning adds, so that no policy moves it to
+/// another partition.
+fn public(record: &[u8], attributes: u32) -> Result<Vec<u8>, WireError> {
     let mut out = Vec::with_capacity(record.len());
     for field in Fields::new(record) {
         let field = field?;
         let stays = match field.number {
-            LOG_BODY => false,
-            LOG_ATTRIBUTES => is_public(key_and_value(field.len_payload()?)?.0),
+            LOG_BODY => attributes != LOG_ATTRIBUTES,
+            number if number == attributes => is_public(key_and_value(field.len_payload()?)?.0),
             _ => true,
         };
         if stays {

@@ -6,6 +6,7 @@ use crate::signal::Signal;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::event::PRIVATE_KEYS;
+use schemas::privacy::{Action, FIELD_COUNT, fields};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ impl Series {
             Self::Rejected => ("tacho_ingest_rejected_total", "OTLP requests refused, by reason"),
             Self::Redactions => (
                 "tacho_redactions_total",
-                "Attributes removed before the first write, by key; body: log bodies; tacho: attributes that only Tachograph may write",
+                "What was changed before the first write, by field of the privacy policy, rule and action; policy: the whole value; no_hash_key: dropped, since there is no key; field tacho: attributes that only Tachograph may write",
             ),
             Self::SpanEventsRemoved => ("tacho_span_events_removed_total", "Span events removed because their target is not a safe one"),
             Self::TruncatedValues => ("tacho_truncated_values_total", "Texts cut because their record was over the limit"),
@@ -149,24 +150,35 @@ impl Protocol {
 pub(crate) struct Telemetry {
     durations: [Histogram; 2],
     payloads: [Histogram; 3],
-    removed: [Counter; PRIVATE_KEYS.len()],
-    bodies: Counter,
+    dropped: [Counter; FIELD_COUNT],
+    hashed: [Counter; FIELD_COUNT],
+    unhashed: [Counter; FIELD_COUNT],
     stripped: Counter,
     span_events: Counter,
     truncated: Counter,
 }
 
+/// The place of span events among the fields.
+const SPAN_EVENTS_AT: usize = PRIVATE_KEYS.len() + 1;
+
+/// Both labels are of closed sets: the fields, and the ids of the rules.
+fn redactions(field: &'static str, rule: &'static str, action: Action) -> Counter {
+    counter!(Series::Redactions.name(), "field" => field, "rule" => rule, "action" => action.name())
+}
+
 impl Telemetry {
     pub fn new() -> Self {
         describe();
-        let redactions = |key: &'static str| counter!(Series::Redactions.name(), "key" => key);
+        let fields: Vec<&'static str> = fields().collect();
+        let all = |rule, action| std::array::from_fn(|index| redactions(fields[index], rule, action));
         Self {
             durations: [Protocol::Http, Protocol::Grpc]
                 .map(|protocol| histogram!(Series::RequestDuration.name(), "protocol" => protocol.name())),
             payloads: Signal::ALL.map(|signal| histogram!(Series::PayloadBytes.name(), "signal" => signal.name())),
-            removed: PRIVATE_KEYS.map(redactions),
-            bodies: redactions("body"),
-            stripped: redactions("tacho"),
+            dropped: all("policy", Action::Drop),
+            hashed: all("policy", Action::Hash),
+            unhashed: all("no_hash_key", Action::Drop),
+            stripped: redactions("tacho", "reserved", Action::Drop),
             span_events: counter!(Series::SpanEventsRemoved.name()),
             truncated: counter!(Series::TruncatedValues.name()),
         }
@@ -188,12 +200,17 @@ impl Telemetry {
     }
 
     pub fn cleaned(&self, counts: &Counts) {
-        for (counter, &count) in self.removed.iter().zip(&counts.removed) {
-            counter.increment(count);
+        let whole = [(&self.dropped, &counts.dropped), (&self.hashed, &counts.hashed), (&self.unhashed, &counts.unhashed)];
+        for (counter, &count) in whole.into_iter().flat_map(|(counters, counts)| counters.iter().zip(counts)) {
+            if count > 0 {
+                counter.increment(count);
+            }
         }
-        self.bodies.increment(counts.bodies);
+        for (&(field, rule), &count) in &counts.scrubbed {
+            redactions(fields().nth(field).unwrap_or("other"), rule, Action::Scrub).increment(count);
+        }
         self.stripped.increment(counts.stripped);
-        self.span_events.increment(counts.span_events);
+        self.span_events.increment(counts.dropped[SPAN_EVENTS_AT] + counts.unhashed[SPAN_EVENTS_AT]);
         self.truncated.increment(counts.truncated);
     }
 }
@@ -284,7 +301,9 @@ mod tests {
         let recorder = Counters::default();
         metrics::with_local_recorder(&recorder, || {
             let telemetry = Telemetry::new();
-            let counts = crate::privacy::Counts { removed: [1, 2, 3, 4, 5], bodies: 6, stripped: 7, span_events: 8, truncated: 9 };
+            let mut counts = crate::privacy::Counts { stripped: 7, truncated: 9, ..crate::privacy::Counts::default() };
+            (counts.dropped[0], counts.dropped[SPAN_EVENTS_AT], counts.hashed[6], counts.unhashed[7]) = (1, 8, 2, 3);
+            counts.scrubbed.insert((2, "github-pat"), 4);
             telemetry.cleaned(&counts);
             telemetry.answered(Protocol::Http, Some(Signal::Logs), 413, Some("body_size"), Duration::ZERO);
         });
@@ -292,13 +311,12 @@ mod tests {
         let expected = [
             ("tacho_ingest_rejected_total{reason=body_size}", 1),
             ("tacho_ingest_requests_total{protocol=http,signal=logs,code=413}", 1),
-            ("tacho_redactions_total{key=arguments}", 2),
-            ("tacho_redactions_total{key=body}", 6),
-            ("tacho_redactions_total{key=content}", 4),
-            ("tacho_redactions_total{key=output}", 3),
-            ("tacho_redactions_total{key=prompt}", 1),
-            ("tacho_redactions_total{key=response}", 5),
-            ("tacho_redactions_total{key=tacho}", 7),
+            ("tacho_redactions_total{field=output,rule=github-pat,action=scrub}", 4),
+            ("tacho_redactions_total{field=prompt,rule=policy,action=drop}", 1),
+            ("tacho_redactions_total{field=span_events,rule=policy,action=drop}", 8),
+            ("tacho_redactions_total{field=tacho,rule=reserved,action=drop}", 7),
+            ("tacho_redactions_total{field=user.account_id,rule=no_hash_key,action=drop}", 3),
+            ("tacho_redactions_total{field=user.email,rule=policy,action=hash}", 2),
             ("tacho_span_events_removed_total{}", 8),
             ("tacho_truncated_values_total{}", 9),
         ];

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use ingest::Signal;
+use ingest::hash::HashKey;
 use ingest::privacy::{self, TRACE_SAFE};
 use ingest::route::route;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -11,10 +12,11 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
-use schemas::privacy::Kept;
+use schemas::privacy::{Action, Actions};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+const DROP: Actions = Actions::all(Action::Drop);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
 
 /// Every recorded body: its run, its signal, and the request in protobuf.
@@ -67,7 +69,7 @@ fn text<'a>(record: &'a LogRecord, key: &str) -> Option<&'a str> {
 #[test]
 fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
     for (run, signal, request) in bodies() {
-        let cleaned = privacy::apply(signal, request.clone(), Kept::NONE).unwrap();
+        let cleaned = privacy::apply(signal, request.clone(), DROP, None).unwrap();
         let raw = route(signal, "default", &cleaned.bytes).unwrap();
         if signal != Signal::Logs {
             assert_eq!(raw.len(), 1, "{run}");
@@ -101,8 +103,8 @@ fn recorded_span_events_are_all_safe() {
         if signal != Signal::Traces {
             continue;
         }
-        let cleaned = privacy::apply(signal, request, Kept::NONE).unwrap();
-        assert_eq!(cleaned.counts.span_events, 0, "{run}: Codex sends only events of {TRACE_SAFE}");
+        let cleaned = privacy::apply(signal, request, DROP, None).unwrap();
+        assert_eq!(cleaned.counts.dropped[PRIVATE_KEYS.len() + 1], 0, "{run}: Codex sends only events of {TRACE_SAFE}");
         let decoded = ExportTraceServiceRequest::decode(cleaned.bytes).unwrap();
         let spans = decoded.resource_spans.into_iter().flat_map(|spans| spans.scope_spans).flat_map(|scope| scope.spans);
         events += spans.map(|span| span.events.len()).sum::<usize>();
@@ -117,7 +119,7 @@ fn facts_of_recorded_tool_results() {
         if signal != Signal::Logs {
             continue;
         }
-        let cleaned = privacy::apply(signal, request, Kept::NONE).unwrap();
+        let cleaned = privacy::apply(signal, request, DROP, None).unwrap();
         for record in records(&cleaned.bytes) {
             let Some(tool) = text(&record, "tool_name").filter(|_| text(&record, "event.name") == Some("codex.tool_result")) else {
                 continue;
@@ -152,18 +154,20 @@ fn facts_of_recorded_tool_results() {
 /// What is derived comes from attributes that no policy touches: the same under any.
 #[test]
 fn every_record_of_every_run_means_the_same_whatever_is_kept() {
-    let of = |field: &'static str| Kept::of(move |kept| kept == field);
-    let policies: Vec<Kept> = schemas::privacy::fields().map(of).chain([Kept::ALL]).collect();
+    let key = HashKey::new(b"a key of some length").unwrap();
+    let of = |field: &'static str| Actions::of(move |kept| if kept == field { Action::Keep } else { Action::Drop });
+    let shipped = schemas::settings::Seed::shipped().privacy.actions("default");
+    let policies: Vec<Actions> = schemas::privacy::fields().map(of).chain(Action::ALL.map(Actions::all)).chain([shipped]).collect();
     let mut texts = 0;
     for (run, signal, request) in bodies().into_iter().filter(|(_, signal, _)| *signal == Signal::Logs) {
-        let under = |kept: Kept| {
-            let cleaned = privacy::apply(signal, request.clone(), kept).unwrap();
+        let under = |actions: Actions| {
+            let cleaned = privacy::apply(signal, request.clone(), actions, Some(&key)).unwrap();
             let raw = route(signal, "default", &cleaned.bytes).unwrap();
             let places: Vec<_> = raw.iter().map(|record| record.key.clone()).collect();
             let kept: Vec<_> = raw.iter().flat_map(|record| records(&record.value)).collect();
             (places, kept)
         };
-        let (places, dropped) = under(Kept::NONE);
+        let (places, dropped) = under(DROP);
         for &kept in &policies {
             let (kept_places, kept_records) = under(kept);
             assert_eq!(kept_places, places, "{run}: the same parts, in the same places");

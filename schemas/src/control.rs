@@ -88,6 +88,7 @@ impl From<PrivacyPolicy> for EpochChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::Action;
     use crate::settings::Seed;
 
     #[test]
@@ -127,15 +128,15 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_hold_the_privacy_policy_alone_and_an_empty_one_drops_everything() {
+    fn a_file_may_hold_the_privacy_policy_alone_and_an_empty_one_is_one() {
         let read = |text: &str| EpochChange::from_toml(text);
         let keep = read("[privacy.default]\nprompt = \"keep\"\n[privacy.tenants.acme]\nprompt = \"drop\"\n").unwrap();
         assert!(keep.settings.is_none() && keep.prices.is_none());
         let policy = keep.privacy.clone().unwrap();
-        assert!(policy.kept("default").key(0) && !policy.kept("acme").key(0));
+        assert_eq!((policy.actions("default").at(0), policy.actions("acme").at(0)), (Action::Keep, Action::Drop));
         assert_eq!(EpochChange::of_record(Some(b"epoch"), &keep.to_json()).unwrap().unwrap(), keep);
         assert_eq!(read("[privacy]\n").unwrap(), EpochChange::from(PrivacyPolicy::default()));
-        let text = read("[privacy.default]\nprompt = \"scrub\"\n[prices]\nrows = [{ book = \"b\", model = \"m\", input = 1, output = 0, source = \"s\" }]").unwrap_err().to_string();
-        assert!(text.contains("does not know \"scrub\"") && text.contains("book must"), "{text}");
+        let text = read("[privacy.default]\nprompt = \"mask\"\n[prices]\nrows = [{ book = \"b\", model = \"m\", input = 1, output = 0, source = \"s\" }]").unwrap_err().to_string();
+        assert!(text.contains("does not know \"mask\"") && text.contains("book must"), "{text}");
     }
 }

@@ -109,7 +109,7 @@ impl EventKind {
             Self::ApiRequest => EventDef {
                 name: "codex.api_request",
                 about: "one HTTP attempt at the model API",
-                reads: &[Attr::DurationMs, Attr::StatusCode, Attr::Attempt, Attr::Endpoint, Attr::ErrorMessage],
+                reads: &[Attr::DurationMs, Attr::StatusCode, Attr::Attempt, Attr::Endpoint, Attr::ErrorMessage, Attr::TachoError],
                 derives: true,
             },
             Self::SseEvent => EventDef {
@@ -118,6 +118,7 @@ impl EventKind {
                 reads: &[
                     Attr::EventKindName,
                     Attr::ErrorMessage,
+                    Attr::TachoError,
                     Attr::InputTokenCount,
                     Attr::OutputTokenCount,
                     Attr::CachedTokenCount,
@@ -256,6 +257,7 @@ pub enum Attr {
     TachoExitCode,
     TachoSpawnedAgent,
     TachoCommandShape,
+    TachoError,
     ServiceName,
     TeamId,
     Project,
@@ -317,6 +319,7 @@ impl Attr {
             Self::TachoExitCode => "tacho.exit_code",
             Self::TachoSpawnedAgent => "tacho.spawned_agent",
             Self::TachoCommandShape => "tacho.command_shape",
+            Self::TachoError => "tacho.error",
             Self::ServiceName => "service.name",
             Self::TeamId => "team.id",
             Self::Project => "project",
@@ -395,7 +398,8 @@ const fn spread(name: &[u8]) -> usize {
 }
 
 /// The attributes whose text a privacy policy may touch; they never reach a dedup mark.
-pub const PRIVATE_KEYS: [&str; 5] = ["prompt", "arguments", "output", "content", "response"];
+pub const PRIVATE_KEYS: [&str; 8] =
+    ["prompt", "arguments", "output", "content", "response", "error.message", "user.email", "user.account_id"];
 
 /// The prefix of attributes that only Tachograph writes; one sent by a client is stripped.
 pub const OWN_PREFIX: &str = "tacho.";

@@ -13,6 +13,7 @@ pub mod delta;
 pub mod derived;
 pub mod event;
 pub mod fact;
+pub mod failure;
 pub mod histogram;
 pub mod id;
 pub mod metric;

@@ -1,7 +1,8 @@
-//! Which texts are kept, by tenant and field: part of an epoch, so that it changes while everything runs.
+//! What becomes of texts before they are written, by tenant and field: part of an epoch, so that it changes while
+//! everything runs.
 //!
-//! What is not said to be kept is dropped. The latest policy in `tacho.control` is the whole policy: nothing of an older
-//! one goes on.
+//! A field that a policy does not name has its [own default](unnamed). The latest policy in `tacho.control` is the whole
+//! policy: nothing of an older one goes on.
 
 use crate::event::PRIVATE_KEYS;
 use crate::id::can_route;
@@ -16,11 +17,44 @@ pub const TENANT_BYTES_MAX: usize = 64;
 pub const BODY: &str = "body";
 /// The field that stands for span events whose target is not a safe one.
 pub const SPAN_EVENTS: &str = "span_events";
+/// The field that stands for texts in attributes of spans and links that are not known to hold names and ids only.
+pub const SPAN_ATTRIBUTES: &str = "span_attributes";
+/// How many fields there are.
+pub const FIELD_COUNT: usize = PRIVATE_KEYS.len() + 3;
 
-/// The value of a field that is removed.
-const DROP: &str = "drop";
-/// The value of a field that stays as it came.
-const KEEP: &str = "keep";
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// It is removed; its size stays.
+    #[default]
+    Drop,
+    /// A keyed hash takes its place: equal values stay equal, and nobody without the key can tell which.
+    Hash,
+    /// It stays, but for what looks like a secret.
+    Scrub,
+    /// It stays as it came.
+    Keep,
+}
+
+impl Action {
+    /// All of them, what leaves least first.
+    pub const ALL: [Self; 4] = [Self::Drop, Self::Hash, Self::Scrub, Self::Keep];
+
+    /// As a policy says it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Drop => "drop",
+            Self::Hash => "hash",
+            Self::Scrub => "scrub",
+            Self::Keep => "keep",
+        }
+    }
+
+    fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+}
 
 /// Values by field, as written: [`PrivacyPolicy::faults`] says which are none.
 pub type FieldRules = BTreeMap<String, String>;
@@ -37,61 +71,101 @@ pub struct PrivacyPolicy {
     pub tenants: BTreeMap<String, FieldRules>,
 }
 
-/// The fields that a policy can name: the keys of [`PRIVATE_KEYS`], in their order, then [`BODY`] and [`SPAN_EVENTS`].
+/// The fields that a policy can name: the keys of [`PRIVATE_KEYS`], in their order, then [`BODY`], [`SPAN_EVENTS`] and
+/// [`SPAN_ATTRIBUTES`].
 pub fn fields() -> impl Iterator<Item = &'static str> {
-    PRIVATE_KEYS.into_iter().chain([BODY, SPAN_EVENTS])
+    PRIVATE_KEYS.into_iter().chain([BODY, SPAN_EVENTS, SPAN_ATTRIBUTES])
 }
 
-/// The fields that are kept; by default none.
+/// What becomes of a field that a policy does not name. Who someone is stays, since rows are by it; what may hold a secret
+/// among useful words is scrubbed; every other text goes.
+#[must_use]
+pub fn unnamed(field: &str) -> Action {
+    match field {
+        "user.email" | "user.account_id" => Action::Keep,
+        "error.message" | SPAN_ATTRIBUTES => Action::Scrub,
+        _ => Action::Drop,
+    }
+}
+
+/// An action for each field; by default, each is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kept(u8);
+pub struct Actions([Action; FIELD_COUNT]);
 
-/// A set of so many fields has room in [`Kept`].
-const _: () = assert!(PRIVATE_KEYS.len() + 2 <= u8::BITS as usize);
-
-impl Kept {
-    /// Nothing.
-    pub const NONE: Self = Self(0);
-    /// Every field.
-    pub const ALL: Self = Self((1 << (PRIVATE_KEYS.len() + 2)) - 1);
-
-    /// The fields that `keeps` is true for.
+impl Actions {
+    /// The same for every field.
     #[must_use]
-    pub fn of(mut keeps: impl FnMut(&'static str) -> bool) -> Self {
-        Self(fields().enumerate().fold(0, |kept, (index, field)| kept | u8::from(keeps(field)) << index))
+    pub const fn all(action: Action) -> Self {
+        Self([action; FIELD_COUNT])
     }
 
-    /// Whether attributes of that key stay: its index in [`PRIVATE_KEYS`].
+    /// What `action` says for each field.
     #[must_use]
-    pub const fn key(self, index: usize) -> bool {
-        self.0 >> index & 1 == 1
+    pub fn of(mut action: impl FnMut(&'static str) -> Action) -> Self {
+        let mut actions = Self::default();
+        for (slot, field) in actions.0.iter_mut().zip(fields()) {
+            *slot = action(field);
+        }
+        actions
     }
 
-    /// Whether bodies of log records stay.
+    /// By the field's place in [`fields`]: for attributes, their key's in [`PRIVATE_KEYS`].
     #[must_use]
-    pub const fn body(self) -> bool {
-        self.key(PRIVATE_KEYS.len())
+    pub const fn at(self, index: usize) -> Action {
+        self.0[index]
     }
 
-    /// Whether span events stay, whatever their target.
+    /// Of bodies of log records.
     #[must_use]
-    pub const fn span_events(self) -> bool {
-        self.key(PRIVATE_KEYS.len() + 1)
+    pub const fn body(self) -> Action {
+        self.0[PRIVATE_KEYS.len()]
+    }
+
+    /// Of span events of unsafe targets.
+    #[must_use]
+    pub const fn span_events(self) -> Action {
+        self.0[PRIVATE_KEYS.len() + 1]
+    }
+
+    /// Of texts in attributes of spans.
+    #[must_use]
+    pub const fn span_attributes(self) -> Action {
+        self.0[PRIVATE_KEYS.len() + 2]
+    }
+
+    /// Whether any field has that action.
+    #[must_use]
+    pub fn any(self, action: Action) -> bool {
+        self.0.contains(&action)
     }
 }
 
 impl PrivacyPolicy {
-    /// What is kept of a tenant's records.
+    /// What becomes of a tenant's records. A value that is none drops its field.
     #[must_use]
-    pub fn kept(&self, tenant: &str) -> Kept {
+    pub fn actions(&self, tenant: &str) -> Actions {
         let own = self.tenants.get(tenant);
-        Kept::of(|field| own.and_then(|own| own.get(field)).or_else(|| self.default.get(field)).is_some_and(|value| value == KEEP))
+        Actions::of(|field| match own.and_then(|own| own.get(field)).or_else(|| self.default.get(field)) {
+            Some(value) => Action::by_name(value).unwrap_or_default(),
+            None => unnamed(field),
+        })
     }
 
-    /// The rules that keep a text, as `default.prompt` or `tenants.acme.prompt`.
+    /// The rules with that action, as `default.prompt` or `tenants.acme.prompt`; rules of identity and what no rule names
+    /// left out.
     #[must_use]
-    pub fn keeps(&self) -> Vec<String> {
-        self.tables().flat_map(|(table, rules)| kept_in(&table, rules)).collect()
+    pub fn rules_of(&self, action: Action) -> Vec<String> {
+        let of = |rules: &FieldRules, table: &str| -> Vec<String> {
+            let chosen = rules.iter().filter(|(field, value)| *value == action.name() && unnamed(field) != Action::Keep);
+            chosen.map(|(field, _)| format!("{table}.{field}")).collect()
+        };
+        self.tables().flat_map(|(table, rules)| of(rules, &table)).collect()
+    }
+
+    /// Whether any rule, of any field and tenant, has that action.
+    #[must_use]
+    pub fn uses(&self, action: Action) -> bool {
+        self.tables().any(|(_, rules)| rules.values().any(|value| value == action.name()))
     }
 
     /// Every rule that the policy breaks.
@@ -114,8 +188,9 @@ impl PrivacyPolicy {
                     let known: Vec<&str> = fields().collect();
                     faults.push(format!("privacy.{table}.{field}: there is no such field; there are {}", known.join(", ")));
                 }
-                if value != DROP && value != KEEP {
-                    faults.push(format!("privacy.{table}.{field}: this build does not know {value:?}, only \"{DROP}\" and \"{KEEP}\""));
+                if Action::by_name(value).is_none() {
+                    let known = Action::ALL.map(|action| format!("{:?}", action.name())).join(", ");
+                    faults.push(format!("privacy.{table}.{field}: this build does not know {value:?}, only {known}"));
                 }
             }
         }
@@ -128,10 +203,6 @@ impl PrivacyPolicy {
     }
 }
 
-fn kept_in(table: &str, rules: &FieldRules) -> Vec<String> {
-    rules.iter().filter(|(_, value)| *value == KEEP).map(|(field, _)| format!("{table}.{field}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,23 +212,41 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_unless_it_is_said() {
-        assert_eq!(PrivacyPolicy::default().kept("default"), Kept::NONE);
-        assert_eq!(policy("[default]\nprompt = \"drop\"").kept("default"), Kept::NONE);
-        assert!(!Kept::NONE.body() && !Kept::NONE.span_events() && !(0..PRIVATE_KEYS.len()).any(|index| Kept::NONE.key(index)));
-        assert!(Kept::ALL.body() && Kept::ALL.span_events() && (0..PRIVATE_KEYS.len()).all(|index| Kept::ALL.key(index)));
-        assert_eq!(Kept::of(|_| true), Kept::ALL);
+    fn what_no_policy_names_has_a_default_of_its_own() {
+        let empty = PrivacyPolicy::default().actions("default");
+        assert_eq!(empty, Actions::of(unnamed));
+        assert_eq!(policy("[default]\nprompt = \"drop\"").actions("default"), empty);
+        assert_eq!([empty.body(), empty.span_events(), empty.span_attributes()], [Action::Drop, Action::Drop, Action::Scrub]);
+        for (index, key) in PRIVATE_KEYS.into_iter().enumerate() {
+            assert_eq!(empty.at(index), unnamed(key));
+        }
+        assert!(!Actions::default().any(Action::Keep) && Actions::all(Action::Keep).any(Action::Keep));
     }
 
     #[test]
     fn a_tenant_differs_from_the_default_field_by_field() {
         let policy = policy(
-            "[default]\nprompt = \"keep\"\nbody = \"keep\"\n[tenants.acme]\nprompt = \"drop\"\noutput = \"keep\"\nspan_events = \"keep\"",
+            "[default]\nprompt = \"keep\"\nbody = \"scrub\"\n\"user.email\" = \"hash\"\n\"user.account_id\" = \"keep\"\n\
+             [tenants.acme]\nprompt = \"drop\"\noutput = \"keep\"\nspan_events = \"hash\"",
         );
         assert_eq!(policy.faults(), Vec::<String>::new());
-        assert_eq!(policy.kept("other"), Kept::of(|field| ["prompt", "body"].contains(&field)));
-        assert_eq!(policy.kept("acme"), Kept::of(|field| ["output", "body", "span_events"].contains(&field)));
-        assert_eq!(policy.keeps(), ["default.body", "default.prompt", "tenants.acme.output", "tenants.acme.span_events"]);
+        let default = |field: &'static str| match field {
+            "prompt" => Action::Keep,
+            BODY => Action::Scrub,
+            "user.email" => Action::Hash,
+            field => unnamed(field),
+        };
+        assert_eq!(policy.actions("other"), Actions::of(default));
+        let acme = |field: &'static str| match field {
+            "prompt" => Action::Drop,
+            "output" => Action::Keep,
+            SPAN_EVENTS => Action::Hash,
+            field => default(field),
+        };
+        assert_eq!(policy.actions("acme"), Actions::of(acme));
+        assert_eq!(policy.rules_of(Action::Keep), ["default.prompt", "tenants.acme.output"]);
+        assert_eq!(policy.rules_of(Action::Scrub), ["default.body"]);
+        assert!(policy.uses(Action::Hash) && !PrivacyPolicy::default().uses(Action::Hash));
         let json = serde_json::to_string(&policy).unwrap();
         assert_eq!(serde_json::from_str::<PrivacyPolicy>(&json).unwrap(), policy);
     }
@@ -165,14 +254,14 @@ mod tests {
     #[test]
     fn every_fault_is_named_at_once() {
         let wrong = policy(
-            "[default]\npromt = \"drop\"\nbody = \"scrub\"\n[tenants.acme]\noutput = \"hash\"\nprompt = \"Keep\"\n[tenants.\"a/b\"]\n[tenants.\"\"]\n",
+            "[default]\npromt = \"drop\"\nbody = \"mask\"\n[tenants.acme]\noutput = \"\"\nprompt = \"Keep\"\n[tenants.\"a/b\"]\n[tenants.\"\"]\n",
         );
         let faults = wrong.faults();
         let parts = [
             "default.promt: there is no such field",
-            "default.body: this build does not know \"scrub\"",
-            "tenants.acme.output: this build does not know \"hash\"",
-            "tenants.acme.prompt: this build does not know \"Keep\"",
+            "default.body: this build does not know \"mask\"",
+            "tenants.acme.output: this build does not know \"\"",
+            "tenants.acme.prompt: this build does not know \"Keep\", only \"drop\", \"hash\", \"scrub\", \"keep\"",
             "\"a/b\"",
             "\"\"",
         ];
@@ -180,7 +269,7 @@ mod tests {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }
         assert_eq!(faults.len(), parts.len(), "{faults:#?}");
-        assert_eq!(wrong.kept("acme"), Kept::NONE, "what is wrong keeps nothing");
+        assert_eq!(wrong.actions("acme"), PrivacyPolicy::default().actions("acme"), "what is wrong keeps nothing");
         let many = (0..=TENANTS_MAX).map(|number| (format!("t{number}"), FieldRules::new())).collect();
         assert_eq!(PrivacyPolicy { tenants: many, ..PrivacyPolicy::default() }.faults().len(), 1);
         assert!(toml::from_str::<PrivacyPolicy>("[defaults]").is_err());

@@ -27,7 +27,7 @@ pub struct Seed {
     /// Prices of epoch 0; none in a log that was begun before there were any.
     #[serde(default)]
     pub prices: PriceTable,
-    /// The privacy policy of epoch 0; by default every text is dropped.
+    /// The privacy policy of epoch 0; an empty one in a log that was begun before there were any.
     #[serde(default)]
     pub privacy: PrivacyPolicy,
 }
@@ -176,6 +176,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::privacy::{Action, Actions, unnamed};
 
     #[test]
     fn shipped_seed_is_valid_and_survives_json() {
@@ -183,7 +184,11 @@ mod tests {
         assert_eq!(Seed::from_json(&seed.to_json()).unwrap(), seed);
         assert_eq!(seed.prices, PriceTable::shipped());
         assert!(!seed.prices.rows.is_empty());
-        assert_eq!(seed.privacy, PrivacyPolicy::default());
+        let actions = seed.privacy.actions("default");
+        assert_eq!(seed.privacy.default.len(), crate::privacy::FIELD_COUNT, "the shipped policy names every field");
+        let scrubbed = ["arguments", "output", "error.message", "span_attributes"];
+        let expected = Actions::of(|field| if scrubbed.contains(&field) { Action::Scrub } else { unnamed(field) });
+        assert_eq!(actions, expected);
     }
 
     #[test]

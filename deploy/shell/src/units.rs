@@ -14,7 +14,7 @@ pub const HIDDEN: &str = "***";
 #[must_use]
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "secret", "pem", "jaas", "token", "sasl.oauthbearer.config"].iter().any(|part| name.contains(part))
+    ["password", "secret", "pem", "jaas", "token", "hash_key", "sasl.oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
 /// Names with commas between.

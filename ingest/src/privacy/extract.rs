@@ -1,9 +1,11 @@
-//! What derivation needs from the texts of a tool result, taken out before the texts go.
+//! What derivation needs from the texts of a record, taken out before the texts go.
 //!
-//! Nothing else of a text leaves this module: a number, an id of a known form, or a program's name with a bare word.
+//! Nothing else of a text leaves this module: a number, an id of a known form, a program's name with a bare word, or one of
+//! the words for errors.
 
 use crate::wire::{Fields, WireError, any_text, key_and_value};
 use schemas::event::EventKind;
+use schemas::failure;
 use serde::Deserialize;
 
 const LOG_ATTRIBUTES: u32 = 6;
@@ -27,11 +29,14 @@ pub(super) struct Facts {
     pub exit_code: Option<i64>,
     pub spawned_agent: Option<String>,
     pub command_shape: Option<String>,
+    /// One of the words of [`failure`].
+    pub error: Option<&'static str>,
 }
 
-/// The facts of a log record; all absent where it is no tool result.
+/// The facts of a log record; all absent where it is neither a tool result nor an event with an error.
 pub(super) fn facts(record: &[u8]) -> Result<Facts, WireError> {
     let (mut event, mut tool, mut arguments, mut output) = (None, None, None, None);
+    let mut error = None;
     for field in Fields::new(record) {
         let field = field?;
         if field.number != LOG_ATTRIBUTES {
@@ -43,18 +48,24 @@ pub(super) fn facts(record: &[u8]) -> Result<Facts, WireError> {
             b"tool_name" => &mut tool,
             b"arguments" => &mut arguments,
             b"output" => &mut output,
+            b"error.message" => {
+                error = Some(value.map_or(Ok(None), any_text)?);
+                continue;
+            }
             _ => continue,
         };
         *slot = value.map_or(Ok(None), any_text)?;
     }
     if event != Some(EventKind::ToolResult.def().name) {
-        return Ok(Facts::default());
+        let error = error.and_then(|message| failure::word(EventKind::by_name(event?), message));
+        return Ok(Facts { error, ..Facts::default() });
     }
     let runs_commands = tool.is_some_and(|tool| COMMAND_TOOLS.contains(&tool));
     Ok(Facts {
         exit_code: output.and_then(|output| exit_code(output, runs_commands)),
         spawned_agent: output.filter(|_| tool == Some(SPAWN_TOOL)).and_then(spawned_agent),
         command_shape: arguments.filter(|_| runs_commands).map(command_shape),
+        error: None,
     })
 }
 

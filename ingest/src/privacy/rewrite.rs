@@ -1,16 +1,41 @@
 //! The walker: goes through a request by its tables and rewrites what a rule changes.
 
 use super::table::{self, Holds, Message};
-use super::{Counts, DEPTH_MAX, PrivacyError, TRACE_SAFE, extract, trim};
+use super::texts::{holds_text, is_trace_safe, text_bytes};
+use super::{Counts, DEPTH_MAX, PrivacyError, extract, trim};
+use crate::hash::HashKey;
+use crate::scrub::Scrubber;
 use crate::signal::Signal;
-use crate::wire::{Field, Fields, Patch, Wire, WireError, any_text, int_attribute, key_and_value, text_attribute};
+use crate::wire::{Field, Fields, Patch, Wire, WireError, any_text, int_attribute, key_and_value, put_len, text_attribute};
 use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
-use schemas::privacy::Kept;
+use schemas::privacy::{Action, Actions};
 
 const LOG_ATTRIBUTES: u32 = 6;
 const LOG_BODY: u32 = 5;
 const SPAN_ATTRIBUTES: u32 = 9;
-const SPAN_EVENT_ATTRIBUTES: u32 = 3;
+const BODY_FIELD: usize = PRIVATE_KEYS.len();
+const EVENTS_FIELD: usize = PRIVATE_KEYS.len() + 1;
+const SPANS_FIELD: usize = PRIVATE_KEYS.len() + 2;
+
+/// Attributes that Codex' tracing puts on each span, and ids: names of its own code, threads and models, no texts.
+const SPAN_NAMES: [&[u8]; 14] = [
+    b"target",
+    b"thread.name",
+    b"thread.id",
+    b"code.file.path",
+    b"code.module.name",
+    b"code.filepath",
+    b"code.namespace",
+    b"conversation.id",
+    b"turn.id",
+    b"turn_id",
+    b"call_id",
+    b"model",
+    b"otel.kind",
+    b"codex.turn.phase",
+];
+/// A longer value is none of those, whatever its key.
+const SPAN_NAME_BYTES_MAX: usize = 128;
 
 /// What a field becomes.
 enum Edit {
@@ -26,16 +51,21 @@ impl From<Option<Vec<u8>>> for Edit {
 }
 
 /// The state of one pass over one request.
-pub(super) struct Walker {
-    kept: Kept,
+pub(super) struct Walker<'k> {
+    actions: Actions,
+    key: Option<&'k HashKey>,
     pub counts: Counts,
+    /// The form is checked and nothing else: what is walked will not be written.
+    checking: bool,
+    /// The field whose texts are scrubbed on the way.
+    scrubbing: Option<usize>,
     /// Size of the removed body of the log record that is being walked.
     body_bytes: Option<u64>,
 }
 
-impl Walker {
-    pub fn new(kept: Kept) -> Self {
-        Self { kept, counts: Counts::default(), body_bytes: None }
+impl<'k> Walker<'k> {
+    pub fn new(actions: Actions, key: Option<&'k HashKey>) -> Self {
+        Self { actions, key, counts: Counts::default(), checking: false, scrubbing: None, body_bytes: None }
     }
 
     /// The rewritten request, or nothing where nothing changed.
@@ -68,15 +98,22 @@ impl Walker {
             Holds::Varint => is(field, Wire::Varint),
             Holds::Fixed64 => is(field, Wire::Fixed64),
             Holds::Fixed32 => is(field, Wire::Fixed32),
-            Holds::Bytes => is(field, Wire::Len),
+            Holds::Bytes => {
+                is(field, Wire::Len)?;
+                let scrubbed = self.scrubbing.and_then(|_| Scrubber::shared().scrub_bytes(field.payload));
+                Ok(self.scrubbed(scrubbed))
+            }
             Holds::ManyFixed64 => many_fixed64(field),
             Holds::ManyVarint => many_varint(field),
             Holds::Text => {
-                std::str::from_utf8(field.len_payload()?).map_err(|_| WireError::Utf8)?;
-                Ok(Edit::Keep)
+                let text = utf8(field)?;
+                let scrubbed = self.scrubbing.and_then(|_| Scrubber::shared().scrub(text));
+                Ok(self.scrubbed(scrubbed.map(|(text, rules)| (text.into_bytes(), rules))))
             }
             Holds::Message(table) => Ok(self.message(table, field.len_payload()?, depth)?.into()),
             Holds::Attribute => self.attribute(field.len_payload()?, depth),
+            Holds::SpanAttribute => self.span_attribute(field.len_payload()?, depth),
+            Holds::SpanText => self.span_text(field),
             Holds::LogRecord => Ok(self.log_record(field.len_payload()?, depth)?.into()),
             Holds::Body => self.body(field.len_payload()?, depth),
             Holds::Span => self.span(field.len_payload()?, depth),
@@ -86,27 +123,124 @@ impl Walker {
 
     /// Checks the form of what will not be written, without counting what is in it.
     fn check(&mut self, table: &'static Message, input: &[u8], depth: usize) -> Result<(), PrivacyError> {
-        let counts = self.counts;
-        self.message(table, input, depth)?;
-        self.counts = counts;
-        Ok(())
+        let before = (std::mem::replace(&mut self.checking, true), self.scrubbing.take());
+        let checked = self.message(table, input, depth);
+        (self.checking, self.scrubbing) = before;
+        checked.map(drop)
+    }
+
+    /// Walks what is written, with its texts scrubbed as part of a field.
+    fn scrub(&mut self, field: usize, table: &'static Message, input: &[u8], depth: usize) -> Result<Option<Vec<u8>>, PrivacyError> {
+        let before = self.scrubbing.replace(field);
+        let walked = self.message(table, input, depth);
+        self.scrubbing = before;
+        walked
+    }
+
+    fn scrubbed(&mut self, scrubbed: Option<(Vec<u8>, Vec<&'static str>)>) -> Edit {
+        let (Some((payload, rules)), Some(field)) = (scrubbed, self.scrubbing) else { return Edit::Keep };
+        for rule in rules {
+            *self.counts.scrubbed.entry((field, rule)).or_default() += 1;
+        }
+        Edit::Replace(payload)
+    }
+
+    /// The action of a field in force, and counted where it takes all of it: a hash without a key is none.
+    fn action(&mut self, field: usize) -> Action {
+        let action = self.actions.at(field);
+        let (action, counter) = match (action, self.key) {
+            (Action::Drop, _) => (Action::Drop, &mut self.counts.dropped),
+            (Action::Hash, None) => (Action::Drop, &mut self.counts.unhashed),
+            (Action::Hash, Some(_)) => (Action::Hash, &mut self.counts.hashed),
+            (action, _) => return action,
+        };
+        counter[field] += 1;
+        action
+    }
+
+    /// The hash of an encoded `AnyValue`, as one: of a text, of its bytes; of anything else, of its encoding.
+    fn hash(&self, any: &[u8]) -> Result<Vec<u8>, WireError> {
+        let key = self.key.expect("an action is a hash only where there is a key");
+        let hash = key.hash(any_text(any)?.map_or(any, str::as_bytes));
+        let mut out = Vec::with_capacity(hash.len() + 2);
+        put_len(&mut out, 1, hash.as_bytes());
+        Ok(out)
+    }
+
+    /// An attribute with a hash for its value.
+    fn hashed(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>, WireError> {
+        let (any, mut out) = (self.hash(value)?, Vec::new());
+        put_len(&mut out, 1, key);
+        put_len(&mut out, 2, &any);
+        Ok(out)
     }
 
     fn attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
         let (key, value) = key_and_value(key_value)?;
+        if self.checking {
+            return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
+        }
         if key.starts_with(OWN_PREFIX.as_bytes()) {
             self.check(&table::KEY_VALUE, key_value, depth)?;
             self.counts.stripped += 1;
             return Ok(Edit::Remove);
         }
-        let private = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key);
-        if let Some(index) = private.filter(|index| !self.kept.key(*index)) {
-            self.check(&table::KEY_VALUE, key_value, depth)?;
-            self.counts.removed[index] += 1;
-            let bytes = value.map_or(Ok(0), text_bytes)?;
-            return Ok(Edit::Replace(int_attribute(&format!("{OWN_PREFIX}{}.bytes", PRIVATE_KEYS[index]), bytes)));
+        let Some(field) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key) else {
+            return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
+        };
+        match (self.action(field), value) {
+            (Action::Drop, value) => {
+                self.check(&table::KEY_VALUE, key_value, depth)?;
+                let bytes = value.map_or(Ok(0), text_bytes)?;
+                Ok(Edit::Replace(int_attribute(&format!("{OWN_PREFIX}{}.bytes", PRIVATE_KEYS[field]), bytes)))
+            }
+            (Action::Hash, Some(value)) => {
+                self.check(&table::KEY_VALUE, key_value, depth)?;
+                Ok(Edit::Replace(self.hashed(key, value)?))
+            }
+            (Action::Scrub, _) => Ok(self.scrub(field, &table::KEY_VALUE, key_value, depth)?.into()),
+            (Action::Keep | Action::Hash, _) => Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into()),
         }
-        Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into())
+    }
+
+    /// An attribute of a span: of a private key like any other's, else part of the texts of spans.
+    fn span_attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
+        let (key, value) = key_and_value(key_value)?;
+        let is_name = SPAN_NAMES.contains(&key) && value.is_none_or(|value| value.len() <= SPAN_NAME_BYTES_MAX);
+        let is_other = key.starts_with(OWN_PREFIX.as_bytes()) || PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key);
+        let Some(value) = value.filter(|_| !is_name && !is_other && !self.checking) else { return self.attribute(key_value, depth) };
+        if self.actions.span_attributes() == Action::Keep || !holds_text(value, depth)? {
+            return self.attribute(key_value, depth);
+        }
+        match self.action(SPANS_FIELD) {
+            Action::Drop => {
+                self.check(&table::KEY_VALUE, key_value, depth)?;
+                Ok(Edit::Remove)
+            }
+            Action::Hash => {
+                self.check(&table::KEY_VALUE, key_value, depth)?;
+                Ok(Edit::Replace(self.hashed(key, value)?))
+            }
+            _ => Ok(self.scrub(SPANS_FIELD, &table::KEY_VALUE, key_value, depth)?.into()),
+        }
+    }
+
+    fn span_text(&mut self, field: &Field<'_>) -> Result<Edit, PrivacyError> {
+        let text = utf8(field)?;
+        if self.checking || text.is_empty() {
+            return Ok(Edit::Keep);
+        }
+        match self.action(SPANS_FIELD) {
+            Action::Drop => Ok(Edit::Remove),
+            Action::Hash => Ok(Edit::Replace(self.key.expect("as above").hash(text.as_bytes()).into_bytes())),
+            Action::Keep => Ok(Edit::Keep),
+            Action::Scrub => {
+                let before = self.scrubbing.replace(SPANS_FIELD);
+                let edit = self.field(Holds::Text, field, 0);
+                self.scrubbing = before;
+                edit
+            }
+        }
     }
 
     fn log_record(&mut self, record: &[u8], depth: usize) -> Result<Option<Vec<u8>>, PrivacyError> {
@@ -120,18 +254,18 @@ impl Walker {
         if let Some(code) = facts.exit_code {
             added.push(int_attribute(Attr::TachoExitCode.key(), code.cast_unsigned()));
         }
-        if let Some(agent) = &facts.spawned_agent {
-            added.push(text_attribute(Attr::TachoSpawnedAgent.key(), agent));
-        }
-        if let Some(shape) = &facts.command_shape {
-            added.push(text_attribute(Attr::TachoCommandShape.key(), shape));
-        }
+        let texts = [
+            (Attr::TachoSpawnedAgent, facts.spawned_agent.as_deref()),
+            (Attr::TachoCommandShape, facts.command_shape.as_deref()),
+            (Attr::TachoError, facts.error),
+        ];
+        added.extend(texts.into_iter().filter_map(|(attr, text)| Some(text_attribute(attr.key(), text?))));
         let extended = if added.is_empty() {
             rewritten
         } else {
             let mut out = rewritten.unwrap_or_else(|| record.to_vec());
             for attribute in &added {
-                crate::wire::put_len(&mut out, LOG_ATTRIBUTES, attribute);
+                put_len(&mut out, LOG_ATTRIBUTES, attribute);
             }
             Some(out)
         };
@@ -160,23 +294,64 @@ impl Walker {
     }
 
     fn body(&mut self, any: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
-        if self.kept.body() || !holds_text(any, depth)? {
+        if !holds_text(any, depth)? {
             return Ok(self.message(&table::ANY_VALUE, any, depth)?.into());
         }
-        self.check(&table::ANY_VALUE, any, depth)?;
-        self.counts.bodies += 1;
-        self.body_bytes = Some(self.body_bytes.unwrap_or(0) + text_bytes(any)?);
-        Ok(Edit::Remove)
+        match self.action(BODY_FIELD) {
+            Action::Drop => {
+                self.check(&table::ANY_VALUE, any, depth)?;
+                self.body_bytes = Some(self.body_bytes.unwrap_or(0) + text_bytes(any)?);
+                Ok(Edit::Remove)
+            }
+            Action::Hash => {
+                self.check(&table::ANY_VALUE, any, depth)?;
+                Ok(Edit::Replace(self.hash(any)?))
+            }
+            Action::Scrub => Ok(self.scrub(BODY_FIELD, &table::ANY_VALUE, any, depth)?.into()),
+            Action::Keep => Ok(self.message(&table::ANY_VALUE, any, depth)?.into()),
+        }
     }
 
     fn span_event(&mut self, event: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
-        if self.kept.span_events() || is_trace_safe(event)? {
+        if self.checking || is_trace_safe(event)? {
             return Ok(self.message(&table::SPAN_EVENT, event, depth)?.into());
         }
-        self.check(&table::SPAN_EVENT, event, depth)?;
-        self.counts.span_events += 1;
-        Ok(Edit::Remove)
+        match self.action(EVENTS_FIELD) {
+            Action::Drop => {
+                self.check(&table::SPAN_EVENT, event, depth)?;
+                Ok(Edit::Remove)
+            }
+            Action::Hash => {
+                self.check(&table::SPAN_EVENT, event, depth)?;
+                Ok(self.hashed_event(event)?.into())
+            }
+            Action::Scrub => Ok(self.scrub(EVENTS_FIELD, &table::SPAN_EVENT, event, depth)?.into()),
+            Action::Keep => Ok(self.message(&table::SPAN_EVENT, event, depth)?.into()),
+        }
     }
+
+    /// A span event with hashes for its name and for the values of its attributes.
+    fn hashed_event(&self, event: &[u8]) -> Result<Option<Vec<u8>>, PrivacyError> {
+        let key = self.key.expect("an action is a hash only where there is a key");
+        let mut patch = Patch::new(event);
+        for field in Fields::new(event) {
+            let field = field?;
+            match field.number {
+                2 => patch.replace(&field, key.hash(field.len_payload()?).as_bytes()),
+                3 => match key_and_value(field.len_payload()?)? {
+                    (name, _) if name.starts_with(OWN_PREFIX.as_bytes()) => patch.remove(&field),
+                    (name, Some(value)) => patch.replace(&field, &self.hashed(name, value)?),
+                    (_, None) => patch.keep(&field),
+                },
+                _ => patch.keep(&field),
+            }
+        }
+        Ok(patch.finish())
+    }
+}
+
+fn utf8<'a>(field: &Field<'a>) -> Result<&'a str, PrivacyError> {
+    Ok(std::str::from_utf8(field.len_payload()?).map_err(|_| WireError::Utf8)?)
 }
 
 fn is(field: &Field<'_>, wire: Wire) -> Result<Edit, PrivacyError> {
@@ -204,77 +379,4 @@ fn many_varint(field: &Field<'_>) -> Result<Edit, PrivacyError> {
         }
         _ => Err(WireError::WireType.into()),
     }
-}
-
-/// The length of a text; of anything else, its size as encoded.
-fn text_bytes(any: &[u8]) -> Result<u64, WireError> {
-    Ok(any_text(any)?.map_or(any.len(), str::len) as u64)
-}
-
-/// Whether a value holds a string or bytes at any depth, keys of lists left aside.
-fn holds_text(any: &[u8], depth: usize) -> Result<bool, WireError> {
-    if depth > DEPTH_MAX {
-        return Err(WireError::TooDeep);
-    }
-    for field in Fields::new(any) {
-        let field = field?;
-        let found = match field.number {
-            1 | 7 => true,
-            5 => list_holds_text(field.len_payload()?, depth + 1)?,
-            6 => pairs_hold_text(field.len_payload()?, depth + 1)?,
-            _ => false,
-        };
-        if found {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn list_holds_text(list: &[u8], depth: usize) -> Result<bool, WireError> {
-    for value in Fields::new(list) {
-        let value = value?;
-        if value.number == 1 && holds_text(value.len_payload()?, depth + 1)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-fn pairs_hold_text(list: &[u8], depth: usize) -> Result<bool, WireError> {
-    for pair in Fields::new(list) {
-        let pair = pair?;
-        if pair.number != 1 {
-            continue;
-        }
-        for field in Fields::new(pair.len_payload()?) {
-            let field = field?;
-            if field.number == 2 && holds_text(field.len_payload()?, depth + 2)? {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
-}
-
-/// Whether a span event names a safe target, and no other one beside it.
-fn is_trace_safe(event: &[u8]) -> Result<bool, WireError> {
-    let mut safe = false;
-    for field in Fields::new(event) {
-        let field = field?;
-        if field.number != SPAN_EVENT_ATTRIBUTES {
-            continue;
-        }
-        let (key, value) = key_and_value(field.len_payload()?)?;
-        if key == b"target" {
-            safe = match value.map(any_text).transpose()?.flatten().and_then(|target| target.strip_prefix(TRACE_SAFE)) {
-                Some(rest) => rest.is_empty() || rest.starts_with(['.', ':']),
-                None => false,
-            };
-            if !safe {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(safe)
 }

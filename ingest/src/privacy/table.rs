@@ -26,6 +26,10 @@ pub(super) enum Holds {
     Message(&'static Message),
     /// A `KeyValue`: its key decides whether it may stay.
     Attribute,
+    /// A `KeyValue` of a span or link: texts in it are a field of their own.
+    SpanAttribute,
+    /// UTF-8 about a span, which is that field too.
+    SpanText,
     /// A log record.
     LogRecord,
     /// The body of a log record.
@@ -56,7 +60,9 @@ pub(super) fn request(signal: Signal) -> &'static Message {
     }
 }
 
-use Holds::{Attribute, Body, Bytes, Fixed32, Fixed64, LogRecord, ManyFixed64, ManyVarint, Span, SpanEvent, Text, Varint};
+use Holds::{
+    Attribute, Body, Bytes, Fixed32, Fixed64, LogRecord, ManyFixed64, ManyVarint, Span, SpanAttribute, SpanEvent, SpanText, Text, Varint,
+};
 
 const fn message(message: &'static Message) -> Holds {
     Holds::Message(message)
@@ -113,7 +119,7 @@ pub(super) static SPAN: Message = Message(&[
     (6, Varint),
     (7, Fixed64),
     (8, Fixed64),
-    (9, Attribute),
+    (9, SpanAttribute),
     (10, Varint),
     (11, SpanEvent),
     (12, Varint),
@@ -123,8 +129,8 @@ pub(super) static SPAN: Message = Message(&[
     (16, Fixed32),
 ]);
 pub(super) static SPAN_EVENT: Message = Message(&[(1, Fixed64), (2, Text), (3, Attribute), (4, Varint)]);
-static LINK: Message = Message(&[(1, Bytes), (2, Bytes), (3, Text), (4, Attribute), (5, Varint), (6, Fixed32)]);
-static STATUS: Message = Message(&[(2, Text), (3, Varint)]);
+static LINK: Message = Message(&[(1, Bytes), (2, Bytes), (3, Text), (4, SpanAttribute), (5, Varint), (6, Fixed32)]);
+static STATUS: Message = Message(&[(2, SpanText), (3, Varint)]);
 
 // metrics.proto
 static METRICS_REQUEST: Message = Message(&[(1, message(&RESOURCE_METRICS))]);

@@ -1,6 +1,7 @@
 //! What an operator can set.
 
 use crate::Config;
+use crate::hash::HashKey;
 use crate::inbox::SESSION_TIMEOUT;
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,8 @@ use shell::kafka::KafkaSection;
 use shell::layers::{Sources, load};
 use shell::log::LogSection;
 use shell::process::check_distinct;
-use shell::units::{Listen, Size, Span};
+use shell::units::{Listen, Secret, Size, Span};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What foreign writers put into the inbox topics.
     pub inbox: InboxSection,
+    /// What the privacy policy needs that is no part of it.
+    pub privacy: PrivacySection,
     /// The process's log.
     pub log: LogSection,
 }
@@ -44,6 +48,28 @@ pub struct InboxSection {
     pub enabled: bool,
     /// A process that is silent for so long loses its share.
     pub session_timeout: Span,
+}
+
+/// What the privacy policy needs that is no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrivacySection {
+    /// The key of hashes itself; or
+    pub hash_key: Option<Secret>,
+    /// a file that holds it; space around it is left out. Neither: what a policy wants hashed is dropped.
+    pub hash_key_file: Option<PathBuf>,
+}
+
+impl PrivacySection {
+    fn key(&self, faults: &mut Vec<String>) -> Option<HashKey> {
+        let (name, read) = match (&self.hash_key, &self.hash_key_file) {
+            (None, None) => return None,
+            (Some(key), None) => ("hash_key".to_owned(), HashKey::new(key.reveal().as_bytes())),
+            (None, Some(file)) => (format!("hash_key_file: {}", file.display()), HashKey::from_file(file)),
+            (Some(_), Some(_)) => ("hash_key and hash_key_file".to_owned(), Err("give one of them".to_owned())),
+        };
+        read.map_err(|fault| faults.push(format!("privacy.{name}: {fault}"))).ok()
+    }
 }
 
 /// A listener.
@@ -82,6 +108,7 @@ impl Default for Settings {
             admin: Port::local(9465),
             limits: Limits::default(),
             inbox: InboxSection::default(),
+            privacy: PrivacySection::default(),
             log: LogSection::default(),
         }
     }
@@ -157,6 +184,7 @@ impl Settings {
             decoded_bytes_max: usize::try_from(decoded_bytes_max.0).unwrap_or(usize::MAX),
             tenant_bytes_in_flight_max: tenant_bytes_in_flight_max.0,
             keep_text: self.keep_text,
+            hash_key: self.privacy.key(faults),
         }
     }
 }
@@ -211,6 +239,26 @@ mod tests {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }
         assert_eq!(faults.len(), parts.len(), "{faults:#?}");
+    }
+
+    #[test]
+    fn the_key_of_hashes_comes_from_one_place_and_is_not_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, " a key of some length\n").unwrap();
+        let with = |more: &[(&str, &str)]| read(&[&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1")], more].concat(), &[]);
+        assert_eq!(with(&[]).unwrap().limits.hash_key, None);
+        let given = with(&[("TACHO_PRIVACY__HASH_KEY", "a key of some length")]).unwrap();
+        let path = file.to_str().unwrap();
+        assert_eq!(given.limits.hash_key, with(&[("TACHO_PRIVACY__HASH_KEY_FILE", path)]).unwrap().limits.hash_key);
+        assert!(given.limits.hash_key.is_some());
+        let shown = format!("{}{given:?}", shell::layers::print(&given.given));
+        assert!(!shown.contains("of some length") && shown.contains("hash_key = \"***\""), "{shown}");
+        let both = with(&[("TACHO_PRIVACY__HASH_KEY", "a key of some length"), ("TACHO_PRIVACY__HASH_KEY_FILE", path)]).unwrap_err();
+        assert_eq!(both, ["privacy.hash_key and hash_key_file: give one of them"]);
+        let short = with(&[("TACHO_PRIVACY__HASH_KEY", "hunter2")]).unwrap_err().join("\n");
+        assert!(short.contains("has 7 bytes") && !short.contains("hunter2"), "{short}");
+        assert!(with(&[("TACHO_PRIVACY__HASH_KEY_FILE", "/no/such/file")]).unwrap_err()[0].starts_with("privacy.hash_key_file"));
     }
 
     #[test]

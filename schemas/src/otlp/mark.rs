@@ -10,7 +10,7 @@ const NAMED: [Attr; 5] = [Attr::EventName, Attr::CallId, Attr::CommunicationId, 
 
 /// The mark of a record that belongs to `conversation` of `tenant`.
 ///
-/// Does not depend on the order of fields or attributes, nor on what a privacy policy removed or Tachograph added,
+/// Does not depend on the order of fields or attributes, nor on what a privacy policy removed or changed, nor on what Tachograph added,
 /// at any depth: keys that are not [public](is_public) are left out.
 #[must_use]
 pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8; 16] {

@@ -1,6 +1,7 @@
 //! From the wire's free words to the bounded values of closed labels.
 
 use schemas::event::Attr;
+use schemas::failure;
 use schemas::otlp::scan::Attrs;
 
 /// The tools that Codex brings along; every other one is `other`, and all of MCP servers' are `mcp`.
@@ -108,10 +109,19 @@ pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
     known(ENDPOINTS, path).unwrap_or("other")
 }
 
+/// What an error message says: as ingest took it out of the message, else by the message itself.
+fn error_word(attrs: &Attrs<'_>, of: fn(&str) -> &'static str) -> Option<&'static str> {
+    match attrs.text(Attr::TachoError) {
+        Some(word) => Some(failure::known(word)).filter(|word| *word != failure::UNREADABLE),
+        None => attrs.text(Attr::ErrorMessage).map(of),
+    }
+}
+
 /// The kind of error of a request, by its status; `None` for a success.
-pub fn request_error(status: Option<u16>, message: Option<&str>) -> Option<&'static str> {
+pub fn request_error(status: Option<u16>, attrs: &Attrs<'_>) -> Option<&'static str> {
+    let word = error_word(attrs, failure::of_request);
     match status {
-        Some(200..=399) if message.is_none() => None,
+        Some(200..=399) if word.is_none() => None,
         Some(200..=399) => Some("other"),
         Some(401 | 403) => Some("auth"),
         Some(408) => Some("timeout"),
@@ -119,32 +129,13 @@ pub fn request_error(status: Option<u16>, message: Option<&str>) -> Option<&'sta
         Some(400..=499) => Some("bad_request"),
         Some(500..=599) => Some("server"),
         Some(_) => Some("other"),
-        None => {
-            Some(if message.is_some_and(|text| text.contains("timeout") || text.contains("timed out")) { "timeout" } else { "network" })
-        }
+        None => Some(if word == Some(failure::TIMEOUT) { "timeout" } else { "network" }),
     }
 }
 
-/// The kind of failure of a response stream, by the words that Codex uses.
-pub fn stream_error(message: &str) -> &'static str {
-    let has = |word: &str| message.contains(word);
-    if has("idle timeout") {
-        "idle_timeout"
-    } else if has("ate limit") || has("rate_limit") || has("429") {
-        "rate_limited"
-    } else if has("context window") || has("context_length") {
-        "context_window"
-    } else if has("quota") || has("usage limit") {
-        "quota"
-    } else if has("network error") || has("Transport error") || has("connection") {
-        "network"
-    } else if has("disconnected") {
-        "disconnected"
-    } else if has("server_error") || has("overloaded") || has("http 5") {
-        "server"
-    } else {
-        "other"
-    }
+/// The kind of failure of a response stream; `None` where there is no message.
+pub fn stream_error(attrs: &Attrs<'_>) -> Option<&'static str> {
+    error_word(attrs, failure::of_stream)
 }
 
 /// Reasoning effort, `default` where it is not said.

@@ -327,12 +327,12 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, priced: (&Identity, &P
         EventKind::ApiRequest => request(record, session, &mut tell),
         EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, priced, &mut tell),
         EventKind::SseEvent => {
-            let Some(message) = attrs.text(Attr::ErrorMessage) else { return };
+            let Some(error) = classify::stream_error(attrs) else { return };
             session.failed = true;
             // A broken stream leaves two records: what the reader met, and this one, which ends the response.
             if attrs.text(Attr::EventKindName) == Some("response.completed") {
                 session.counts.get_or_insert_default().stream_failures += 1;
-                tell(Fact::StreamFailure { error: classify::stream_error(message) });
+                tell(Fact::StreamFailure { error });
             }
         }
         EventKind::TurnTtft => {
@@ -363,7 +363,7 @@ fn request(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMu
     let attrs = &record.attrs;
     let endpoint = classify::endpoint(attrs);
     let status = attrs.int(Attr::StatusCode).and_then(|status| u16::try_from(status).ok());
-    let error = classify::request_error(status, attrs.text(Attr::ErrorMessage));
+    let error = classify::request_error(status, attrs);
     let retry = if attrs.int(Attr::Attempt).is_some_and(|attempt| attempt > 0) {
         Some(RetryLayer::Http)
     } else if session.failed && endpoint.starts_with("/responses") {

@@ -91,7 +91,9 @@ fn event_time(record: &LogRecord<'_, '_>, appended: i64) -> (i64, TimeSource) {
 /// Stream noise changes nothing: of the many events of a response, those with tokens or an error count.
 fn derives(record: &LogRecord<'_, '_>) -> bool {
     match record.event {
-        EventKind::SseEvent => record.attrs.get(Attr::InputTokenCount).is_some() || record.attrs.get(Attr::ErrorMessage).is_some(),
+        EventKind::SseEvent => {
+            [Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError].into_iter().any(|attr| record.attrs.get(attr).is_some())
+        }
         event => event.def().derives,
     }
 }
