@@ -134,25 +134,47 @@ impl Scrubber {
 
     /// All secrets, in order, none over another.
     fn find(&self, text: &[u8]) -> Vec<Found> {
-        if text.len() < TEXT_BYTES_MIN {
+        let mut found = Vec::new();
+        // Without escapes there is no keyword that was not there with them: none begins or ends within one.
+        if text.len() < TEXT_BYTES_MIN || !self.look(text, &mut found) {
             return Vec::new();
         }
-        let mut found = Vec::new();
-        self.look(text, &mut found);
-        if let Some(unescaped) = unescaped(text) {
-            let mut more = Vec::new();
-            self.look(&unescaped.bytes, &mut more);
-            let place = |at: usize| unescaped.at[at] as usize;
-            found.extend(more.into_iter().map(|one| Found { start: place(one.start), end: place(one.end - 1) + 1, rule: one.rule }));
+        if text.trim_ascii_start().starts_with(b"{") || text.trim_ascii_start().starts_with(b"[") {
+            for (start, end) in json_strings(text) {
+                let string = &text[start..end];
+                match unescaped(string) {
+                    Some(unescaped) => self.look_within(&unescaped, start, &mut found),
+                    None => {
+                        let before = found.len();
+                        self.look(string, &mut found);
+                        found[before..].iter_mut().for_each(|one| (one.start, one.end) = (one.start + start, one.end + start));
+                    }
+                }
+            }
+        } else if let Some(unescaped) = unescaped(text) {
+            self.look_within(&unescaped, 0, &mut found);
         }
+        for one in &mut found {
+            trim_quotes(text, one);
+        }
+        found.retain(|one| one.start < one.end);
         // The name of a more special rule says more.
         merged(found, |rule| self.rules.rules[usize::from(rule)].from_keywords)
     }
 
-    fn look(&self, text: &[u8], found: &mut Vec<Found>) {
+    fn look_within(&self, unescaped: &Unescaped, offset: usize, found: &mut Vec<Found>) {
+        let mut more = Vec::new();
+        self.look(&unescaped.bytes, &mut more);
+        let place = |at: usize| unescaped.at[at] as usize + offset;
+        found.extend(more.into_iter().map(|one| Found { start: place(one.start), end: place(one.end - 1) + 1, rule: one.rule }));
+    }
+
+    /// Adds what the rules find in a text as it is; whether any rule was woken.
+    fn look(&self, text: &[u8], found: &mut Vec<Found>) -> bool {
         let mut woken = vec![false; self.rules.rules.len()];
-        let mut ends = 0;
+        let (mut ends, mut any) = (0, false);
         for hit in self.rules.keywords.find_overlapping_iter(text) {
+            any = true;
             for &number in &self.rules.wakes[hit.pattern().as_usize()] {
                 if !self.rules.rules[usize::from(number)].from_keywords {
                     woken[usize::from(number)] = true;
@@ -178,6 +200,7 @@ impl Scrubber {
                 }
             }
         }
+        any
     }
 
     /// Adds the match unless it is known to be none.
@@ -194,6 +217,30 @@ impl Scrubber {
         found.push(Found { start: one.covered.0, end: one.covered.1, rule: number });
         true
     }
+}
+
+/// Quotes at either end, with the backslashes before them, are the text's, and no part of what they are around.
+fn trim_quotes(text: &[u8], found: &mut Found) {
+    let is_quote = |byte: &u8| b"\\\"'".contains(byte);
+    let inner = &text[found.start..found.end];
+    let before = inner.iter().take_while(|byte| is_quote(byte)).count();
+    let after = inner[before..].iter().rev().take_while(|byte| is_quote(byte)).count();
+    (found.start, found.end) = (found.start + before, found.end - after);
+}
+
+/// The strings of a text that may be JSON: from after a quote to before the next one without a backslash.
+fn json_strings(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + text.get(at..)?.iter().position(|byte| *byte == b'"')? + 1;
+        let mut end = start;
+        while *text.get(end)? != b'"' {
+            end += if text[end] == b'\\' { 2 } else { 1 };
+        }
+        at = end + 1;
+        Some((start, end))
+    })
+    .filter(|(start, end)| end - start >= TEXT_BYTES_MIN)
 }
 
 /// In order, overlapping ones as one, by the first rule that is not `general`.

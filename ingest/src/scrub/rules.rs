@@ -167,6 +167,8 @@ pub(super) struct Rule {
     regex: Lazy,
     /// Whether it is searched from its keywords on only.
     pub from_keywords: bool,
+    /// Whether its groups are names for parts of the secret, and not the secret.
+    is_all_secret: bool,
     secret_group: usize,
     entropy: f64,
     allowlists: Vec<Allowlist>,
@@ -191,8 +193,15 @@ impl Rule {
             None => pattern,
         };
         let allowlists = text.allowlists.into_iter().filter_map(Allowlist::new).collect();
-        let regex = Lazy::new(pattern);
-        let rule = Self { id: text.id, regex, from_keywords, secret_group: text.secret_group, entropy: text.entropy, allowlists };
+        let rule = Self {
+            id: text.id,
+            from_keywords,
+            is_all_secret: pattern.contains("(?P<"),
+            regex: Lazy::new(pattern),
+            secret_group: text.secret_group,
+            entropy: text.entropy,
+            allowlists,
+        };
         Some((rule, text.keywords))
     }
 
@@ -221,6 +230,7 @@ impl Rule {
         let whole = span(groups.get(0).expect("group 0 is the match"));
         let mut inner = groups.iter().skip(1).flatten().map(span).filter(|(start, end)| start < end);
         let (secret, covered) = match self.secret_group {
+            0 if self.is_all_secret => (inner.next().unwrap_or(whole), whole),
             0 => match inner.next() {
                 Some(first) => (first, inner.fold(first, |all, one| (all.0.min(one.0), all.1.max(one.1)))),
                 None => (whole, whole),

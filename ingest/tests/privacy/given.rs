@@ -58,7 +58,7 @@ pub fn value() -> impl Strategy<Value = AnyValue> {
 
 pub fn key() -> impl Strategy<Value = &'static str> {
     let mut keys = PRIVATE_KEYS.to_vec();
-    keys.extend(["model", "prompt_length", "tacho.prompt.bytes", "tacho.exit_code", "", "Prompt"]);
+    keys.extend(["model", "note", "prompt_length", "tacho.prompt.bytes", "tacho.exit_code", "", "Prompt"]);
     prop::sample::select(keys)
 }
 

@@ -16,10 +16,10 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use proptest::prelude::*;
 use prost::Message;
-use schemas::event::PRIVATE_KEYS;
-use schemas::privacy::Kept;
+use schemas::privacy::{Action, Actions, FIELD_COUNT};
 
 // ---- any order of fields
 
@@ -70,7 +70,7 @@ fn cleaned(signal: Signal, bytes: Vec<u8>) -> Cleaned {
 }
 
 fn cleaned_under(signal: Signal, bytes: Vec<u8>, kept: Fields<'_>) -> Cleaned {
-    apply(signal, Bytes::from(bytes), Kept::of(|field| kept.contains(&field))).unwrap()
+    apply(signal, Bytes::from(bytes), Actions::of(|field| if kept.contains(&field) { Action::Keep } else { Action::Drop }), None).unwrap()
 }
 
 /// The fields that a policy keeps: often none.
@@ -93,7 +93,7 @@ fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
     prop_assert_eq!(M::decode(output.clone()).unwrap(), expected);
     // What is clean stays as it is, but for its own marks, which are stripped like anybody's.
     let again = cleaned_under(signal, output.to_vec(), kept);
-    prop_assert_eq!(again.counts.removed, [0; PRIVATE_KEYS.len()]);
+    prop_assert_eq!(again.counts.dropped, [0; FIELD_COUNT]);
     Ok(())
 }
 
@@ -142,7 +142,7 @@ proptest! {
                 }
             }
         }
-        let output = apply(Signal::Logs, Bytes::from(request.encode_to_vec()), Kept::ALL).unwrap();
+        let output = apply(Signal::Logs, Bytes::from(request.encode_to_vec()), Actions::all(Action::Keep), None).unwrap();
         prop_assert_eq!(ExportLogsServiceRequest::decode(output.bytes).unwrap(), expected);
     }
 
@@ -178,7 +178,7 @@ proptest! {
 }
 
 fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let Ok(Cleaned { bytes, .. }) = apply(signal, Bytes::copy_from_slice(bytes), Kept::NONE) else { return Ok(()) };
+    let Ok(Cleaned { bytes, .. }) = apply(signal, Bytes::copy_from_slice(bytes), Actions::all(Action::Drop), None) else { return Ok(()) };
     prop_assert!(route(signal, "default", &bytes).is_ok());
     let read = match signal {
         Signal::Logs => ExportLogsServiceRequest::decode(bytes).map(drop),
@@ -206,7 +206,7 @@ fn what_needs_no_change_is_the_same_bytes() {
     // An unknown field, and a length that is written longer than needed.
     bytes.extend_from_slice(&[0xfa, 0x01, 0x82, 0x00, b'h', b'i']);
     let input = Bytes::from(bytes);
-    let output = apply(Signal::Logs, input.clone(), Kept::NONE).unwrap();
+    let output = apply(Signal::Logs, input.clone(), Actions::all(Action::Drop), None).unwrap();
     assert_eq!((output.bytes.as_ptr(), output.bytes.len()), (input.as_ptr(), input.len()));
     assert_eq!(output.counts, Default::default());
 }
@@ -240,6 +240,43 @@ fn facts_are_taken_out_of_a_tool_result() {
 }
 
 #[test]
+fn a_word_is_taken_out_of_an_error_message() {
+    let error = |event: &str, message: AnyValue, action: Action| {
+        let attributes = vec![pair("event.name", text(event)), pair("tacho.error", text("forged")), pair("error.message", message)];
+        let request = one_record(LogRecord { attributes, ..Default::default() }).encode_to_vec();
+        attributes_of(apply(Signal::Logs, request.into(), Actions::all(action), None).unwrap().bytes).split_off(2)
+    };
+    for action in [Action::Drop, Action::Scrub, Action::Keep] {
+        assert_eq!(error("codex.api_request", text("it timed out"), action), [pair("tacho.error", text("timeout"))]);
+        assert_eq!(error("codex.api_request", text("http 500"), action), [pair("tacho.error", text("other"))]);
+        assert_eq!(error("codex.sse_event", text("idle timeout waiting for SSE"), action), [pair("tacho.error", text("idle_timeout"))]);
+        assert_eq!(error("codex.sse_event", holding(Value::IntValue(7)), action), [pair("tacho.error", text("unreadable"))]);
+        assert_eq!(error("codex.tool_result", text("it timed out"), action), []);
+    }
+}
+
+#[test]
+fn names_in_spans_stay_and_texts_go() {
+    let attributes = vec![
+        pair("code.file.path", text("core/src/session/mod.rs")),
+        pair("thread.id", holding(Value::IntValue(7))),
+        pair("thread.id", text("01a20456-beb6-7bd3-a0c9-8b370f76554d")),
+        pair("model", text(&"long ".repeat(40))),
+        pair("note", text("an answer")),
+        pair("list", holding(Value::ArrayValue(ArrayValue { values: vec![text("an answer")] }))),
+        pair("count", holding(Value::IntValue(7))),
+    ];
+    let span = Span { attributes: attributes.clone(), ..Default::default() };
+    let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
+    let request = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] };
+    let output = cleaned(Signal::Traces, request.encode_to_vec());
+    let mut decoded = ExportTraceServiceRequest::decode(output.bytes).unwrap();
+    let stayed = decoded.resource_spans.remove(0).scope_spans.remove(0).spans.remove(0).attributes;
+    assert_eq!(stayed, [&attributes[..3], &attributes[6..]].concat());
+    assert_eq!(output.counts.dropped[FIELD_COUNT - 1], 3);
+}
+
+#[test]
 fn a_record_over_the_limit_keeps_all_but_the_end_of_a_text() {
     let long = "l".repeat(RECORD_BYTES_MAX + 1000);
     let attributes = vec![pair("event.name", text("codex.other")), pair("note", text(&long))];
@@ -267,7 +304,7 @@ fn depth_has_a_limit_that_prost_reads() {
     let deepest = cleaned(Signal::Logs, nested(most)).bytes;
     ExportLogsServiceRequest::decode(deepest).unwrap();
     for levels in [most + 1, 500] {
-        let error = apply(Signal::Logs, Bytes::from(nested(levels)), Kept::NONE).unwrap_err();
+        let error = apply(Signal::Logs, Bytes::from(nested(levels)), Actions::all(Action::Drop), None).unwrap_err();
         assert_eq!(error, PrivacyError::Wire(ingest::WireError::TooDeep), "{levels}");
     }
 }

@@ -47,6 +47,14 @@ pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     }
 }
 
+/// Of a span or link: texts that are neither private nor a known name go too.
+pub fn clean_span(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
+    let is_name = |pair: &KeyValue| pair.key == "model" && pair.value.as_ref().is_none_or(|value| value.encoded_len() <= 128);
+    let stays = |pair: &KeyValue| PRIVATE_KEYS.contains(&pair.key.as_str()) || is_name(pair) || !pair.value.as_ref().is_some_and(holds_text);
+    list.retain(|pair| kept.contains(&"span_attributes") || stays(pair));
+    clean(list, kept);
+}
+
 pub fn clean_value(value: &mut AnyValue, kept: Fields<'_>) {
     match &mut value.value {
         Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(|value| clean_value(value, kept)),
@@ -85,8 +93,8 @@ pub fn clean_traces(request: &mut ExportTraceServiceRequest, kept: Fields<'_>) {
         for scope in &mut spans.scope_spans {
             clean_scope(&mut scope.scope, kept);
             for span in &mut scope.spans {
-                clean(&mut span.attributes, kept);
-                span.links.iter_mut().for_each(|link| clean(&mut link.attributes, kept));
+                clean_span(&mut span.attributes, kept);
+                span.links.iter_mut().for_each(|link| clean_span(&mut link.attributes, kept));
                 span.events.retain(|event| {
                     if kept.contains(&"span_events") {
                         return true;
