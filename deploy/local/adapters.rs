@@ -38,7 +38,7 @@ pub struct Backend {
 }
 
 /// Starts to drain an inbox.
-pub type DrainInbox = dyn FnOnce(bool, Arc<Policies>) -> std::io::Result<Inbox> + Send;
+pub type DrainInbox = dyn FnOnce(ingest::Config, Arc<Policies>) -> std::io::Result<Inbox> + Send;
 
 /// The embedded log in `dir`; `seed` is for a new one.
 pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
@@ -70,8 +70,7 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
     let sink = connect_sink(cluster, seed.raw_partitions)?;
     let reading = cluster.clone();
     let (inbox, raw_partitions) = (cluster.clone(), seed.raw_partitions);
-    let drain = move |keep_text, policies| {
-        let config = ingest::Config { keep_text, ..ingest::Config::default() };
+    let drain = move |config, policies| {
         Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, config, policies, session_timeout: inbox::SESSION_TIMEOUT })
     };
     Ok(Backend {
@@ -103,7 +102,7 @@ pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
 
 /// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
 pub async fn serve_ingest(
-    keep_text: bool,
+    config: ingest::Config,
     policies: Arc<Policies>,
     http: tokio::net::TcpListener,
     grpc: tokio::net::TcpListener,
@@ -114,7 +113,7 @@ pub async fn serve_ingest(
         // The sender is gone only when the process ends.
         let _ = ending.wait_for(|over| *over).await;
     };
-    let door = Door::new(ingest::Config { keep_text, ..ingest::Config::default() }, policies, sink);
+    let door = Door::new(config, policies, sink);
     let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
     let served = tokio::try_join!(
         ingest::http::run(http, ingest::router(door), over(ending.clone())),

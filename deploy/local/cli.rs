@@ -3,6 +3,7 @@
 use crate::cluster::ClusterArgs;
 use crate::{control, topics};
 use clap::{Args, Parser, Subcommand};
+use ingest::hash::HashKey;
 use schemas::cluster::Cluster;
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -120,6 +121,8 @@ pub struct RunOptions {
     pub demo: bool,
     /// Whether to keep texts.
     pub keep_text: bool,
+    /// The key of hashes; none: the directory's own.
+    pub hash_key: Option<HashKey>,
     /// OTLP over HTTP.
     pub http: SocketAddr,
     /// OTLP over gRPC.
@@ -217,7 +220,9 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
         Place::Kafka(_) => args.data,
         Place::Temporary => None,
     };
-    Some(RunOptions { place, admin_dir, demo: args.demo, keep_text: args.keep_text, http: http?, grpc: grpc?, admin: admin?, seed: seed? })
+    let hash_key = args.cluster.hash_key(&env.vars, faults);
+    let (demo, keep_text) = (args.demo, args.keep_text);
+    Some(RunOptions { place, admin_dir, demo, keep_text, hash_key, http: http?, grpc: grpc?, admin: admin?, seed: seed? })
 }
 
 fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<Seed> {

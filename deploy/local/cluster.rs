@@ -1,5 +1,7 @@
 //! Which cluster a command is about.
 
+use ingest::hash::HashKey;
+use ingest::process::PrivacySection;
 use schemas::cluster::Cluster;
 use serde::Deserialize;
 use shell::kafka::KafkaSection;
@@ -29,6 +31,13 @@ struct OnlyKafka {
     kafka: KafkaSection,
 }
 
+/// Of a file of settings, what its ingest needs beside the cluster.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OnlyPrivacy {
+    privacy: PrivacySection,
+}
+
 impl ClusterArgs {
     /// Whether a cluster is named at all.
     pub fn is_given(&self) -> bool {
@@ -48,6 +57,12 @@ impl ClusterArgs {
         let (settings, found) = load::<OnlyKafka>(&Sources { file: self.config.clone(), env: env.clone(), flags });
         faults.extend(found);
         Some(settings.kafka.cluster(faults))
+    }
+
+    /// The key of hashes, as table `[privacy]` of the file or TACHO_PRIVACY__… says, if they do.
+    pub fn hash_key(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<HashKey> {
+        let sources = Sources { file: self.config.clone(), env: env.clone(), flags: Vec::new() };
+        load::<OnlyPrivacy>(&sources).0.privacy.key(faults)
     }
 
     /// The cluster of a command that is about nothing else.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use processor::log::{Log, LogError};
 use schemas::control::{EPOCH_KEY, EpochChange};
 use schemas::id::TopicPartition;
+use schemas::privacy::Action;
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -104,9 +105,12 @@ fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     let epoch = append(log.as_mut(), EPOCH_KEY, change.to_json()).map_err(failed)?;
     let settings = change.settings.is_some().then_some("a session goes by the settings of its last record");
     let prices = change.prices.as_ref().map(|table| format!("from then on, prices are those of version {}", table.version));
-    let privacy = change.privacy.as_ref().map(|policy| match policy.keeps() {
-        keeps if keeps.is_empty() => "every ingest drops all texts then".to_owned(),
-        keeps => format!("every ingest stores texts in the clear then: {}", keeps.join(", ")),
+    let privacy = change.privacy.as_ref().map(|policy| {
+        let hashes = if policy.uses(Action::Hash) { "; hashes need privacy.hash_key_file at every ingest, or drop" } else { "" };
+        match policy.rules_of(Action::Keep) {
+            keeps if keeps.is_empty() => format!("no ingest stores a text as it came then{hashes}"),
+            keeps => format!("every ingest stores texts in the clear then: {}{hashes}", keeps.join(", ")),
+        }
     });
     let what: Vec<&str> = settings.into_iter().chain(prices.as_deref()).chain(privacy.as_deref()).collect();
     println!("epoch {epoch}: each partition begins it within a second or two; {}", what.join("; "));
@@ -195,8 +199,8 @@ mod tests {
     #[test]
     fn the_example_of_a_policy_is_right() {
         assert_eq!(faults(include_str!("../examples/privacy.toml")), "");
-        let text = faults("[privacy.default]\nprompt = \"hash\"\nbodies = \"keep\"\n");
-        assert!(text.contains("hash") && text.contains("bodies"), "{text}");
+        let text = faults("[privacy.default]\nprompt = \"mask\"\nbodies = \"keep\"\n");
+        assert!(text.contains("mask") && text.contains("bodies"), "{text}");
     }
 
     #[test]

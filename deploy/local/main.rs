@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod control;
 mod demo;
+mod hash_key;
 mod policy;
 mod read;
 mod run;

@@ -84,6 +84,7 @@ mod tests {
     use ingest::Config;
     use processor::log::embedded::Embedded;
     use schemas::control::{EPOCH_KEY, EpochChange};
+    use schemas::privacy::Action;
     use schemas::record::NewRecord;
     use schemas::settings::Seed;
 
@@ -100,7 +101,7 @@ mod tests {
             looks.tick().await;
             let rule = policies.rule(&Config::default(), "default");
             if let Some(rule) = rule.filter(|rule| rule.epoch == Some(epoch)) {
-                return rule.kept.key(0);
+                return rule.actions.at(0) == Action::Keep;
             }
         }
         panic!("epoch {epoch} does not come into force");

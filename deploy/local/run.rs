@@ -3,7 +3,7 @@
 use crate::adapters::{self, Backend};
 use crate::admin_file::{AdminFile, Written};
 use crate::cli::{Place, RunOptions};
-use crate::{demo, policy, setup};
+use crate::{demo, hash_key, policy, setup};
 use ingest::Policies;
 use processor::admin::{Admin, router};
 use processor::telemetry;
@@ -96,6 +96,15 @@ fn start(options: RunOptions) -> Result<Started, Vec<String>> {
             Err(error) => faults.push(format!("{}: can't write: {error}", dir.display())),
         }
     }
+    let dir = temporary.as_ref().map(tempfile::TempDir::path).or(match &options.place {
+        Place::Directory(dir) => Some(dir.as_path()),
+        Place::Kafka(_) | Place::Temporary => None,
+    });
+    let mut hash_key = options.hash_key.clone();
+    if let (None, Some(dir), Some(_)) = (&hash_key, dir, &backend) {
+        hash_key = hash_key::of_directory(dir).map_err(|fault| faults.push(fault)).ok();
+    }
+    let options = RunOptions { hash_key, ..options };
     match (http, grpc, admin, backend) {
         (Some(http), Some(grpc), Some(admin), Some(backend)) if faults.is_empty() => {
             Ok(Started { options, http, grpc, admin, backend, admin_file, written, temporary, about })
@@ -137,10 +146,12 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
     let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
+    let config_of_ingest =
+        ingest::Config { keep_text: options.keep_text, hash_key: options.hash_key.clone(), ..ingest::Config::default() };
     let mut ingest =
-        tokio::spawn(adapters::serve_ingest(options.keep_text, Arc::clone(&policies), http, grpc, backend.sink, ending.clone()));
+        tokio::spawn(adapters::serve_ingest(config_of_ingest.clone(), Arc::clone(&policies), http, grpc, backend.sink, ending.clone()));
     tokio::spawn(upkeep(ending));
-    let inbox = backend.drain.map(|drain| drain(options.keep_text, Arc::clone(&policies))).transpose().map_err(text)?;
+    let inbox = backend.drain.map(|drain| drain(config_of_ingest, Arc::clone(&policies))).transpose().map_err(text)?;
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
         demo::start(setup::reachable(http_at), &policies, &demo_stop).map_err(text)?;

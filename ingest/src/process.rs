@@ -15,6 +15,7 @@ use axum::routing::get;
 use clap::Parser;
 use late::Late;
 use schemas::cluster::Cluster;
+pub use settings::PrivacySection;
 use settings::{Effective, Settings};
 use shell::flags::Common;
 use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};

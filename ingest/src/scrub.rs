@@ -12,7 +12,7 @@ mod rules;
 
 use crate::privacy::DEPTH_MAX;
 use crate::wire::{Fields, Wire};
-use rules::{Candidate, Match, Rules};
+use rules::{Candidate, Match, RULES_MAX, Rules};
 use std::sync::OnceLock;
 
 /// What the end of an output looks like that Codex has cut.
@@ -171,13 +171,13 @@ impl Scrubber {
 
     /// Adds what the rules find in a text as it is; whether any rule was woken.
     fn look(&self, text: &[u8], found: &mut Vec<Found>) -> bool {
-        let mut woken = vec![false; self.rules.rules.len()];
+        let mut woken = [0_u64; RULES_MAX / 64];
         let (mut ends, mut any) = (0, false);
         for hit in self.rules.keywords.find_overlapping_iter(text) {
             any = true;
             for &number in &self.rules.wakes[hit.pattern().as_usize()] {
                 if !self.rules.rules[usize::from(number)].from_keywords {
-                    woken[usize::from(number)] = true;
+                    woken[usize::from(number) / 64] |= 1 << (number % 64);
                 } else if hit.start() >= ends
                     && let Some(one) = self.rules.rules[usize::from(number)].match_at(text, hit.start())
                     && self.judge(number, text, &one, found)
@@ -186,14 +186,15 @@ impl Scrubber {
                 }
             }
         }
-        for number in (0..).zip(woken).filter_map(|(number, woken): (u16, bool)| woken.then_some(number)) {
-            let rule = &self.rules.rules[usize::from(number)];
+        let is_woken = |number: &usize| woken[number / 64] >> (number % 64) & 1 == 1;
+        for number in (0..self.rules.rules.len()).filter(is_woken) {
+            let rule = &self.rules.rules[number];
             if !rule.is_match(text) {
                 continue;
             }
             let mut from = 0;
             while let Some(one) = rule.match_from(text, from) {
-                self.judge(number, text, &one, found);
+                self.judge(number as u16, text, &one, found);
                 from = one.end.max(from + 1);
                 if from > text.len() {
                     break;

@@ -8,7 +8,9 @@ use crate::support::tacho::{Start, Tacho};
 use crate::support::traffic::quick_seed;
 use crate::support::{eventually, now_ms, otlp};
 use bytes::Bytes;
+use ingest::hash::HashKey;
 use ingest::{Signal, murmur2_partition, privacy, route::route};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use processor::log::Log;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog};
@@ -17,12 +19,14 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::cluster::Cluster;
 use schemas::control::EPOCH_KEY;
+use schemas::derived::SessionRow;
 use schemas::id::TopicPartition;
-use schemas::privacy::Kept;
+use schemas::privacy::{Action, Actions};
 use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
+use prost::Message;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
@@ -35,6 +39,9 @@ const OUTPUT: &str = "Zx7output-9Qv";
 /// Prompts are kept, outputs not.
 const KEEP: &str = "[privacy.default]\nprompt = \"keep\"\n";
 const DROP: &str = "[privacy]\n";
+const HASH: &str = "[privacy.default]\n\"user.email\" = \"hash\"\nprompt = \"hash\"\n";
+/// Who sent it.
+const EMAIL: &str = "zx7email@example.com";
 /// The ways in, and the conversations of what comes by them.
 const WAYS: [&str; 3] = ["ingest", "tacho", "inbox"];
 
@@ -42,6 +49,7 @@ fn request(conversation: &str) -> Vec<u8> {
     let mut record = otlp::prompt(conversation, now_ms());
     record.attributes.push(otlp::attribute("prompt", otlp::text(PROMPT)));
     record.attributes.push(otlp::attribute("output", otlp::text(OUTPUT)));
+    record.attributes.push(otlp::attribute("user.email", otlp::text(EMAIL)));
     otlp::encode(vec![record])
 }
 
@@ -127,12 +135,12 @@ fn a_policy_holds_for_what_comes_later_without_a_restart() {
     let wrong = NewRecord {
         to: TopicPartition { topic: Topic::Control, partition: 0 },
         key: Some(Bytes::from_static(EPOCH_KEY.as_bytes())),
-        value: Some(Bytes::from_static(br#"{"privacy":{"default":{"prompt":"keep","output":"scrub"}}}"#)),
+        value: Some(Bytes::from_static(br#"{"privacy":{"default":{"prompt":"keep","output":"mask"}}}"#)),
         headers: Vec::new(),
     };
     let wrong = log.append(vec![wrong]).unwrap()[0].offset;
     eventually("a word about the epoch", || match ingest.said() {
-        said if said.contains("an epoch can't be read") && said.contains("scrub") => Ok(()),
+        said if said.contains("an epoch can't be read") && said.contains("mask") => Ok(()),
         said => Err(said),
     });
     let before = checked(&mut log, keeping).len();
@@ -171,14 +179,14 @@ fn a_policy_in_the_embedded_log_holds_from_the_next_start() {
 
 /// The raw records of all recordings, cleaned under a policy; when they are said to have been appended does not depend
 /// on it.
-fn recorded(kept: Kept, partitions: i32, began_ms: i64) -> Vec<Record> {
+fn recorded(actions: Actions, key: &HashKey, partitions: i32, began_ms: i64) -> Vec<Record> {
     let (mut records, mut at) = (Vec::new(), began_ms);
     let mut ends = vec![0; usize::try_from(partitions).unwrap()];
     for recording in fixtures::all() {
         for body in recording.bodies.iter().filter(|body| body.signal == "logs") {
             let sent = body.shifted(recording.shift_to(at)).bytes;
             let sent = if body.json { ingest::json::to_protobuf(Signal::Logs, &sent).unwrap() } else { sent };
-            let cleaned = privacy::apply(Signal::Logs, sent.into(), kept).unwrap();
+            let cleaned = privacy::apply(Signal::Logs, sent.into(), actions, Some(key)).unwrap();
             for raw in route(Signal::Logs, "default", &cleaned.bytes).unwrap() {
                 at += 1;
                 let partition = murmur2_partition(raw.key.as_bytes(), partitions);
@@ -199,20 +207,63 @@ fn recorded(kept: Kept, partitions: i32, began_ms: i64) -> Vec<Record> {
 }
 
 #[test]
-fn what_is_derived_does_not_depend_on_what_is_kept() {
-    let (seed, began_ms) = (quick_seed(), now_ms());
-    let under = |kept: Kept| {
-        let records = recorded(kept, seed.raw_partitions, began_ms);
+fn what_is_derived_does_not_depend_on_the_policy() {
+    let (seed, began_ms, key) = (quick_seed(), now_ms(), HashKey::new(b"a key of some length").unwrap());
+    let under = |actions: Actions| {
+        let records = recorded(actions, &key, seed.raw_partitions, began_ms);
         let bytes: usize = records.iter().filter_map(|record| record.value.as_ref()).map(Bytes::len).sum();
         let cluster = SimCluster::new(0, &seed);
         cluster.import(records).unwrap();
         (replay(cluster.log("worker"), &seed, 1_000).unwrap(), bytes)
     };
-    let (dropped, small) = under(Kept::NONE);
-    assert!(dropped.sessions.len() > 10 && dropped.totals.len() > 100, "the recordings show too little");
-    assert!(dropped.total("tacho_tool_nonzero_exit_total") > 0);
-    let (kept, large) = under(Kept::ALL);
-    assert!(large > small, "texts are kept");
-    kept.assert_same(&dropped, "all texts kept and all dropped");
-    under(Kept::of(|field| field == "output")).0.assert_same(&dropped, "outputs kept and all dropped");
+    let (kept, large) = under(Actions::all(Action::Keep));
+    assert!(kept.sessions.len() > 10 && kept.totals.len() > 100, "the recordings show too little");
+    assert!(kept.total("tacho_tool_nonzero_exit_total") > 0 && kept.total("tacho_api_errors_total") > 0);
+    // Who it was is in the rows, where that is kept.
+    let outputs = Actions::of(|field| if field.starts_with("user.") { Action::Keep } else { Action::Drop });
+    let shipped = Seed::shipped().privacy.actions("default");
+    for (actions, what) in [(Actions::all(Action::Scrub), "all scrubbed"), (shipped, "the shipped policy"), (outputs, "texts dropped")] {
+        under(actions).0.assert_same(&kept, what);
+    }
+    let kept = kept.anonymous();
+    for action in [Action::Drop, Action::Hash] {
+        let (results, small) = under(Actions::all(action));
+        assert!(small < large, "texts are gone");
+        let named = results.sessions.values().any(|row| SessionRow::decode(row).unwrap().user_email.starts_with("hmac:"));
+        assert_eq!(named, action == Action::Hash);
+        results.anonymous().assert_same(&kept, action.name());
+    }
+}
+
+/// One who hashes has a key of the directory; the same value has the same hash for ever, and another directory's another.
+#[test]
+fn a_hash_takes_the_place_of_a_name() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let hashes = |dir: &Path| {
+        send_alone(dir, "first");
+        let epoch = apply(HASH, &["--data".as_ref(), dir.as_os_str()]);
+        send_alone(dir, "second");
+        send_alone(dir, "third");
+        let mut log = Embedded::open(dir, &Seed::shipped()).unwrap().handle();
+        let records = read_topic(&mut log, Topic::RawLogs).into_iter();
+        let hashed = records.filter(|record| record.header_number(HEADER_POLICY) == Some(epoch));
+        let found = hashed.map(|record| {
+            assert!(!holds(&record, EMAIL) && !holds(&record, PROMPT));
+            let request = ExportLogsServiceRequest::decode(record.value.unwrap()).unwrap();
+            let attributes = &request.resource_logs[0].scope_logs[0].log_records[0].attributes;
+            let of = |key: &str| attributes.iter().find(|pair| pair.key == key).unwrap().value.clone().unwrap();
+            (of("user.email"), of("prompt"))
+        });
+        let found: Vec<_> = found.collect();
+        assert_eq!(found.len(), 2, "of second and third");
+        assert_eq!(found[0], found[1]);
+        let rows = read_topic(&mut log, Topic::Sessions);
+        assert!(rows.iter().any(|row| SessionRow::decode(row.value.as_ref().unwrap()).unwrap().user_email.starts_with("hmac:")));
+        found.into_iter().next().unwrap()
+    };
+    let (first, second) = (hashes(dir.path()), hashes(other.path()));
+    assert_ne!(first, second);
+    let text = std::fs::read_to_string(dir.path().join("hash.key")).unwrap();
+    let key = HashKey::new(text.as_bytes()).unwrap();
+    assert_eq!(first.0.value, Some(otlp::text(key.hash(EMAIL.as_bytes()))));
 }

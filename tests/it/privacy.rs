@@ -19,9 +19,10 @@ use schemas::topic::Topic;
 use std::path::Path;
 use strum::VariantArray;
 
-/// What nobody may find. No word of it stands anywhere else.
-const PLANTED: &str = "Zx7canary-9Qv Plant3d";
-const KEYS: [&str; 5] = ["prompt", "arguments", "output", "content", "response"];
+/// What nobody may find: dropped with the texts that go, and a secret by the rules where texts are scrubbed. (In two parts,
+/// so that no scanner takes it for a leak.)
+const PLANTED: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
+const KEYS: [&str; 6] = ["prompt", "arguments", "output", "content", "response", "error.message"];
 
 fn any(value: Value) -> AnyValue {
     AnyValue { value: Some(value) }
@@ -66,7 +67,7 @@ fn traces() -> ExportTraceServiceRequest {
         trace_id: vec![7; 16],
         span_id: vec![7; 8],
         name: "span".to_owned(),
-        attributes: secrets(),
+        attributes: secrets().into_iter().chain([otlp::attribute("note", otlp::text(PLANTED))]).collect(),
         events: vec![event("codex_otel.trace_safe"), event("codex_otel.log_only"), untold],
         links: vec![Link { trace_id: vec![8; 16], span_id: vec![8; 8], attributes: secrets(), ..Link::default() }],
         ..Span::default()
@@ -120,9 +121,9 @@ fn run(dir: &Path, more: &[&str]) -> String {
 }
 
 fn holds(bytes: &[u8]) -> bool {
-    // The first word would be enough to give it away.
-    let word = PLANTED.split(' ').next().unwrap().as_bytes();
-    bytes.windows(word.len()).any(|window| window == word)
+    // Its begin would be enough to give it away.
+    let begin = &PLANTED.as_bytes()[..20];
+    bytes.windows(begin.len()).any(|window| window == begin)
 }
 
 fn files(dir: &Path, found: &mut Vec<String>) -> usize {
@@ -182,4 +183,122 @@ fn the_same_search_finds_it_where_text_is_kept() {
     assert!(shown.contains("--keep-text"), "it is said loudly");
     let (found, _) = topics(dir.path());
     assert_eq!(found, ["codex.raw.logs.v1", "codex.raw.traces.v1", "codex.raw.metrics.v1"]);
+}
+
+/// Gitleaks' examples: rule, `+` or `-`, text in hexadecimal.
+const VECTORS: &str = include_str!("../../ingest/tests/scrub/vectors.tsv");
+/// Everything is written, but for secrets.
+const SCRUB: &str = "[privacy.default]\nprompt = \"scrub\"\narguments = \"scrub\"\noutput = \"scrub\"\ncontent = \"scrub\"\n\
+    response = \"scrub\"\n\"error.message\" = \"scrub\"\n\"user.email\" = \"scrub\"\n\"user.account_id\" = \"scrub\"\nbody = \"scrub\"\n\
+    span_events = \"scrub\"\nspan_attributes = \"scrub\"\n";
+
+/// One positive example of each rule, and the pieces of it that are secret.
+fn planted_by_rule() -> Vec<(String, Vec<String>)> {
+    let mut seen = std::collections::BTreeSet::new();
+    let lines = VECTORS.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let first = lines.filter(|parts| parts[1] == "+" && seen.insert(parts[0].to_owned()));
+    let texts = first.map(|parts| {
+        let byte = |at: usize| u8::from_str_radix(&parts[2][at..at + 2], 16).unwrap();
+        String::from_utf8((0..parts[2].len()).step_by(2).map(byte).collect()).unwrap()
+    });
+    texts.map(|text| (text.clone(), secrets_in(&text))).collect()
+}
+
+/// What the scrubber takes out, as far as it is long enough to be told from chance.
+fn secrets_in(text: &str) -> Vec<String> {
+    let (after, _) = ingest::scrub::Scrubber::shared().scrub(text).unwrap();
+    let mut pieces = after.split("[scrubbed:");
+    let mut rest = text.strip_prefix(pieces.next().unwrap()).unwrap();
+    let mut secrets = Vec::new();
+    for piece in pieces {
+        let stays = piece.split_once(']').unwrap().1;
+        let at = if stays.is_empty() { rest.len() } else { rest.find(stays).unwrap() };
+        secrets.push(rest[..at].to_owned());
+        rest = &rest[at + stays.len()..];
+    }
+    secrets.retain(|secret| secret.len() > 11);
+    secrets
+}
+
+fn everywhere(text: &str) -> Vec<KeyValue> {
+    KEYS.into_iter().chain(["user.email", "user.account_id"]).map(|key| otlp::attribute(key, otlp::text(text))).collect()
+}
+
+/// Every example in every field of a record, a span and a data point.
+fn send_examples(tacho: &Tacho, texts: &[String]) {
+    let (mut records, mut spans, mut points) = (Vec::new(), Vec::new(), Vec::new());
+    for text in texts {
+        let mut record = otlp::record("codex.sse_event", "c", now_ms(), vec![]);
+        record.attributes.extend(everywhere(text));
+        record.body = Some(any(otlp::text(text.as_str())));
+        records.push(record);
+        let note = vec![otlp::attribute("note", otlp::text(text.as_str()))];
+        let event = Event { name: text.clone(), attributes: note.clone(), ..Event::default() };
+        let attributes = everywhere(text).into_iter().chain(note).collect();
+        spans.push(Span { trace_id: vec![7; 16], span_id: vec![7; 8], attributes, events: vec![event], ..Span::default() });
+        points.push(NumberDataPoint { attributes: everywhere(text), ..NumberDataPoint::default() });
+    }
+    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
+    let traces = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
+    let data = Some(metric::Data::Sum(Sum { data_points: points, ..Sum::default() }));
+    let scope_metrics = vec![ScopeMetrics { metrics: vec![Metric { data, ..Metric::default() }], ..ScopeMetrics::default() }];
+    let metrics = ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }] };
+    let requests = [("/v1/logs", otlp::encode(records)), ("/v1/traces", traces.encode_to_vec()), ("/v1/metrics", metrics.encode_to_vec())];
+    for (path, body) in requests {
+        assert_eq!(tacho.post(path, PROTOBUF, &body), Ok(200), "{path}");
+        assert_eq!(tacho.post(path, PROTOBUF, &body[..body.len() - 3]), Ok(400), "{path} truncated");
+    }
+}
+
+#[test]
+fn a_secret_of_each_rule_is_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let examples = planted_by_rule();
+    assert_eq!(examples.len(), 222);
+    let seed = dir.path().join("seed.toml");
+    let shipped = include_str!("../../deploy/control.toml");
+    std::fs::write(&seed, format!("{}{SCRUB}", shipped.split_once("[privacy.default]").unwrap().0)).unwrap();
+    let data = dir.path().join("data");
+    let tacho = Start::data(&data).log("debug,fjall=trace").arg("--seed").arg(seed.to_str().unwrap()).ready();
+    let texts: Vec<String> = examples.iter().map(|(text, _)| text.clone()).collect();
+    send_examples(&tacho, &texts);
+    tacho.wait_for_count("tacho_log_records_total", &[], 222);
+    let mut shown = ["/metrics", "/api/overview", "/"].map(|path| tacho.get(path).unwrap().1).concat();
+    let (status, said) = tacho.end();
+    assert!(status.success(), "{said}");
+    shown.push_str(&said);
+    assert!(shown.contains("tacho_redactions_total{field=\"output\",rule=\"github-pat\",action=\"scrub\"}"), "{shown}");
+
+    let mut places = vec![("shown or logged".to_owned(), shown.into_bytes())];
+    let mut folders = vec![data.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                places.push((path.display().to_string(), std::fs::read(&path).unwrap()));
+            }
+        }
+    }
+    // Blocks on disk may be compressed: read every record, too.
+    let mut log = Embedded::open(&data, &Seed::shipped()).unwrap().handle();
+    for &topic in Topic::VARIANTS {
+        for record in crate::support::replay::read_topic(&mut log, topic) {
+            let headers = record.headers.iter().flat_map(|(_, value)| value.to_vec());
+            let key = record.key.iter().flat_map(|key| key.to_vec());
+            let bytes = record.value.iter().flat_map(|value| value.to_vec()).chain(headers).chain(key).collect();
+            places.push((topic.name().to_owned(), bytes));
+        }
+    }
+    assert!(places.iter().any(|(name, bytes)| name == "codex.raw.logs.v1" && !bytes.is_empty()));
+    let mut searched = 0;
+    for (place, bytes) in places {
+        let text = String::from_utf8_lossy(&bytes);
+        for secret in examples.iter().flat_map(|(_, secrets)| secrets) {
+            searched += 1;
+            assert!(!text.contains(secret.as_str()), "{secret} in {place}");
+        }
+    }
+    assert!(searched > 1_000);
 }

@@ -3,6 +3,7 @@
 //! Nothing else of a text leaves this module: a number, an id of a known form, a program's name with a bare word, or one of
 //! the words for errors.
 
+use crate::scrub::Scrubber;
 use crate::wire::{Fields, WireError, any_text, key_and_value};
 use schemas::event::EventKind;
 use schemas::failure;
@@ -89,7 +90,12 @@ fn spawned_agent(output: &str) -> Option<String> {
     }
     let id = serde_json::from_str::<Spawned>(output).ok()?.agent_id;
     let is_id = (1..=AGENT_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    is_id.then_some(id)
+    (is_id && is_no_secret(&id)).then_some(id)
+}
+
+/// Whoever runs a secret as a program, or calls an agent by one, gets no fact out of it.
+fn is_no_secret(text: &str) -> bool {
+    Scrubber::shared().scrub(text).is_none()
 }
 
 /// A command as tools take it: one line for a shell, or words.
@@ -116,7 +122,7 @@ fn command_shape(arguments: &str) -> String {
         }
         Err(_) => None,
     };
-    shape.filter(|shape| shape.len() <= SHAPE_BYTES_MAX).unwrap_or_else(|| OTHER.to_owned())
+    shape.filter(|shape| shape.len() <= SHAPE_BYTES_MAX && is_no_secret(shape)).unwrap_or_else(|| OTHER.to_owned())
 }
 
 fn shape_of_words(words: &[&str]) -> Option<String> {
@@ -238,6 +244,8 @@ mod tests {
         ] {
             assert_eq!(command_shape(arguments), shape, "{arguments}");
         }
+        let token = format!("gh{}_{}", "p", "a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
+        assert_eq!(command_shape(&format!(r#"{{"cmd":"{token} --help"}}"#)), "other");
         let long = format!(r#"{{"cmd":"{} status"}}"#, "g".repeat(60));
         assert_eq!(command_shape(&long), "other");
     }

@@ -206,11 +206,15 @@ impl<'k> Walker<'k> {
     /// An attribute of a span: of a private key like any other's, else part of the texts of spans.
     fn span_attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
         let (key, value) = key_and_value(key_value)?;
-        let is_name = SPAN_NAMES.contains(&key) && value.is_none_or(|value| value.len() <= SPAN_NAME_BYTES_MAX);
-        let is_other = key.starts_with(OWN_PREFIX.as_bytes()) || PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key);
-        let Some(value) = value.filter(|_| !is_name && !is_other && !self.checking) else { return self.attribute(key_value, depth) };
-        if self.actions.span_attributes() == Action::Keep || !holds_text(value, depth)? {
+        if key.starts_with(OWN_PREFIX.as_bytes()) || PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key) {
             return self.attribute(key_value, depth);
+        }
+        let is_name = |value: &[u8]| value.len() <= SPAN_NAME_BYTES_MAX && SPAN_NAMES.contains(&key);
+        let Some(value) = value.filter(|value| !self.checking && !is_name(value) && self.actions.span_attributes() != Action::Keep) else {
+            return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
+        };
+        if !holds_text(value, depth)? {
+            return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
         }
         match self.action(SPANS_FIELD) {
             Action::Drop => {

@@ -61,7 +61,8 @@ pub struct PrivacySection {
 }
 
 impl PrivacySection {
-    fn key(&self, faults: &mut Vec<String>) -> Option<HashKey> {
+    /// The key, if one is given; what is wrong is added to `faults`.
+    pub fn key(&self, faults: &mut Vec<String>) -> Option<HashKey> {
         let (name, read) = match (&self.hash_key, &self.hash_key_file) {
             (None, None) => return None,
             (Some(key), None) => ("hash_key".to_owned(), HashKey::new(key.reveal().as_bytes())),

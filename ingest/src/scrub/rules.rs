@@ -13,6 +13,8 @@ const OWN: &str = include_str!("../../rules/own.toml");
 const AUTOMATON_BYTES_MAX: usize = 1 << 20;
 /// The largest compiled rule, bytes.
 const COMPILED_BYTES_MAX: usize = 32 << 20;
+/// There are at most so many rules.
+pub(super) const RULES_MAX: usize = 256;
 /// The rule that almost every text wakes: it is searched from its keywords on only.
 const GENERIC: &str = "generic-api-key";
 /// How gitleaks begins a rule that looks for a name, an operator and a value: up to so much of a name before the keyword.
@@ -291,6 +293,7 @@ impl Rules {
                 wakes[place].push(number);
             }
         }
+        assert!(rules.len() <= RULES_MAX, "too many rules: a test counts them");
         let mut builder = AhoCorasickBuilder::new();
         let builder = builder.ascii_case_insensitive(true).match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA));
         Self { rules, global, keywords: builder.build(&names).expect("a test builds the keywords"), wakes }
