@@ -20,7 +20,7 @@ KAFKA = {
 LISTEN = {"listen": str}
 LOG = {"format": str, "filter": str}
 SETTINGS = {
-    "ingest.toml": {"keep_text": bool, "kafka": KAFKA, "http": LISTEN, "grpc": LISTEN, "admin": LISTEN, "limits": dict, "inbox": {"enabled": bool, "session_timeout": str}, "log": LOG},
+    "ingest.toml": {"keep_text": bool, "kafka": KAFKA, "http": LISTEN, "grpc": LISTEN, "admin": LISTEN, "limits": dict, "inbox": {"enabled": bool, "session_timeout": str}, "privacy": {"hash_key_file": str}, "log": LOG},
     "processor.toml": {
         "kafka": KAFKA,
         "group": {"id": str, "name": str, "membership": str, "session_timeout": str, "workers": int},

@@ -146,8 +146,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
     let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
-    let config_of_ingest =
-        ingest::Config { keep_text: options.keep_text, hash_key: options.hash_key.clone(), ..ingest::Config::default() };
+    let config_of_ingest = ingest::Config { keep_text: options.keep_text, hash_key: options.hash_key.clone(), ..ingest::Config::default() };
     let mut ingest =
         tokio::spawn(adapters::serve_ingest(config_of_ingest.clone(), Arc::clone(&policies), http, grpc, backend.sink, ending.clone()));
     tokio::spawn(upkeep(ending));

@@ -20,6 +20,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { body_bytes_max: 16 << 20, decoded_bytes_max: 64 << 20, tenant_bytes_in_flight_max: 256 << 20, keep_text: false, hash_key: None }
+        Self {
+            body_bytes_max: 16 << 20,
+            decoded_bytes_max: 64 << 20,
+            tenant_bytes_in_flight_max: 256 << 20,
+            keep_text: false,
+            hash_key: None,
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::policy::{Policies, Rule};
 use crate::privacy::{self, Counts};
 use crate::reply::Reject;
 use crate::route;
+use crate::scrub::Scrubber;
 use crate::signal::Signal;
 use crate::sink::{RawRecord, Sink, SinkError};
 use crate::telemetry::Telemetry;
@@ -72,6 +73,8 @@ impl<S: Sink> Door<S> {
                 "keep_text is on: whatever the privacy policy says, prompts, arguments, outputs and answers are stored in the clear"
             );
         }
+        // Read before the first request, and not in it.
+        Scrubber::shared();
         let admission = Admission::new(config.tenant_bytes_in_flight_max);
         Arc::new(Self { config, telemetry: Telemetry::new(), admission, policies, sink })
     }

@@ -15,6 +15,7 @@ use processor::log::Log;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog};
 use processor::log::simulated::SimCluster;
+use prost::Message;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::cluster::Cluster;
@@ -26,16 +27,16 @@ use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
-use prost::Message;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
 const PREFIX: &str = "policy.";
-/// What is in every prompt, and in every output.
+/// What is in every prompt, and in every output: a secret, which no policy here lets through. (In two parts, so that no scanner
+/// takes it for a leak.)
 const PROMPT: &str = "Zx7prompt-9Qv";
-const OUTPUT: &str = "Zx7output-9Qv";
+const OUTPUT: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
 /// Prompts are kept, outputs not.
 const KEEP: &str = "[privacy.default]\nprompt = \"keep\"\n";
 const DROP: &str = "[privacy]\n";

@@ -148,11 +148,7 @@ impl Allowlist {
         };
         let by_word = || self.stopwords.as_ref().is_some_and(|words| words.is_match(candidate.secret));
         let by_regex = || self.regexes.iter().any(|regex| regex.get().is_match(target));
-        if self.both {
-            (self.stopwords.is_none() || by_word()) && (self.regexes.is_empty() || by_regex())
-        } else {
-            by_word() || by_regex()
-        }
+        if self.both { (self.stopwords.is_none() || by_word()) && (self.regexes.is_empty() || by_regex()) } else { by_word() || by_regex() }
     }
 }
 

@@ -1,0 +1,73 @@
+//! The scrubber over recorded arguments and outputs of tools, and over one output full of keywords, beside a touch of every
+//! byte; and cleaning of recorded requests under the shipped policy, beside one that drops all and one that keeps all.
+//!
+//! Times are those of the processor.
+
+mod support;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ingest::Signal;
+use ingest::privacy::apply;
+use ingest::scrub::Scrubber;
+use schemas::otlp::scan::{Value, scan};
+use schemas::privacy::{Action, Actions};
+use schemas::settings::Seed;
+use std::hint::black_box;
+use support::{CpuTime, log_bodies, touch};
+
+/// Every recorded text that the shipped policy scrubs.
+fn tool_texts() -> Vec<String> {
+    let mut texts = Vec::new();
+    for body in log_bodies() {
+        let of_tools = |(key, value): (&str, Value<'_>)| match value {
+            Value::Str(text) if ["arguments", "output", "error.message"].contains(&key) => Some(text.to_owned()),
+            _ => None,
+        };
+        scan(&body, |record| texts.extend(record.attributes().filter_map(of_tools))).expect("recorded requests are valid");
+    }
+    texts
+}
+
+/// What a listing of settings looks like: a keyword in every line, and no secret.
+fn keywords() -> Vec<String> {
+    let line = "AUTH_TOKEN_FILE=/run/secrets/token api_version=v1 key_id=none access: public # set password later\n";
+    vec![line.repeat(20); 50]
+}
+
+fn scrubbing(criterion: &mut Criterion<CpuTime>) {
+    let scrubber = Scrubber::shared();
+    let mut group = criterion.benchmark_group("scrub");
+    group.sample_size(10);
+    for (name, texts) in [("tool_texts", tool_texts()), ("keywords", keywords())] {
+        let bytes: usize = texts.iter().map(String::len).sum();
+        println!("{name}: {} texts, {bytes} bytes", texts.len());
+        group.throughput(Throughput::Bytes(bytes as u64));
+        let touched = || texts.iter().map(|text| touch(black_box(text.as_bytes()))).sum::<u64>();
+        group.bench_function(format!("{name}/touch_every_byte"), |bencher| bencher.iter(touched));
+        let found = || texts.iter().filter_map(|text| scrubber.scrub(black_box(text))).count();
+        group.bench_function(format!("{name}/scrub"), |bencher| bencher.iter(found));
+    }
+    let bodies: Vec<bytes::Bytes> = log_bodies().into_iter().map(bytes::Bytes::from).collect();
+    group.throughput(Throughput::Bytes(bodies.iter().map(|body| body.len() as u64).sum()));
+    let policies = [
+        ("keep", Actions::all(Action::Keep)),
+        ("drop", Actions::all(Action::Drop)),
+        ("shipped", Seed::shipped().privacy.actions("default")),
+    ];
+    for (name, actions) in policies {
+        let clean = || {
+            for body in &bodies {
+                black_box(apply(Signal::Logs, body.clone(), actions, None).expect("recorded requests are valid"));
+            }
+        };
+        group.bench_function(format!("clean_logs/{name}"), |bencher| bencher.iter(clean));
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime);
+    targets = scrubbing
+}
+criterion_main!(benches);
