@@ -290,10 +290,8 @@ fn unescaped(text: &[u8]) -> Option<Unescaped> {
         if let (Some(meant), Ok(_)) = (meant, u32::try_from(text.len())) {
             let out = out.get_or_insert_with(|| Unescaped { bytes: Vec::with_capacity(text.len()), at: Vec::with_capacity(text.len()) });
             let copied = out.at.last().map_or(0, |last| *last as usize + 1);
-            for place in copied..next {
-                out.bytes.push(text[place]);
-                out.at.push(place as u32);
-            }
+            out.bytes.extend_from_slice(&text[copied..next]);
+            out.at.extend(copied as u32..next as u32);
             out.bytes.push(meant);
             out.at.push((next + run) as u32);
         }
@@ -304,10 +302,8 @@ fn unescaped(text: &[u8]) -> Option<Unescaped> {
     }
     let mut out = out?;
     let copied = out.at.last().map_or(0, |last| *last as usize + 1);
-    for (place, byte) in text.iter().enumerate().skip(copied) {
-        out.bytes.push(*byte);
-        out.at.push(place as u32);
-    }
+    out.bytes.extend_from_slice(&text[copied..]);
+    out.at.extend(copied as u32..text.len() as u32);
     Some(out)
 }
 
