@@ -292,13 +292,12 @@ fn a_secret_of_each_rule_is_nowhere() {
         }
     }
     assert!(places.iter().any(|(name, bytes)| name == "codex.raw.logs.v1" && !bytes.is_empty()));
-    let mut searched = 0;
+    let secrets: Vec<&String> = examples.iter().flat_map(|(_, secrets)| secrets).collect();
+    assert!(secrets.len() > 200 && places.len() > 10, "{} secrets, {} places", secrets.len(), places.len());
+    let search = aho_corasick::AhoCorasick::new(&secrets).unwrap();
     for (place, bytes) in places {
-        let text = String::from_utf8_lossy(&bytes);
-        for secret in examples.iter().flat_map(|(_, secrets)| secrets) {
-            searched += 1;
-            assert!(!text.contains(secret.as_str()), "{secret} in {place}");
+        if let Some(found) = search.find(&bytes) {
+            panic!("{} in {place}", secrets[found.pattern().as_usize()]);
         }
     }
-    assert!(searched > 1_000);
 }
