@@ -7,6 +7,7 @@ mod cluster;
 mod control;
 mod demo;
 mod policy;
+mod quarantine;
 mod read;
 mod run;
 #[cfg(test)]
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Ok(cli::Action::Read(options)) => read::run(&options),
         Ok(cli::Action::Topics(options)) => topics::run(&options),
         Ok(cli::Action::Control(options)) => control::run(&options),
+        Ok(cli::Action::Quarantine(options)) => quarantine::run(&options),
         Err(cli::Refused::Shown(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;

@@ -19,8 +19,8 @@
 //!   it is drained again under another policy, a part that reaches further is taken whole, so that nothing is lost; of what
 //!   was taken before, records are told by their dedup marks, and only those that have none are counted again.
 //!
-//! What can't become raw records (no OTLP, or too large) goes to `codex.quarantine.v1` as it is, through the same
-//! producer, and is passed. Nothing of it can be cleaned, since it can't be read.
+//! What can't become raw records (no OTLP, or too large) goes to `codex.quarantine.v1`, through the same producer, and is
+//! passed: see [`crate::quarantine`]. `tacho quarantine retry` puts it into the inbox again.
 //!
 //! Memory: one batch, the parts of one record, and the producer's queue.
 
@@ -144,6 +144,8 @@ struct Received {
     place: Place,
     /// When the brokers took it in, ms; 0 where they did not stamp it.
     stamped_ms: i64,
+    /// What it says of the quarantine that it was in: passed on.
+    retry_of: Option<String>,
     value: Bytes,
 }
 
@@ -268,7 +270,7 @@ impl Drain {
 
     /// Hands over what becomes of one record.
     fn pass(&self, record: &Received, rule: Rule, outlet: &Outlet) -> Result<Passed, DrainError> {
-        let Received { signal, place, stamped_ms, value } = record;
+        let Received { signal, place, stamped_ms, retry_of, value } = record;
         let whole = Sent { place: place.clone(), bytes: value.len() };
         if self.refused.contains(place) {
             outlet.quarantine(record, TOO_LARGE, whole, &self.stop)?;
@@ -288,7 +290,7 @@ impl Drain {
         };
         for raw in &records {
             let origin = Origin { source: &place.source, offset: place.offset, part: raw.part, stamped_ms: *stamped_ms };
-            outlet.raw(raw, origin, Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
+            outlet.raw(raw, origin, retry_of.as_deref(), Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
         }
         Ok(Passed::Parts(records.len() as u64))
     }

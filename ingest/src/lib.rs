@@ -21,6 +21,7 @@ pub mod partition;
 pub mod policy;
 pub mod privacy;
 pub mod process;
+pub mod quarantine;
 pub mod reply;
 pub mod route;
 pub mod signal;

@@ -14,6 +14,7 @@ mod policy;
 mod prices;
 mod privacy;
 mod processes;
+mod quarantine;
 mod scale;
 mod secure;
 mod windows;

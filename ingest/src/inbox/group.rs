@@ -10,10 +10,11 @@ use metrics::Gauge;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::statistics::Partition;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, Statistics, TopicPartitionList};
+use schemas::record::{HEADER_RETRY_OF, RETRY_OF_BYTES_MAX};
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -298,8 +299,16 @@ fn received(message: &BorrowedMessage<'_>, names: &[String; 3], sources: &mut BT
         signal,
         place: Place { source: Arc::clone(source), offset: message.offset() },
         stamped_ms,
+        retry_of: message.headers().and_then(retry_of),
         value: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
     })
+}
+
+/// What an inbox record says of the quarantine that it was in.
+fn retry_of(headers: &BorrowedHeaders) -> Option<String> {
+    let header = headers.iter().find(|header| header.key == HEADER_RETRY_OF)?;
+    let text = std::str::from_utf8(header.value?).ok()?;
+    (text.len() <= RETRY_OF_BYTES_MAX && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 /// Whether the client mends this by itself.

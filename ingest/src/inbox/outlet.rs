@@ -3,7 +3,7 @@
 use super::{DrainError, Place, Received, Stop};
 use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms, with_policy};
 use crate::partition::murmur2_partition;
-use crate::route::VALUE_BYTES_MAX;
+use crate::quarantine::quarantined_bytes;
 use crate::signal::Signal;
 use crate::sink::RawRecord;
 use rdkafka::ClientConfig;
@@ -12,8 +12,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::cluster::Cluster;
+use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
-use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_WALL};
+use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT, HEADER_WALL};
 use schemas::topic::Topic;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -83,13 +84,20 @@ impl Outlet {
     }
 
     /// Takes one part of an inbox record.
-    pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
+    pub fn raw(
+        &self,
+        record: &RawRecord,
+        origin: Origin<'_>,
+        retry_of: Option<&str>,
+        sent: Sent,
+        stop: &Stop,
+    ) -> Result<(), DrainError> {
         let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == record.topic).unwrap_or(Signal::Logs);
         let (wall, origin) = (wall_ms().to_string(), origin.to_string());
         let headers = OwnedHeaders::new()
             .insert(Header { key: HEADER_WALL, value: Some(&wall) })
             .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
-        let headers = with_policy(headers, record);
+        let headers = with_retry(with_policy(headers, record), retry_of);
         let partition = murmur2_partition(record.key.as_bytes(), self.raw_partitions);
         let message = BaseRecord::with_opaque_to(&self.raw[signal as usize], Box::new(sent));
         self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)
@@ -98,16 +106,18 @@ impl Outlet {
     /// Takes an inbox record that can't become raw ones.
     pub fn quarantine(&self, record: &Received, reason: &str, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
         let origin = format!("{}@{}", record.place.source, record.place.offset);
-        let mut headers = OwnedHeaders::new()
+        let bytes = quarantined_bytes(&record.value);
+        let headers = OwnedHeaders::new()
             .insert(Header { key: HEADER_REASON, value: Some(reason) })
-            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
-        let bytes = record.value.get(..VALUE_BYTES_MAX).unwrap_or(&record.value[..]);
+            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) })
+            .insert(Header { key: HEADER_TENANT, value: Some(DEFAULT_TENANT) });
+        let mut headers = with_retry(headers, record.retry_of.as_deref());
         if bytes.len() < record.value.len() {
             let length = record.value.len().to_string();
             headers = headers.insert(Header { key: HEADER_CUT_FROM, value: Some(&length) });
         }
         let message = BaseRecord::with_opaque_to(&self.quarantine, Box::new(sent));
-        self.send(message.partition(0).key(reason).payload(bytes).headers(headers), stop)
+        self.send(message.partition(0).key(reason).payload(&*bytes).headers(headers), stop)
     }
 
     fn send(&self, record: BaseRecord<'_, str, [u8], Box<Sent>>, stop: &Stop) -> Result<(), DrainError> {
@@ -161,6 +171,14 @@ impl Outlet {
         let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = failed.iter().filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
         refused.map(|(_, sent)| sent.place.clone()).collect()
+    }
+}
+
+/// The headers, and of which quarantined record this is a retry.
+fn with_retry(headers: OwnedHeaders, retry_of: Option<&str>) -> OwnedHeaders {
+    match retry_of {
+        Some(retry_of) => headers.insert(Header { key: HEADER_RETRY_OF, value: Some(retry_of) }),
+        None => headers,
     }
 }
 
