@@ -159,7 +159,13 @@ impl Args {
                 (at, What::List { filter: Filter { reason: which.reason, since_ms }, limit, json })
             }
             Command::Show { offset, raw, json, at } => {
-                let form = if raw { Form::Raw } else if json { Form::Json } else { Form::People };
+                let form = if raw {
+                    Form::Raw
+                } else if json {
+                    Form::Json
+                } else {
+                    Form::People
+                };
                 (at, What::Show { offset, form })
             }
             Command::Retry { offsets, reason, again, at, .. } => {

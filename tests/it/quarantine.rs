@@ -3,7 +3,7 @@
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
 use crate::support::replay::read_topic;
-use crate::support::{eventually, now_ms, otlp};
+use crate::support::{now_ms, otlp};
 use nix::sys::signal::Signal;
 use processor::log::kafka::{KafkaConfig, KafkaLog};
 use rdkafka::ClientConfig;
@@ -129,7 +129,10 @@ fn what_was_too_large_passes_once_the_limit_is_raised() {
 
     // A second time only if somebody means it; then its dedup mark is known.
     let sent = place.said(&["retry", "--reason", "body_size"]);
-    assert!(sent.contains("1 was sent again already, to codex.inbox.logs.v1/1@2") && sent.ends_with("0 sent again, 1 left out\n"), "{sent}");
+    assert!(
+        sent.contains("1 was sent again already, to codex.inbox.logs.v1/1@2") && sent.ends_with("0 sent again, 1 left out\n"),
+        "{sent}"
+    );
     assert_eq!(place.quarantine(&["retry", "1"]).status.code(), Some(1));
     assert_eq!(place.quarantine(&["retry", "7"]).status.code(), Some(1));
     assert!(place.said(&["retry", "1", "--again"]).starts_with("1 sent again to codex.inbox.logs.v1/1@3\n"));
@@ -186,7 +189,7 @@ fn raw_records_under_a_wrong_key_are_quarantined_once_whoever_dies() {
     let from = |record: &&Record| record.header(HEADER_RETRY_OF).is_some();
     let keys: BTreeSet<_> = raw.iter().filter(from).map(|record| record.key.clone().unwrap()).collect();
     assert_eq!(keys.len(), RECORDS);
-    assert!(eventually("an end", || Ok::<_, String>(place.listed(&[]).iter().all(|entry| entry["retried_to"].is_string()))));
+    assert!(place.listed(&[]).iter().all(|entry| entry["retried_to"].is_string()));
     end(door);
     end(worker);
 }

@@ -160,7 +160,8 @@ fn dump(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
             let _ = write!(hex, "{byte:02x} ");
             hex
         });
-        let ascii: String = chunk.iter().map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' }).collect();
+        let ascii: String =
+            chunk.iter().map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' }).collect();
         writeln!(out, "{:08x}  {hex:width$} {ascii}", line * DUMP_LINE, width = DUMP_LINE * 3)?;
     }
     if shown.len() < bytes.len() {

@@ -84,14 +84,7 @@ impl Outlet {
     }
 
     /// Takes one part of an inbox record.
-    pub fn raw(
-        &self,
-        record: &RawRecord,
-        origin: Origin<'_>,
-        retry_of: Option<&str>,
-        sent: Sent,
-        stop: &Stop,
-    ) -> Result<(), DrainError> {
+    pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, retry_of: Option<&str>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
         let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == record.topic).unwrap_or(Signal::Logs);
         let (wall, origin) = (wall_ms().to_string(), origin.to_string());
         let headers = OwnedHeaders::new()
