@@ -1,4 +1,6 @@
-//! What bounds requests.
+//! What bounds requests, and where they go.
+
+use crate::environment::Routes;
 
 /// Settings of the doors; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,10 +14,18 @@ pub struct Config {
     /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says. Off by default, and
     /// loud when on.
     pub keep_text: bool,
+    /// Which raw records go to topics of another prefix.
+    pub routes: Routes,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { body_bytes_max: 16 << 20, decoded_bytes_max: 64 << 20, tenant_bytes_in_flight_max: 256 << 20, keep_text: false }
+        Self {
+            body_bytes_max: 16 << 20,
+            decoded_bytes_max: 64 << 20,
+            tenant_bytes_in_flight_max: 256 << 20,
+            keep_text: false,
+            routes: Routes::default(),
+        }
     }
 }

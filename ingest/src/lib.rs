@@ -12,6 +12,7 @@
 pub mod admit;
 pub mod config;
 pub mod door;
+pub mod environment;
 pub mod grpc;
 pub mod http;
 pub mod inbox;

@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod environments;
 mod facts;
 mod group;
 mod inbox;

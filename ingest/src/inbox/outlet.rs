@@ -1,6 +1,6 @@
 //! Where drained records go: a producer whose runs have no holes (see [`super`]).
 
-use super::{DrainError, Place, Received, Stop};
+use super::{DrainError, Place, Received, Stop, Target};
 use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms, with_policy};
 use crate::partition::murmur2_partition;
 use crate::quarantine::quarantined_bytes;
@@ -66,20 +66,20 @@ impl ProducerContext for Deliveries {
 /// A producer, and the names of the topics.
 pub(super) struct Outlet {
     producer: BaseProducer<Deliveries>,
-    raw: [String; 3],
+    /// By environment: the raw topics, and how many partitions each has.
+    raw: Vec<([String; 3], i32)>,
     quarantine: String,
-    raw_partitions: i32,
 }
 
 impl Outlet {
-    pub fn connect(cluster: &Cluster, raw_partitions: i32) -> Result<Self, DrainError> {
+    pub fn connect(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Self, DrainError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default());
-        let name = |topic: Topic| format!("{}{}", cluster.prefix, topic.name());
+        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.topic().name()));
+        let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
             producer: producer.map_err(|source| DrainError::Client { doing: "making a producer", source })?,
-            raw: Signal::ALL.map(|signal| name(signal.topic())),
-            quarantine: name(Topic::Quarantine),
-            raw_partitions,
+            raw: std::iter::once(main).chain(others.iter().map(|other| (raw(&other.prefix), other.raw_partitions))).collect(),
+            quarantine: format!("{}{}", cluster.prefix, Topic::Quarantine.name()),
         })
     }
 
@@ -91,8 +91,9 @@ impl Outlet {
             .insert(Header { key: HEADER_WALL, value: Some(&wall) })
             .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
         let headers = with_retry(with_policy(headers, record), retry_of);
-        let partition = murmur2_partition(record.key.as_bytes(), self.raw_partitions);
-        let message = BaseRecord::with_opaque_to(&self.raw[signal as usize], Box::new(sent));
+        let (topics, partitions) = self.raw.get(usize::from(record.environment)).ok_or(DrainError::Mismatch)?;
+        let partition = murmur2_partition(record.key.as_bytes(), *partitions);
+        let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
         self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)
     }
 
@@ -211,6 +212,6 @@ mod tests {
         for (name, value) in [("max.in.flight", "1"), ("message.timeout.ms", "0"), ("enable.gapless.guarantee", "true")] {
             assert_eq!(native.get(name).unwrap(), value, "{name}");
         }
-        assert!(Outlet::connect(&cluster, 3).is_ok());
+        assert!(Outlet::connect(&cluster, 3, &[]).is_ok());
     }
 }
