@@ -43,8 +43,9 @@ class Case:
     """Files that Codex finds, and what must become of what it sends."""
 
     name: str
+    # A file of deploy/codex, or text.
     user: str = ""
-    # In /etc/codex, by name.
+    # In /etc/codex, by name: the same.
     etc: tuple = ()
     prefix: str = "main"
     env: str = "dev"
@@ -53,11 +54,17 @@ class Case:
     flags: tuple = ("--strict-config",)
 
 
-USER_ELSEWHERE = """[otel]
+ELSEWHERE = """[otel]
 environment = "mine"
 log_user_prompt = true
 log_sse_deltas = true
 exporter = { otlp-http = { endpoint = "http://127.0.0.1:9/v1/logs", protocol = "json" } }
+"""
+
+# What it does not say is as by default.
+OWN = """[otel]
+environment = "ci"
+trace_exporter = "none"
 """
 
 CASES = (
@@ -66,15 +73,19 @@ CASES = (
     Case("grpc.toml", user="grpc.toml"),
     Case("ci.toml", user="ci.toml", prefix="ci", env="ci", signals=("logs", "metrics")),
     Case("requirements.toml alone", etc=(("requirements.toml", "requirements.toml"),)),
-    Case("requirements.toml over a user's own", user=USER_ELSEWHERE, etc=(("requirements.toml", "requirements.toml"),), env="mine"),
+    Case("requirements.toml over a user's own", user=ELSEWHERE, etc=(("requirements.toml", "requirements.toml"),), env="mine"),
     Case("requirements.toml over ci.toml", user="ci.toml", etc=(("requirements.toml", "requirements.toml"),), prefix="ci", env="ci"),
-    Case("the same as managed_config.toml", user=USER_ELSEWHERE, etc=(("managed_config.toml", "requirements.toml"),), env="mine"),
+    Case("the same as managed_config.toml", user=ELSEWHERE, etc=(("managed_config.toml", "requirements.toml"),), env="mine"),
+    Case("requirements.toml over managed_config.toml", etc=(("requirements.toml", "requirements.toml"), ("managed_config.toml", ELSEWHERE)), env="mine"),
     Case("the same as a default for all users", etc=(("config.toml", "requirements.toml"),)),
+    Case("a user's own over a default", user=OWN, etc=(("config.toml", "requirements.toml"),), prefix="ci", env="ci", signals=("logs", "metrics")),
 )
 
 
 def recipe(name, http, grpc):
-    """A file of deploy/codex, sent to these addresses."""
+    """A file of deploy/codex, sent to these addresses; text as it is."""
+    if not name.endswith(".toml"):
+        return name
     text = (RECIPES / name).read_text(encoding="utf-8")
     return text.replace("tacho.example.com:4318", http).replace("tacho.example.com:4317", grpc)
 
@@ -220,9 +231,8 @@ def main():
             files = lambda name: recipe(name, deployment.http, deployment.grpc)
             sessions = {name: 0 for name in PREFIXES}
             for number, case in enumerate(CASES):
-                user = files(case.user) if (RECIPES / case.user).is_file() else case.user
                 etc = {place: files(name) for place, name in case.etc}
-                codex = Codex(options.codex, work / f"codex-{number}", model.port, user, etc or None)
+                codex = Codex(options.codex, work / f"codex-{number}", model.port, files(case.user), etc or None)
                 wrong = play(case, codex, f"recipe-{number}", model, deployment, sessions)
                 print(f"{'FAILED' if wrong else 'ok':6} {case.name}", flush=True)
                 for line in wrong:
