@@ -3,14 +3,22 @@
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
 use crate::support::replay::read_topic;
+use crate::support::tacho::Start;
 use crate::support::{now_ms, otlp};
+use bytes::Bytes;
 use nix::sys::signal::Signal;
+use processor::log::Log;
+use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use schemas::cluster::Cluster;
-use schemas::record::{HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRY_OF, HEADER_TENANT, HEADER_WALL, Record};
+use schemas::id::TopicPartition;
+use schemas::record::{
+    HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRY_OF, HEADER_TENANT, HEADER_WALL, NewRecord, Record,
+};
+use schemas::settings::Seed;
 use schemas::topic::Topic;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -192,4 +200,44 @@ fn raw_records_under_a_wrong_key_are_quarantined_once_whoever_dies() {
     assert!(place.listed(&[]).iter().all(|entry| entry["retried_to"].is_string()));
     end(door);
     end(worker);
+}
+
+/// The embedded log has the quarantine, and no inbox: what is in it goes in by the door again.
+#[test]
+fn the_embedded_log_has_a_quarantine_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = otlp::encode(vec![otlp::prompt("c", now_ms())]);
+    let raw = |key: &'static str, value: &[u8]| NewRecord {
+        to: TopicPartition { topic: Topic::RawLogs, partition: 0 },
+        key: Some(Bytes::from_static(key.as_bytes())),
+        value: Some(Bytes::copy_from_slice(value)),
+        headers: vec![(HEADER_WALL.to_owned(), Bytes::from(now_ms().to_string()))],
+    };
+    let mut log = Embedded::open(dir.path(), &Seed::shipped()).unwrap().handle();
+    log.append(vec![raw("default/other", &bytes), raw("default/c", GARBAGE)]).unwrap();
+    drop(log);
+    let quarantine = |args: &[&str]| tacho().args(&["quarantine"]).args(args).args(&["--data".as_ref(), dir.path().as_os_str()]).run();
+    let listed = || {
+        let output = quarantine(&["list", "--json"]);
+        assert!(output.status.success(), "{output:?}");
+        let entry = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        let told = |entry: Value| ["reason", "origin", "key"].map(|name| entry[name].as_str().unwrap().to_owned()).join(" ");
+        String::from_utf8(output.stdout).unwrap().lines().map(entry).map(told).collect::<Vec<_>>()
+    };
+    let wanted = ["misrouted codex.raw.logs.v1/0@0 default/other", "undecodable codex.raw.logs.v1/0@1 default/c"];
+    for _ in 0..2 {
+        let running = Start::data(dir.path()).ready();
+        running.wait_for_count("tacho_log_records_total", &[("outcome", "quarantined")], 2);
+        assert_eq!(listed(), wanted, "through the process that runs");
+        drop(running);
+        assert_eq!(listed(), wanted, "from the directory");
+    }
+    let refused = quarantine(&["retry", "0"]);
+    assert_eq!(refused.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("show OFFSET --raw"), "{refused:?}");
+    let running = Start::data(dir.path()).ready();
+    let kept = quarantine(&["show", "0", "--raw"]);
+    assert_eq!(kept.stdout, bytes);
+    running.logs(&kept.stdout);
+    running.wait_for_count("tacho_turns_total", &[], 1);
 }
