@@ -97,7 +97,9 @@ class Process:
         self.log = log
         with open(log, "w", encoding="utf-8") as out:
             command = [binary, "--config", config, *flags]
-            self.process = subprocess.Popen(command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            # TACHO_BIN is no setting of theirs.
+            ours = {name: value for name, value in os.environ.items() if not name.startswith("TACHO_")}
+            self.process = subprocess.Popen(command, env={**ours, **env}, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def wait_ready(self, admin):
         began = time.monotonic()
