@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from codex import Codex
+from codex import Codex, exporters
 from model import Model, Step, Usage
 from tacho import Tacho
 
@@ -172,7 +172,7 @@ def main():
             tacho.wait_ready()
             sums = collections.Counter()
             for number, (protocol, scenario) in enumerate(itertools.product(PROTOCOLS, SCENARIOS)):
-                codex = Codex(options.codex, work / f"codex-{number}", model.port, tacho.otlp[protocol], protocol)
+                codex = Codex(options.codex, work / f"codex-{number}", model.port, exporters(tacho.otlp[protocol], protocol))
                 if number == 0:
                     print(f"codex {codex.version()}, tacho at {tacho.admin}", flush=True)
                 wrong, after = play(scenario, codex, model, tacho, sums)

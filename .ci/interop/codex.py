@@ -6,19 +6,25 @@ import pathlib
 import subprocess
 
 RUN_SECONDS_MAX = 120
+# What a program that runs with another /etc must find there.
+ETC = ("group", "hosts", "ld.so.cache", "nsswitch.conf", "os-release", "passwd", "resolv.conf")
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
 
 
 class Codex:
-    """A Codex home of its own, with telemetry that goes to `otlp` (http://host:port) in `protocol` (binary, json, grpc)."""
+    """A Codex home of its own, with `otel` as the last part of its config.toml: see `exporters`. `etc`: what is in /etc/codex
+    for it, by name; in a mount namespace of its own, so that the machine's stays as it is."""
 
-    def __init__(self, binary, home, model_port, otlp, protocol):
+    def __init__(self, binary, home, model_port, otel, etc=None):
         self.binary = binary
+        self.etc = etc
         self.home = pathlib.Path(home)
         self.cwd = self.home / "project"
         for folder in ("codex", "user", "project"):
             (self.home / folder).mkdir(parents=True)
-        (self.home / "codex" / "config.toml").write_text(_config(model_port, otlp, protocol, self.cwd))
+        (self.home / "codex" / "config.toml").write_text(_config(model_port, otel, self.cwd))
+        if etc is not None:
+            self._write_etc(etc)
         dead = "http://127.0.0.1:9"
         self.env = {
             "PATH": os.environ["PATH"],
@@ -34,16 +40,32 @@ class Codex:
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
             self.env[name] = self.env[name.lower()] = dead
 
+    def _write_etc(self, files):
+        (self.home / "etc/codex").mkdir(parents=True)
+        for name in ETC:
+            if os.path.exists(f"/etc/{name}"):
+                subprocess.run(["cp", "-rL", f"/etc/{name}", self.home / "etc"], check=True)
+        for name, text in files.items():
+            (self.home / "etc/codex" / name).write_text(text)
+
     def version(self):
         out = subprocess.run([self.binary, "--version"], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
         return out.stdout.split()[-1]
 
-    def turn(self, prompt, resume=False):
-        """One `codex exec`; gives the conversation's id."""
-        command = [self.binary, "exec"] + (["resume", "--last"] if resume else []) + [BYPASS, "--skip-git-repo-check", "--json", prompt]
-        ran = subprocess.run(
+    def run(self, prompt, resume=False, flags=()):
+        """One `codex exec`, however it ends."""
+        command = [self.binary, "exec"] + (["resume", "--last"] if resume else [])
+        command += [BYPASS, "--skip-git-repo-check", "--json", *flags, prompt]
+        if self.etc is not None:
+            command = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" /etc && exec "$@"', self.home / "etc", *command]
+        return subprocess.run(
             command, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS_MAX
         )
+
+    def turn(self, prompt, resume=False, flags=()):
+        """One `codex exec` that ends well; gives the conversation's id."""
+        ran = self.run(prompt, resume, flags)
+        self.said = ran.stderr
         if ran.returncode != 0:
             raise RuntimeError(f"codex exec ended with {ran.returncode}:\n{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}")
         for line in ran.stdout.splitlines():
@@ -52,12 +74,24 @@ class Codex:
         raise RuntimeError(f"codex exec named no conversation:\n{ran.stdout[-2000:]}")
 
 
-def _config(model_port, otlp, protocol, cwd):
+def exporters(otlp, protocol):
+    """Telemetry that goes to `otlp` (http://host:port) in `protocol` (binary, json, grpc)."""
+
     def exporter(signal):
         if protocol == "grpc":
             return f'{{ otlp-grpc = {{ endpoint = "{otlp}" }} }}'
         return f'{{ otlp-http = {{ endpoint = "{otlp}/v1/{signal}", protocol = "{protocol}" }} }}'
 
+    return f"""[otel]
+environment = "interop"
+log_user_prompt = true
+exporter = {exporter("logs")}
+trace_exporter = {exporter("traces")}
+metrics_exporter = {exporter("metrics")}
+"""
+
+
+def _config(model_port, otel, cwd):
     return f"""model = "gpt-5.5"
 model_provider = "fake"
 check_for_update_on_startup = false
@@ -76,13 +110,7 @@ base_url = "http://127.0.0.1:{model_port}/v1"
 wire_api = "responses"
 env_key = "FAKE_KEY"
 
-[otel]
-environment = "interop"
-log_user_prompt = true
-exporter = {exporter("logs")}
-trace_exporter = {exporter("traces")}
-metrics_exporter = {exporter("metrics")}
-
 [projects.{json.dumps(str(cwd))}]
 trust_level = "trusted"
-"""
+
+{otel}"""

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The real Codex CLI, offline, against a running tacho: derived values must equal what the fake model served.
+# The real Codex CLI, offline, against a running tacho: derived values must equal what the fake model served. Then the
+# files of deploy/codex, against deploy/examples/ci on a Kafka broker.
 #
-#   .ci/interop/codex.sh [--kafka HOST:PORT]
+#   .ci/interop/codex.sh [--kafka HOST:PORT]      with --kafka the first part alone, on that cluster
 #
 # CODEX_BIN names a codex binary; otherwise npm installs the package into target/interop.
-# TACHO_BIN names a tacho binary; otherwise cargo builds one.
+# TACHO_BIN names a tacho binary, with tacho-ingest and tacho-processor beside it; otherwise cargo builds them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -37,4 +38,8 @@ if [[ -z $tacho ]]; then
 fi
 [[ -x $tacho ]] || fail "$tacho is no program"
 
-exec python3 -B .ci/interop/check.py --tacho "$tacho" --codex "$codex" "$@"
+python3 -B .ci/interop/check.py --tacho "$tacho" --codex "$codex" "$@"
+[[ $# -eq 0 ]] || exit 0
+command -v java >/dev/null || fail "\`java\` is missing: it runs the Kafka broker of the recipes. On Debian: apt-get install default-jre-headless"
+unshare -rm true || fail "\`unshare -rm\` must work: it gives Codex an /etc/codex of its own; allow user namespaces, or run as root"
+python3 -B .ci/interop/recipes.py --tacho "$tacho" --codex "$codex"

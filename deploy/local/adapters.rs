@@ -71,7 +71,8 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
     let reading = cluster.clone();
     let (inbox, raw_partitions) = (cluster.clone(), seed.raw_partitions);
     let drain = move |config, policies| {
-        Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, config, policies, session_timeout: inbox::SESSION_TIMEOUT })
+        let (others, session_timeout) = (Vec::new(), inbox::SESSION_TIMEOUT);
+        Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, others, config, policies, session_timeout })
     };
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),

@@ -1,7 +1,7 @@
 //! The command line, checked as a whole: every fault is named at once.
 
 use crate::cluster::ClusterArgs;
-use crate::{control, topics};
+use crate::{control, quarantine, topics};
 use clap::{Args, Parser, Subcommand};
 use ingest::hash::HashKey;
 use schemas::cluster::Cluster;
@@ -36,6 +36,8 @@ enum Command {
     Topics(topics::Args),
     /// Changes settings while everything runs, or shows them.
     Control(control::Args),
+    /// What could not be understood: lists it, shows it, sends it again.
+    Quarantine(quarantine::Args),
 }
 
 #[derive(Debug, Args)]
@@ -97,6 +99,8 @@ pub enum Action {
     Topics(topics::Options),
     /// Change or show settings.
     Control(control::Options),
+    /// Look at what could not be understood, or send it again.
+    Quarantine(quarantine::Options),
 }
 
 /// Which log.
@@ -194,6 +198,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Acti
         Some(Command::Read(args)) => read_options(args, env, &mut faults).map(Action::Read),
         Some(Command::Topics(args)) => args.options(env, &mut faults).map(Action::Topics),
         Some(Command::Control(args)) => args.options(env, &mut faults).map(Action::Control),
+        Some(Command::Quarantine(args)) => args.options(env, &mut faults).map(Action::Quarantine),
     };
     action.filter(|_| faults.is_empty()).ok_or(Refused::Faults(faults))
 }

@@ -8,6 +8,7 @@ mod control;
 mod demo;
 mod hash_key;
 mod policy;
+mod quarantine;
 mod read;
 mod run;
 #[cfg(test)]
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Ok(cli::Action::Read(options)) => read::run(&options),
         Ok(cli::Action::Topics(options)) => topics::run(&options),
         Ok(cli::Action::Control(options)) => control::run(&options),
+        Ok(cli::Action::Quarantine(options)) => quarantine::run(&options),
         Err(cli::Refused::Shown(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;

@@ -37,8 +37,9 @@ pub fn line(record: &Record, as_json: bool) -> String {
 }
 
 /// Control characters as escapes: what comes off the wire must not drive the terminal.
-fn visible(text: &str) -> String {
-    let hidden = |c: char| c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+pub fn visible(text: &str) -> String {
+    let hidden =
+        |c: char| c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
         if hidden(c) {
             shown.extend(c.escape_unicode())
@@ -54,7 +55,8 @@ fn value_of(record: &Record) -> Value {
     decoded(record.from.topic, bytes).unwrap_or_else(|| text_or_base64(bytes))
 }
 
-fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
+/// The bytes of a record of that topic as JSON, if they are what it holds.
+pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
     if bytes.is_empty() {
         // A tick: empty, which is not the absence of a value.
         return Some(Value::from(""));
@@ -70,7 +72,7 @@ fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
 }
 
 /// UTF-8 as a string, other bytes as `{"base64": "…"}`.
-fn text_or_base64(bytes: &[u8]) -> Value {
+pub fn text_or_base64(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!({"base64": base64(bytes)}), Value::from)
 }
 

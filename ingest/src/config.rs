@@ -1,5 +1,6 @@
-//! What bounds requests.
+//! What bounds requests, and where they go.
 
+use crate::environment::Routes;
 use crate::hash::HashKey;
 
 /// Settings of the doors; every field has a default.
@@ -16,6 +17,8 @@ pub struct Config {
     pub keep_text: bool,
     /// The key of hashes; without one, what a policy wants hashed is dropped.
     pub hash_key: Option<HashKey>,
+    /// Which raw records go to topics of another prefix.
+    pub routes: Routes,
 }
 
 impl Default for Config {
@@ -26,6 +29,7 @@ impl Default for Config {
             tenant_bytes_in_flight_max: 256 << 20,
             keep_text: false,
             hash_key: None,
+            routes: Routes::default(),
         }
     }
 }

@@ -132,7 +132,7 @@ pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result
         return Err(Reject::TooManyRecords);
     }
     let cleaned = privacy::apply(signal, request, rule.actions, config.hash_key.as_ref())?;
-    let mut records = route::route(signal, DEFAULT_TENANT, &cleaned.bytes)?;
+    let mut records = route::route_by(&config.routes, signal, DEFAULT_TENANT, &cleaned.bytes)?;
     records.iter_mut().for_each(|record| record.policy = rule.epoch);
     Ok(Prepared { records, counts: cleaned.counts, decoded_bytes, permit })
 }

@@ -19,8 +19,11 @@
 //!   it is drained again under another policy, a part that reaches further is taken whole, so that nothing is lost; of what
 //!   was taken before, records are told by their dedup marks, and only those that have none are counted again.
 //!
-//! What can't become raw records (no OTLP, or too large) goes to `codex.quarantine.v1` as it is, through the same
-//! producer, and is passed. Nothing of it can be cleaned, since it can't be read.
+//! - Routes are settings of a process. While ingests with other routes drain the same inbox, as during an update, a record
+//!   that is drained twice can end up in two environments.
+//!
+//! What can't become raw records (no OTLP, or too large) goes to `codex.quarantine.v1`, through the same producer, and is
+//! passed: see [`crate::quarantine`]. `tacho quarantine retry` puts it into the inbox again.
 //!
 //! Memory: one batch, the parts of one record, and the producer's queue.
 
@@ -47,6 +50,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// A member that is silent for so long loses its partitions, unless set otherwise.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
@@ -74,12 +78,23 @@ pub struct Settings {
     pub cluster: Cluster,
     /// The pinned number of raw partitions.
     pub raw_partitions: i32,
-    /// Limits: as those of the doors.
+    /// Where the environments of [`Config::routes`] are, in order.
+    pub others: Vec<Target>,
+    /// Limits and routes: as those of the doors.
     pub config: Config,
     /// The privacy policy: as that of the doors.
     pub policies: Arc<Policies>,
     /// A member that is silent for so long loses its partitions.
     pub session_timeout: Duration,
+}
+
+/// The raw topics of another environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Before the names of its topics.
+    pub prefix: String,
+    /// The pinned number of its raw partitions.
+    pub raw_partitions: i32,
 }
 
 /// Why draining begins anew.
@@ -144,6 +159,8 @@ struct Received {
     place: Place,
     /// When the brokers took it in, ms; 0 where they did not stamp it.
     stamped_ms: i64,
+    /// What it says of the quarantine that it was in: passed on.
+    retry_of: Option<String>,
     value: Bytes,
 }
 
@@ -216,11 +233,11 @@ impl Drain {
     /// Drains with one consumer and one producer until the process ends, or something fails.
     fn drain(&mut self) -> Result<(), DrainError> {
         let mut group = Group::connect(&self.settings, self.telemetry.lags())?;
-        let outlet = Outlet::connect(&self.settings.cluster, self.settings.raw_partitions)?;
+        let outlet = Outlet::connect(&self.settings.cluster, self.settings.raw_partitions, &self.settings.others)?;
         let mut looked: Option<Instant> = None;
         while !self.stop.is_told() {
             if group.lacks_topics() && looked.is_none_or(|at| at.elapsed() > LOOK_EVERY) {
-                group.look(self.settings.raw_partitions)?;
+                group.look()?;
                 looked = Some(Instant::now());
             }
             if let Err(error) = self.turn(&mut group, &outlet) {
@@ -268,7 +285,7 @@ impl Drain {
 
     /// Hands over what becomes of one record.
     fn pass(&self, record: &Received, rule: Rule, outlet: &Outlet) -> Result<Passed, DrainError> {
-        let Received { signal, place, stamped_ms, value } = record;
+        let Received { signal, place, stamped_ms, retry_of, value } = record;
         let whole = Sent { place: place.clone(), bytes: value.len() };
         if self.refused.contains(place) {
             outlet.quarantine(record, TOO_LARGE, whole, &self.stop)?;
@@ -287,11 +304,18 @@ impl Drain {
             }
         };
         for raw in &records {
-            let origin = Origin { source: &place.source, offset: place.offset, part: raw.part, stamped_ms: *stamped_ms };
-            outlet.raw(raw, origin, Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
+            let abroad = (raw.environment != 0).then(|| abroad(&place.source, &self.settings.cluster.prefix));
+            let source = abroad.as_deref().unwrap_or(&place.source);
+            let origin = Origin { source, offset: place.offset, part: raw.part, stamped_ms: *stamped_ms };
+            outlet.raw(raw, origin, retry_of.as_deref(), Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
         }
         Ok(Passed::Parts(records.len() as u64))
     }
+}
+
+/// A source as topics of another prefix know it: they may have an inbox of their own, whose topics have the same names.
+fn abroad(source: &str, prefix: &str) -> String {
+    format!("{source}~{:016x}", xxh3_64(prefix.as_bytes()))
 }
 
 /// What became of an inbox record.
@@ -310,4 +334,19 @@ fn prepare(config: &Config, rule: Rule, signal: Signal, value: &Bytes) -> Result
     // One record at a time: its size is bounded, and no other waits for it.
     let permit = Admission::new(u64::MAX).permit(DEFAULT_TENANT)?;
     door::prepare(config, rule, Incoming { signal, form: Form::Protobuf, gzip: false, body: value.clone(), permit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_abroad_is_another_one_and_still_a_source() {
+        let (near, far) = (abroad("codex.inbox.metrics.v1/2147483647", ""), abroad("codex.inbox.metrics.v1/2147483647", "main."));
+        assert_ne!(near, far);
+        for source in [&near, &far] {
+            let text = Origin { source, offset: i64::MAX, part: 0, stamped_ms: 1 }.to_string();
+            assert_eq!(Origin::parse(&text).map(|origin| origin.source), Some(source.as_str()));
+        }
+    }
 }

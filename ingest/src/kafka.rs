@@ -280,8 +280,14 @@ mod tests {
     async fn without_a_broker_the_sink_is_there_but_not_ready_and_refuses_in_time() {
         let sink = KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 4).await.unwrap();
         assert!(!sink.ready());
-        let record =
-            RawRecord { topic: Topic::RawLogs, key: "default/c".to_owned(), value: bytes::Bytes::from_static(b"v"), part: 0, policy: None };
+        let record = RawRecord {
+            topic: Topic::RawLogs,
+            key: "default/c".to_owned(),
+            value: bytes::Bytes::from_static(b"v"),
+            part: 0,
+            policy: None,
+            environment: 0,
+        };
         assert!(matches!(sink.append(vec![record]).await, Err(SinkError::Unavailable(_))));
     }
 

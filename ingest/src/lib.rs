@@ -12,6 +12,7 @@
 pub mod admit;
 pub mod config;
 pub mod door;
+pub mod environment;
 pub mod grpc;
 pub mod hash;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod partition;
 pub mod policy;
 pub mod privacy;
 pub mod process;
+pub mod quarantine;
 pub mod reply;
 pub mod route;
 pub mod scrub;

@@ -165,8 +165,8 @@ async fn behind(
     sink: Arc<Late>,
     ending: watch::Receiver<bool>,
 ) {
-    let control = tokio::select! {
-        control = late::connect(&cluster, &policies, &sink) => control,
+    let (control, others) = tokio::select! {
+        connected = late::connect(&cluster, config.routes.prefixes(), &policies, &sink) => connected,
         () = over(ending.clone()) => return,
     };
     let raw_partitions = control.raw_partitions;
@@ -177,7 +177,8 @@ async fn behind(
     if !given.inbox.enabled {
         return;
     }
-    let inbox = Inbox::start(inbox::Settings { cluster, raw_partitions, config, policies, session_timeout: given.inbox.session_timeout.0 });
+    let session_timeout = given.inbox.session_timeout.0;
+    let inbox = Inbox::start(inbox::Settings { cluster, raw_partitions, others, config, policies, session_timeout });
     match inbox {
         Ok(inbox) => {
             over(ending).await;

@@ -1,5 +1,6 @@
 //! Which raw record each part of a request belongs to: one conversation a record, the bytes of its parts as they came.
 
+use crate::environment::Routes;
 use crate::signal::Signal;
 use crate::sink::RawRecord;
 use crate::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
@@ -44,51 +45,87 @@ pub enum RouteError {
 /// # Errors
 /// The bytes are malformed, or a part does not fit into a message.
 pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
-    let parts = Parts::of(request)?;
-    let Some(first) = parts.items.first() else { return Ok(Vec::new()) };
+    route_by(&Routes::default(), signal, tenant, request)
+}
+
+/// As [`route`], to the environments that `routes` say: a request whose resources belong to several is split too.
+///
+/// # Errors
+/// As [`route`].
+pub fn route_by(routes: &Routes, signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
+    let mut parts = Parts::of(request)?;
+    if parts.items.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !routes.is_empty() {
+        let environment = |resource: &Envelope<'_>| routes.of(tenant, resource.payload);
+        parts.environments = parts.resources.iter().map(environment).collect::<Result<_, _>>()?;
+    }
     let groups = match signal {
         Signal::Logs => by_conversation(&parts)?,
-        Signal::Traces => vec![(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request)), (0..parts.items.len()).collect())],
+        Signal::Traces => by_environment(&parts, |first| Ok(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request))))?,
         Signal::Metrics => {
-            let resource = parts.resources[first.resource].payload;
-            vec![(hash(&public(resource, RESOURCE_ATTRIBUTES)?), (0..parts.items.len()).collect())]
+            by_environment(&parts, |first| Ok(hash(&public(parts.resources[first.resource].payload, RESOURCE_ATTRIBUTES)?)))?
         }
     };
-    let record = |id: &str, value: Bytes, items: usize| {
+    let record = |group: &Group, value: Bytes, items: usize| {
         let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
-        RawRecord { topic: signal.topic(), key: raw_key(tenant, id), value, part, policy: None }
+        let environment = group.environment;
+        RawRecord { topic: signal.topic(), key: raw_key(tenant, &group.id), value, part, policy: None, environment }
     };
-    if let [(id, _)] = groups.as_slice()
+    if let [group] = groups.as_slice()
         && request.len() <= VALUE_BYTES_MAX
     {
-        return Ok(vec![record(id, request.clone(), parts.items.len())]);
+        return Ok(vec![record(group, request.clone(), parts.items.len())]);
     }
     let (mut records, mut total, mut before) = (Vec::with_capacity(groups.len()), 0, 0);
-    for (id, items) in &groups {
+    for group in &groups {
+        let items = &group.items;
         for (end, value) in parts.build(items)? {
             total += value.len();
             if total > SPLIT_BYTES_MAX {
                 return Err(RouteError::TooManyParts);
             }
-            records.push(record(id, Bytes::from(value), before + end));
+            records.push(record(group, Bytes::from(value), before + end));
         }
         before += items.len();
     }
     Ok(records)
 }
 
-/// Items by routing id, in the order of first occurrence.
-fn by_conversation(parts: &Parts<'_>) -> Result<Vec<(String, Vec<usize>)>, WireError> {
-    let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
-    let mut known: HashMap<String, usize> = HashMap::new();
+/// Items that become one raw record, or several where they do not fit into one.
+struct Group {
+    environment: u8,
+    /// What it is routed by within its environment.
+    id: String,
+    items: Vec<usize>,
+}
+
+/// Items by environment and routing id, in the order of first occurrence.
+fn by_conversation(parts: &Parts<'_>) -> Result<Vec<Group>, WireError> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut known: HashMap<(u8, String), usize> = HashMap::new();
     for (index, item) in parts.items.iter().enumerate() {
-        let id = conversation(item.payload)?;
-        match known.get(&id) {
-            Some(&group) => groups[group].1.push(index),
+        let at = (parts.environment(item), conversation(item.payload)?);
+        match known.get(&at) {
+            Some(&group) => groups[group].items.push(index),
             None => {
-                known.insert(id.clone(), groups.len());
-                groups.push((id, vec![index]));
+                groups.push(Group { environment: at.0, id: at.1.clone(), items: vec![index] });
+                known.insert(at, groups.len() - 1);
             }
+        }
+    }
+    Ok(groups)
+}
+
+/// Items by environment, in the order of first occurrence; `id` says what a group is routed by, from its first item.
+fn by_environment(parts: &Parts<'_>, id: impl Fn(&Item<'_>) -> Result<String, WireError>) -> Result<Vec<Group>, WireError> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (index, item) in parts.items.iter().enumerate() {
+        let environment = parts.environment(item);
+        match groups.iter_mut().find(|group| group.environment == environment) {
+            Some(group) => group.items.push(index),
+            None => groups.push(Group { environment, id: id(item)?, items: vec![index] }),
         }
     }
     Ok(groups)
@@ -186,16 +223,22 @@ struct Parts<'a> {
     resources: Vec<Envelope<'a>>,
     scopes: Vec<Envelope<'a>>,
     items: Vec<Item<'a>>,
+    /// By resource; empty where all is of environment 0.
+    environments: Vec<u8>,
 }
 
 impl<'a> Parts<'a> {
     fn of(request: &'a [u8]) -> Result<Self, WireError> {
-        let mut parts = Self { own: Vec::new(), resources: Vec::new(), scopes: Vec::new(), items: Vec::new() };
+        let mut parts = Self { own: Vec::new(), resources: Vec::new(), scopes: Vec::new(), items: Vec::new(), environments: Vec::new() };
         for field in Fields::new(request) {
             let field = field?;
             if field.number == 1 { parts.resource(field.len_payload()?)? } else { parts.own.push(field.raw) }
         }
         Ok(parts)
+    }
+
+    fn environment(&self, item: &Item<'_>) -> u8 {
+        self.environments.get(item.resource).copied().unwrap_or(0)
     }
 
     fn resource(&mut self, message: &'a [u8]) -> Result<(), WireError> {

@@ -162,3 +162,80 @@ fn spans_go_by_trace_and_metrics_by_resource() {
     assert_eq!(keys(&metrics), [format!("default/{}", hash(b"\x10\x00"))]);
     assert_eq!(metrics[0].value, request);
 }
+
+/// A request with a part for each of these: the value of `env`, and the conversations of its records.
+fn environments(of: &[(&str, &[&str])]) -> ExportLogsServiceRequest {
+    let resource_logs = of.iter().map(|(env, ids)| {
+        let records = ids.iter().map(|id| record(&[("conversation.id", id)])).collect();
+        let mut logs = request(vec![records]).resource_logs.remove(0);
+        logs.resource = Some(Resource { attributes: vec![attribute("env", env)], ..Default::default() });
+        logs
+    });
+    ExportLogsServiceRequest { resource_logs: resource_logs.collect() }
+}
+
+fn routes() -> Routes {
+    use crate::environment::Route;
+    let route = |value: &str, prefix: &str| Route {
+        attribute: Some("env".to_owned()),
+        value: Some(value.to_owned()),
+        tenant: None,
+        prefix: prefix.to_owned(),
+    };
+    let mut faults = Vec::new();
+    let routes = Routes::new("", &[route("ci", "ci."), route("load", "load.")], &mut faults);
+    assert_eq!(faults, Vec::<String>::new());
+    routes
+}
+
+#[test]
+fn a_request_is_split_by_environment_and_conversation() {
+    let whole = environments(&[("dev", &["a", "b"]), ("ci", &["a"]), ("load", &["a"]), ("dev", &["a"])]);
+    let bytes = Bytes::from(whole.encode_to_vec());
+    let records = route_by(&routes(), Signal::Logs, "default", &bytes).unwrap();
+    let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.as_str(), record.part)).collect();
+    assert_eq!(at, [(0, "default/a", 1), (0, "default/b", 2), (1, "default/a", 3), (2, "default/a", 4)]);
+    let decoded: Vec<_> = records.iter().map(|record| ExportLogsServiceRequest::decode(record.value.clone()).unwrap()).collect();
+    assert_eq!(decoded[0], environments(&[("dev", &["a"]), ("dev", &["a"])]));
+    assert_eq!(decoded[2], environments(&[("ci", &["a"])]));
+    let without = route(Signal::Logs, "default", &bytes).unwrap();
+    assert_eq!(keys(&without), ["default/a", "default/b"], "without rules all is one environment");
+}
+
+#[test]
+fn a_request_of_one_environment_passes_through_untouched() {
+    let bytes = Bytes::from(environments(&[("ci", &["a"]), ("ci", &["a"])]).encode_to_vec());
+    let records = route_by(&routes(), Signal::Logs, "default", &bytes).unwrap();
+    assert_eq!((records.len(), records[0].environment), (1, 1));
+    assert_eq!(records[0].value.as_ptr(), bytes.as_ptr());
+}
+
+#[test]
+fn traces_and_metrics_are_split_by_environment_alone() {
+    use opentelemetry_proto::tonic::collector::{metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest};
+    use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
+    use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+    let resource = |env: &str| Some(Resource { attributes: vec![attribute("env", env)], ..Default::default() });
+    let spans = |env: &str, trace: u8| ResourceSpans {
+        resource: resource(env),
+        scope_spans: vec![ScopeSpans { spans: vec![Span { trace_id: vec![trace; 16], ..Default::default() }], ..Default::default() }],
+        ..Default::default()
+    };
+    let request = ExportTraceServiceRequest { resource_spans: vec![spans("dev", 1), spans("ci", 2), spans("dev", 3)] };
+    let records = route_by(&routes(), Signal::Traces, "default", &Bytes::from(request.encode_to_vec())).unwrap();
+    let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.clone())).collect();
+    assert_eq!(at, [(0, format!("default/{}", "01".repeat(16))), (1, format!("default/{}", "02".repeat(16)))]);
+    let first = ExportTraceServiceRequest::decode(records[0].value.clone()).unwrap();
+    assert_eq!(first, ExportTraceServiceRequest { resource_spans: vec![spans("dev", 1), spans("dev", 3)] });
+
+    let metrics = |env: &str| ResourceMetrics {
+        resource: resource(env),
+        scope_metrics: vec![ScopeMetrics { metrics: vec![Metric::default()], ..Default::default() }],
+        ..Default::default()
+    };
+    let request = ExportMetricsServiceRequest { resource_metrics: vec![metrics("dev"), metrics("ci")] };
+    let records = route_by(&routes(), Signal::Metrics, "default", &Bytes::from(request.encode_to_vec())).unwrap();
+    let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.clone())).collect();
+    let key = |env: &str| format!("default/{}", hash(&resource(env).unwrap().encode_to_vec()));
+    assert_eq!(at, [(0, key("dev")), (1, key("ci"))]);
+}

@@ -19,6 +19,8 @@ pub struct RawRecord {
     pub part: u32,
     /// The epoch of the privacy policy under which it was cleaned: header `tacho-policy`. None: all texts are kept.
     pub policy: Option<i64>,
+    /// The environment that it goes to: 0 is the main prefix, see [`crate::environment`].
+    pub environment: u8,
 }
 
 /// Why records are not durable.

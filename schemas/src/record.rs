@@ -20,6 +20,21 @@ pub const HEADER_REASON: &str = "tacho-reason";
 pub const HEADER_ORIGIN: &str = "tacho-origin";
 /// Header of a quarantined record that was cut because it did not fit: how many bytes it had, decimal.
 pub const HEADER_CUT_FROM: &str = "tacho-cut-from";
+/// Header of a quarantined record: whose it is, as far as that is known.
+pub const HEADER_TENANT: &str = "tacho-tenant";
+/// Header of a quarantined record: the key that it had in the raw topic.
+pub const HEADER_KEY: &str = "tacho-key";
+/// Header of an inbox record that was quarantined before, and of what becomes of it: `OFFSET ORIGIN`, its own offset in the
+/// quarantine and its origin there. At most [`RETRY_OF_BYTES_MAX`] bytes.
+pub const HEADER_RETRY_OF: &str = "tacho-retry-of";
+/// Header that marks a record in the quarantine as a note, with no bytes of its own: the offset of the record there that
+/// was sent again, decimal.
+pub const HEADER_RETRIED: &str = "tacho-retried";
+/// Header of such a note: `topic/partition@offset` of the inbox record that was sent.
+pub const HEADER_RETRIED_TO: &str = "tacho-retried-to";
+
+/// A longer [`HEADER_RETRY_OF`] is not ours.
+pub const RETRY_OF_BYTES_MAX: usize = 128;
 
 /// Header of a derived row: the worker's wall time when it was made, decimal milliseconds.
 pub const HEADER_PROCESSED: &str = "tacho-processed";

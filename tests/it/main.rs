@@ -6,6 +6,7 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod environments;
 mod facts;
 mod group;
 mod inbox;
@@ -14,6 +15,7 @@ mod policy;
 mod prices;
 mod privacy;
 mod processes;
+mod quarantine;
 mod scale;
 mod secure;
 mod windows;

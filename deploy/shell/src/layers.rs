@@ -172,6 +172,19 @@ fn remove(values: &mut Dict, path: &[String]) -> bool {
                 }
                 was_there
             }
+            // An element stays where it is, without what is wrong with it: others are named by their places.
+            Some(Value::Array(_, items)) => {
+                let Some((index, rest)) = rest.split_first() else { return false };
+                let item = index.parse::<usize>().ok().and_then(|index| items.get_mut(index));
+                match (item, rest) {
+                    (Some(Value::Dict(_, inner)), [_, ..]) => remove(inner, rest),
+                    (Some(item), []) => {
+                        *item = Value::from(Dict::new());
+                        true
+                    }
+                    _ => false,
+                }
+            }
             _ => false,
         },
     }

@@ -10,10 +10,11 @@ use metrics::Gauge;
 use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message, Timestamp};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Headers, Message, Timestamp};
 use rdkafka::statistics::Partition;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, Statistics, TopicPartitionList};
+use schemas::record::{HEADER_RETRY_OF, RETRY_OF_BYTES_MAX};
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +88,8 @@ impl ConsumerContext for Told {
 /// A consumer, and the topics that it reads.
 pub(super) struct Group {
     consumer: BaseConsumer<Told>,
-    raw: [String; 3],
+    /// The raw topics that are written, of all environments, and how many partitions each must have.
+    raw: Vec<(String, i32)>,
     /// Inbox topics that are there, as of the last look.
     found: BTreeSet<String>,
     /// Whether that was told.
@@ -100,11 +102,14 @@ impl Group {
     pub fn connect(settings: &Settings, lags: [Gauge; 3]) -> Result<Self, DrainError> {
         let name = |topic: Topic| format!("{}{}", settings.cluster.prefix, topic.name());
         let names = Signal::ALL.map(|signal| name(signal.inbox()));
+        let raw = |prefix: &str, signal: Signal, partitions: i32| (format!("{prefix}{}", signal.topic().name()), partitions);
+        let main = std::iter::once((settings.cluster.prefix.as_str(), settings.raw_partitions));
+        let others = settings.others.iter().map(|other| (other.prefix.as_str(), other.raw_partitions));
         let told = Told { changes: Mutex::default(), closing: AtomicBool::new(false), names, lags, positions: Mutex::default() };
         let consumer = client_config(settings).create_with_context(told);
         Ok(Self {
             consumer: consumer.map_err(|source| DrainError::Client { doing: "making a consumer", source })?,
-            raw: Signal::ALL.map(|signal| name(signal.topic())),
+            raw: main.chain(others).flat_map(|(prefix, partitions)| Signal::ALL.map(|signal| raw(prefix, signal, partitions))).collect(),
             found: BTreeSet::new(),
             told: false,
             sources: BTreeMap::new(),
@@ -121,11 +126,11 @@ impl Group {
     }
 
     /// Looks which topics are there, and joins for those that are. Asks for all: asking for one could create it.
-    pub fn look(&mut self, raw_partitions: i32) -> Result<(), DrainError> {
+    pub fn look(&mut self) -> Result<(), DrainError> {
         let metadata = self.consumer.fetch_metadata(None, REQUEST_MAX);
         let metadata = metadata.map_err(|source| DrainError::Client { doing: "looking for the topics", source })?;
         let count = |name: &String| metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |topic| topic.partitions().len());
-        if self.raw.iter().any(|name| i32::try_from(count(name)) != Ok(raw_partitions)) {
+        if self.raw.iter().any(|(name, partitions)| i32::try_from(count(name)) != Ok(*partitions)) {
             return Err(DrainError::Mismatch);
         }
         let found: BTreeSet<String> = self.names().iter().filter(|name| count(name) > 0).cloned().collect();
@@ -298,8 +303,16 @@ fn received(message: &BorrowedMessage<'_>, names: &[String; 3], sources: &mut BT
         signal,
         place: Place { source: Arc::clone(source), offset: message.offset() },
         stamped_ms,
+        retry_of: message.headers().and_then(retry_of),
         value: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
     })
+}
+
+/// What an inbox record says of the quarantine that it was in.
+fn retry_of(headers: &BorrowedHeaders) -> Option<String> {
+    let header = headers.iter().find(|header| header.key == HEADER_RETRY_OF)?;
+    let text = std::str::from_utf8(header.value?).ok()?;
+    (text.len() <= RETRY_OF_BYTES_MAX && !text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 /// Whether the client mends this by itself.

@@ -1,9 +1,9 @@
 //! Where drained records go: a producer whose runs have no holes (see [`super`]).
 
-use super::{DrainError, Place, Received, Stop};
+use super::{DrainError, Place, Received, Stop, Target};
 use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms, with_policy};
 use crate::partition::murmur2_partition;
-use crate::route::VALUE_BYTES_MAX;
+use crate::quarantine::quarantined_bytes;
 use crate::signal::Signal;
 use crate::sink::RawRecord;
 use rdkafka::ClientConfig;
@@ -12,8 +12,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::cluster::Cluster;
+use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
-use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_WALL};
+use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT, HEADER_WALL};
 use schemas::topic::Topic;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -65,49 +66,52 @@ impl ProducerContext for Deliveries {
 /// A producer, and the names of the topics.
 pub(super) struct Outlet {
     producer: BaseProducer<Deliveries>,
-    raw: [String; 3],
+    /// By environment: the raw topics, and how many partitions each has.
+    raw: Vec<([String; 3], i32)>,
     quarantine: String,
-    raw_partitions: i32,
 }
 
 impl Outlet {
-    pub fn connect(cluster: &Cluster, raw_partitions: i32) -> Result<Self, DrainError> {
+    pub fn connect(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Self, DrainError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default());
-        let name = |topic: Topic| format!("{}{}", cluster.prefix, topic.name());
+        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.topic().name()));
+        let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
             producer: producer.map_err(|source| DrainError::Client { doing: "making a producer", source })?,
-            raw: Signal::ALL.map(|signal| name(signal.topic())),
-            quarantine: name(Topic::Quarantine),
-            raw_partitions,
+            raw: std::iter::once(main).chain(others.iter().map(|other| (raw(&other.prefix), other.raw_partitions))).collect(),
+            quarantine: format!("{}{}", cluster.prefix, Topic::Quarantine.name()),
         })
     }
 
     /// Takes one part of an inbox record.
-    pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
+    pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, retry_of: Option<&str>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
         let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == record.topic).unwrap_or(Signal::Logs);
         let (wall, origin) = (wall_ms().to_string(), origin.to_string());
         let headers = OwnedHeaders::new()
             .insert(Header { key: HEADER_WALL, value: Some(&wall) })
             .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
-        let headers = with_policy(headers, record);
-        let partition = murmur2_partition(record.key.as_bytes(), self.raw_partitions);
-        let message = BaseRecord::with_opaque_to(&self.raw[signal as usize], Box::new(sent));
+        let headers = with_retry(with_policy(headers, record), retry_of);
+        let (topics, partitions) = self.raw.get(usize::from(record.environment)).ok_or(DrainError::Mismatch)?;
+        let partition = murmur2_partition(record.key.as_bytes(), *partitions);
+        let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
         self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)
     }
 
     /// Takes an inbox record that can't become raw ones.
     pub fn quarantine(&self, record: &Received, reason: &str, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
         let origin = format!("{}@{}", record.place.source, record.place.offset);
-        let mut headers = OwnedHeaders::new()
+        let bytes = quarantined_bytes(&record.value);
+        let headers = OwnedHeaders::new()
             .insert(Header { key: HEADER_REASON, value: Some(reason) })
-            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
-        let bytes = record.value.get(..VALUE_BYTES_MAX).unwrap_or(&record.value[..]);
+            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) })
+            .insert(Header { key: HEADER_TENANT, value: Some(DEFAULT_TENANT) });
+        let mut headers = with_retry(headers, record.retry_of.as_deref());
         if bytes.len() < record.value.len() {
             let length = record.value.len().to_string();
             headers = headers.insert(Header { key: HEADER_CUT_FROM, value: Some(&length) });
         }
         let message = BaseRecord::with_opaque_to(&self.quarantine, Box::new(sent));
-        self.send(message.partition(0).key(reason).payload(bytes).headers(headers), stop)
+        self.send(message.partition(0).key(reason).payload(&*bytes).headers(headers), stop)
     }
 
     fn send(&self, record: BaseRecord<'_, str, [u8], Box<Sent>>, stop: &Stop) -> Result<(), DrainError> {
@@ -164,6 +168,14 @@ impl Outlet {
     }
 }
 
+/// The headers, and of which quarantined record this is a retry.
+fn with_retry(headers: OwnedHeaders, retry_of: Option<&str>) -> OwnedHeaders {
+    match retry_of {
+        Some(retry_of) => headers.insert(Header { key: HEADER_RETRY_OF, value: Some(retry_of) }),
+        None => headers,
+    }
+}
+
 fn is_too_large(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
 }
@@ -200,6 +212,6 @@ mod tests {
         for (name, value) in [("max.in.flight", "1"), ("message.timeout.ms", "0"), ("enable.gapless.guarantee", "true")] {
             assert_eq!(native.get(name).unwrap(), value, "{name}");
         }
-        assert!(Outlet::connect(&cluster, 3).is_ok());
+        assert!(Outlet::connect(&cluster, 3, &[]).is_ok());
     }
 }

@@ -64,6 +64,20 @@ impl Control {
     /// # Errors
     /// It can't be read now.
     pub fn read(cluster: &Cluster, policies: Arc<Policies>) -> Result<Self, NotYet> {
+        let mut control = Self::read_quietly(cluster, policies)?;
+        control.reading.publish();
+        Ok(control)
+    }
+
+    /// The pinned number of raw partitions alone. Blocks as [`Self::read`].
+    ///
+    /// # Errors
+    /// It can't be read now.
+    pub fn raw_partitions(cluster: &Cluster) -> Result<i32, NotYet> {
+        Self::read_quietly(cluster, Arc::default()).map(|control| control.raw_partitions)
+    }
+
+    fn read_quietly(cluster: &Cluster, policies: Arc<Policies>) -> Result<Self, NotYet> {
         let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
         let consumer: BaseConsumer = client_config(cluster).create()?;
         let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
@@ -75,7 +89,6 @@ impl Control {
         control.assign()?;
         control.read_all()?;
         control.raw_partitions = control.reading.raw_partitions().ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
-        control.reading.publish();
         Ok(control)
     }
 

@@ -1,7 +1,9 @@
 //! A sink that is there before its cluster is: until then records are refused, and senders told to come again.
 
-use super::control::Control;
-use crate::kafka::KafkaSink;
+use super::control::{Control, NotYet};
+use crate::environment::Routed;
+use crate::inbox::Target;
+use crate::kafka::{ConnectError, KafkaSink};
 use crate::policy::Policies;
 use crate::sink::{RawRecord, Sink, SinkError};
 use schemas::cluster::Cluster;
@@ -15,7 +17,7 @@ const TRY_EVERY: Duration = Duration::from_secs(1);
 
 /// The sink of a process that may start before the topics are there.
 pub struct Late {
-    sink: OnceLock<KafkaSink>,
+    sink: OnceLock<Routed<KafkaSink>>,
     ending: watch::Receiver<bool>,
 }
 
@@ -49,18 +51,19 @@ impl Sink for Late {
     }
 }
 
-/// Reads the control topic to its end, as often as it takes, and connects; gives that topic, to be followed.
-pub async fn connect(cluster: &Cluster, policies: &Arc<Policies>, late: &Late) -> Control {
+/// Reads the control topic to its end, as often as it takes, and connects, to the other `prefixes` too; gives that topic,
+/// to be followed, and what the others are.
+pub async fn connect(cluster: &Cluster, prefixes: &[String], policies: &Arc<Policies>, late: &Late) -> (Control, Vec<Target>) {
     let mut told = String::new();
     loop {
-        let (asked, shared) = (cluster.clone(), Arc::clone(policies));
-        let why = match tokio::task::spawn_blocking(move || Control::read(&asked, shared)).await {
-            Ok(Ok(control)) => match KafkaSink::connect(cluster, control.raw_partitions).await {
+        let (asked, others, shared) = (cluster.clone(), prefixes.to_vec(), Arc::clone(policies));
+        let why = match tokio::task::spawn_blocking(move || read(&asked, &others, shared)).await {
+            Ok(Ok((control, others))) => match connect_all(cluster, control.raw_partitions, &others).await {
                 Ok(sink) => {
                     tracing::info!(raw_partitions = control.raw_partitions, ready = sink.ready(), "settings read, connected");
                     // Nobody else sets it.
                     let _ = late.sink.set(sink);
-                    return control;
+                    return (control, others);
                 }
                 Err(error) => chain(&error),
             },
@@ -73,4 +76,26 @@ pub async fn connect(cluster: &Cluster, policies: &Arc<Policies>, late: &Late) -
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
+}
+
+/// Reads the control topics of all prefixes; the policy is that of the main one.
+fn read(cluster: &Cluster, prefixes: &[String], policies: Arc<Policies>) -> Result<(Control, Vec<Target>), NotYet> {
+    let mut others = Vec::with_capacity(prefixes.len());
+    for prefix in prefixes {
+        let raw_partitions = Control::raw_partitions(&with_prefix(cluster, prefix))?;
+        others.push(Target { prefix: prefix.clone(), raw_partitions });
+    }
+    Ok((Control::read(cluster, policies)?, others))
+}
+
+async fn connect_all(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Routed<KafkaSink>, ConnectError> {
+    let mut sinks = vec![KafkaSink::connect(cluster, raw_partitions).await?];
+    for Target { prefix, raw_partitions } in others {
+        sinks.push(KafkaSink::connect(&with_prefix(cluster, prefix), *raw_partitions).await?);
+    }
+    Ok(Routed::new(sinks))
+}
+
+fn with_prefix(cluster: &Cluster, prefix: &str) -> Cluster {
+    Cluster { prefix: prefix.to_owned(), ..cluster.clone() }
 }

@@ -1,6 +1,7 @@
 //! What an operator can set.
 
 use crate::Config;
+use crate::environment::{Route, Routes};
 use crate::hash::HashKey;
 use crate::inbox::SESSION_TIMEOUT;
 use schemas::cluster::Cluster;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub privacy: PrivacySection,
     /// The process's log.
     pub log: LogSection,
+    /// What goes to topics of other prefixes: the first that fits counts.
+    pub routes: Vec<Route>,
 }
 
 /// What foreign writers put into the inbox topics.
@@ -111,6 +114,7 @@ impl Default for Settings {
             inbox: InboxSection::default(),
             privacy: PrivacySection::default(),
             log: LogSection::default(),
+            routes: Vec::new(),
         }
     }
 }
@@ -186,6 +190,7 @@ impl Settings {
             tenant_bytes_in_flight_max: tenant_bytes_in_flight_max.0,
             keep_text: self.keep_text,
             hash_key: self.privacy.key(faults),
+            routes: Routes::new(&self.kafka.prefix, &self.routes, faults),
         }
     }
 }
@@ -263,10 +268,30 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_example_is_right() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/ingest.toml");
-        let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap();
+    fn the_shipped_examples_are_right() {
+        let read = |name: &str| {
+            let file = format!("{}/../deploy/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+            Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap()
+        };
+        let settings = read("ingest.toml");
         assert_eq!(settings.given.kafka.bootstrap_servers, "127.0.0.1:9092");
+        assert!(settings.limits.routes.is_empty());
+        let settings = read("ci/ingest.toml");
+        assert_eq!(settings.limits.routes.prefixes(), ["ci."]);
+        let printed = shell::layers::print(&settings.given);
+        assert!(printed.contains("[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"ci.\"\n"), "{printed}");
+    }
+
+    #[test]
+    fn faults_of_routes_are_told_with_all_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("ingest.toml");
+        let text = "[[routes]]\nattribut = \"env\"\nprefix = 7\n[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"a/b\"\n";
+        std::fs::write(&file, text).unwrap();
+        let faults = Settings::read(&Sources { file: Some(file), ..Sources::default() }).unwrap_err();
+        for part in ["routes.0.attribut", "routes.0: names neither", "routes.1: the prefix \"a/b\"", "bootstrap_servers"] {
+            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+        }
     }
 
     /// The certificates and the password come from Secrets, which are not here.

@@ -235,10 +235,12 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_example_is_right() {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/examples/processor.toml");
-        let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, None).unwrap();
-        assert_eq!((settings.group.as_str(), settings.name.as_str()), ("tacho", "processor-0"));
+    fn the_shipped_examples_are_right() {
+        for (name, group, member) in [("processor.toml", "tacho", "processor-0"), ("ci/processor.toml", "ci.tacho", "ci-1")] {
+            let file = format!("{}/../deploy/examples/{name}", env!("CARGO_MANIFEST_DIR"));
+            let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, None).unwrap();
+            assert_eq!((settings.group.as_str(), settings.name.as_str()), (group, member));
+        }
     }
 
     /// The certificates and the password come from Secrets, which are not here.

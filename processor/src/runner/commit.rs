@@ -12,8 +12,8 @@ use processor_core::session::Quarantined;
 use prost::Message;
 use schemas::changelog::{Change, META_KEY, Meta};
 use schemas::derived::{SessionRow, WindowRow};
-use schemas::id::{Position, TopicPartition};
-use schemas::record::{HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, NewRecord};
+use schemas::id::{Position, TopicPartition, split_raw_key};
+use schemas::record::{HEADER_KEY, HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, HEADER_TENANT, NewRecord};
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
@@ -163,9 +163,16 @@ fn quarantined(partition: i32, record: Quarantined) -> NewRecord {
     let origin = format!("{}/{partition}@{}", Topic::RawLogs.name(), record.offset);
     NewRecord {
         to: TopicPartition { topic: Topic::Quarantine, partition: 0 },
-        key: Some(record.key.into()),
+        key: Some(Bytes::from(record.reason)),
         value: Some(record.value.into()),
-        headers: vec![(HEADER_REASON.to_owned(), Bytes::from(record.reason)), (HEADER_ORIGIN.to_owned(), Bytes::from(origin))],
+        headers: [
+            (HEADER_REASON, Bytes::from(record.reason)),
+            (HEADER_ORIGIN, Bytes::from(origin)),
+            (HEADER_TENANT, Bytes::from(split_raw_key(&record.key).0.to_owned())),
+            (HEADER_KEY, Bytes::from(record.key)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into(),
     }
 }
 
