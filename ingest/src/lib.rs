@@ -17,6 +17,7 @@ pub mod http;
 pub mod inbox;
 pub mod json;
 pub mod kafka;
+pub(crate) mod linger;
 pub mod partition;
 pub mod policy;
 pub mod privacy;
@@ -25,6 +26,7 @@ pub mod reply;
 pub mod route;
 pub mod signal;
 pub mod sink;
+pub mod spool;
 pub mod telemetry;
 mod wire;
 

@@ -2,11 +2,13 @@
 
 mod control;
 mod late;
+mod remembered;
 mod settings;
 
 use crate::config::Config;
 use crate::inbox::{self, Inbox};
 use crate::policy::Policies;
+use crate::spool::Taken;
 use crate::{Door, grpc, http, telemetry};
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -14,6 +16,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Parser;
 use late::Late;
+use remembered::Remembered;
 use schemas::cluster::Cluster;
 use settings::{Effective, Settings};
 use shell::flags::Common;
@@ -30,6 +33,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const THREADS_END: Duration = Duration::from_millis(200);
 /// How long the inbox may take to finish its batch at the end.
 const INBOX_END: Duration = Duration::from_secs(4);
+/// How long the producer and the spool may take at the end.
+const SINK_END: Duration = Duration::from_secs(4);
 /// The exposition's content type.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -74,13 +79,25 @@ fn run() -> Result<(), Failure> {
     if settings.given.kafka.is_password_in_the_clear() {
         tracing::warn!("SASL PLAIN without TLS sends the password in the clear");
     }
+    let spool = open_spool(&settings).map_err(|fault| Failure::Start(vec![fault]))?;
     let ports = Ports::bind(&settings.given).map_err(Failure::Start)?;
     telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
-    let result = runtime.block_on(serve(settings, ports));
+    let result = runtime.block_on(serve(settings, ports, spool));
     runtime.shutdown_timeout(THREADS_END);
     result.map_err(Failure::Running)
+}
+
+/// Takes the spool's directory, where there is one. Records that wait in it are for one prefix.
+fn open_spool(settings: &Effective) -> Result<Option<Taken>, String> {
+    let Some(directory) = &settings.given.spool.directory else { return Ok(None) };
+    let taken = Taken::open(directory, settings.given.spool.bytes_max.0).map_err(|error| error.to_string())?;
+    if taken.records() > 0 && Remembered::is_of_another(directory, &settings.cluster.prefix) {
+        let directory = directory.display();
+        return Err(format!("spool.directory: {directory} holds records of a process with another kafka.prefix: start that once more"));
+    }
+    Ok(Some(taken))
 }
 
 /// The listeners.
@@ -104,7 +121,7 @@ impl Ports {
     }
 }
 
-async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
+async fn serve(settings: Effective, ports: Ports, spool: Option<Taken>) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let (end, ending) = watch::channel(false);
     let sink = Arc::new(Late::new(ending.clone()));
@@ -127,7 +144,7 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
         }
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
-    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, policies, sink, ending));
+    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, policies, Arc::clone(&sink), ending, spool));
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
     let ended = tokio::select! {
@@ -149,6 +166,10 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
     };
     // Ended by itself, or by what it says in the log.
     let _ = behind.await;
+    let ending = tokio::task::spawn_blocking(move || sink.end());
+    if tokio::time::timeout(SINK_END, ending).await.is_err() {
+        tracing::warn!("the sink did not end in time; what is spooled is drained by the next process");
+    }
     admin.abort();
     tracing::info!("ended");
     ended
@@ -163,9 +184,10 @@ async fn behind(
     policies: Arc<Policies>,
     sink: Arc<Late>,
     ending: watch::Receiver<bool>,
+    spool: Option<Taken>,
 ) {
     let control = tokio::select! {
-        control = late::connect(&cluster, &policies, &sink) => control,
+        control = late::connect(&cluster, &policies, &sink, spool) => control,
         () = over(ending.clone()) => return,
     };
     let raw_partitions = control.raw_partitions;
@@ -195,14 +217,16 @@ async fn over(mut ending: watch::Receiver<bool>) {
 }
 
 fn admin_router(sink: Arc<Late>) -> Router {
+    let spool = Arc::clone(&sink);
+    let metrics = move || async move {
+        spool.observe();
+        ([(header::CONTENT_TYPE, METRICS_TYPE)], telemetry::render()).into_response()
+    };
     let ready = move || async move {
         match sink.not_ready() {
             None => (StatusCode::OK, "ok\n".to_owned()),
             Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     };
-    Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, METRICS_TYPE)], telemetry::render()).into_response() }))
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }

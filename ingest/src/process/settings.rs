@@ -2,6 +2,7 @@
 
 use crate::Config;
 use crate::inbox::SESSION_TIMEOUT;
+use crate::spool::BYTES_MIN;
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 use shell::kafka::KafkaSection;
@@ -9,6 +10,7 @@ use shell::layers::{Sources, load};
 use shell::log::LogSection;
 use shell::process::check_distinct;
 use shell::units::{Listen, Size, Span};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
@@ -32,6 +34,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What foreign writers put into the inbox topics.
     pub inbox: InboxSection,
+    /// Where requests wait while Kafka does not answer.
+    pub spool: SpoolSection,
     /// The process's log.
     pub log: LogSection,
 }
@@ -44,6 +48,22 @@ pub struct InboxSection {
     pub enabled: bool,
     /// A process that is silent for so long loses its share.
     pub session_timeout: Span,
+}
+
+/// Where requests wait while Kafka does not answer: see [`crate::spool`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolSection {
+    /// A directory of this process's own, on a volume that outlives it; none: there is no spool.
+    pub directory: Option<PathBuf>,
+    /// What it may hold; then requests are refused.
+    pub bytes_max: Size,
+}
+
+impl Default for SpoolSection {
+    fn default() -> Self {
+        Self { directory: None, bytes_max: Size(1 << 30) }
+    }
 }
 
 /// A listener.
@@ -82,6 +102,7 @@ impl Default for Settings {
             admin: Port::local(9465),
             limits: Limits::default(),
             inbox: InboxSection::default(),
+            spool: SpoolSection::default(),
             log: LogSection::default(),
         }
     }
@@ -131,6 +152,9 @@ impl Settings {
         }
         if !SESSION_TIMEOUTS.contains(&given.inbox.session_timeout.0) {
             faults.push("inbox.session_timeout: must be between 1s and 30m".to_owned());
+        }
+        if given.spool.bytes_max.0 < BYTES_MIN {
+            faults.push(format!("spool.bytes_max: must be at least {}MiB", BYTES_MIN >> 20));
         }
         let limits = given.limits(&mut faults);
         if faults.is_empty() { Ok(Effective { given, cluster, limits }) } else { Err(faults) }
@@ -203,10 +227,20 @@ mod tests {
             ("TACHO_KEEP_TXT", "true"),
             ("TACHO_KAFKA__OPTIONS__ACKS", "1"),
             ("TACHO_INBOX__SESSION_TIMEOUT", "1ms"),
+            ("TACHO_SPOOL__BYTES_MAX", "1MiB"),
         ];
         let faults = read(&env, &[("http.listen", "nowhere")]).unwrap_err();
-        let parts =
-            ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers", "inbox.session"];
+        let parts = [
+            "body_bytes_max",
+            "tenant_bytes",
+            "log.filter",
+            "keep_txt",
+            "acks",
+            "http.listen",
+            "bootstrap_servers",
+            "inbox.session",
+            "spool.bytes",
+        ];
         for part in parts {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }
