@@ -26,6 +26,9 @@ const DELIVERY_TIME_MAX: Duration = crate::sink::HOLD_LOGS;
 const LINGER_MS: &str = "0.5";
 /// Pauses between two tries of a request, at first and at most: a new leader should not wait for us.
 const RETRY_PAUSES_MS: (&str, &str) = ("50", "200");
+/// The client asks who leads when a broker goes, which is before another one is chosen, and then every five minutes. A request
+/// is held for seconds, so it asks that often.
+pub(crate) const LEADERS_EVERY_MS: &str = "500";
 /// Largest message, in bytes; the topics' `max.message.bytes` must be at least that.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Records that wait for the broker, at most.
@@ -201,6 +204,7 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("acks", "all")
         .set("compression.type", "lz4")
         .set("linger.ms", LINGER_MS)
+        .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS)
         .set("retry.backoff.ms", RETRY_PAUSES_MS.0)
         .set("retry.backoff.max.ms", RETRY_PAUSES_MS.1)
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())

@@ -1,6 +1,7 @@
 //! The process's own series: the only place of this crate that writes metrics.
 #![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
+use crate::agent::Agent;
 use crate::privacy::Counts;
 use crate::signal::Signal;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -221,6 +222,13 @@ impl Telemetry {
         }
     }
 
+    /// A request of that client was refused; whether it was told to come again.
+    pub fn refused(&self, agent: Agent, may_come_again: bool) {
+        if !(may_come_again && agent.sends_again()) {
+            counter!(Series::ProbablyLost.name(), "agent" => agent.label()).increment(1);
+        }
+    }
+
     pub fn payload(&self, signal: Signal, bytes: usize) {
         // Bodies are far below 2^32 bytes.
         self.payloads[signal as usize].record(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)));
@@ -364,9 +372,14 @@ mod tests {
             let counts = crate::privacy::Counts { removed: [1, 2, 3, 4, 5], bodies: 6, stripped: 7, span_events: 8, truncated: 9 };
             telemetry.cleaned(&counts);
             telemetry.answered(Protocol::Http, Some(Signal::Logs), 413, Some("body_size"), Duration::ZERO);
+            telemetry.refused(Agent::Rust(Some(31)), true);
+            telemetry.refused(Agent::Collector, true);
+            telemetry.refused(Agent::Collector, false);
         });
         let seen = recorder.0.lock().expect("no test panics with the lock").clone();
         let expected = [
+            ("tacho_ingest_probably_lost_total{agent=collector}", 1),
+            ("tacho_ingest_probably_lost_total{agent=rust-0.31}", 1),
             ("tacho_ingest_rejected_total{reason=body_size}", 1),
             ("tacho_ingest_requests_total{protocol=http,signal=logs,code=413}", 1),
             ("tacho_redactions_total{key=arguments}", 2),

@@ -1,7 +1,7 @@
 //! How the spool is drained into Kafka: in runs without a hole, as the inbox is (see [`crate::inbox`]).
 
 use super::{Outlet, Upstream};
-use crate::kafka::{Flight, KafkaSink, MESSAGE_BYTES_MAX, wall_ms, with_policy};
+use crate::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS, MESSAGE_BYTES_MAX, wall_ms, with_policy};
 use crate::partition::murmur2_partition;
 use crate::signal::Signal;
 use crate::sink::{Fate, RawRecord};
@@ -142,6 +142,7 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("acks", "all")
         .set("compression.type", "lz4")
         .set("linger.ms", "5")
+        .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS)
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         // Order without holes: see the inbox.
         .set("enable.idempotence", "true")
