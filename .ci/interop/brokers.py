@@ -16,18 +16,23 @@ class Brokers:
 
     def __init__(self, work, count):
         jars = subprocess.run([ROOT / ".ci/interop/kafka.sh", "--jars"], capture_output=True, text=True, check=True).stdout.strip()
-        self.java = ["java", f"-Xmx{HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true", "-cp", f"{jars}/*"]
+        logging = f"-Dlog4j2.configurationFile={ROOT}/tests/support/kafka/log4j2.properties"
+        self.java = ["java", f"-Xmx{HEAP}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true", logging]
+        self.java += ["-cp", f"{jars}/*"]
         self.folders = [pathlib.Path(work) / f"broker-{number}" for number in range(count)]
         self.ports = _free_ports(count + 1)
         self.processes = [None] * count
         replicas = 3 if count >= 3 else 1
         for number, folder in enumerate(self.folders):
             folder.mkdir()
-            (folder / "log4j2.properties").write_text((ROOT / "tests/support/kafka/log4j2.properties").read_text())
             (folder / "server.properties").write_text(self._properties(number, replicas))
             format_ = ["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(folder / "server.properties")]
             subprocess.run(self.java + format_, stdin=subprocess.DEVNULL, capture_output=True, check=True)
-        self.start(*range(count))
+        try:
+            self.start(*range(count))
+        except BaseException:
+            self.end()
+            raise
 
     @property
     def bootstrap(self):
