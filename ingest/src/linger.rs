@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The longest wait.
-pub const WAIT_MAX: Duration = Duration::from_millis(15);
+pub const WAIT_MAX: Duration = Duration::from_millis(10);
 /// A group of that many is large enough.
 const GROUP_REQUESTS: u32 = 256;
 /// Fewer under way at once are no crowd.
@@ -168,7 +168,7 @@ mod tests {
             (0..arrivals).for_each(|_| crowd.arrive(5));
             crowd.wait()
         });
-        assert_eq!(waits, [15_000, 15_000, 12_800, 1_280].map(Duration::from_micros));
+        assert_eq!(waits, [10_000, 10_000, 10_000, 1_280].map(Duration::from_micros));
     }
 
     #[test]
