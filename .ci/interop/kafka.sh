@@ -2,9 +2,11 @@
 # A Kafka broker on free ports of 127.0.0.1, on the jars of the tests (tests/support/broker.rs).
 #
 #   .ci/interop/kafka.sh DIR [NAME=VALUE]...
+#   .ci/interop/kafka.sh --jars
 #
 # DIR takes its data and server.log; further arguments are added to its properties. Prints HOST:PORT once it serves, and
-# ends it when stdin does: when whoever started this ends, however that is. Needs java, python3, and maven once.
+# ends it when stdin does: when whoever started this ends, however that is. Needs java, python3, and maven once. With --jars
+# it prints the folder with the jars, once they are there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -17,9 +19,8 @@ fail() {
   exit 1
 }
 
-[[ $# -ge 1 && -d $1 ]] || fail "usage: kafka.sh DIR [NAME=VALUE]..."
-dir=$(cd "$1" && pwd)
-shift
+[[ $# -ge 1 && (-d $1 || $1 == --jars) ]] || fail "usage: kafka.sh DIR [NAME=VALUE]... | --jars"
+if [[ $1 != --jars ]]; then dir=$(cd "$1" && pwd); fi
 command -v python3 >/dev/null || fail "\`python3\` is missing. On Debian: apt-get install python3"
 command -v java >/dev/null || fail "\`java\` is missing: it runs Kafka. On Debian: apt-get install default-jre-headless"
 
@@ -40,6 +41,12 @@ if [[ ! -d $jars ]]; then
   mv -T "$part/jars" "$jars" 2>/dev/null || [[ -d $jars ]] || fail "can't put the jars into $jars"
   rm -rf "$part"
 fi
+
+if [[ $1 == --jars ]]; then
+  echo "$jars"
+  exit
+fi
+shift
 
 read -r port controller < <(python3 -c '
 import socket

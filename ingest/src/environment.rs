@@ -149,6 +149,12 @@ impl<S> Routed<S> {
         Self { sinks }
     }
 
+    /// The sinks, in the order of environments.
+    #[must_use]
+    pub fn sinks(&self) -> &[S] {
+        &self.sinks
+    }
+
     fn sink(&self, environment: u8) -> Result<&S, SinkError> {
         let sink = self.sinks.get(usize::from(environment));
         sink.ok_or_else(|| SinkError::Unavailable(format!("there is no environment {environment}")))

@@ -1,5 +1,6 @@
 //! The OTLP/gRPC door: `Export` of the three services, on the request's bytes as they came.
 
+use crate::agent::Agent;
 use crate::door::{Door, Form, Incoming};
 use crate::reply::Reject;
 use crate::signal::Signal;
@@ -57,8 +58,12 @@ impl<S: Sink> UnaryService<Bytes> for Export<S> {
         let (door, signal) = (Arc::clone(&self.door), self.signal);
         Box::pin(async move {
             let started = Instant::now();
+            let agent = Agent::of(request.metadata().get("user-agent").map(|agent| agent.as_bytes()));
             let outcome = export(&door, signal, request.into_inner()).await;
             let verdict = outcome.as_ref().err().map(Reject::verdict);
+            if let Some(verdict) = verdict {
+                door.telemetry.refused(agent, verdict.retry_after.is_some());
+            }
             let code = verdict.map_or(0, |verdict| verdict.code as u16);
             door.telemetry.answered(Protocol::Grpc, Some(signal), code, verdict.map(|verdict| verdict.reason), started.elapsed());
             match outcome {

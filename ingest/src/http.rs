@@ -1,5 +1,6 @@
 //! The OTLP/HTTP door.
 
+use crate::agent::Agent;
 use crate::config::Config;
 use crate::door::{Door, Form, Incoming};
 use crate::grpc;
@@ -104,9 +105,16 @@ fn routes<S: Sink>() -> Router<Arc<Door<S>>> {
 
 async fn answer<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) -> Response {
     let started = Instant::now();
-    let form = form(request.headers());
+    let (form, agent) = (form(request.headers()), agent(request.headers()));
     let outcome = Box::pin(export(door, signal, form, request)).await;
+    if let Err(reject) = &outcome {
+        door.telemetry.refused(agent, reject.verdict().retry_after.is_some());
+    }
     finish(door, Some(signal), form, started, outcome)
+}
+
+fn agent(headers: &HeaderMap) -> Agent {
+    Agent::of(headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
 }
 
 async fn refuse<S: Sink>(door: &Arc<Door<S>>, signal: Option<Signal>, reject: Reject, request: Request) -> Response {

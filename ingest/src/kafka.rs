@@ -1,22 +1,34 @@
 //! The raw topics on a Kafka cluster, as a sink.
 
+use crate::linger::{Linger, UnderWay};
 use crate::partition::murmur2_partition;
-use crate::sink::{RawRecord, Sink, SinkError};
+use crate::sink::{Fate, RawRecord, Sink, SinkError, conclude, hold};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::future_producer::{DeliveryFuture, OwnedDeliveryResult};
+use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schemas::cluster::Cluster;
 use schemas::record::{HEADER_POLICY, HEADER_WALL};
 use schemas::topic::Topic;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A request is held that long; then it is refused.
-pub const DELIVERY_TIME_MAX: Duration = Duration::from_secs(4);
+/// The producer gives a record up after that time. (It looks once a second, so it may be a second more: who waits has a
+/// deadline of its own.)
+const DELIVERY_TIME_MAX: Duration = crate::sink::HOLD_LOGS;
+/// Records that come so close together share a request. Who waits longer for others is [`crate::linger`]'s business.
+const LINGER_MS: &str = "0.5";
+/// Pauses between two tries of a request, at first and at most: a new leader should not wait for us.
+const RETRY_PAUSES_MS: (&str, &str) = ("50", "200");
+/// The client asks who leads when a broker goes, which is before another one is chosen, and then every five minutes. A request
+/// is held for seconds, so it asks that often.
+pub(crate) const LEADERS_EVERY_MS: &str = "500";
 /// Largest message, in bytes; the topics' `max.message.bytes` must be at least that.
 pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Records that wait for the broker, at most.
@@ -76,6 +88,27 @@ struct Shared {
 /// Writes raw records to a cluster, idempotently and to all in-sync replicas.
 pub struct KafkaSink {
     shared: Arc<Shared>,
+    linger: Arc<Linger>,
+    cluster: Cluster,
+}
+
+/// A record that the producer has; resolves once it is durable, or given up.
+pub struct Flight {
+    delivery: DeliveryFuture,
+    /// The request is under way until the last of its records is known of.
+    _under_way: Arc<UnderWay>,
+}
+
+impl Future for Flight {
+    type Output = Result<(), SinkError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.delivery).poll(context).map(|delivered| match delivered {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(refusal(&error)),
+            Err(gone) => Err(SinkError::Unavailable(gone.to_string())),
+        })
+    }
 }
 
 impl KafkaSink {
@@ -104,7 +137,63 @@ impl KafkaSink {
         let _ = tokio::task::spawn_blocking(move || first.check()).await;
         let watched = Arc::downgrade(&shared);
         std::thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || watch(&watched)).map_err(ConnectError::Thread)?;
-        Ok(Self { shared })
+        Ok(Self { shared, linger: Arc::new(Linger::new()), cluster: cluster.clone() })
+    }
+
+    /// The cluster that it writes to.
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// The pinned number of partitions.
+    pub(crate) fn partitions(&self) -> i32 {
+        self.shared.partitions
+    }
+
+    /// Looks at the cluster now: whether records would be taken. Blocks for up to three seconds.
+    pub(crate) fn look_again(&self) -> bool {
+        self.shared.check();
+        self.shared.is(State::Ready)
+    }
+
+    /// Lets the producer send what it has, for so long at most. Blocks.
+    pub(crate) fn flush(&self, most: Duration) {
+        if let Err(error) = self.shared.producer().flush(most) {
+            tracing::debug!(%error, "the producer still has records");
+        }
+    }
+
+    /// To be called after a failure: a producer that failed for good is replaced.
+    pub(crate) fn after_failure(&self) {
+        self.shared.replace_if_dead();
+    }
+
+    /// Hands records to the producer, in order, with as much waiting for others as is good; what has no room by `until` has
+    /// failed, and with it what is behind it.
+    pub(crate) async fn launch(&self, records: &[RawRecord], until: Instant) -> Vec<Fate<Flight>> {
+        let shared = &self.shared;
+        let refused = |why: &str| Fate::Known(Err(SinkError::Unavailable(why.to_owned())));
+        if shared.is(State::Mismatch) {
+            return records.iter().map(|_| refused("the raw topics have not the pinned number of partitions")).collect();
+        }
+        let under_way = Arc::new(Linger::arrive(&self.linger).await);
+        let producer = shared.producer();
+        let mut fates = Vec::with_capacity(records.len());
+        for record in records {
+            let sent = match shared.name(record.topic) {
+                Ok(name) => enqueue(&producer, name, record, shared.partitions, until).await,
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(delivery) => fates.push(Fate::Open(Flight { delivery, _under_way: Arc::clone(&under_way) })),
+                Err(error) => {
+                    fates.push(Fate::Known(Err(error)));
+                    break;
+                }
+            }
+        }
+        fates.resize_with(records.len(), || refused("a record before it was not taken"));
+        fates
     }
 }
 
@@ -114,7 +203,10 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
-        .set("linger.ms", "5")
+        .set("linger.ms", LINGER_MS)
+        .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS)
+        .set("retry.backoff.ms", RETRY_PAUSES_MS.0)
+        .set("retry.backoff.max.ms", RETRY_PAUSES_MS.1)
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("message.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
         .set("request.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
@@ -229,39 +321,16 @@ fn refusal(error: &KafkaError) -> SinkError {
     }
 }
 
-fn outcome(delivered: Result<OwnedDeliveryResult, impl std::fmt::Display>) -> Result<(), SinkError> {
-    match delivered {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err((error, _))) => Err(refusal(&error)),
-        Err(gone) => Err(SinkError::Unavailable(gone.to_string())),
-    }
-}
-
 impl Sink for KafkaSink {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        let shared = &self.shared;
-        if shared.is(State::Mismatch) {
-            return Err(SinkError::Unavailable("the raw topics have not the pinned number of partitions".to_owned()));
+        let until = Instant::now() + hold(&records);
+        let mut fates = self.launch(&records, until).await;
+        for fate in &mut fates {
+            fate.wait(until).await;
         }
-        let producer = shared.producer();
-        let deadline = Instant::now() + DELIVERY_TIME_MAX;
-        let mut deliveries = Vec::with_capacity(records.len());
-        let mut result = Ok(());
-        for record in &records {
-            match enqueue(&producer, shared.name(record.topic)?, record, shared.partitions, deadline).await {
-                Ok(delivery) => deliveries.push(delivery),
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        for delivery in deliveries {
-            let delivered = outcome(delivery.await);
-            result = result.and(delivered);
-        }
+        let result = conclude(&records, &fates);
         if result.is_err() {
-            shared.replace_if_dead();
+            self.after_failure();
         }
         result
     }

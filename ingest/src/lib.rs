@@ -3,6 +3,8 @@
 //! A request goes one way: [`http`] or [`grpc`] reads it, [`admit`] bounds it, [`privacy`] takes texts out of it,
 //! [`route`] makes keyed raw records of it, and a [`sink::Sink`] makes them durable. Only then is it answered.
 //!
+//! While Kafka does not answer, a [`spool`] can.
+//!
 //! What foreign writers put into the inbox topics comes in by [`inbox`], and goes the same way.
 //!
 //! **Architecture Invariant:** nothing is written anywhere before [`privacy::apply`] has seen it. (What an inbox holds that
@@ -10,6 +12,7 @@
 #![deny(missing_docs)]
 
 pub mod admit;
+pub mod agent;
 pub mod config;
 pub mod door;
 pub mod environment;
@@ -19,6 +22,7 @@ pub mod http;
 pub mod inbox;
 pub mod json;
 pub mod kafka;
+pub(crate) mod linger;
 pub mod partition;
 pub mod policy;
 pub mod privacy;
@@ -29,6 +33,7 @@ pub mod route;
 pub mod scrub;
 pub mod signal;
 pub mod sink;
+pub mod spool;
 pub mod telemetry;
 mod wire;
 

@@ -2,24 +2,28 @@
 
 mod control;
 mod late;
+mod remembered;
 mod settings;
 
 use crate::config::Config;
 use crate::inbox::{self, Inbox};
 use crate::policy::Policies;
+use crate::spool::Taken;
 use crate::{Door, grpc, http, telemetry};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Parser;
-use late::Late;
+use late::{Late, Place};
+use remembered::Remembered;
 use schemas::cluster::Cluster;
 pub use settings::PrivacySection;
 use settings::{Effective, Settings};
 use shell::flags::Common;
 use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +35,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const THREADS_END: Duration = Duration::from_millis(200);
 /// How long the inbox may take to finish its batch at the end.
 const INBOX_END: Duration = Duration::from_secs(4);
+/// How long the producer and the spool may take at the end.
+const SINK_END: Duration = Duration::from_secs(4);
 /// The exposition's content type.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -75,13 +81,40 @@ fn run() -> Result<(), Failure> {
     if settings.given.kafka.is_password_in_the_clear() {
         tracing::warn!("SASL PLAIN without TLS sends the password in the clear");
     }
+    let places = places(&settings).map_err(Failure::Start)?;
     let ports = Ports::bind(&settings.given).map_err(Failure::Start)?;
     telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
-    let result = runtime.block_on(serve(settings, ports));
+    let result = runtime.block_on(serve(settings, ports, places));
     runtime.shutdown_timeout(THREADS_END);
     result.map_err(Failure::Running)
+}
+
+/// Where records go: to the main prefix, then to those of the routes. Each has a spool of its own, where there is one.
+fn places(settings: &Effective) -> Result<Vec<Place>, Vec<String>> {
+    let (main, mut faults) = (&settings.cluster, Vec::new());
+    let others = settings.limits.routes.prefixes().iter().map(|prefix| Cluster { prefix: prefix.clone(), ..main.clone() });
+    let places = std::iter::once(main.clone()).chain(others).filter_map(|cluster| {
+        let directory = settings.given.spool.directory.as_ref().map(|directory| match cluster.prefix == main.prefix {
+            true => directory.clone(),
+            false => directory.join(format!("prefix-{}", cluster.prefix)),
+        });
+        let spool = directory.map(|directory| open_spool(&directory, settings.given.spool.bytes_max.0, &cluster.prefix)).transpose();
+        spool.map_err(|fault| faults.push(fault)).ok().map(|spool| Place { cluster, spool })
+    });
+    let places = places.collect();
+    if faults.is_empty() { Ok(places) } else { Err(faults) }
+}
+
+/// Takes a spool's directory. Records that wait in it are for one prefix.
+fn open_spool(directory: &Path, bytes_max: u64, prefix: &str) -> Result<Taken, String> {
+    let taken = Taken::open(directory, bytes_max).map_err(|error| error.to_string())?;
+    if taken.records() > 0 && Remembered::is_of_another(directory, prefix) {
+        let directory = directory.display();
+        return Err(format!("spool.directory: {directory} holds records of a process with another kafka.prefix: start that once more"));
+    }
+    Ok(taken)
 }
 
 /// The listeners.
@@ -105,7 +138,7 @@ impl Ports {
     }
 }
 
-async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
+async fn serve(settings: Effective, ports: Ports, places: Vec<Place>) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let (end, ending) = watch::channel(false);
     let sink = Arc::new(Late::new(ending.clone()));
@@ -128,7 +161,7 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
         }
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
-    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, policies, sink, ending));
+    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, policies, Arc::clone(&sink), ending, places));
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
     let ended = tokio::select! {
@@ -150,6 +183,10 @@ async fn serve(settings: Effective, ports: Ports) -> Result<(), String> {
     };
     // Ended by itself, or by what it says in the log.
     let _ = behind.await;
+    let ending = tokio::task::spawn_blocking(move || sink.end());
+    if tokio::time::timeout(SINK_END, ending).await.is_err() {
+        tracing::warn!("the sink did not end in time; what is spooled is drained by the next process");
+    }
     admin.abort();
     tracing::info!("ended");
     ended
@@ -164,9 +201,10 @@ async fn behind(
     policies: Arc<Policies>,
     sink: Arc<Late>,
     ending: watch::Receiver<bool>,
+    places: Vec<Place>,
 ) {
     let (control, others) = tokio::select! {
-        connected = late::connect(&cluster, config.routes.prefixes(), &policies, &sink) => connected,
+        connected = late::connect(places, &policies, &sink) => connected,
         () = over(ending.clone()) => return,
     };
     let raw_partitions = control.raw_partitions;
@@ -197,14 +235,16 @@ async fn over(mut ending: watch::Receiver<bool>) {
 }
 
 fn admin_router(sink: Arc<Late>) -> Router {
+    let spool = Arc::clone(&sink);
+    let metrics = move || async move {
+        spool.observe();
+        ([(header::CONTENT_TYPE, METRICS_TYPE)], telemetry::render()).into_response()
+    };
     let ready = move || async move {
         match sink.not_ready() {
             None => (StatusCode::OK, "ok\n".to_owned()),
             Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     };
-    Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(|| async { ([(header::CONTENT_TYPE, METRICS_TYPE)], telemetry::render()).into_response() }))
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }

@@ -1,8 +1,16 @@
 //! Where admitted records go: the raw topics, on a cluster or in the process's own log.
 
+use crate::telemetry;
 use bytes::Bytes;
 use schemas::topic::Topic;
 use std::future::Future;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+/// A log request is held for that long, in all; then it is refused. (Clients that send once give up after 5 s, or 10.)
+pub const HOLD_LOGS: Duration = Duration::from_secs(4);
+/// And requests of the other signals: a client that ends posts them first, and its logs wait behind them.
+pub const HOLD_OTHERS: Duration = Duration::from_millis(500);
 
 /// A raw record, ready to be written: one conversation, privacy applied. The sink adds the `tacho-wall` header at
 /// each attempt and computes the partition (murmur2 of the key over the pinned count).
@@ -37,6 +45,17 @@ pub enum SinkError {
     TooLarge(String),
 }
 
+impl SinkError {
+    /// The same error once more.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Unavailable(why) => Self::Unavailable(why.clone()),
+            Self::Full(why) => Self::Full(why.clone()),
+            Self::TooLarge(why) => Self::TooLarge(why.clone()),
+        }
+    }
+}
+
 /// A durable place for raw records.
 pub trait Sink: Send + Sync + 'static {
     /// Resolves once every record is durable: on all in-sync replicas, or fsynced.
@@ -44,4 +63,58 @@ pub trait Sink: Send + Sync + 'static {
 
     /// Whether records would be taken now: topics there, partition counts as pinned.
     fn ready(&self) -> bool;
+}
+
+/// How long a request is held at most: [`HOLD_LOGS`] or [`HOLD_OTHERS`].
+pub(crate) fn hold(records: &[RawRecord]) -> Duration {
+    match records.first() {
+        Some(first) if first.topic != Topic::RawLogs => HOLD_OTHERS,
+        _ => HOLD_LOGS,
+    }
+}
+
+/// What is known of a record that was handed over.
+pub enum Fate<F> {
+    /// Not known yet; resolves when it is.
+    Open(F),
+    /// Durable, or not.
+    Known(Result<(), SinkError>),
+}
+
+impl<F: Future<Output = Result<(), SinkError>> + Unpin> Fate<F> {
+    /// Waits until it is known, or until then.
+    pub(crate) async fn wait(&mut self, until: Instant) {
+        if let Self::Open(flight) = self
+            && let Ok(known) = timeout_at(until, flight).await
+        {
+            *self = Self::Known(known);
+        }
+    }
+
+    /// Whether it is durable for certain.
+    pub(crate) const fn is_durable(&self) -> bool {
+        matches!(self, Self::Known(Ok(())))
+    }
+}
+
+/// The answer to a request, of the fates of its records. A refusal of a request that was handed over is counted: it may be
+/// in the log all the same, and if it comes again, its records are told by their marks.
+pub(crate) fn conclude<F>(records: &[RawRecord], fates: &[Fate<F>]) -> Result<(), SinkError> {
+    let mut result = Ok(());
+    for fate in fates {
+        match fate {
+            Fate::Known(Ok(())) => {}
+            Fate::Known(Err(SinkError::TooLarge(why))) => return Err(SinkError::TooLarge(why.clone())),
+            Fate::Known(Err(error)) if result.is_ok() => result = Err(error.again()),
+            Fate::Known(Err(_)) => {}
+            Fate::Open(_) => result = Err(SinkError::Unavailable("no broker confirmed it".to_owned())),
+        }
+    }
+    if result.is_err()
+        && let Some(first) = records.first()
+        && fates.iter().any(|fate| !matches!(fate, Fate::Known(Err(_))))
+    {
+        telemetry::unsure(first.topic);
+    }
+    result
 }

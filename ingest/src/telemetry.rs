@@ -1,12 +1,14 @@
 //! The process's own series: the only place of this crate that writes metrics.
 #![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
+use crate::agent::Agent;
 use crate::privacy::Counts;
 use crate::signal::Signal;
 use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, FIELD_COUNT, fields};
+use schemas::topic::Topic;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -34,11 +36,22 @@ pub enum Series {
     InboxLost,
     InboxLag,
     InboxRestarts,
+    SpoolBytes,
+    SpoolRecords,
+    SpoolAge,
+    SpoolActive,
+    SpoolAppended,
+    SpoolDrained,
+    SpoolFull,
+    SpoolLost,
+    SpoolErrors,
+    Unsure,
+    ProbablyLost,
 }
 
 impl Series {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 24] = [
         Self::Requests,
         Self::RequestDuration,
         Self::PayloadBytes,
@@ -52,6 +65,17 @@ impl Series {
         Self::InboxLost,
         Self::InboxLag,
         Self::InboxRestarts,
+        Self::SpoolBytes,
+        Self::SpoolRecords,
+        Self::SpoolAge,
+        Self::SpoolActive,
+        Self::SpoolAppended,
+        Self::SpoolDrained,
+        Self::SpoolFull,
+        Self::SpoolLost,
+        Self::SpoolErrors,
+        Self::Unsure,
+        Self::ProbablyLost,
     ];
 
     /// Name and help.
@@ -74,6 +98,20 @@ impl Series {
             Self::InboxLost => ("tacho_inbox_lost_records_total", "Records deleted from the inbox before they were drained, by signal"),
             Self::InboxLag => ("tacho_inbox_lag_records", "Records in this process's inbox partitions that are not drained yet, by signal"),
             Self::InboxRestarts => ("tacho_inbox_restarts_total", "Times that draining began anew after a failure"),
+            Self::SpoolBytes => ("tacho_spool_bytes", "Bytes of the spool on its volume"),
+            Self::SpoolRecords => ("tacho_spool_records", "Raw records in the spool that are not drained yet"),
+            Self::SpoolAge => ("tacho_spool_oldest_age_seconds", "How long the oldest record in the spool has waited; 0: none waits"),
+            Self::SpoolActive => ("tacho_spool_active", "1 while requests go through the spool, 0 while they go to Kafka directly"),
+            Self::SpoolAppended => ("tacho_spool_appended_records_total", "Raw records written to the spool"),
+            Self::SpoolDrained => ("tacho_spool_drained_records_total", "Raw records of the spool that Kafka has"),
+            Self::SpoolFull => ("tacho_spool_full_total", "Requests that the spool had no room for"),
+            Self::SpoolLost => ("tacho_spool_lost_records_total", "Raw records of the spool that can't be read any more, at least"),
+            Self::SpoolErrors => ("tacho_spool_errors_total", "Failures of the spool's volume, by what was tried"),
+            Self::Unsure => ("tacho_ingest_unsure_total", "Requests refused that may be in Kafka all the same, by signal"),
+            Self::ProbablyLost => (
+                "tacho_ingest_probably_lost_total",
+                "Requests refused to a client that does not send again, or for what sending again won't mend, by agent",
+            ),
         }
     }
 
@@ -122,7 +160,9 @@ pub fn describe() {
         match series {
             Series::RequestDuration => describe_histogram!(name, Unit::Seconds, help),
             Series::PayloadBytes => describe_histogram!(name, Unit::Bytes, help),
-            Series::InboxLag => describe_gauge!(name, help),
+            Series::InboxLag | Series::SpoolBytes | Series::SpoolRecords | Series::SpoolAge | Series::SpoolActive => {
+                describe_gauge!(name, help);
+            }
             _ => describe_counter!(name, help),
         }
     }
@@ -194,6 +234,13 @@ impl Telemetry {
         }
     }
 
+    /// A request of that client was refused; whether it was told to come again.
+    pub fn refused(&self, agent: Agent, may_come_again: bool) {
+        if !(may_come_again && agent.sends_again()) {
+            counter!(Series::ProbablyLost.name(), "agent" => agent.label()).increment(1);
+        }
+    }
+
     pub fn payload(&self, signal: Signal, bytes: usize) {
         // Bodies are far below 2^32 bytes.
         self.payloads[signal as usize].record(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)));
@@ -212,6 +259,47 @@ impl Telemetry {
         self.stripped.increment(counts.stripped);
         self.span_events.increment(counts.dropped[SPAN_EVENTS_AT] + counts.unhashed[SPAN_EVENTS_AT]);
         self.truncated.increment(counts.truncated);
+    }
+}
+
+/// A request was refused that may be in Kafka all the same.
+pub(crate) fn unsure(topic: Topic) {
+    let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == topic).map_or("none", Signal::name);
+    counter!(Series::Unsure.name(), "signal" => signal).increment(1);
+}
+
+/// Handles of the spool, taken once: make it after the recorder is installed.
+pub(crate) struct SpoolTelemetry {
+    pub bytes: Gauge,
+    pub records: Gauge,
+    pub age: Gauge,
+    pub active: Gauge,
+    pub appended: Counter,
+    pub drained: Counter,
+    pub full: Counter,
+    pub lost: Counter,
+    prefix: String,
+}
+
+impl SpoolTelemetry {
+    pub fn new(prefix: &str) -> Self {
+        let count = |series: Series| counter!(series.name(), "prefix" => prefix.to_owned());
+        let show = |series: Series| gauge!(series.name(), "prefix" => prefix.to_owned());
+        Self {
+            bytes: show(Series::SpoolBytes),
+            records: show(Series::SpoolRecords),
+            age: show(Series::SpoolAge),
+            active: show(Series::SpoolActive),
+            appended: count(Series::SpoolAppended),
+            drained: count(Series::SpoolDrained),
+            full: count(Series::SpoolFull),
+            lost: count(Series::SpoolLost),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    pub fn failed(&self, doing: &'static str) {
+        counter!(Series::SpoolErrors.name(), "doing" => doing, "prefix" => self.prefix.clone()).increment(1);
     }
 }
 
@@ -306,9 +394,14 @@ mod tests {
             counts.scrubbed.insert((2, "github-pat"), 4);
             telemetry.cleaned(&counts);
             telemetry.answered(Protocol::Http, Some(Signal::Logs), 413, Some("body_size"), Duration::ZERO);
+            telemetry.refused(Agent::Rust(Some(31)), true);
+            telemetry.refused(Agent::Collector, true);
+            telemetry.refused(Agent::Collector, false);
         });
         let seen = recorder.0.lock().expect("no test panics with the lock").clone();
         let expected = [
+            ("tacho_ingest_probably_lost_total{agent=collector}", 1),
+            ("tacho_ingest_probably_lost_total{agent=rust-0.31}", 1),
             ("tacho_ingest_rejected_total{reason=body_size}", 1),
             ("tacho_ingest_requests_total{protocol=http,signal=logs,code=413}", 1),
             ("tacho_redactions_total{field=output,rule=github-pat,action=scrub}", 4),

@@ -1,4 +1,4 @@
-//! Where a raw record came from, if a foreign writer put it into an inbox topic first.
+//! Where a raw record came from, if a foreign writer put it into an inbox topic first, or ingest into its spool.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use std::fmt;
 /// part rise in the order of the inbox; one inbox record becomes a part for each conversation in it, or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin<'a> {
-    /// `topic/partition`, at most [`SOURCE_BYTES_MAX`] bytes.
+    /// `topic/partition`, or `spool/id` (then `offset` is the number there, and the stamp is 0), at most [`SOURCE_BYTES_MAX`] bytes.
     pub source: &'a str,
     /// The inbox record's own offset.
     pub offset: i64,

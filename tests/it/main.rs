@@ -11,6 +11,7 @@ mod facts;
 mod group;
 mod inbox;
 mod law;
+mod outage;
 mod policy;
 mod prices;
 mod privacy;

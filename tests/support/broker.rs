@@ -27,7 +27,48 @@ const LOG_TAIL: usize = 40;
 pub struct Broker {
     dir: PathBuf,
     port: u16,
+    heap: &'static str,
     process: Option<Running>,
+}
+
+/// Three brokers: every topic on all of them, two must have a record. The first one is the controller too; it is never the
+/// one to kill.
+pub struct Cluster {
+    pub nodes: Vec<Broker>,
+}
+
+/// A broker that is gone is noticed after two seconds: in less time than a request is held.
+const CLUSTER: [(&str, &str); 8] = [
+    ("default.replication.factor", "3"),
+    ("min.insync.replicas", "2"),
+    ("offsets.topic.replication.factor", "3"),
+    ("transaction.state.log.replication.factor", "3"),
+    ("transaction.state.log.min.isr", "2"),
+    ("broker.session.timeout.ms", "2000"),
+    ("broker.heartbeat.interval.ms", "250"),
+    ("unclean.leader.election.enable", "false"),
+];
+
+impl Cluster {
+    /// Starts them.
+    ///
+    /// # Panics
+    /// As [`Broker::start`].
+    pub fn start() -> Self {
+        let ports = free_ports::<6>();
+        let ports: Vec<(u16, u16)> = (0..3).map(|id| (ports[2 * id], ports[2 * id + 1])).collect();
+        let mut nodes: Vec<Broker> = (0..3).map(|id| Broker::prepare(id, &ports, &CLUSTER, "256m")).collect();
+        let started: Vec<_> = nodes.iter_mut().map(Broker::launch).collect();
+        for (node, log) in nodes.iter_mut().zip(started) {
+            node.wait(&log);
+        }
+        Self { nodes }
+    }
+
+    /// What clients connect to.
+    pub fn bootstrap(&self) -> String {
+        self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
 }
 
 struct Running {
@@ -48,17 +89,20 @@ impl Broker {
     /// # Panics
     /// Java or Maven is missing, or the broker does not come up: with what it said.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        let jars = jars();
-        let dir = tempfile::Builder::new().prefix("tachograph-kafka-").tempdir().unwrap().keep();
-        // Bound and let go: the kernel does not give out a port again soon.
-        let ports: Vec<u16> =
-            [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap()).iter().map(|free| free.local_addr().unwrap().port()).collect();
-        std::fs::write(dir.join("log4j2.properties"), LOG4J).unwrap();
-        std::fs::write(dir.join("server.properties"), properties(&dir, ports[0], ports[1], settings)).unwrap();
-        format(&jars, &dir);
-        let mut broker = Self { dir, port: ports[0], process: None };
+        let ports = free_ports::<2>();
+        let mut broker = Self::prepare(0, &[(ports[0], ports[1])], settings, "512m");
         broker.restart();
         broker
+    }
+
+    /// The broker `id` of several with these ports, for clients and for controllers.
+    fn prepare(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
+        let jars = jars();
+        let dir = tempfile::Builder::new().prefix("tachograph-kafka-").tempdir().unwrap().keep();
+        std::fs::write(dir.join("log4j2.properties"), LOG4J).unwrap();
+        std::fs::write(dir.join("server.properties"), properties(&dir, id, ports, settings)).unwrap();
+        format(&jars, &dir);
+        Self { dir, port: ports[id].0, heap, process: None }
     }
 
     /// What clients connect to.
@@ -92,10 +136,15 @@ impl Broker {
     /// # Panics
     /// It does not come up: with what it said.
     pub fn restart(&mut self) {
+        let log = self.launch();
+        self.wait(&log);
+    }
+
+    fn launch(&mut self) -> PathBuf {
         self.kill();
         let log = self.dir.join("server.log");
         let out = File::create(&log).unwrap();
-        let mut java = java(&jars(), &self.dir, "512m")
+        let java = java(&jars(), &self.dir, self.heap)
             .arg("kafka.Kafka")
             .arg(self.dir.join("server.properties"))
             .stdin(Stdio::null())
@@ -112,21 +161,24 @@ impl Broker {
             .stderr(Stdio::null())
             .spawn()
             .expect("a POSIX shell `sh` is needed");
+        self.process = Some(Running { java, watchdog });
+        log
+    }
+
+    fn wait(&mut self, log: &Path) {
         let deadline = Instant::now() + START_MAX;
         loop {
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let said = std::fs::read_to_string(log).unwrap_or_default();
             if said.contains("Kafka Server started") {
-                break;
+                return;
             }
-            let ended = java.try_wait().unwrap();
+            let ended = self.process.as_mut().and_then(|running| running.java.try_wait().unwrap());
             if ended.is_some() || Instant::now() > deadline {
-                self.process = Some(Running { java, watchdog });
                 self.kill();
                 panic!("the Kafka broker did not start ({ended:?}); its log ends:\n{}", tail(&said));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        self.process = Some(Running { java, watchdog });
     }
 
     /// The last lines of the broker's log.
@@ -220,12 +272,24 @@ fn format(jars: &Path, dir: &Path) {
     assert!(output.status.success(), "Kafka's storage tool failed ({}):\n{}", output.status, tail(&said));
 }
 
-fn properties(dir: &Path, port: u16, controller: u16, settings: &[(&str, &str)]) -> String {
+/// Bound and let go: the kernel does not give out a port again soon.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    bound.map(|free| free.local_addr().unwrap().port())
+}
+
+fn properties(dir: &Path, id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)]) -> String {
+    let (port, own) = ports[id];
+    let controller = ports[0].1;
+    let (roles, listener) = match id {
+        0 => ("broker,controller", format!(",CONTROLLER://127.0.0.1:{own}")),
+        _ => ("broker", String::new()),
+    };
     let mut text = format!(
-        "process.roles=broker,controller
-node.id=0
+        "process.roles={roles}
+node.id={id}
 controller.quorum.voters=0@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port}{listener}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER

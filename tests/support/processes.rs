@@ -171,6 +171,18 @@ impl Process {
         post_to(&self.agent, self.at("http"), path, content_type, None, body)
     }
 
+    /// Something that posts from another thread.
+    pub fn poster(&self) -> impl Fn(&str, &str, &[u8]) -> Result<u16, String> + Send + 'static {
+        let (agent, http) = (self.agent.clone(), self.at("http").to_owned());
+        move |path, content_type, body| post_to(&agent, &http, path, content_type, None, body)
+    }
+
+    /// Kills it (SIGKILL) and waits until it is gone.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Posts protobuf logs that must be taken.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! The control topic: the number of raw partitions that is pinned in its seed, and the privacy policy, which later
 //! records change.
 
+use super::remembered::Remembered;
 use crate::policy::{FOLLOW_EVERY, Policies, Reading};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -10,6 +11,7 @@ use schemas::cluster::Cluster;
 use schemas::settings::SettingsError;
 use schemas::topic::Topic;
 use shell::process::chain;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -52,6 +54,9 @@ pub struct Control {
     consumer: BaseConsumer,
     topic: String,
     reading: Reading,
+    /// For a start without the cluster, and the directory where it is kept.
+    remembered: Remembered,
+    directory: Option<PathBuf>,
     /// The offset to go on from.
     next: i64,
     /// The pinned number of raw partitions.
@@ -59,25 +64,26 @@ pub struct Control {
 }
 
 impl Control {
-    /// Reads all that is there; the policy of it is in force then. Blocks for up to five seconds without an answer.
+    /// Reads all that is there; the policy of it is in force then, and remembered in `directory`. Blocks for up to five seconds
+    /// without an answer.
     ///
     /// # Errors
     /// It can't be read now.
-    pub fn read(cluster: &Cluster, policies: Arc<Policies>) -> Result<Self, NotYet> {
-        let mut control = Self::read_quietly(cluster, policies)?;
+    pub fn read(cluster: &Cluster, policies: Arc<Policies>, directory: Option<PathBuf>) -> Result<Self, NotYet> {
+        let mut control = Self::read_quietly(cluster, policies, directory)?;
         control.reading.publish();
         Ok(control)
     }
 
-    /// The pinned number of raw partitions alone. Blocks as [`Self::read`].
+    /// The pinned number of raw partitions alone, remembered in `directory` too. Blocks as [`Self::read`].
     ///
     /// # Errors
     /// It can't be read now.
-    pub fn raw_partitions(cluster: &Cluster) -> Result<i32, NotYet> {
-        Self::read_quietly(cluster, Arc::default()).map(|control| control.raw_partitions)
+    pub fn raw_partitions(cluster: &Cluster, directory: Option<PathBuf>) -> Result<i32, NotYet> {
+        Self::read_quietly(cluster, Arc::default(), directory).map(|control| control.raw_partitions)
     }
 
-    fn read_quietly(cluster: &Cluster, policies: Arc<Policies>) -> Result<Self, NotYet> {
+    fn read_quietly(cluster: &Cluster, policies: Arc<Policies>, directory: Option<PathBuf>) -> Result<Self, NotYet> {
         let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
         let consumer: BaseConsumer = client_config(cluster).create()?;
         let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
@@ -85,11 +91,22 @@ impl Control {
             let prefix = if cluster.prefix.is_empty() { String::new() } else { format!(" --prefix {}", cluster.prefix) };
             return Err(NotYet::NoTopic { topic, bootstrap: cluster.bootstrap.clone(), prefix });
         }
-        let mut control = Self { consumer, topic, reading: Reading::new(policies), next: 0, raw_partitions: 0 };
+        let remembered = Remembered::new(&cluster.prefix);
+        let reading = Reading::new(policies);
+        let mut control = Self { consumer, topic, reading, remembered, directory, next: 0, raw_partitions: 0 };
         control.assign()?;
         control.read_all()?;
         control.raw_partitions = control.reading.raw_partitions().ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
+        control.remember();
         Ok(control)
+    }
+
+    fn remember(&self) {
+        if let Some(directory) = &self.directory
+            && let Err(error) = self.remembered.save(directory)
+        {
+            tracing::warn!(%error, "the settings could not be remembered for a start without the cluster");
+        }
     }
 
     fn assign(&self) -> Result<(), KafkaError> {
@@ -99,11 +116,11 @@ impl Control {
     }
 
     fn read_all(&mut self) -> Result<(), NotYet> {
-        let Self { consumer, topic, reading, next, .. } = self;
+        let Self { consumer, topic, reading, remembered, next, .. } = self;
         loop {
             match consumer.poll(REQUEST_MAX) {
                 Some(Ok(message)) => {
-                    add(reading, next, &message).map_err(|source| NotYet::Seed { topic: topic.clone(), source })?;
+                    add(reading, remembered, next, &message).map_err(|source| NotYet::Seed { topic: topic.clone(), source })?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) => return Err(error.into()),
@@ -136,11 +153,14 @@ impl Control {
 
     /// The next record, or none for a while; whether the topic was heard of.
     fn look(&mut self) -> Result<bool, String> {
-        let Self { consumer, reading, next, .. } = self;
+        let Self { consumer, reading, remembered, next, .. } = self;
         match consumer.poll(FOLLOW_EVERY) {
             Some(Ok(message)) => {
-                add(reading, next, &message).map_err(|error| chain(&error))?;
+                let counts = add(reading, remembered, next, &message).map_err(|error| chain(&error))?;
                 reading.publish();
+                if counts {
+                    self.remember();
+                }
                 Ok(true)
             }
             Some(Err(KafkaError::PartitionEOF(_))) => Ok(true),
@@ -150,10 +170,12 @@ impl Control {
     }
 }
 
-fn add(reading: &mut Reading, next: &mut i64, message: &BorrowedMessage<'_>) -> Result<(), SettingsError> {
-    reading.add(message.offset(), message.key(), message.payload().unwrap_or_default())?;
-    *next = message.offset() + 1;
-    Ok(())
+/// Whether it is one to be remembered.
+fn add(reading: &mut Reading, remembered: &mut Remembered, next: &mut i64, message: &BorrowedMessage<'_>) -> Result<bool, SettingsError> {
+    let (offset, key, value) = (message.offset(), message.key(), message.payload().unwrap_or_default());
+    reading.add(offset, key, value)?;
+    *next = offset + 1;
+    Ok(remembered.add(offset, key, value))
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {

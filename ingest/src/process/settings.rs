@@ -4,6 +4,7 @@ use crate::Config;
 use crate::environment::{Route, Routes};
 use crate::hash::HashKey;
 use crate::inbox::SESSION_TIMEOUT;
+use crate::spool::BYTES_MIN;
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 use shell::kafka::KafkaSection;
@@ -37,6 +38,8 @@ pub struct Settings {
     pub inbox: InboxSection,
     /// What the privacy policy needs that is no part of it.
     pub privacy: PrivacySection,
+    /// Where requests wait while Kafka does not answer.
+    pub spool: SpoolSection,
     /// The process's log.
     pub log: LogSection,
     /// What goes to topics of other prefixes: the first that fits counts.
@@ -73,6 +76,22 @@ impl PrivacySection {
             (Some(_), Some(_)) => ("hash_key and hash_key_file".to_owned(), Err("give one of them".to_owned())),
         };
         read.map_err(|fault| faults.push(format!("privacy.{name}: {fault}"))).ok()
+    }
+}
+
+/// Where requests wait while Kafka does not answer: see [`crate::spool`].
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolSection {
+    /// A directory of this process's own, on a volume that outlives it; none: there is no spool.
+    pub directory: Option<PathBuf>,
+    /// What it may hold, for each prefix that records go to; then requests are refused.
+    pub bytes_max: Size,
+}
+
+impl Default for SpoolSection {
+    fn default() -> Self {
+        Self { directory: None, bytes_max: Size(1 << 30) }
     }
 }
 
@@ -113,6 +132,7 @@ impl Default for Settings {
             limits: Limits::default(),
             inbox: InboxSection::default(),
             privacy: PrivacySection::default(),
+            spool: SpoolSection::default(),
             log: LogSection::default(),
             routes: Vec::new(),
         }
@@ -163,6 +183,9 @@ impl Settings {
         }
         if !SESSION_TIMEOUTS.contains(&given.inbox.session_timeout.0) {
             faults.push("inbox.session_timeout: must be between 1s and 30m".to_owned());
+        }
+        if given.spool.bytes_max.0 < BYTES_MIN {
+            faults.push(format!("spool.bytes_max: must be at least {}MiB", BYTES_MIN >> 20));
         }
         let limits = given.limits(&mut faults);
         if faults.is_empty() { Ok(Effective { given, cluster, limits }) } else { Err(faults) }
@@ -237,10 +260,20 @@ mod tests {
             ("TACHO_KEEP_TXT", "true"),
             ("TACHO_KAFKA__OPTIONS__ACKS", "1"),
             ("TACHO_INBOX__SESSION_TIMEOUT", "1ms"),
+            ("TACHO_SPOOL__BYTES_MAX", "1MiB"),
         ];
         let faults = read(&env, &[("http.listen", "nowhere")]).unwrap_err();
-        let parts =
-            ["body_bytes_max", "tenant_bytes", "log.filter", "keep_txt", "acks", "http.listen", "bootstrap_servers", "inbox.session"];
+        let parts = [
+            "body_bytes_max",
+            "tenant_bytes",
+            "log.filter",
+            "keep_txt",
+            "acks",
+            "http.listen",
+            "bootstrap_servers",
+            "inbox.session",
+            "spool.bytes",
+        ];
         for part in parts {
             assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
         }
