@@ -1,4 +1,6 @@
-//! What bounds requests.
+//! What bounds requests and connections.
+
+use std::time::Duration;
 
 /// Settings of the doors; every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,6 +11,17 @@ pub struct Config {
     pub decoded_bytes_max: usize,
     /// Bytes that one tenant's unanswered requests may hold; more gets 429.
     pub tenant_bytes_in_flight_max: u64,
+    /// Bytes that all unanswered requests may hold; more gets 429.
+    pub bytes_in_flight_max: u64,
+    /// Open connections of all listeners; more wait until one ends. The process's limit of open files lowers it.
+    pub connections_max: usize,
+    /// A request's head must have come within that time.
+    pub header_time_max: Duration,
+    /// A request's body must have come within that time.
+    pub body_time_max: Duration,
+    /// A connection without a request is closed after that time. Clients close theirs sooner (90 s is common), so that none
+    /// sends into a connection that is being closed.
+    pub idle_time_max: Duration,
     /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says. Off by default, and
     /// loud when on.
     pub keep_text: bool,
@@ -16,6 +29,16 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { body_bytes_max: 16 << 20, decoded_bytes_max: 64 << 20, tenant_bytes_in_flight_max: 256 << 20, keep_text: false }
+        Self {
+            body_bytes_max: 16 << 20,
+            decoded_bytes_max: 64 << 20,
+            tenant_bytes_in_flight_max: 96 << 20,
+            bytes_in_flight_max: 128 << 20,
+            connections_max: 4096,
+            header_time_max: Duration::from_secs(5),
+            body_time_max: Duration::from_secs(30),
+            idle_time_max: Duration::from_secs(120),
+            keep_text: false,
+        }
     }
 }

@@ -10,19 +10,25 @@
 #![deny(missing_docs)]
 
 pub mod admit;
+mod body;
+pub mod coding;
 pub mod config;
+mod detect;
 pub mod door;
 pub mod grpc;
 pub mod http;
 pub mod inbox;
 pub mod json;
 pub mod kafka;
+mod lanes;
+mod partial;
 pub mod partition;
 pub mod policy;
 pub mod privacy;
 pub mod process;
 pub mod reply;
 pub mod route;
+pub mod serve;
 pub mod signal;
 pub mod sink;
 pub mod telemetry;
@@ -30,9 +36,10 @@ mod wire;
 
 pub use config::Config;
 pub use door::Door;
-pub use http::{Error, router, serve};
+pub use http::router;
 pub use kafka::KafkaSink;
 pub use partition::murmur2_partition;
 pub use policy::Policies;
+pub use serve::Gate;
 pub use signal::Signal;
 pub use wire::WireError;

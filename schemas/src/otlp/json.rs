@@ -12,7 +12,6 @@ mod table;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use prost::Message as _;
 use serde_json::error::Category;
 
 /// Which request a body is.
@@ -51,9 +50,7 @@ pub enum JsonError {
         column: usize,
     },
     /// JSON, but not of the form of the request.
-    #[error(
-        "not an OTLP request of this signal: line {line}, column {column}; see the OTLP specification, JSON Protobuf Encoding"
-    )]
+    #[error("not an OTLP request of this signal: line {line}, column {column}; see the OTLP specification, JSON Protobuf Encoding")]
     Form {
         /// From 1.
         line: usize,

@@ -49,7 +49,9 @@ impl Message {
     }
 }
 
-use Kind::{Base64, Bool, Double, Doubles, Fixed32, Fixed64, Fixed64s, Hex, Int32, Int64, Many, One, Sfixed64, Sint32, Text, Texts, Uint32, Uint64s};
+use Kind::{
+    Base64, Bool, Double, Doubles, Fixed32, Fixed64, Fixed64s, Hex, Int32, Int64, Many, One, Sfixed64, Sint32, Text, Texts, Uint32, Uint64s,
+};
 
 const fn f(name: &'static str, number: u32, kind: Kind) -> Field {
     Field { name, number, kind, is_explicit: false }
@@ -72,14 +74,9 @@ pub(super) static ANY_VALUE: Message = Message(&[
 static ARRAY_VALUE: Message = Message(&[f("values", 1, Many(&ANY_VALUE))]);
 static KEY_VALUE_LIST: Message = Message(&[f("values", 1, Many(&KEY_VALUE))]);
 static KEY_VALUE: Message = Message(&[f("key", 1, Text), f("value", 2, One(&ANY_VALUE))]);
-static SCOPE: Message = Message(&[
-    f("name", 1, Text),
-    f("version", 2, Text),
-    f("attributes", 3, Many(&KEY_VALUE)),
-    f("droppedAttributesCount", 4, Uint32),
-]);
-static ENTITY_REF: Message =
-    Message(&[f("schemaUrl", 1, Text), f("type", 2, Text), f("idKeys", 3, Texts), f("descriptionKeys", 4, Texts)]);
+static SCOPE: Message =
+    Message(&[f("name", 1, Text), f("version", 2, Text), f("attributes", 3, Many(&KEY_VALUE)), f("droppedAttributesCount", 4, Uint32)]);
+static ENTITY_REF: Message = Message(&[f("schemaUrl", 1, Text), f("type", 2, Text), f("idKeys", 3, Texts), f("descriptionKeys", 4, Texts)]);
 
 // resource.proto
 static RESOURCE: Message =
@@ -87,8 +84,7 @@ static RESOURCE: Message =
 
 // logs.proto
 pub(super) static LOGS: Message = Message(&[f("resourceLogs", 1, Many(&RESOURCE_LOGS))]);
-static RESOURCE_LOGS: Message =
-    Message(&[f("resource", 1, One(&RESOURCE)), f("scopeLogs", 2, Many(&SCOPE_LOGS)), f("schemaUrl", 3, Text)]);
+static RESOURCE_LOGS: Message = Message(&[f("resource", 1, One(&RESOURCE)), f("scopeLogs", 2, Many(&SCOPE_LOGS)), f("schemaUrl", 3, Text)]);
 static SCOPE_LOGS: Message = Message(&[f("scope", 1, One(&SCOPE)), f("logRecords", 2, Many(&LOG_RECORD)), f("schemaUrl", 3, Text)]);
 static LOG_RECORD: Message = Message(&[
     f("timeUnixNano", 1, Fixed64),
@@ -160,8 +156,7 @@ static METRIC: Message = Message(&[
     f("metadata", 12, Many(&KEY_VALUE)),
 ]);
 static GAUGE: Message = Message(&[f("dataPoints", 1, Many(&NUMBER_POINT))]);
-static SUM: Message =
-    Message(&[f("dataPoints", 1, Many(&NUMBER_POINT)), f("aggregationTemporality", 2, Int32), f("isMonotonic", 3, Bool)]);
+static SUM: Message = Message(&[f("dataPoints", 1, Many(&NUMBER_POINT)), f("aggregationTemporality", 2, Int32), f("isMonotonic", 3, Bool)]);
 static HISTOGRAM: Message = Message(&[f("dataPoints", 1, Many(&HISTOGRAM_POINT)), f("aggregationTemporality", 2, Int32)]);
 static EXPONENTIAL_HISTOGRAM: Message = Message(&[f("dataPoints", 1, Many(&EXPONENTIAL_POINT)), f("aggregationTemporality", 2, Int32)]);
 static SUMMARY: Message = Message(&[f("dataPoints", 1, Many(&SUMMARY_POINT))]);
