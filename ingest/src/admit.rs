@@ -43,7 +43,7 @@ pub enum Excess {
 }
 
 impl Size {
-    /// All three signals nest their records alike.
+    /// All three signals nest their records alike. Counts no further than [`PARTS_MAX`] and one.
     ///
     /// # Errors
     /// The bytes are not of that form, as far as the count needs it.
@@ -51,19 +51,25 @@ impl Size {
         let mut size = Self::default();
         for resource in Fields::new(request) {
             let resource = resource?;
-            size.parts += 1;
+            if !size.part() {
+                return Ok(size);
+            }
             if resource.number != 1 {
                 continue;
             }
             for scope in Fields::new(resource.len_payload()?) {
                 let scope = scope?;
-                size.parts += 1;
+                if !size.part() {
+                    return Ok(size);
+                }
                 if scope.number != 2 {
                     continue;
                 }
                 for record in Fields::new(scope.len_payload()?) {
                     let record = record?;
-                    size.parts += 1;
+                    if !size.part() {
+                        return Ok(size);
+                    }
                     if record.number == 2 {
                         size.records += 1;
                         size.bytes += record.payload.len().min(RECORD_BYTES_MAX);
@@ -72,6 +78,12 @@ impl Size {
             }
         }
         Ok(size)
+    }
+
+    /// Counts one more; false when that is one too many.
+    const fn part(&mut self) -> bool {
+        self.parts += 1;
+        self.parts <= PARTS_MAX
     }
 
     /// Whether it is what a request may hold.

@@ -125,8 +125,9 @@ mod tests {
             assert_eq!((whole.len(), whole[99_999], whole[100_000]), (100_010, 1, 2));
             assert_eq!(decode(coding, &two, 100_009, 1 << 20), Err(CodingError::TooLarge));
             let malformed = Err(CodingError::Malformed(coding));
-            assert_eq!(decode(coding, &two[..two.len() / 2], 100_010, 1 << 20), malformed);
-            assert_eq!(decode(coding, &two[..two.len() - 2], 100_010, 1 << 20), malformed);
+            let broken = decode(coding, &two[..two.len() - 5], 100_010, 1 << 20);
+            assert!(broken == malformed, "{coding:?}");
+            assert_eq!(decode(coding, &two[..two.len() - 1], 100_010, 1 << 20), malformed);
             assert_eq!(decode(coding, &[&two[..], b"more"].concat(), 100_010, 1 << 20), malformed);
             assert_eq!(decode(coding, b"not that", 100_010, 1 << 20), malformed);
             assert_eq!(decode(coding, b"", 0, 0).unwrap(), "");

@@ -213,19 +213,24 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
         Form::Protobuf => decoded,
         Form::Json => {
             let request = json::to_protobuf_within(signal, &decoded, config.decoded_bytes_max)?;
-            permit.grow(request.len())?;
+            // What it was read from goes; for that moment the lane has room for both.
+            drop(decoded);
+            permit.shrink(request.len() as u64);
+            permit.grow(request.len().saturating_sub(usize::try_from(permit.held()).unwrap_or(usize::MAX)))?;
             Bytes::from(request)
         }
     };
-    Size::of(&request)?.check()?;
+    let size = Size::of(&request)?;
+    size.check()?;
     if request.len() > INLINE_BYTES_MAX {
         check_fields(&request)??;
     }
     let kept = manner.rule.kept;
     let (cleaned, rejected) = match privacy::apply(signal, request.clone(), kept) {
         Ok(cleaned) => (cleaned, None),
+        Err(error) if !manner.is_lenient || size.records < 2 => return Err(error.into()),
         Err(error) => match partial::sound(signal, &request, kept) {
-            Ok(Some(sound)) if manner.is_lenient => (privacy::apply(signal, sound.request, kept)?, Some((sound.rejected, error))),
+            Ok(Some(sound)) => (privacy::apply(signal, sound.request, kept)?, Some((sound.rejected, error))),
             _ => return Err(error.into()),
         },
     };

@@ -2,7 +2,7 @@
 
 use crate::privacy::{self, PrivacyError};
 use crate::signal::Signal;
-use crate::wire::{Fields, Patch, WireError, put_len};
+use crate::wire::{Fields, Patch, WireError, len_field_size, put_head, put_len};
 use bytes::Bytes;
 use schemas::privacy::Kept;
 
@@ -60,13 +60,15 @@ pub(crate) fn sound(signal: Signal, request: &Bytes, kept: Kept) -> Result<Optio
 
 /// Whether the record, alone in a request, can be cleaned.
 fn is_sound(signal: Signal, record: &[u8], kept: Kept) -> bool {
-    let nested = |message: &[u8], number: u32| {
-        let mut out = Vec::with_capacity(message.len() + 16);
-        put_len(&mut out, number, message);
-        out
-    };
-    let request = Bytes::from(nested(&nested(&nested(record, 2), 2), 1));
-    let cleaned: Result<_, PrivacyError> = privacy::apply(signal, request, kept);
+    let scope = len_field_size(2, record.len());
+    let resource = len_field_size(2, scope);
+    // One copy: it may be as large as the request.
+    let mut request = Vec::with_capacity(len_field_size(1, resource));
+    for (number, length) in [(1, resource), (2, scope)] {
+        put_head(&mut request, number, length);
+    }
+    put_len(&mut request, 2, record);
+    let cleaned: Result<_, PrivacyError> = privacy::apply(signal, Bytes::from(request), kept);
     cleaned.is_ok()
 }
 
