@@ -1,6 +1,7 @@
 //! Reading request bodies, within limits of size and time.
 
 use crate::admit::Permit;
+use crate::memory::capacity;
 use crate::reply::Reject;
 use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
@@ -35,11 +36,17 @@ async fn whole(body: &mut Body, limit: usize, permit: &mut Permit) -> Result<Byt
             None if whole.is_empty() => first = Some(chunk),
             Some(before) => {
                 // What is announced is not there yet, and counts only as it comes.
-                whole.reserve(announced.max(length));
+                whole.reserve(capacity(announced.max(length)));
                 whole.extend_from_slice(&before);
                 whole.extend_from_slice(&chunk);
             }
-            None => whole.extend_from_slice(&chunk),
+            None => {
+                // Of a body that does not announce its size.
+                if whole.capacity() < length {
+                    whole.reserve(capacity(2 * length) - whole.len());
+                }
+                whole.extend_from_slice(&chunk);
+            }
         }
     }
     // A body of one chunk, the usual case, is not copied.

@@ -1,6 +1,7 @@
 //! Content codings: none, gzip and zstd, decoded within limits.
 
 use crate::admit::{Busy, Permit};
+use crate::memory::capacity;
 use bytes::Bytes;
 use std::io::Read;
 
@@ -82,6 +83,9 @@ impl Coding {
         let mut out = Vec::new();
         loop {
             permit.grow(STEP)?;
+            if out.capacity() - out.len() < STEP {
+                out.reserve_exact(capacity(2 * out.len() + STEP) - out.len());
+            }
             let step = (&mut reader).take(STEP as u64).read_to_end(&mut out).map_err(|_| CodingError::Malformed(self))?;
             if out.len() > limit {
                 return Err(CodingError::TooLarge);

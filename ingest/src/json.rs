@@ -1,5 +1,6 @@
 //! OTLP/JSON, turned into the binary form that everything else works on.
 
+use crate::memory::capacity;
 use crate::signal::Signal;
 use schemas::otlp::json;
 
@@ -23,7 +24,8 @@ pub fn to_protobuf_within(signal: Signal, body: &[u8], limit: usize) -> Result<V
         Signal::Traces => json::Request::Traces,
         Signal::Metrics => json::Request::Metrics,
     };
-    json::to_protobuf(request, body, limit)
+    // Protobuf is smaller, but for lists of numbers.
+    json::to_protobuf(request, body, Vec::with_capacity(capacity(body.len() / 4)), limit)
 }
 
 #[cfg(test)]

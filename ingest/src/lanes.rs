@@ -28,10 +28,12 @@ pub(crate) enum Lane {
 impl Lane {
     /// The narrowest for a body of that size.
     pub const fn of(bytes: usize) -> Self {
-        match bytes {
-            ..=0x0010_0000 => Self::Small,
-            ..=0x0060_0000 => Self::Middle,
-            _ => Self::Large,
+        if bytes <= Self::Small.bytes_max() {
+            Self::Small
+        } else if bytes <= Self::Middle.bytes_max() {
+            Self::Middle
+        } else {
+            Self::Large
         }
     }
 

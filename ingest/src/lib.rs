@@ -21,6 +21,7 @@ pub mod inbox;
 pub mod json;
 pub mod kafka;
 mod lanes;
+mod memory;
 mod partial;
 pub mod partition;
 pub mod policy;

@@ -1,5 +1,6 @@
 //! What of a request can be taken, when not all of it can.
 
+use crate::memory::capacity;
 use crate::privacy::{self, PrivacyError};
 use crate::signal::Signal;
 use crate::wire::{Fields, Patch, WireError, len_field_size, put_head, put_len};
@@ -63,7 +64,7 @@ fn is_sound(signal: Signal, record: &[u8], kept: Kept) -> bool {
     let scope = len_field_size(2, record.len());
     let resource = len_field_size(2, scope);
     // One copy: it may be as large as the request.
-    let mut request = Vec::with_capacity(len_field_size(1, resource));
+    let mut request = Vec::with_capacity(capacity(len_field_size(1, resource)));
     for (number, length) in [(1, resource), (2, scope)] {
         put_head(&mut request, number, length);
     }

@@ -3,6 +3,7 @@
 //!
 //! Source: protobuf encoding guide. Accepts what prost accepts, except groups, which OTLP has none of.
 
+use crate::memory::capacity;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 /// Why bytes are not the message that they should be.
@@ -203,7 +204,7 @@ impl<'a> Patch<'a> {
 
     fn begin(&mut self) -> &mut Vec<u8> {
         self.out.get_or_insert_with(|| {
-            let mut out = Vec::with_capacity(self.input.len() + 64);
+            let mut out = Vec::with_capacity(capacity(self.input.len() + 64));
             out.extend_from_slice(&self.input[..self.at]);
             out
         })

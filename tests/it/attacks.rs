@@ -219,8 +219,6 @@ fn ingest_withstands_over_both_protocols() {
     let topics = ["topics", "apply", "--allow-single-broker", "--kafka", &bootstrap, "--prefix", "attacks.", "--raw-partitions", "1"];
     let made = processes::tacho().args(&topics).run();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let seed = processes::tacho().args(&["control", "apply", "--kafka", &bootstrap, "--prefix", "attacks.", "deploy/control.toml"]).run();
-    assert!(seed.status.success(), "{}", String::from_utf8_lossy(&seed.stderr));
     let door = processes::ingest(&bootstrap, "attacks.").ready();
     withstand(&door);
     for attack in attacks().iter().filter(|attack| attack.content_type == PROTOBUF) {

@@ -62,16 +62,17 @@ pub enum JsonError {
     TooLarge(usize),
 }
 
-/// The request in its binary form, of `limit` bytes at most. A body without content is an empty request.
+/// The request in its binary form, of `limit` bytes at most, in `room`, which is empty. A body without content is an empty
+/// request.
 ///
 /// # Errors
 /// The body is not JSON, not a request of that kind, or too large.
-pub fn to_protobuf(request: Request, body: &[u8], limit: usize) -> Result<Vec<u8>, JsonError> {
+pub fn to_protobuf(request: Request, body: &[u8], room: Vec<u8>, limit: usize) -> Result<Vec<u8>, JsonError> {
     let body = content(body);
+    let mut out = read::Out::new(room, limit);
     if body.is_empty() {
-        return Ok(Vec::new());
+        return Ok(out.into_bytes());
     }
-    let mut out = read::Out::new(limit);
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = read::message(request.table(), &mut out, &mut reader).and_then(|()| reader.end());
     match read {
@@ -126,7 +127,7 @@ pub fn metrics(body: &[u8]) -> Result<ExportMetricsServiceRequest, JsonError> {
 }
 
 fn decoded<M: prost::Message + Default>(request: Request, body: &[u8]) -> Result<M, JsonError> {
-    let bytes = to_protobuf(request, body, usize::MAX)?;
+    let bytes = to_protobuf(request, body, Vec::new(), usize::MAX)?;
     Ok(M::decode(bytes.as_slice()).expect("what was written by the tables of a message is that message"))
 }
 
@@ -163,9 +164,9 @@ mod tests {
     #[test]
     fn what_it_becomes_is_bounded() {
         let body = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":[0,0,0,0]}]}}]}]}]}"#;
-        let whole = to_protobuf(Request::Metrics, body, 1000).unwrap();
-        assert_eq!(to_protobuf(Request::Metrics, body, whole.len()).as_ref(), Ok(&whole));
-        assert_eq!(to_protobuf(Request::Metrics, body, whole.len() - 1), Err(JsonError::TooLarge(whole.len() - 1)));
+        let whole = to_protobuf(Request::Metrics, body, Vec::new(), 1000).unwrap();
+        assert_eq!(to_protobuf(Request::Metrics, body, Vec::new(), whole.len()).as_ref(), Ok(&whole));
+        assert_eq!(to_protobuf(Request::Metrics, body, Vec::new(), whole.len() - 1), Err(JsonError::TooLarge(whole.len() - 1)));
     }
 
     #[test]

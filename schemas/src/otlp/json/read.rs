@@ -15,8 +15,8 @@ pub(super) struct Out {
 }
 
 impl Out {
-    pub const fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), limit, is_over: false }
+    pub const fn new(room: Vec<u8>, limit: usize) -> Self {
+        Self { bytes: room, limit, is_over: false }
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
@@ -484,11 +484,11 @@ mod tests {
     #[test]
     fn a_length_of_any_size_stands_before_its_content() {
         for size in [0, 1, 127, 128, 16_383, 16_384, 2_100_000] {
-            let mut out = Out::new(usize::MAX);
+            let mut out = Out::new(Vec::new(), usize::MAX);
             let start = out.begin(3);
             out.bytes.extend(std::iter::repeat_n(b'x', size));
             out.end::<serde_json::Error>(start).unwrap();
-            let mut expected = Out::new(usize::MAX);
+            let mut expected = Out::new(Vec::new(), usize::MAX);
             expected.bytes(3, &vec![b'x'; size]);
             assert!(out.bytes == expected.bytes, "{size}");
         }
