@@ -1,9 +1,9 @@
-//! Large buffers that go back to the system as soon as they are dropped.
+//! Large buffers that go back to the system as soon as they are dropped, whichever allocator a program has.
 //!
-//! glibc maps allocations over a threshold by themselves and unmaps them when they are freed; all else stays in its arenas,
-//! one for each thread. That threshold rises to the largest mapped block of up to 32 MiB that is ever freed, and how much an
-//! arena may keep rises to twice that: after a few large requests each thread would hold tens of MiB for ever. Blocks of more
-//! than 32 MiB never move the threshold, and what of them is not written takes no memory.
+//! Allocators keep what is freed, by thread. glibc, for one, maps only allocations over a threshold by themselves, and that
+//! threshold rises to the largest mapped block of up to 32 MiB that is ever freed, and what an arena keeps to twice that: after
+//! a few large requests each thread would hold tens of MiB for ever. A larger block is mapped and unmapped by itself, and what
+//! of it is never written takes no memory.
 
 /// More than glibc's `DEFAULT_MMAP_THRESHOLD_MAX`.
 const MAPPED_BYTES: usize = 33 << 20;
