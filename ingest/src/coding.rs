@@ -84,7 +84,10 @@ impl Coding {
         loop {
             permit.grow(STEP)?;
             if out.capacity() - out.len() < STEP {
-                out.reserve_exact(capacity(2 * out.len() + STEP) - out.len());
+                // Once it is large, room for all that may come, at once: growing would copy it, and have it twice for a while.
+                let grown = 2 * out.len() + STEP;
+                let room = if capacity(grown) == grown { grown } else { capacity(limit + STEP) };
+                out.reserve_exact(room.max(grown) - out.len());
             }
             let step = (&mut reader).take(STEP as u64).read_to_end(&mut out).map_err(|_| CodingError::Malformed(self))?;
             if out.len() > limit {

@@ -32,8 +32,8 @@ impl Default for Config {
         Self {
             body_bytes_max: 16 << 20,
             decoded_bytes_max: 64 << 20,
-            tenant_bytes_in_flight_max: 96 << 20,
-            bytes_in_flight_max: 128 << 20,
+            tenant_bytes_in_flight_max: 80 << 20,
+            bytes_in_flight_max: 112 << 20,
             connections_max: 4096,
             header_time_max: Duration::from_secs(5),
             body_time_max: Duration::from_secs(30),

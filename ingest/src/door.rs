@@ -21,6 +21,8 @@ use std::sync::Arc;
 /// Bodies above that size, and all that must be decompressed or are JSON, are worked on outside of the threads that
 /// serve connections.
 const INLINE_BYTES_MAX: usize = 64 << 10;
+/// A JSON request has at most that many bytes, decompressed, and in protobuf: while it is read both are there.
+const JSON_BYTES_MAX: usize = 32 << 20;
 
 /// How a request is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,16 +184,20 @@ pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result
 fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Prepared, Failure> {
     let Incoming { signal, form, coding, body, mut permit } = incoming;
     let held = permit.held();
-    let limit = config.decoded_bytes_max.min(manner.lane.bytes_max());
+    let most = match form {
+        Form::Protobuf => config.decoded_bytes_max,
+        Form::Json => config.decoded_bytes_max.min(JSON_BYTES_MAX),
+    };
+    let limit = most.min(manner.lane.bytes_max());
     // A reference, not a copy: whoever is outgrown begins anew.
     let again = (coding != Coding::Identity).then(|| body.clone());
     let decoded = match (coding.decode(body, limit, &mut permit), again) {
         (Ok(decoded), _) => decoded,
-        (Err(CodingError::TooLarge), Some(body)) if limit < config.decoded_bytes_max => {
+        (Err(CodingError::TooLarge), Some(body)) if limit < most => {
             permit.shrink(held);
             return Err(Failure::Outgrown(Incoming { signal, form, coding, body, permit }));
         }
-        (Err(CodingError::TooLarge), _) => return Err(Reject::DecodedTooLarge(config.decoded_bytes_max).into()),
+        (Err(CodingError::TooLarge), _) => return Err(Reject::DecodedTooLarge(most).into()),
         (Err(CodingError::Busy), _) => return Err(crate::admit::Busy.into()),
         (Err(CodingError::Malformed(coding)), _) => return Err(Reject::Compressed(coding).into()),
     };
@@ -212,7 +218,7 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
     let request = match form {
         Form::Protobuf => decoded,
         Form::Json => {
-            let request = json::to_protobuf_within(signal, &decoded, config.decoded_bytes_max)?;
+            let request = json::to_protobuf_within(signal, &decoded, most)?;
             // What it was read from goes; for that moment the lane has room for both.
             drop(decoded);
             permit.shrink(request.len() as u64);
