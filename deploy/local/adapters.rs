@@ -5,7 +5,7 @@ use ingest::inbox::{self, Inbox};
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Door, Policies};
+use ingest::{Door, Gate, Policies};
 use processor::admin::OpenLog;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
@@ -109,18 +109,18 @@ pub async fn serve_ingest(
     grpc: tokio::net::TcpListener,
     sink: Arc<AnySink>,
     ending: watch::Receiver<bool>,
-) -> Result<(), String> {
+) {
     let over = |mut ending: watch::Receiver<bool>| async move {
         // The sender is gone only when the process ends.
         let _ = ending.wait_for(|over| *over).await;
     };
+    let gate = Gate::new(&config);
     let door = Door::new(config, policies, sink);
     let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
-    let served = tokio::try_join!(
-        ingest::http::run(http, ingest::router(door), over(ending.clone())),
-        ingest::http::run(grpc, grpc_routes, over(ending)),
+    tokio::join!(
+        ingest::serve::run(http, ingest::router(door), Arc::clone(&gate), over(ending.clone())),
+        ingest::serve::run(grpc, grpc_routes, gate, over(ending)),
     );
-    served.map(drop).map_err(|error| chain(&error))
 }
 
 /// Where ingest writes: the log that this process uses.

@@ -20,9 +20,6 @@ mod topics;
 use shell::process::{Failure, exit_code};
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let outcome = match cli::parse(std::env::args_os(), &cli::Env::of_process()) {
         Ok(cli::Action::Run(options)) => run::run(*options),

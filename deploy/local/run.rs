@@ -160,8 +160,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
         signal = told_to_end() => signal.map_err(text),
         fault = workers.failed() => Err(fault),
         ended = &mut ingest => Err(match ended {
-            Ok(Ok(())) => "ingest ended by itself".to_owned(),
-            Ok(Err(fault)) => format!("ingest: {fault}"),
+            Ok(()) => "ingest ended by itself".to_owned(),
             Err(panic) => format!("ingest: {panic}"),
         }),
     };

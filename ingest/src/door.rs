@@ -1,11 +1,15 @@
 //! The path that every request takes, whatever protocol brought it.
 
-use crate::admit::{Admission, Permit, RECORDS_MAX, count_records};
+use crate::admit::{Admission, Permit, Size, check_fields};
+use crate::coding::{Coding, CodingError};
 use crate::config::Config;
+use crate::detect::{self, Told};
 use crate::json;
+use crate::lanes::{Lane, Lanes};
+use crate::partial;
 use crate::policy::{Policies, Rule};
-use crate::privacy::{self, Counts};
-use crate::reply::Reject;
+use crate::privacy::{self, Counts, PrivacyError};
+use crate::reply::{Accepted, Reject};
 use crate::route;
 use crate::scrub::Scrubber;
 use crate::signal::Signal;
@@ -13,14 +17,13 @@ use crate::sink::{RawRecord, Sink, SinkError};
 use crate::telemetry::Telemetry;
 use bytes::Bytes;
 use schemas::id::DEFAULT_TENANT;
-use std::io::Read;
 use std::sync::Arc;
 
 /// Bodies above that size, and all that must be decompressed or are JSON, are worked on outside of the threads that
 /// serve connections.
 const INLINE_BYTES_MAX: usize = 64 << 10;
-/// Decompression asks for room in steps of that size.
-const INFLATE_STEP: usize = 64 << 10;
+/// A JSON request has at most that many bytes, decompressed, and in protobuf: while it is read both are there.
+const JSON_BYTES_MAX: usize = 32 << 20;
 
 /// How a request is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +37,12 @@ pub enum Form {
 /// A body as it came, with how to read it.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Which request it is.
-    pub signal: Signal,
+    /// Which request it is; none: its content tells.
+    pub signal: Option<Signal>,
     /// Its encoding.
     pub form: Form,
-    /// Whether it is compressed.
-    pub gzip: bool,
+    /// How it is compressed.
+    pub coding: Coding,
     /// The bytes.
     pub body: Bytes,
     /// Holds the size of `body`; grows with decompression.
@@ -51,16 +54,43 @@ pub struct Door<S> {
     pub(crate) config: Config,
     pub(crate) telemetry: Telemetry,
     admission: Admission,
+    lanes: Lanes,
     policies: Arc<Policies>,
     sink: Arc<S>,
 }
 
 /// A request that may be written.
 pub(crate) struct Prepared {
+    pub signal: Signal,
     pub records: Vec<RawRecord>,
     pub counts: Counts,
     pub decoded_bytes: usize,
+    /// Log records, spans or data points that are not among `records`, and why the request could not be taken with them.
+    rejected: Option<(u64, PrivacyError)>,
     permit: Permit,
+}
+
+/// How to prepare a request.
+#[derive(Clone, Copy)]
+struct Manner {
+    rule: Rule,
+    /// Larger ones, decoded, are given back.
+    lane: Lane,
+    /// Whether records that can't be taken are left out.
+    is_lenient: bool,
+}
+
+/// A request that is not prepared.
+enum Failure {
+    Reject(Reject),
+    /// It is larger than its lane.
+    Outgrown(Incoming),
+}
+
+impl<E: Into<Reject>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Reject(error.into())
+    }
 }
 
 impl<S: Sink> Door<S> {
@@ -75,8 +105,8 @@ impl<S: Sink> Door<S> {
         }
         // Read before the first request, and not in it.
         Scrubber::shared();
-        let admission = Admission::new(config.tenant_bytes_in_flight_max);
-        Arc::new(Self { config, telemetry: Telemetry::new(), admission, policies, sink })
+        let admission = Admission::new(config.tenant_bytes_in_flight_max, config.bytes_in_flight_max);
+        Arc::new(Self { config, telemetry: Telemetry::new(), admission, lanes: Lanes::new(), policies, sink })
     }
 
     /// Whether records would be taken now.
@@ -93,97 +123,128 @@ impl<S: Sink> Door<S> {
         Ok(self.admission.permit(DEFAULT_TENANT)?)
     }
 
-    /// Resolves once all of the request is durable.
+    /// Resolves once all of the request that can be taken is durable.
     ///
     /// # Errors
     /// Why it is refused; nothing of it was written then, unless the sink could not tell.
-    pub async fn accept(self: &Arc<Self>, incoming: Incoming) -> Result<(), Reject> {
-        let signal = incoming.signal;
+    pub async fn accept(self: &Arc<Self>, incoming: Incoming) -> Result<Accepted, Reject> {
         let unread = || SinkError::Unavailable("the privacy policy in tacho.control is not read yet".to_owned());
         let rule = self.policies.rule(&self.config, DEFAULT_TENANT).ok_or_else(unread)?;
-        let inline = !incoming.gzip && incoming.form == Form::Protobuf && incoming.body.len() <= INLINE_BYTES_MAX;
-        let prepared = if inline {
-            prepare(&self.config, rule, incoming)?
+        let is_plain = incoming.coding == Coding::Identity && incoming.form == Form::Protobuf;
+        let prepared = if is_plain && incoming.body.len() <= INLINE_BYTES_MAX {
+            match prepare_as(&self.config, Manner { rule, lane: Lane::Large, is_lenient: true }, incoming) {
+                Ok(prepared) => prepared,
+                Err(Failure::Reject(reject)) => return Err(reject),
+                Err(Failure::Outgrown(_)) => return Err(Reject::Internal("no lane is wide enough")),
+            }
         } else {
-            let door = Arc::clone(self);
-            let work = tokio::task::spawn_blocking(move || prepare(&door.config, rule, incoming));
-            work.await.map_err(|_| Reject::Internal("the worker stopped"))??
+            self.work(rule, incoming).await?
         };
-        self.telemetry.payload(signal, prepared.decoded_bytes);
-        self.telemetry.cleaned(&prepared.counts);
-        let _held = prepared.permit;
-        if prepared.records.is_empty() {
-            return Ok(());
+        let Prepared { signal, records, counts, decoded_bytes, rejected, mut permit } = prepared;
+        self.telemetry.payload(signal, decoded_bytes);
+        self.telemetry.cleaned(&counts);
+        if let Some((count, error)) = rejected {
+            self.telemetry.rejected_records(signal, count);
+            tracing::debug!(%error, count, signal = signal.name(), "records left out");
         }
-        Ok(self.sink.append(prepared.records).await?)
+        let accepted = Accepted::new(signal, rejected, counts.truncated);
+        if records.is_empty() {
+            return Ok(accepted);
+        }
+        // From here on only the records are held; split they may be more than the request was.
+        let bytes: usize = records.iter().map(|record| record.value.len()).sum();
+        permit.shrink(bytes as u64);
+        let _held = permit;
+        self.sink.append(records).await?;
+        Ok(accepted)
+    }
+
+    /// Prepares a request in the lane of its size, outside of the threads that serve connections.
+    async fn work(self: &Arc<Self>, rule: Rule, mut incoming: Incoming) -> Result<Prepared, Reject> {
+        let mut lane = Lane::of(incoming.body.len());
+        loop {
+            let _turn = self.lanes.turn(lane).await.ok_or(Reject::Crowded)?;
+            let door = Arc::clone(self);
+            let work = move || prepare_as(&door.config, Manner { rule, lane, is_lenient: true }, incoming);
+            match tokio::task::spawn_blocking(work).await.map_err(|_| Reject::Internal("the worker stopped"))? {
+                Ok(prepared) => return Ok(prepared),
+                Err(Failure::Reject(reject)) => return Err(reject),
+                Err(Failure::Outgrown(back)) => (incoming, lane) = (back, lane.wider()),
+            }
+        }
     }
 }
 
-/// Checks, cleans and splits a request: what all ways in have in common.
+/// Checks, cleans and splits a request: what all ways in have in common. All of it is taken, or nothing.
 pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result<Prepared, Reject> {
-    let Incoming { signal, form, gzip, body, mut permit } = incoming;
-    let decoded = if gzip && !body.is_empty() { inflate(&body, config.decoded_bytes_max, &mut permit)? } else { body };
+    match prepare_as(config, Manner { rule, lane: Lane::Large, is_lenient: false }, incoming) {
+        Ok(prepared) => Ok(prepared),
+        Err(Failure::Reject(reject)) => Err(reject),
+        Err(Failure::Outgrown(_)) => Err(Reject::Internal("no lane is wide enough")),
+    }
+}
+
+fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Prepared, Failure> {
+    let Incoming { signal, form, coding, body, mut permit } = incoming;
+    let held = permit.held();
+    let most = match form {
+        Form::Protobuf => config.decoded_bytes_max,
+        Form::Json => config.decoded_bytes_max.min(JSON_BYTES_MAX),
+    };
+    let limit = most.min(manner.lane.bytes_max());
+    // A reference, not a copy: whoever is outgrown begins anew.
+    let again = (coding != Coding::Identity).then(|| body.clone());
+    let decoded = match (coding.decode(body, limit, &mut permit), again) {
+        (Ok(decoded), _) => decoded,
+        (Err(CodingError::TooLarge), Some(body)) if limit < most => {
+            permit.shrink(held);
+            return Err(Failure::Outgrown(Incoming { signal, form, coding, body, permit }));
+        }
+        (Err(CodingError::TooLarge), _) => return Err(Reject::DecodedTooLarge(most).into()),
+        (Err(CodingError::Busy), _) => return Err(crate::admit::Busy.into()),
+        (Err(CodingError::Malformed(coding)), _) => return Err(Reject::Compressed(coding).into()),
+    };
     let decoded_bytes = decoded.len();
+    let told = match (signal, form) {
+        (Some(signal), _) => Told::Signal(signal),
+        (None, Form::Protobuf) => detect::protobuf(&decoded)?,
+        (None, Form::Json) => detect::json(&decoded)?,
+    };
+    let signal = match told {
+        Told::Signal(signal) => signal,
+        Told::Unclear => return Err(Reject::Unclear.into()),
+        Told::Empty => {
+            let (records, counts) = (Vec::new(), Counts::default());
+            return Ok(Prepared { signal: Signal::Logs, records, counts, decoded_bytes, rejected: None, permit });
+        }
+    };
     let request = match form {
         Form::Protobuf => decoded,
-        Form::Json => Bytes::from(json::to_protobuf(signal, &decoded)?),
+        Form::Json => {
+            let request = json::to_protobuf_within(signal, &decoded, most)?;
+            // What it was read from goes; for that moment the lane has room for both.
+            drop(decoded);
+            permit.shrink(request.len() as u64);
+            permit.grow(request.len().saturating_sub(usize::try_from(permit.held()).unwrap_or(usize::MAX)))?;
+            Bytes::from(request)
+        }
     };
-    if count_records(&request)? > RECORDS_MAX {
-        return Err(Reject::TooManyRecords);
+    let size = Size::of(&request)?;
+    size.check()?;
+    if request.len() > INLINE_BYTES_MAX {
+        check_fields(&request)??;
     }
-    let cleaned = privacy::apply(signal, request, rule.actions, config.hash_key.as_ref())?;
+    let (actions, key) = (manner.rule.actions, config.hash_key.as_ref());
+    let (cleaned, rejected) = match privacy::apply(signal, request.clone(), actions, key) {
+        Ok(cleaned) => (cleaned, None),
+        Err(error) if !manner.is_lenient || size.records < 2 => return Err(error.into()),
+        Err(error) => match partial::sound(signal, &request, actions, key) {
+            Ok(Some(sound)) => (privacy::apply(signal, sound.request, actions, key)?, Some((sound.rejected, error))),
+            _ => return Err(error.into()),
+        },
+    };
+    drop(request);
     let mut records = route::route_by(&config.routes, signal, DEFAULT_TENANT, &cleaned.bytes)?;
-    records.iter_mut().for_each(|record| record.policy = rule.epoch);
-    Ok(Prepared { records, counts: cleaned.counts, decoded_bytes, permit })
-}
-
-/// All members of a gzip body, as far as the limit goes.
-fn inflate(body: &[u8], limit: usize, permit: &mut Permit) -> Result<Bytes, Reject> {
-    let mut reader = flate2::read::MultiGzDecoder::new(body);
-    let mut out = Vec::new();
-    loop {
-        permit.grow(INFLATE_STEP)?;
-        let step = (&mut reader).take(INFLATE_STEP as u64).read_to_end(&mut out).map_err(|_| Reject::Gzip)?;
-        if out.len() > limit {
-            return Err(Reject::DecodedTooLarge(limit));
-        }
-        if step == 0 {
-            return Ok(Bytes::from(out));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-    use std::io::Write;
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn permit(bytes: u64) -> Permit {
-        Admission::new(bytes).permit("t").unwrap()
-    }
-
-    #[test]
-    fn inflates_all_members_up_to_the_limit() {
-        let two = [gzip(&[1; 100_000]), gzip(&[2; 10])].concat();
-        let whole = inflate(&two, 100_010, &mut permit(1 << 20)).unwrap();
-        assert_eq!((whole.len(), whole[99_999], whole[100_000]), (100_010, 1, 2));
-        assert!(matches!(inflate(&two, 100_009, &mut permit(1 << 20)), Err(Reject::DecodedTooLarge(100_009))));
-        assert!(matches!(inflate(&two[..50], 100_010, &mut permit(1 << 20)), Err(Reject::Gzip)));
-        assert!(matches!(inflate(b"no gzip", 100_010, &mut permit(1 << 20)), Err(Reject::Gzip)));
-    }
-
-    #[test]
-    fn a_bomb_takes_no_more_than_the_tenant_may() {
-        let bomb = gzip(&vec![0; 32 << 20]);
-        assert!(matches!(inflate(&bomb, 64 << 20, &mut permit(1 << 20)), Err(Reject::Busy(_))));
-        assert!(matches!(inflate(&bomb, 1 << 20, &mut permit(64 << 20)), Err(Reject::DecodedTooLarge(_))));
-    }
+    records.iter_mut().for_each(|record| record.policy = manner.rule.epoch);
+    Ok(Prepared { signal, records, counts: cleaned.counts, decoded_bytes, rejected, permit })
 }

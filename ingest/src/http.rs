@@ -1,171 +1,131 @@
 //! The OTLP/HTTP door.
 
 use crate::agent::Agent;
+use crate::body::{discard, read};
+use crate::coding::Coding;
 use crate::config::Config;
 use crate::door::{Door, Form, Incoming};
 use crate::grpc;
 use crate::policy::Policies;
-use crate::reply::Reject;
+use crate::reply::{Accepted, Reject};
+use crate::serve::{Gate, run};
 use crate::signal::Signal;
 use crate::sink::Sink;
 use crate::telemetry::Protocol;
 use axum::Router;
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use axum::routing::post;
-use bytes::{Bytes, BytesMut};
-use std::future::{Future, IntoFuture, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::net::TcpListener;
 
-/// A body must have come within that time.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
-/// Of a refused body that much is read and thrown away, so that the client gets to read the answer.
-const DISCARD_BYTES_MAX: usize = 64 << 20;
-/// And for no longer than that.
-const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
-/// After the shutdown signal, open requests get that long.
-const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// Why a door closed by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The listener failed.
-    #[error("the listener failed")]
-    Listener(#[source] std::io::Error),
-}
-
 /// Serves OTLP/HTTP on `listener` until `shutdown` resolves, and open requests for up to five seconds more.
-///
-/// # Errors
-/// The listener failed.
 pub async fn serve<S: Sink>(
     config: Config,
     policies: Arc<Policies>,
     listener: TcpListener,
     sink: Arc<S>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), Error> {
-    run(listener, router(Door::new(config, policies, sink)), shutdown).await
+) {
+    let gate = Gate::new(&config);
+    run(listener, router(Door::new(config, policies, sink)), gate, shutdown).await;
 }
 
-/// Serves a router, one of this crate's or one that merges them, until `shutdown` resolves and up to five seconds more.
-///
-/// # Errors
-/// The listener failed.
-pub async fn run(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), Error> {
-    let (begin, begun) = tokio::sync::oneshot::channel();
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        shutdown.await;
-        let _ = begin.send(());
-    });
-    let patience = async {
-        let _ = begun.await;
-        tokio::time::sleep(SHUTDOWN_TIME_MAX).await;
-    };
-    tokio::select! {
-        result = server.into_future() => result.map_err(Error::Listener),
-        () = patience => Ok(()),
-    }
-}
-
-/// The routes of OTLP/HTTP; every other path is 404.
+/// OTLP/HTTP: `/v1/logs`, `/v1/traces` and `/v1/metrics` under any prefix, with or without a slash at the end; `/` for
+/// all three. Every other path is 404.
 pub fn router<S: Sink>(door: Arc<Door<S>>) -> Router {
-    routes().fallback(not_found::<S>).with_state(door)
+    let answer = |State(door): State<Arc<Door<S>>>, request: Request| async move { answer(&door, request).await };
+    Router::new().fallback(answer).with_state(door)
 }
 
-/// The routes of both protocols, for one port; what neither has is told in the words of the one that was spoken.
+/// Both protocols, for one port: told apart by content type, as OTLP/gRPC has one of its own.
 pub fn both_router<S: Sink>(door: Arc<Door<S>>) -> Router {
-    let other = |state: State<Arc<Door<S>>>, request: Request| async move {
-        let content_type = request.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        if content_type.starts_with(b"application/grpc") { grpc::unknown_method() } else { not_found(state, request).await }
+    let answer = |State(door): State<Arc<Door<S>>>, request: Request| async move {
+        if grpc::is_grpc(request.headers()) { grpc::answer(&door, request).await } else { answer(&door, request).await }
     };
-    routes().merge(grpc::routes()).fallback(other).with_state(door)
+    Router::new().fallback(answer).with_state(door)
 }
 
-async fn not_found<S: Sink>(State(door): State<Arc<Door<S>>>, request: Request) -> Response {
-    refuse(&door, None, Reject::NotFound, request).await
+/// What a path stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Signal(Signal),
+    /// Any signal: the content tells.
+    Any,
 }
 
-fn routes<S: Sink>() -> Router<Arc<Door<S>>> {
-    let mut router = Router::new();
-    for signal in Signal::ALL {
-        let export = move |State(door): State<Arc<Door<S>>>, request: Request| async move { answer(&door, signal, request).await };
-        let other = move |State(door): State<Arc<Door<S>>>, request: Request| async move {
-            refuse(&door, Some(signal), Reject::Method, request).await
-        };
-        router = router.route(signal.path(), post(export).fallback(other));
+impl Target {
+    fn of(path: &str) -> Option<Self> {
+        if path == "/" {
+            return Some(Self::Any);
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        Signal::ALL.into_iter().find(|signal| path.ends_with(signal.path())).map(Self::Signal)
     }
-    router
+
+    const fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Signal(signal) => Some(signal),
+            Self::Any => None,
+        }
+    }
 }
 
-async fn answer<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) -> Response {
+async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
     let started = Instant::now();
-    let (form, agent) = (form(request.headers()), agent(request.headers()));
-    let outcome = Box::pin(export(door, signal, form, request)).await;
+    let (form, agent) = (form(request.headers()), Agent::of(request.headers().get(header::USER_AGENT).map(HeaderValue::as_bytes)));
+    let target = Target::of(request.uri().path());
+    let outcome = match target {
+        None => refuse(Reject::NotFound, request.into_body()).await,
+        Some(_) if request.method() != Method::POST => refuse(Reject::Method, request.into_body()).await,
+        // On the heap: the future of a request that is worked on is large.
+        Some(target) => Box::pin(export(door, target, form, request)).await,
+    };
     if let Err(reject) = &outcome {
         door.telemetry.refused(agent, reject.verdict().retry_after.is_some());
     }
-    finish(door, Some(signal), form, started, outcome)
+    finish(door, target.and_then(Target::signal), form, started, outcome)
 }
 
-fn agent(headers: &HeaderMap) -> Agent {
-    Agent::of(headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
+async fn refuse(reject: Reject, body: Body) -> Result<Accepted, Reject> {
+    discard(body).await;
+    Err(reject)
 }
 
-async fn refuse<S: Sink>(door: &Arc<Door<S>>, signal: Option<Signal>, reject: Reject, request: Request) -> Response {
-    let started = Instant::now();
-    let form = form(request.headers());
-    discard(request.into_body()).await;
-    finish(door, signal, form, started, Err(reject))
-}
-
-fn finish<S: Sink>(door: &Door<S>, signal: Option<Signal>, form: Option<Form>, started: Instant, outcome: Result<(), Reject>) -> Response {
+fn finish<S: Sink>(
+    door: &Door<S>,
+    signal: Option<Signal>,
+    form: Option<Form>,
+    started: Instant,
+    outcome: Result<Accepted, Reject>,
+) -> Response {
     let form = form.unwrap_or(Form::Json);
-    let (response, reason) = match &outcome {
-        Ok(()) => (success(form), None),
-        Err(reject) => {
-            let verdict = reject.verdict();
-            if verdict.http.is_server_error() {
-                tracing::warn!(reason = verdict.reason, error = %reject, "request refused");
-            } else {
-                tracing::debug!(reason = verdict.reason, "request refused");
-            }
-            (failure(form, reject), Some(verdict.reason))
-        }
+    let (response, signal, reason) = match &outcome {
+        Ok(accepted) => (success(form, accepted), Some(accepted.signal), None),
+        Err(reject) => (failure(form, reject), signal, Some(reject.tell())),
     };
     door.telemetry.answered(Protocol::Http, signal, response.status().as_u16(), reason, started.elapsed());
     response
 }
 
-async fn export<S: Sink>(door: &Arc<Door<S>>, signal: Signal, form: Option<Form>, request: Request) -> Result<(), Reject> {
+async fn export<S: Sink>(door: &Arc<Door<S>>, target: Target, form: Option<Form>, request: Request) -> Result<Accepted, Reject> {
     let (parts, mut body) = request.into_parts();
-    let head = match (form, encoding(&parts.headers)) {
-        (Some(form), Ok(gzip)) => Ok((form, gzip)),
+    let read = match (form, coding(&parts.headers)) {
+        (Some(form), Ok(coding)) => {
+            let mut permit = door.permit()?;
+            let body = read(&mut body, door.config.body_bytes_max, door.config.body_time_max, &mut permit).await;
+            body.map(|body| Incoming { signal: target.signal(), form, coding, body, permit })
+        }
         (None, _) => Err(Reject::ContentType),
         (_, Err(reject)) => Err(reject),
     };
-    let limit = door.config.body_bytes_max;
-    let read = match head {
-        Ok((form, gzip)) => {
-            let mut permit = door.permit()?;
-            let body = tokio::time::timeout(BODY_TIME_MAX, read(&mut body, limit, &mut permit)).await.unwrap_or(Err(Reject::Slow));
-            body.map(|body| Incoming { signal, form, gzip, body, permit })
-        }
-        Err(reject) => Err(reject),
-    };
     match read {
         Ok(incoming) => door.accept(incoming).await,
-        Err(reject) => {
-            if !matches!(reject, Reject::Slow | Reject::Body) {
-                discard(body).await;
-            }
-            Err(reject)
-        }
+        Err(reject @ (Reject::Slow | Reject::Body)) => Err(reject),
+        Err(reject) => refuse(reject, body).await,
     }
 }
 
@@ -182,79 +142,19 @@ fn form(headers: &HeaderMap) -> Option<Form> {
     }
 }
 
-/// Whether the body is gzip.
-fn encoding(headers: &HeaderMap) -> Result<bool, Reject> {
+/// How the body is compressed.
+fn coding(headers: &HeaderMap) -> Result<Coding, Reject> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
-    let Some(value) = values.next() else { return Ok(false) };
-    let name = value.to_str().map_err(|_| Reject::ContentEncoding)?.trim();
-    match values.next() {
-        None if name.eq_ignore_ascii_case("gzip") => Ok(true),
-        None if name.is_empty() || name.eq_ignore_ascii_case("identity") => Ok(false),
-        _ => Err(Reject::ContentEncoding),
-    }
+    let Some(value) = values.next() else { return Ok(Coding::Identity) };
+    let coding = value.to_str().ok().and_then(Coding::by_name).filter(|_| values.next().is_none());
+    coding.ok_or(Reject::ContentEncoding)
 }
 
-/// The whole body; its bytes count against the permit as they come.
-async fn read(body: &mut Body, limit: usize, permit: &mut crate::admit::Permit) -> Result<Bytes, Reject> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Reject::BodyTooLarge(limit));
-    }
-    let mut whole = BytesMut::new();
-    let mut first = None;
-    while let Some(chunk) = chunk(body).await? {
-        let length = whole.len() + first.as_ref().map_or(0, Bytes::len) + chunk.len();
-        if length > limit {
-            return Err(Reject::BodyTooLarge(limit));
-        }
-        permit.grow(chunk.len())?;
-        match first.take() {
-            None if whole.is_empty() => first = Some(chunk),
-            Some(before) => {
-                whole.extend_from_slice(&before);
-                whole.extend_from_slice(&chunk);
-            }
-            None => whole.extend_from_slice(&chunk),
-        }
-    }
-    // A body of one chunk, the usual case, is not copied.
-    Ok(first.unwrap_or_else(|| whole.freeze()))
-}
-
-/// The next data of a body; none at its end.
-async fn chunk(body: &mut Body) -> Result<Option<Bytes>, Reject> {
-    loop {
-        match poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
-            None => return Ok(None),
-            Some(Err(_)) => return Err(Reject::Body),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data()
-                    && !data.is_empty()
-                {
-                    return Ok(Some(data));
-                }
-            }
-        }
-    }
-}
-
-/// Reads what is left of a refused body, within limits: a client that is still sending would miss the answer.
-async fn discard(mut body: Body) {
-    let all = async {
-        let mut length = 0;
-        while let Ok(Some(chunk)) = chunk(&mut body).await {
-            length += chunk.len();
-            if length > DISCARD_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(DISCARD_TIME_MAX, all).await;
-}
-
-fn success(form: Form) -> Response {
-    let body = match form {
-        Form::Protobuf => Body::empty(),
-        Form::Json => Body::from("{}"),
+fn success(form: Form, accepted: &Accepted) -> Response {
+    let body = match (form, &accepted.warning) {
+        (Form::Protobuf, None) => Body::empty(),
+        (Form::Protobuf, Some(_)) => Body::from(accepted.to_protobuf()),
+        (Form::Json, _) => Body::from(accepted.to_json()),
     };
     response(StatusCode::OK, form, body)
 }
@@ -272,6 +172,9 @@ fn failure(form: Form, reject: &Reject) -> Response {
     if matches!(reject, Reject::Method) {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
+    if matches!(reject, Reject::ContentEncoding) {
+        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+    }
     response
 }
 
@@ -284,4 +187,27 @@ fn response(status: StatusCode, form: Form, body: Body) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        for (path, target) in [
+            ("/v1/logs", Some(Target::Signal(Signal::Logs))),
+            ("/v1/traces/", Some(Target::Signal(Signal::Traces))),
+            ("/team-a/otlp/v1/metrics", Some(Target::Signal(Signal::Metrics))),
+            ("/", Some(Target::Any)),
+            ("/v1/logs//", None),
+            ("/v1/profiles", None),
+            ("/team-av1/logs", None),
+            ("/team-a", None),
+            ("/v1/logs/more", None),
+            ("", None),
+        ] {
+            assert_eq!(Target::of(path), target, "{path}");
+        }
+    }
 }

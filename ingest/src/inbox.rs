@@ -31,6 +31,7 @@ mod group;
 mod outlet;
 
 use crate::admit::Admission;
+use crate::coding::Coding;
 use crate::config::Config;
 use crate::door::{self, Form, Incoming};
 use crate::policy::{Policies, Rule};
@@ -332,8 +333,12 @@ fn prepare(config: &Config, rule: Rule, signal: Signal, value: &Bytes) -> Result
         return Err(Reject::BodyTooLarge(config.body_bytes_max));
     }
     // One record at a time: its size is bounded, and no other waits for it.
-    let permit = Admission::new(u64::MAX).permit(DEFAULT_TENANT)?;
-    door::prepare(config, rule, Incoming { signal, form: Form::Protobuf, gzip: false, body: value.clone(), permit })
+    let permit = Admission::new(u64::MAX, u64::MAX).permit(DEFAULT_TENANT)?;
+    door::prepare(
+        config,
+        rule,
+        Incoming { signal: Some(signal), form: Form::Protobuf, coding: Coding::Identity, body: value.clone(), permit },
+    )
 }
 
 #[cfg(test)]

@@ -1,44 +1,32 @@
 //! OTLP/JSON, turned into the binary form that everything else works on.
 
+use crate::memory::capacity;
 use crate::signal::Signal;
-use prost::Message;
 use schemas::otlp::json;
 
-/// The body is no OTLP/JSON request. What is wrong with it is not told beyond its place: it would quote the payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum JsonError {
-    /// Not JSON.
-    #[error("not valid JSON: line {line}, column {column}")]
-    Syntax {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-    },
-    /// JSON of another form.
-    #[error("valid JSON, but not an OTLP request of this signal: see the OTLP specification, JSON Protobuf Encoding")]
-    Form,
-}
-
-impl From<json::JsonError> for JsonError {
-    fn from(error: json::JsonError) -> Self {
-        match error {
-            json::JsonError::Syntax(error) => Self::Syntax { line: error.line(), column: error.column() },
-            json::JsonError::Form { .. } => Self::Form,
-        }
-    }
-}
+pub use schemas::otlp::json::JsonError;
 
 /// The request in protobuf.
 ///
 /// # Errors
 /// The body is not JSON, or not a request of that signal.
 pub fn to_protobuf(signal: Signal, body: &[u8]) -> Result<Vec<u8>, JsonError> {
-    Ok(match signal {
-        Signal::Logs => json::logs(body)?.encode_to_vec(),
-        Signal::Traces => json::traces(body)?.encode_to_vec(),
-        Signal::Metrics => json::metrics(body)?.encode_to_vec(),
-    })
+    to_protobuf_within(signal, body, usize::MAX)
+}
+
+/// The request in protobuf, of `limit` bytes at most.
+///
+/// # Errors
+/// The body is not JSON, not a request of that signal, or too large.
+pub fn to_protobuf_within(signal: Signal, body: &[u8], limit: usize) -> Result<Vec<u8>, JsonError> {
+    let request = match signal {
+        Signal::Logs => json::Request::Logs,
+        Signal::Traces => json::Request::Traces,
+        Signal::Metrics => json::Request::Metrics,
+    };
+    // Protobuf is smaller, but for lists of numbers; growing would copy it, and have it twice for a while.
+    let room = capacity(body.len() / 4).max(if body.len() > 1 << 20 { limit.min(4 * body.len()) } else { 0 });
+    json::to_protobuf(request, body, Vec::with_capacity(room), limit)
 }
 
 #[cfg(test)]

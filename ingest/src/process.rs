@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::inbox::{self, Inbox};
 use crate::policy::Policies;
 use crate::spool::Taken;
-use crate::{Door, grpc, http, telemetry};
+use crate::{Door, Gate, grpc, http, serve, telemetry};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -21,7 +21,7 @@ use schemas::cluster::Cluster;
 pub use settings::PrivacySection;
 use settings::{Effective, Settings};
 use shell::flags::Common;
-use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
+use shell::process::{Failure, bind, exit_code, repeat, told_to_end};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
@@ -86,7 +86,7 @@ fn run() -> Result<(), Failure> {
     telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
-    let result = runtime.block_on(serve(settings, ports, places));
+    let result = runtime.block_on(attend(settings, ports, places));
     runtime.shutdown_timeout(THREADS_END);
     result.map_err(Failure::Running)
 }
@@ -138,7 +138,7 @@ impl Ports {
     }
 }
 
-async fn serve(settings: Effective, ports: Ports, places: Vec<Place>) -> Result<(), String> {
+async fn attend(settings: Effective, ports: Ports, places: Vec<Place>) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let (end, ending) = watch::channel(false);
     let sink = Arc::new(Late::new(ending.clone()));
@@ -151,13 +151,16 @@ async fn serve(settings: Effective, ports: Ports, places: Vec<Place>) -> Result<
     let policies = Arc::new(Policies::default());
     let door = Door::new(limits.clone(), Arc::clone(&policies), Arc::clone(&sink));
     let http = tokio::net::TcpListener::from_std(ports.http).map_err(text)?;
+    let gate = Gate::new(&limits);
     let mut doors = match ports.grpc {
-        None => tokio::spawn(http::run(http, http::both_router(door), over(ending.clone()))),
+        None => tokio::spawn(serve::run(http, http::both_router(door), gate, over(ending.clone()))),
         Some(grpc) => {
             let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
-            let grpc = http::run(grpc, grpc::grpc_router(Arc::clone(&door)), over(ending.clone()));
-            let http = http::run(http, http::router(door), over(ending.clone()));
-            tokio::spawn(async move { tokio::try_join!(http, grpc).map(drop) })
+            let grpc = serve::run(grpc, grpc::grpc_router(Arc::clone(&door)), Arc::clone(&gate), over(ending.clone()));
+            let http = serve::run(http, http::router(door), gate, over(ending.clone()));
+            tokio::spawn(async move {
+                tokio::join!(http, grpc);
+            })
         }
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
@@ -175,11 +178,10 @@ async fn serve(settings: Effective, ports: Ports, places: Vec<Place>) -> Result<
     // Readiness goes first, and with it new connections.
     let _ = end.send(true);
     let ended = match ended {
-        Some(Ok(Ok(()))) => Err("a door closed by itself".to_owned()),
-        Some(Ok(Err(error))) => Err(chain(&error)),
+        Some(Ok(())) => Err("a door closed by itself".to_owned()),
         Some(Err(panic)) => Err(panic.to_string()),
         // Bounded: each door gives open requests five seconds.
-        None => doors.await.map_err(|panic| panic.to_string()).and_then(|ended| ended.map_err(|error| chain(&error))),
+        None => doors.await.map_err(|panic| panic.to_string()),
     };
     // Ended by itself, or by what it says in the log.
     let _ = behind.await;

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 /// A raw record's value has at most that many bytes: a message of 8 MiB less room for key, headers and framing.
 pub const VALUE_BYTES_MAX: usize = (8 << 20) - (64 << 10);
 /// The raw records of one request have at most that many bytes together: splitting repeats resources and scopes.
-pub const SPLIT_BYTES_MAX: usize = 128 << 20;
+pub const SPLIT_BYTES_MAX: usize = 48 << 20;
 
 const LOG_BODY: u32 = 5;
 const LOG_ATTRIBUTES: u32 = 6;

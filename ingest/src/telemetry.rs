@@ -27,6 +27,9 @@ pub enum Series {
     RequestDuration,
     PayloadBytes,
     Rejected,
+    RejectedRecords,
+    Connections,
+    ConnectionsCut,
     Redactions,
     SpanEventsRemoved,
     TruncatedValues,
@@ -51,11 +54,14 @@ pub enum Series {
 
 impl Series {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Requests,
         Self::RequestDuration,
         Self::PayloadBytes,
         Self::Rejected,
+        Self::RejectedRecords,
+        Self::Connections,
+        Self::ConnectionsCut,
         Self::Redactions,
         Self::SpanEventsRemoved,
         Self::TruncatedValues,
@@ -86,6 +92,15 @@ impl Series {
             Self::RequestDuration => ("tacho_ingest_request_duration_seconds", "Time from a request's head to its answer, by protocol"),
             Self::PayloadBytes => ("tacho_ingest_payload_bytes", "Size of request bodies after decompression, by signal"),
             Self::Rejected => ("tacho_ingest_rejected_total", "OTLP requests refused, by reason"),
+            Self::RejectedRecords => (
+                "tacho_ingest_rejected_records_total",
+                "Log records, spans and data points left out of requests that were taken, by signal",
+            ),
+            Self::Connections => ("tacho_ingest_connections", "Open connections"),
+            Self::ConnectionsCut => (
+                "tacho_ingest_connections_cut_total",
+                "Connections closed by the server, by reason: header, a request's head did not come in time; idle; protocol",
+            ),
             Self::Redactions => (
                 "tacho_redactions_total",
                 "What was changed before the first write, by field of the privacy policy, rule and action; policy: the whole value; no_hash_key: dropped, since there is no key; field tacho: attributes that only Tachograph may write",
@@ -160,8 +175,8 @@ pub fn describe() {
         match series {
             Series::RequestDuration => describe_histogram!(name, Unit::Seconds, help),
             Series::PayloadBytes => describe_histogram!(name, Unit::Bytes, help),
-            Series::InboxLag | Series::SpoolBytes | Series::SpoolRecords | Series::SpoolAge | Series::SpoolActive => {
-                describe_gauge!(name, help);
+            Series::InboxLag | Series::Connections | Series::SpoolBytes | Series::SpoolRecords | Series::SpoolAge | Series::SpoolActive => {
+                describe_gauge!(name, help)
             }
             _ => describe_counter!(name, help),
         }
@@ -241,6 +256,10 @@ impl Telemetry {
         }
     }
 
+    pub fn rejected_records(&self, signal: Signal, count: u64) {
+        counter!(Series::RejectedRecords.name(), "signal" => signal.name()).increment(count);
+    }
+
     pub fn payload(&self, signal: Signal, bytes: usize) {
         // Bodies are far below 2^32 bytes.
         self.payloads[signal as usize].record(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)));
@@ -300,6 +319,21 @@ impl SpoolTelemetry {
 
     pub fn failed(&self, doing: &'static str) {
         counter!(Series::SpoolErrors.name(), "doing" => doing, "prefix" => self.prefix.clone()).increment(1);
+    }
+}
+
+/// Connections of all listeners.
+pub(crate) struct ConnectionTelemetry {
+    pub open: Gauge,
+}
+
+impl ConnectionTelemetry {
+    pub fn new() -> Self {
+        Self { open: gauge!(Series::Connections.name()) }
+    }
+
+    pub fn cut(&self, reason: &'static str) {
+        counter!(Series::ConnectionsCut.name(), "reason" => reason).increment(1);
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Source: protobuf encoding guide. Accepts what prost accepts, except groups, which OTLP has none of.
 
+use crate::memory::capacity;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
 /// Why bytes are not the message that they should be.
@@ -104,9 +105,14 @@ pub(crate) fn varint(bytes: &[u8]) -> Result<(u64, usize), WireError> {
 
 /// Appends a field that holds bytes, a string or a message.
 pub(crate) fn put_len(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
-    encode_varint(u64::from(number) << 3 | 2, out);
-    encode_varint(payload.len() as u64, out);
+    put_head(out, number, payload.len());
     out.extend_from_slice(payload);
+}
+
+/// Appends what stands before the payload of such a field.
+pub(crate) fn put_head(out: &mut Vec<u8>, number: u32, length: usize) {
+    encode_varint(u64::from(number) << 3 | 2, out);
+    encode_varint(length as u64, out);
 }
 
 /// The size of a field that holds `length` bytes.
@@ -198,7 +204,7 @@ impl<'a> Patch<'a> {
 
     fn begin(&mut self) -> &mut Vec<u8> {
         self.out.get_or_insert_with(|| {
-            let mut out = Vec::with_capacity(self.input.len() + 64);
+            let mut out = Vec::with_capacity(capacity(self.input.len() + 64));
             out.extend_from_slice(&self.input[..self.at]);
             out
         })

@@ -1,20 +1,26 @@
 //! Recorded requests of real Codex runs, through everything but the socket.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use axum::body::Body;
+use axum::http::Request;
 use bytes::Bytes;
-use ingest::Signal;
 use ingest::hash::HashKey;
 use ingest::privacy::{self, TRACE_SAFE};
 use ingest::route::route;
+use ingest::sink::{RawRecord, Sink, SinkError};
+use ingest::{Config, Door, Policies, Signal, router};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
-use schemas::privacy::{Action, Actions};
+use schemas::privacy::{Action, Actions, PrivacyPolicy};
+use schemas::topic::Topic;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use tonic::codegen::Service;
 
 const DROP: Actions = Actions::all(Action::Drop);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
@@ -38,6 +44,34 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
     }
     assert!(bodies.len() > 100, "only {} bodies in {FIXTURES}", bodies.len());
     bodies
+}
+
+/// A client that takes its endpoint literally posts all signals to `/`: what it posts tells which it is of.
+#[tokio::test]
+async fn every_body_tells_its_signal() {
+    let sink = Arc::new(Seen::default());
+    let mut router = router(Door::new(Config::default(), Policies::fixed(PrivacyPolicy::default()), Arc::clone(&sink)));
+    for (run, signal, request) in bodies() {
+        let request = Request::post("/").header("content-type", "application/x-protobuf").body(Body::from(request)).unwrap();
+        assert_eq!(router.call(request).await.unwrap().status(), 200, "{run}");
+        let topics = std::mem::take(&mut *sink.0.lock().unwrap());
+        assert!(topics.iter().all(|topic| *topic == signal.topic()), "{run}: {topics:?} for {signal:?}");
+    }
+}
+
+/// The topics of what it got.
+#[derive(Default)]
+struct Seen(Mutex<Vec<Topic>>);
+
+impl Sink for Seen {
+    async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
+        self.0.lock().unwrap().extend(records.iter().map(|record| record.topic));
+        Ok(())
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
 }
 
 fn content(file: &Path) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use super::eventually;
 use super::samples::Samples;
-use super::tacho::{PROTOBUF, REQUEST_MAX, collect, post_to};
+use super::tacho::{PROTOBUF, REQUEST_MAX, collect, memory_peak, post_to};
 use axum::http::Request;
 use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
@@ -183,6 +183,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// [`Process::post`] with a content encoding.
+    pub fn post_encoded(&self, path: &str, content_type: &str, encoding: Option<&str>, body: &[u8]) -> Result<u16, String> {
+        post_to(&self.agent, self.at("http"), path, content_type, encoding, body)
+    }
+
     /// Posts protobuf logs that must be taken.
     ///
     /// # Panics
@@ -193,10 +198,20 @@ impl Process {
 
     /// Calls a method by gRPC with one message: the gRPC status.
     pub fn grpc(&self, path: &str, message: &[u8]) -> String {
+        self.grpc_encoded(path, None, message)
+    }
+
+    /// [`Process::grpc`] with a message in that encoding.
+    pub fn grpc_encoded(&self, path: &str, encoding: Option<&str>, message: &[u8]) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(REQUEST_MAX, call(self.at("grpc"), path, message)).await.expect("a gRPC call is answered")
+            tokio::time::timeout(REQUEST_MAX, call(self.at("grpc"), path, encoding, message)).await.expect("a gRPC call is answered")
         })
+    }
+
+    /// The most memory that it has had in use so far (resident set), in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        memory_peak(self.child.id())
     }
 
     /// Sends a signal.
@@ -219,14 +234,18 @@ impl Drop for Process {
     }
 }
 
-async fn call(address: &str, path: &str, message: &[u8]) -> String {
+async fn call(address: &str, path: &str, encoding: Option<&str>, message: &[u8]) -> String {
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
     let request = Request::post(format!("http://{address}{path}")).header("content-type", "application/grpc").header("te", "trailers");
+    let request = match encoding {
+        Some(encoding) => request.header("grpc-encoding", encoding),
+        None => request,
+    };
     let (response, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
-    let mut frame = vec![0];
+    let mut frame = vec![u8::from(encoding.is_some())];
     frame.extend_from_slice(&u32::try_from(message.len()).unwrap().to_be_bytes());
     frame.extend_from_slice(message);
     body.send_data(Bytes::from(frame), true).unwrap();

@@ -205,6 +205,11 @@ impl Tacho {
         });
     }
 
+    /// The most memory that it has had in use so far (resident set), in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        memory_peak(self.child.id())
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
@@ -230,6 +235,12 @@ impl Drop for Tacho {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+pub(super) fn memory_peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
 /// Content type of OTLP in protobuf.

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
 const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1800);
 
+/// What the times of limits may be.
+const LIMIT_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+
 /// All settings of the process.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -113,6 +116,16 @@ pub struct Limits {
     pub decoded_bytes_max: Size,
     /// What one tenant's unanswered requests may hold.
     pub tenant_bytes_in_flight_max: Size,
+    /// What all unanswered requests may hold.
+    pub bytes_in_flight_max: Size,
+    /// Open connections of all listeners.
+    pub connections_max: usize,
+    /// A request's head must have come within that time.
+    pub header_time_max: Span,
+    /// A request's body must have come within that time.
+    pub body_time_max: Span,
+    /// A connection without a request is closed after that time.
+    pub idle_time_max: Span,
 }
 
 impl Port {
@@ -152,6 +165,11 @@ impl Default for Limits {
             body_bytes_max: Size(config.body_bytes_max as u64),
             decoded_bytes_max: Size(config.decoded_bytes_max as u64),
             tenant_bytes_in_flight_max: Size(config.tenant_bytes_in_flight_max),
+            bytes_in_flight_max: Size(config.bytes_in_flight_max),
+            connections_max: config.connections_max,
+            header_time_max: Span(config.header_time_max),
+            body_time_max: Span(config.body_time_max),
+            idle_time_max: Span(config.idle_time_max),
         }
     }
 }
@@ -197,20 +215,34 @@ impl Settings {
     }
 
     fn limits(&self, faults: &mut Vec<String>) -> Config {
-        let Limits { body_bytes_max, decoded_bytes_max, tenant_bytes_in_flight_max } = self.limits;
-        if body_bytes_max.0 == 0 {
-            faults.push("limits.body_bytes_max: must be at least 1".to_owned());
-        }
-        if decoded_bytes_max < body_bytes_max {
-            faults.push("limits.decoded_bytes_max: must be at least limits.body_bytes_max".to_owned());
-        }
-        if tenant_bytes_in_flight_max < decoded_bytes_max {
-            faults.push("limits.tenant_bytes_in_flight_max: must be at least limits.decoded_bytes_max".to_owned());
+        let limits = self.limits;
+        let mut want = |holds: bool, fault: &str| {
+            if !holds {
+                faults.push(format!("limits.{fault}"));
+            }
+        };
+        want(limits.body_bytes_max.0 > 0, "body_bytes_max: must be at least 1");
+        want(limits.decoded_bytes_max >= limits.body_bytes_max, "decoded_bytes_max: must be at least limits.body_bytes_max");
+        // A request holds its body and what that is decoded to.
+        let whole = limits.body_bytes_max.0.saturating_add(limits.decoded_bytes_max.0);
+        let tenant = limits.tenant_bytes_in_flight_max;
+        want(tenant.0 >= whole, "tenant_bytes_in_flight_max: must be at least limits.body_bytes_max and limits.decoded_bytes_max together");
+        want(limits.bytes_in_flight_max >= tenant, "bytes_in_flight_max: must be at least limits.tenant_bytes_in_flight_max");
+        want(limits.connections_max > 0, "connections_max: must be at least 1");
+        for (time, name) in
+            [(limits.header_time_max, "header_time_max"), (limits.body_time_max, "body_time_max"), (limits.idle_time_max, "idle_time_max")]
+        {
+            want(LIMIT_TIMES.contains(&time.0), &format!("{name}: must be between 10ms and 1h"));
         }
         Config {
-            body_bytes_max: usize::try_from(body_bytes_max.0).unwrap_or(usize::MAX),
-            decoded_bytes_max: usize::try_from(decoded_bytes_max.0).unwrap_or(usize::MAX),
-            tenant_bytes_in_flight_max: tenant_bytes_in_flight_max.0,
+            body_bytes_max: usize::try_from(limits.body_bytes_max.0).unwrap_or(usize::MAX),
+            decoded_bytes_max: usize::try_from(limits.decoded_bytes_max.0).unwrap_or(usize::MAX),
+            tenant_bytes_in_flight_max: tenant.0,
+            bytes_in_flight_max: limits.bytes_in_flight_max.0,
+            connections_max: limits.connections_max,
+            header_time_max: limits.header_time_max.0,
+            body_time_max: limits.body_time_max.0,
+            idle_time_max: limits.idle_time_max.0,
             keep_text: self.keep_text,
             hash_key: self.privacy.key(faults),
             routes: Routes::new(&self.kafka.prefix, &self.routes, faults),
@@ -256,6 +288,9 @@ mod tests {
             ("TACHO_LIMITS__BODY_BYTES_MAX", "0"),
             ("TACHO_LIMITS__DECODED_BYTES_MAX", "2MiB"),
             ("TACHO_LIMITS__TENANT_BYTES_IN_FLIGHT_MAX", "1MiB"),
+            ("TACHO_LIMITS__BYTES_IN_FLIGHT_MAX", "1KiB"),
+            ("TACHO_LIMITS__CONNECTIONS_MAX", "0"),
+            ("TACHO_LIMITS__IDLE_TIME_MAX", "1ms"),
             ("TACHO_LOG__FILTER", "a=b=c"),
             ("TACHO_KEEP_TXT", "true"),
             ("TACHO_KAFKA__OPTIONS__ACKS", "1"),
@@ -264,8 +299,11 @@ mod tests {
         ];
         let faults = read(&env, &[("http.listen", "nowhere")]).unwrap_err();
         let parts = [
-            "body_bytes_max",
-            "tenant_bytes",
+            "limits.body_bytes_max: ",
+            "limits.tenant_bytes",
+            "limits.bytes_in",
+            "connections_max",
+            "idle_time_max",
             "log.filter",
             "keep_txt",
             "acks",

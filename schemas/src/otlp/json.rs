@@ -1,28 +1,105 @@
-//! OTLP/JSON onto the same types as the binary form.
+//! OTLP/JSON into the binary form, in one pass and without a tree of the document in between: what it takes is what the
+//! result takes.
 //!
-//! Source: OTLP specification, "JSON Protobuf Encoding": ids in hex, 64-bit integers as strings or numbers, unknown
-//! fields ignored, absent fields and nulls are defaults.
+//! Source: OTLP specification, "JSON Protobuf Encoding", and proto3's JSON mapping: ids in hex, enums as integers, 64-bit
+//! integers as strings or numbers, unknown members ignored, absent members and nulls are defaults. A member that comes
+//! twice is merged as every protobuf decoder merges a field that comes twice. Text that is not Unicode (half a surrogate
+//! pair) is kept with U+FFFD in its place: no request is lost for it.
+
+mod read;
+mod table;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::error::Category;
 
-/// Why a body is not an OTLP/JSON request.
-#[derive(Debug, thiserror::Error)]
+/// Which request a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// `ExportLogsServiceRequest`.
+    Logs,
+    /// `ExportTraceServiceRequest`.
+    Traces,
+    /// `ExportMetricsServiceRequest`.
+    Metrics,
+}
+
+impl Request {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Logs, Self::Traces, Self::Metrics];
+
+    const fn table(self) -> &'static table::Message {
+        match self {
+            Self::Logs => &table::LOGS,
+            Self::Traces => &table::TRACES,
+            Self::Metrics => &table::METRICS,
+        }
+    }
+}
+
+/// Why a body is not an OTLP/JSON request. Nothing of the body is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Not JSON at all, or nested deeper than 128 levels.
-    #[error("the body is not valid JSON")]
-    Syntax(#[source] serde_json::Error),
-    /// JSON, but not of the form of the request.
-    #[error("the body is not an OTLP/JSON {signal} request: {source}")]
-    Form {
-        /// `logs`, `trace` or `metrics`.
-        signal: &'static str,
-        /// What is wrong.
-        source: serde_json::Error,
+    #[error("not valid JSON, or nested too deeply: line {line}, column {column}")]
+    Syntax {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
     },
+    /// JSON, but not of the form of the request.
+    #[error("not an OTLP request of this signal: line {line}, column {column}; see the OTLP specification, JSON Protobuf Encoding")]
+    Form {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// In its binary form it is over the limit.
+    #[error("over {0} bytes in its binary form")]
+    TooLarge(usize),
+}
+
+/// The request in its binary form, of `limit` bytes at most, in `room`, which is empty. A body without content is an empty
+/// request.
+///
+/// # Errors
+/// The body is not JSON, not a request of that kind, or too large.
+pub fn to_protobuf(request: Request, body: &[u8], room: Vec<u8>, limit: usize) -> Result<Vec<u8>, JsonError> {
+    let body = content(body);
+    let mut out = read::Out::new(room, limit);
+    if body.is_empty() {
+        return Ok(out.into_bytes());
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = read::message(request.table(), &mut out, &mut reader).and_then(|()| reader.end());
+    match read {
+        Ok(()) => Ok(out.into_bytes()),
+        Err(_) if out.is_over() => Err(JsonError::TooLarge(limit)),
+        Err(error) => Err(place(&error)),
+    }
+}
+
+/// Which requests the members of the body are of; none for a body without content or without a known member.
+///
+/// # Errors
+/// The body is not a JSON object.
+pub fn requests(body: &[u8]) -> Result<Vec<Request>, JsonError> {
+    let body = content(body);
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found = [false; 3];
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let mut see = |name: &[u8]| {
+        for request in Request::ALL {
+            found[request as usize] |= request.table().field(name).is_some();
+        }
+    };
+    read::members(&mut see, &mut reader).and_then(|()| reader.end()).map_err(|error| place(&error))?;
+    Ok(Request::ALL.into_iter().filter(|request| found[*request as usize]).collect())
 }
 
 /// Reads a log request.
@@ -30,7 +107,7 @@ pub enum JsonError {
 /// # Errors
 /// The body is not one.
 pub fn logs(body: &[u8]) -> Result<ExportLogsServiceRequest, JsonError> {
-    read(body, "logs")
+    decoded(Request::Logs, body)
 }
 
 /// Reads a trace request.
@@ -38,7 +115,7 @@ pub fn logs(body: &[u8]) -> Result<ExportLogsServiceRequest, JsonError> {
 /// # Errors
 /// The body is not one.
 pub fn traces(body: &[u8]) -> Result<ExportTraceServiceRequest, JsonError> {
-    read(body, "trace")
+    decoded(Request::Traces, body)
 }
 
 /// Reads a metric request.
@@ -46,47 +123,24 @@ pub fn traces(body: &[u8]) -> Result<ExportTraceServiceRequest, JsonError> {
 /// # Errors
 /// The body is not one.
 pub fn metrics(body: &[u8]) -> Result<ExportMetricsServiceRequest, JsonError> {
-    read(body, "metrics")
+    decoded(Request::Metrics, body)
 }
 
-fn read<T: DeserializeOwned>(body: &[u8], signal: &'static str) -> Result<T, JsonError> {
-    let mut json = serde_json::from_slice(body).map_err(JsonError::Syntax)?;
-    complete(&mut json);
-    serde_json::from_value(json).map_err(|source| JsonError::Form { signal, source })
+fn decoded<M: prost::Message + Default>(request: Request, body: &[u8]) -> Result<M, JsonError> {
+    let bytes = to_protobuf(request, body, Vec::new(), usize::MAX)?;
+    Ok(M::decode(bytes.as_slice()).expect("what was written by the tables of a message is that message"))
 }
 
-/// Takes out nulls and puts in the empty lists and keys that proto3 JSON leaves out but the derived readers want.
-fn complete(json: &mut Value) {
-    match json {
-        Value::Array(items) => {
-            items.retain(|item| !item.is_null());
-            items.iter_mut().for_each(complete);
-        }
-        Value::Object(members) => {
-            members.retain(|_, member| !member.is_null());
-            for (name, member) in members.iter_mut() {
-                complete(member);
-                match (name.as_str(), member) {
-                    ("arrayValue" | "kvlistValue", Value::Object(list)) => {
-                        let values = list.entry("values").or_insert_with(|| Value::Array(Vec::new()));
-                        if name == "kvlistValue" {
-                            keys(values);
-                        }
-                    }
-                    ("attributes" | "filteredAttributes", pairs) => keys(pairs),
-                    _ => {}
-                }
-            }
-        }
-        _ => {}
-    }
+/// Without a byte order mark and without space at the ends.
+fn content(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
 }
 
-fn keys(pairs: &mut Value) {
-    for pair in pairs.as_array_mut().into_iter().flatten() {
-        if let Value::Object(pair) = pair {
-            pair.entry("key").or_insert_with(|| Value::String(String::new()));
-        }
+fn place(error: &serde_json::Error) -> JsonError {
+    let (line, column) = (error.line(), error.column());
+    match error.classify() {
+        Category::Data => JsonError::Form { line, column },
+        Category::Io | Category::Syntax | Category::Eof => JsonError::Syntax { line, column },
     }
 }
 
@@ -96,22 +150,31 @@ mod tests {
 
     #[test]
     fn empty_body_is_an_empty_request() {
-        assert_eq!(logs(b"{}").unwrap(), ExportLogsServiceRequest::default());
-        assert_eq!(traces(b"{}").unwrap(), ExportTraceServiceRequest::default());
-        assert_eq!(metrics(b"{}").unwrap(), ExportMetricsServiceRequest::default());
-        assert!(matches!(logs(b"{"), Err(JsonError::Syntax(_))));
+        for body in [&b"{}"[..], b"", b" \n", b"\xef\xbb\xbf{}"] {
+            assert_eq!(logs(body).unwrap(), ExportLogsServiceRequest::default());
+            assert_eq!(traces(body).unwrap(), ExportTraceServiceRequest::default());
+            assert_eq!(metrics(body).unwrap(), ExportMetricsServiceRequest::default());
+        }
+        assert!(matches!(logs(b"{"), Err(JsonError::Syntax { .. })));
+        assert!(matches!(logs(b"{} {}"), Err(JsonError::Syntax { .. })));
         assert!(matches!(logs(b"[1]"), Err(JsonError::Form { .. })));
         assert!(matches!(logs(br#"{"resourceLogs": 3}"#), Err(JsonError::Form { .. })));
     }
 
     #[test]
-    fn nulls_and_what_is_left_out_are_defaults() {
-        let body = br#"{"resourceLogs": [{"resource": null, "unknownField": 1, "scopeLogs": [{"logRecords": [{
-            "timeUnixNano": 5, "observedTimeUnixNano": "6", "traceId": "", "body": null, "attributes": [
-                {"value": {"intValue": 7}}, {"key": "list", "value": {"arrayValue": {}}}, {"key": "none", "value": null},
-                {"key": "map", "value": {"kvlistValue": {"values": [{"value": {"intValue": "-8"}}]}}}]}]}]}]}"#;
-        let request = logs(body).unwrap();
-        let record = &request.resource_logs[0].scope_logs[0].log_records[0];
-        assert_eq!((record.time_unix_nano, record.observed_time_unix_nano, record.attributes.len()), (5, 6, 4));
+    fn what_it_becomes_is_bounded() {
+        let body = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":[0,0,0,0]}]}}]}]}]}"#;
+        let whole = to_protobuf(Request::Metrics, body, Vec::new(), 1000).unwrap();
+        assert_eq!(to_protobuf(Request::Metrics, body, Vec::new(), whole.len()).as_ref(), Ok(&whole));
+        assert_eq!(to_protobuf(Request::Metrics, body, Vec::new(), whole.len() - 1), Err(JsonError::TooLarge(whole.len() - 1)));
+    }
+
+    #[test]
+    fn members_tell_the_request() {
+        let of = |body: &[u8]| requests(body).unwrap();
+        assert_eq!(of(br#"{"x": {"resourceLogs": []}, "resourceSpans": [{"a": [1]}]}"#), [Request::Traces]);
+        assert_eq!(of(br#"{"resourceLogs": [], "resourceMetrics": null}"#), [Request::Logs, Request::Metrics]);
+        assert_eq!(of(b"{}"), []);
+        assert!(requests(b"7").is_err());
     }
 }
