@@ -1,7 +1,8 @@
 //! `tacho-ingest` beside an OpenTelemetry Collector and a bare server, over one broker: CPU seconds for a million log
 //! records, time to an answer, peak memory. All three answer when Kafka has confirmed.
 //!
-//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN]`. `.ci/run interop` builds a Collector into
+//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN] [LOG RECORDS A REQUEST]`: with the second only those rows.
+//! `.ci/run interop` builds a Collector into
 //! `~/.cache/tachograph/collector`. The floor is this program itself: a server that hands each body to librdkafka.
 
 mod support;
@@ -46,11 +47,15 @@ fn main() {
     let bench = Bench { bootstrap: broker.bootstrap(), length, runtime };
     println!("| way | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |");
     println!("|---|---|---|---|---|---|---|---|");
-    for (per_request, clients) in SIZES {
+    let only: Option<usize> = args.get(1).and_then(|arg| arg.parse().ok());
+    for (per_request, clients) in SIZES.into_iter().filter(|(size, _)| only.is_none_or(|only| only == *size)) {
         let traffic = Arc::new(Traffic::recorded(per_request));
         for way in [Way::Http, Way::Grpc] {
             bench.row(&Kind::ALL, way, &traffic, per_request, (clients, None), "");
         }
+    }
+    if only.is_some() {
+        return;
     }
     let ten = Arc::new(Traffic::recorded(10));
     bench.row(&Kind::ALL, Way::Http, &ten, 10, (64, Some(STEADY / 10.0)), ", 5,000 log records a second");

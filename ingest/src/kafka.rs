@@ -1,6 +1,6 @@
 //! The raw topics on a Kafka cluster, as a sink.
 
-use crate::linger::{Linger, UnderWay};
+use crate::linger::{Linger, UnderWay, WAIT_MS};
 use crate::partition::murmur2_partition;
 use crate::sink::{Fate, RawRecord, Sink, SinkError, conclude, hold};
 use rdkafka::ClientConfig;
@@ -22,8 +22,6 @@ use tokio::time::Instant;
 /// The producer gives a record up after that time. (It looks once a second, so it may be a second more: who waits has a
 /// deadline of its own.)
 const DELIVERY_TIME_MAX: Duration = crate::sink::HOLD_LOGS;
-/// Records that come so close together share a request. Who waits longer for others is [`crate::linger`]'s business.
-const LINGER_MS: &str = "0.5";
 /// Pauses between two tries of a request, at first and at most: a new leader should not wait for us.
 const RETRY_PAUSES_MS: (&str, &str) = ("50", "200");
 /// The client asks who leads when a broker goes, which is before another one is chosen, and then every five minutes. A request
@@ -78,11 +76,40 @@ enum State {
 }
 
 struct Shared {
-    config: ClientConfig,
-    producer: RwLock<FutureProducer>,
+    /// One for requests that are alone, and one for those of a crowd: the client's linger is fixed.
+    producers: [Producing; 2],
     names: [String; 3],
     partitions: i32,
     state: AtomicU8,
+}
+
+/// A producer, and how to make it.
+struct Producing {
+    config: ClientConfig,
+    producer: RwLock<FutureProducer>,
+}
+
+impl Producing {
+    fn new(cluster: &Cluster, linger_ms: u64) -> Result<Self, ConnectError> {
+        let config = client_config(cluster, linger_ms);
+        let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: cluster.bootstrap.clone(), source })?;
+        Ok(Self { config, producer: RwLock::new(producer) })
+    }
+
+    fn get(&self) -> FutureProducer {
+        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A producer that met a fatal error takes nothing more: another one takes its place.
+    fn replace_if_dead(&self) {
+        let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
+        let Some((code, reason)) = producer.client().fatal_error() else { return };
+        tracing::error!(%code, reason, "the producer failed for good: making another");
+        match self.config.create() {
+            Ok(fresh) => *producer = fresh,
+            Err(error) => tracing::error!(%error, "no other producer could be made"),
+        }
+    }
 }
 
 /// Writes raw records to a cluster, idempotently and to all in-sync replicas.
@@ -123,11 +150,8 @@ impl KafkaSink {
         if raw_partitions < 1 {
             return Err(ConnectError::Partitions(raw_partitions));
         }
-        let config = client_config(cluster);
-        let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: cluster.bootstrap.clone(), source })?;
         let shared = Arc::new(Shared {
-            config,
-            producer: RwLock::new(producer),
+            producers: [Producing::new(cluster, 0)?, Producing::new(cluster, WAIT_MS)?],
             names: TOPICS.map(|topic| format!("{}{}", cluster.prefix, topic.name())),
             partitions: raw_partitions,
             state: AtomicU8::new(State::Unreachable as u8),
@@ -158,14 +182,17 @@ impl KafkaSink {
 
     /// Lets the producer send what it has, for so long at most. Blocks.
     pub(crate) fn flush(&self, most: Duration) {
-        if let Err(error) = self.shared.producer().flush(most) {
-            tracing::debug!(%error, "the producer still has records");
+        let until = std::time::Instant::now() + most;
+        for producing in &self.shared.producers {
+            if let Err(error) = producing.get().flush(until.saturating_duration_since(std::time::Instant::now())) {
+                tracing::debug!(%error, "the producer still has records");
+            }
         }
     }
 
     /// To be called after a failure: a producer that failed for good is replaced.
     pub(crate) fn after_failure(&self) {
-        self.shared.replace_if_dead();
+        self.shared.producers.iter().for_each(Producing::replace_if_dead);
     }
 
     /// Hands records to the producer, in order, with as much waiting for others as is good; what has no room by `until` has
@@ -176,8 +203,8 @@ impl KafkaSink {
         if shared.is(State::Mismatch) {
             return records.iter().map(|_| refused("the raw topics have not the pinned number of partitions")).collect();
         }
-        let under_way = Arc::new(Linger::arrive(&self.linger).await);
-        let producer = shared.producer();
+        let under_way = Arc::new(Linger::arrive(&self.linger));
+        let producer = shared.producers[usize::from(under_way.waits)].get();
         let mut fates = Vec::with_capacity(records.len());
         for record in records {
             let sent = match shared.name(record.topic) {
@@ -197,13 +224,13 @@ impl KafkaSink {
     }
 }
 
-fn client_config(cluster: &Cluster) -> ClientConfig {
+fn client_config(cluster: &Cluster, linger_ms: u64) -> ClientConfig {
     let mut config: ClientConfig = cluster.properties("tacho-ingest").collect();
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("compression.type", "lz4")
-        .set("linger.ms", LINGER_MS)
+        .set("linger.ms", linger_ms.to_string())
         .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS)
         .set("retry.backoff.ms", RETRY_PAUSES_MS.0)
         .set("retry.backoff.max.ms", RETRY_PAUSES_MS.1)
@@ -225,10 +252,6 @@ fn watch(shared: &Weak<Shared>) {
 }
 
 impl Shared {
-    fn producer(&self) -> FutureProducer {
-        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     fn is(&self, state: State) -> bool {
         self.state.load(Ordering::Relaxed) == state as u8
     }
@@ -243,7 +266,7 @@ impl Shared {
 
     /// Asks for all topics: asking for one by name could create it.
     fn look(&self) -> State {
-        let metadata = match self.producer().client().fetch_metadata(None, CHECK_TIME_MAX) {
+        let metadata = match self.producers[0].get().client().fetch_metadata(None, CHECK_TIME_MAX) {
             Ok(metadata) => metadata,
             Err(error) => {
                 tracing::warn!(%error, "the cluster can't be reached");
@@ -258,17 +281,6 @@ impl Shared {
             }
         }
         State::Ready
-    }
-
-    /// A producer that met a fatal error takes nothing more: another one takes its place.
-    fn replace_if_dead(&self) {
-        let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-        let Some((code, reason)) = producer.client().fatal_error() else { return };
-        tracing::error!(%code, reason, "the producer failed for good: making another");
-        match self.config.create() {
-            Ok(fresh) => *producer = fresh,
-            Err(error) => tracing::error!(%error, "no other producer could be made"),
-        }
     }
 
     fn name(&self, topic: Topic) -> Result<&str, SinkError> {

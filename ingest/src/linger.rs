@@ -1,26 +1,19 @@
-//! How long a request waits for others, so that they share requests to Kafka.
+//! Whether a request waits for others, so that they share requests to Kafka.
 //!
-//! Wake-ups and requests are what records cost at low rates, so a crowd should go together; a client that is alone should
-//! not wait for nobody. [`Crowd::wait`] decides by what was there in the last tenth of a second:
+//! Wake-ups and requests are what records cost, so a crowd should go together; a client that is alone should not wait for
+//! nobody. [`Crowd::waits`] decides by what was there in the last tenth of a second:
 //!
-//! - Never were four requests under way at once: no wait. (A client that sends one after the other is one, however fast.)
-//! - Nobody is likely to come within the longest wait: no wait.
-//! - Otherwise as long as [`GROUP_REQUESTS`] take to come, at most [`WAIT_MAX`].
-//!
-//! Who comes first opens a gate's time; it ends early when as many have gathered as were under way at once: then everybody
-//! is there that could come.
+//! - Never were two requests under way at once: no wait. (A client that sends one after the other is one, however fast.)
+//! - Nobody is likely to come within [`WAIT_MS`]: no wait.
+//! - Otherwise for [`WAIT_MS`], by the linger of a producer of its own: the client gathers what comes in that time.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use std::time::Instant;
 
-/// The longest wait.
-pub const WAIT_MAX: Duration = Duration::from_millis(10);
-/// A group of that many is large enough.
-const GROUP_REQUESTS: u32 = 256;
+/// How long a crowd waits.
+pub(crate) const WAIT_MS: u64 = 5;
 /// Fewer under way at once are no crowd.
-const CROWD_MIN: u32 = 4;
+const CROWD_MIN: u32 = 2;
 /// What was there is looked at in pieces of that length: the current one and the one before it.
 const PIECE_MS: u64 = 100;
 
@@ -60,87 +53,47 @@ impl Crowd {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Most that were under way at once.
-    fn peak(&self) -> u32 {
-        self.now.peak.max(self.before.peak)
-    }
-
-    /// How long to wait for others.
-    pub fn wait(&self) -> Duration {
+    /// Whether to wait for others.
+    pub fn waits(&self) -> bool {
         let arrivals = u64::from(self.now.arrivals.max(self.before.arrivals));
-        let wait_max_us = u64::try_from(WAIT_MAX.as_micros()).unwrap_or(u64::MAX);
-        let piece_us = PIECE_MS * 1_000;
-        // Fewer than two would come in the longest wait.
-        if self.peak() < CROWD_MIN || arrivals * wait_max_us < 2 * piece_us {
-            return Duration::ZERO;
-        }
-        Duration::from_micros((u64::from(GROUP_REQUESTS) * piece_us / arrivals).min(wait_max_us))
+        self.now.peak.max(self.before.peak) >= CROWD_MIN && arrivals * WAIT_MS >= PIECE_MS
     }
 }
 
-/// Where requests gather.
-#[derive(Debug)]
-struct Gate {
-    until: Instant,
-    gathered: u32,
-    open: watch::Sender<bool>,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    crowd: Crowd,
-    gate: Option<Gate>,
-}
-
-/// Lets requests wait for others.
+/// Watches requests come and go.
 #[derive(Debug)]
 pub(crate) struct Linger {
     began: Instant,
-    shared: Mutex<Shared>,
+    crowd: Mutex<Crowd>,
 }
 
 /// A request that is under way, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Linger>);
+pub(crate) struct UnderWay {
+    linger: Arc<Linger>,
+    /// Whether it should wait for others.
+    pub waits: bool,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.shared.lock().unwrap_or_else(PoisonError::into_inner).crowd.leave();
+        self.linger.crowd.lock().unwrap_or_else(PoisonError::into_inner).leave();
     }
 }
 
 impl Linger {
     pub fn new() -> Self {
-        Self { began: Instant::now(), shared: Mutex::default() }
+        Self { began: Instant::now(), crowd: Mutex::default() }
     }
 
-    /// Resolves when the request should go.
-    pub async fn arrive(this: &Arc<Self>) -> UnderWay {
-        let (gate, under_way) = (this.enter(), UnderWay(Arc::clone(this)));
-        if let Some((until, mut open)) = gate {
-            // The sender is gone when the gate is: open too.
-            let _ = tokio::time::timeout_at(until, open.wait_for(|open| *open)).await;
-        }
-        under_way
-    }
-
-    fn enter(&self) -> Option<(Instant, watch::Receiver<bool>)> {
-        let now = Instant::now();
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let Shared { crowd, gate } = &mut *shared;
-        crowd.arrive(u64::try_from((now - self.began).as_millis()).unwrap_or(u64::MAX));
-        if gate.as_ref().is_none_or(|gate| gate.until <= now) {
-            let wait = crowd.wait();
-            *gate = (!wait.is_zero()).then(|| Gate { until: now + wait, gathered: 0, open: watch::Sender::new(false) });
-        }
-        let here = gate.as_mut()?;
-        here.gathered += 1;
-        if here.gathered >= crowd.peak() {
-            here.open.send_replace(true);
-            *gate = None;
-            return None;
-        }
-        Some((here.until, here.open.subscribe()))
+    /// One more request.
+    pub fn arrive(this: &Arc<Self>) -> UnderWay {
+        let at_ms = u64::try_from(this.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let mut crowd = this.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        crowd.arrive(at_ms);
+        let waits = crowd.waits();
+        drop(crowd);
+        UnderWay { linger: Arc::clone(this), waits }
     }
 }
 
@@ -153,22 +106,19 @@ mod tests {
         let mut crowd = Crowd::default();
         for at in 0..1_000 {
             crowd.arrive(at);
-            assert_eq!(crowd.wait(), Duration::ZERO);
+            assert!(!crowd.waits());
             crowd.leave();
         }
-        // Nor do three, nor many who come one after the other.
-        (0..3).for_each(|_| crowd.arrive(1_000));
-        assert_eq!(crowd.wait(), Duration::ZERO);
     }
 
     #[test]
-    fn a_crowd_waits_and_the_denser_it_is_the_shorter() {
-        let waits = [20, 200, 2_000, 20_000].map(|arrivals| {
+    fn a_crowd_waits_if_somebody_is_likely_to_come() {
+        let waits = |arrivals: u32| {
             let mut crowd = Crowd::default();
             (0..arrivals).for_each(|_| crowd.arrive(5));
-            crowd.wait()
-        });
-        assert_eq!(waits, [10_000, 10_000, 10_000, 1_280].map(Duration::from_micros));
+            crowd.waits()
+        };
+        assert_eq!([2, 19, 20, 2_000].map(waits), [false, false, true, true]);
     }
 
     #[test]
@@ -177,29 +127,22 @@ mod tests {
         (0..50).for_each(|_| crowd.arrive(5));
         (0..50).for_each(|_| crowd.leave());
         crowd.arrive(150);
-        assert!(crowd.wait() > Duration::ZERO, "a moment ago there were many");
+        assert!(crowd.waits(), "a moment ago there were many");
         crowd.leave();
         crowd.arrive(350);
-        assert_eq!(crowd.wait(), Duration::ZERO);
-        // Four that hang do not make a lone client wait.
-        (0..4).for_each(|_| crowd.arrive(360));
+        assert!(!crowd.waits());
+        // Many that hang do not make a lone client wait.
+        (0..40).for_each(|_| crowd.arrive(360));
         crowd.arrive(1_000);
-        assert_eq!(crowd.wait(), Duration::ZERO);
+        assert!(!crowd.waits());
     }
 
-    #[tokio::test]
-    async fn the_gate_opens_when_all_are_there() {
-        let linger = Linger::new();
-        {
-            let mut shared = linger.shared.lock().unwrap();
-            (0..20).for_each(|_| shared.crowd.arrive(0));
-            (0..20).for_each(|_| shared.crowd.leave());
-        }
-        let gates: Vec<_> = (0..19).map(|_| linger.enter()).collect();
-        assert!(gates.iter().all(Option::is_some));
-        assert!(linger.enter().is_none(), "the last one goes at once");
-        for (_, mut open) in gates.into_iter().flatten() {
-            assert!(*open.wait_for(|open| *open).await.unwrap());
-        }
+    #[test]
+    fn who_is_done_is_under_way_no_longer() {
+        let linger = Arc::new(Linger::new());
+        let both = (Linger::arrive(&linger), Linger::arrive(&linger));
+        assert_eq!(linger.crowd.lock().unwrap().under_way, 2);
+        drop(both);
+        assert_eq!(linger.crowd.lock().unwrap().under_way, 0);
     }
 }

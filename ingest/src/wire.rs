@@ -48,7 +48,18 @@ impl<'a> Fields<'a> {
         Self { rest: message }
     }
 
+    #[inline]
     fn field(&mut self) -> Result<Field<'a>, WireError> {
+        let start = self.rest;
+        if let Some(field) = short(start) {
+            self.rest = &start[field.raw.len()..];
+            return Ok(field);
+        }
+        self.any_field()
+    }
+
+    /// A field of any form.
+    fn any_field(&mut self) -> Result<Field<'a>, WireError> {
         let start = self.rest;
         let (key, mut at) = varint(start)?;
         let number = u32::try_from(key).map_err(|_| WireError::Malformed)? >> 3;
@@ -73,9 +84,25 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// The usual field at the start of a message: bytes whose number and length take one byte, or two for the length.
+#[inline]
+fn short(message: &[u8]) -> Option<Field<'_>> {
+    let (key, length, at) = match message {
+        [key @ 0..0x80, length @ 0..0x80, ..] => (*key, usize::from(*length), 2),
+        [key @ 0..0x80, low, high @ 0..0x80, ..] => (*key, usize::from(low & 0x7f) | usize::from(*high) << 7, 3),
+        _ => return None,
+    };
+    if key & 7 != 2 || key < 8 {
+        return None;
+    }
+    let raw = message.get(..at + length)?;
+    Some(Field { number: u32::from(key >> 3), wire: Wire::Len, raw, payload: &raw[at..] })
+}
+
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<Field<'a>, WireError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
@@ -142,7 +169,16 @@ fn attribute(key: &str, any: &[u8]) -> Vec<u8> {
 }
 
 /// Key and value (an encoded `AnyValue`) of a `KeyValue`; the last of each counts, as for every decoder.
+#[inline]
 pub(crate) fn key_and_value(key_value: &[u8]) -> Result<(&[u8], Option<&[u8]>), WireError> {
+    // As nearly everybody writes it: the key, the value, and nothing else.
+    if let Some(key) = short(key_value)
+        && let Some(value) = short(&key_value[key.raw.len()..])
+        && (key.number, value.number) == (1, 2)
+        && key.raw.len() + value.raw.len() == key_value.len()
+    {
+        return Ok((key.payload, Some(value.payload)));
+    }
     let (mut key, mut value) = (&[][..], None);
     for field in Fields::new(key_value) {
         let field = field?;
@@ -157,6 +193,9 @@ pub(crate) fn key_and_value(key_value: &[u8]) -> Result<(&[u8], Option<&[u8]>), 
 
 /// The text of an encoded `AnyValue`, if text is what it holds.
 pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
+    if let Some(text) = short(any).filter(|field| field.number == 1 && field.raw.len() == any.len()) {
+        return std::str::from_utf8(text.payload).map(Some).map_err(|_| WireError::Utf8);
+    }
     let mut text = None;
     for field in Fields::new(any) {
         let field = field?;
@@ -167,6 +206,17 @@ pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
         }
     }
     Ok(text)
+}
+
+/// Whether a `KeyValue` with that key and value is of the usual form and right: one string, boolean or integer, nothing
+/// unknown. False says nothing.
+#[inline]
+pub(crate) fn is_plain(key: &[u8], any: &[u8]) -> bool {
+    let is_value = match any {
+        [0x10, 0..=1] | [0x18, 0..0x80] => true,
+        _ => short(any).is_some_and(|text| text.number == 1 && text.raw.len() == any.len() && std::str::from_utf8(text.payload).is_ok()),
+    };
+    is_value && std::str::from_utf8(key).is_ok()
 }
 
 /// A message that is being rewritten: bytes are copied from the first change on, and not before.

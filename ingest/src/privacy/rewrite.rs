@@ -6,7 +6,7 @@ use super::{Counts, DEPTH_MAX, PrivacyError, extract, trim};
 use crate::hash::HashKey;
 use crate::scrub::Scrubber;
 use crate::signal::Signal;
-use crate::wire::{Field, Fields, Patch, Wire, WireError, any_text, int_attribute, key_and_value, put_len, text_attribute};
+use crate::wire::{Field, Fields, Patch, Wire, WireError, any_text, int_attribute, is_plain, key_and_value, put_len, text_attribute};
 use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
 use schemas::privacy::{Action, Actions};
 
@@ -186,6 +186,10 @@ impl<'k> Walker<'k> {
             return Ok(Edit::Remove);
         }
         let Some(field) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key) else {
+            // Most attributes; not while their texts are scrubbed as part of something else.
+            if self.scrubbing.is_none() && depth < DEPTH_MAX && value.is_some_and(|value| is_plain(key, value)) {
+                return Ok(Edit::Keep);
+            }
             return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
         };
         match (self.action(field), value) {
