@@ -134,7 +134,7 @@ impl Writer {
 }
 
 fn traces() -> Vec<u8> {
-    let attributes = vec![otlp::attribute("arguments", otlp::text(PLANTED))];
+    let attributes = vec![otlp::attribute("prompt", otlp::text(PLANTED))];
     let span = Span { trace_id: vec![7; 16], span_id: vec![7; 8], name: "span".to_owned(), attributes, ..Span::default() };
     let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
     ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
