@@ -78,11 +78,6 @@ class Site:
         """Until `look` finds nothing wrong: what is left."""
         began = time.monotonic()
         while True:
-            # As its supervisor would: a processor ends at what it can't mend, for one when a static member is told that another
-            # has its name.
-            if self.processor.process.poll() is not None:
-                print("       the processor has ended, and is started again", flush=True)
-                self.processor.start()
             try:
                 wrong = look()
             except OSError as error:

@@ -249,10 +249,11 @@ pub trait Log: Send {
     /// state, calls [`Log::recover`] and restores.
     fn commit(&mut self, commit: Commit) -> Result<(), LogError>;
 
-    /// Makes the log usable after a failed commit and fences every older user of the same identity.
+    /// Makes the log usable after a failed commit and fences every older user of the same identity. All partitions may be
+    /// lost by it: [`Log::ownership`] tells.
     ///
     /// # Errors
-    /// The log can't be reached: call again.
+    /// The log can't be reached: call again. [`LogError::Fenced`]: another process has this worker's identity.
     fn recover(&mut self) -> Result<(), LogError>;
 
     /// Deletes records before `position`: of `tacho.deltas` once consumed, and what retention allows.

@@ -236,10 +236,12 @@ impl<L: Log> Runner<L> {
     fn begin(&mut self) -> Result<(), RunError> {
         // Fence whoever wrote before us first: else a commit of theirs could follow what we are about to read.
         self.log.recover()?;
-        match self.unanswered.take() {
-            Some(Ownership::Assigned(new)) => self.owned.extend(new),
-            Some(Ownership::Revoked(old) | Ownership::Lost(old)) => self.give_up(&old)?,
-            None => {}
+        // There is nothing to commit. After an outage all may be lost with the old client.
+        while let Some(change) = self.unanswered.take().or_else(|| self.log.ownership()) {
+            match change {
+                Ownership::Assigned(new) => self.owned.extend(new),
+                Ownership::Revoked(old) | Ownership::Lost(old) => self.give_up(&old)?,
+            }
         }
         let mut state = restore::begin(&mut self.log, &self.seed)?;
         if self.joined {

@@ -12,6 +12,7 @@ mod facts;
 mod group;
 mod inbox;
 mod law;
+mod names;
 mod outage;
 mod policy;
 mod prices;

@@ -8,6 +8,7 @@
 mod clients;
 mod fence;
 mod group;
+mod name;
 mod names;
 mod reader;
 pub mod topics;
@@ -17,6 +18,7 @@ use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, changelog
 use clients::{REQUEST_MAX, failed};
 use fence::{Fencer, Patience, Waiting};
 use group::Group;
+use name::Name;
 use names::Names;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -114,13 +116,15 @@ impl KafkaLog {
         uncommitted
             .fetch_metadata(Some(&names.name(Topic::Control)), REQUEST_MAX)
             .map_err(|error| failed(&format!("no Kafka broker answers at {}", cluster.bootstrap), &error))?;
+        let static_member = member.as_ref().filter(|member| member.is_static);
+        let name = static_member.map(|member| Name::new(&group, &member.name, member.session_timeout));
         let transactions = Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name)));
         Ok(Self {
             fencer: Fencer::new(&cluster, &group, &names, transactions.id()),
             readers: Readers::new(&cluster, &group, names.clone()),
             appender: Appender::new(&cluster),
             transactions,
-            group: Group::new(&consumer, names.clone())?,
+            group: Group::new(consumer, names.clone(), name)?,
             cluster,
             names,
             uncommitted,
@@ -294,7 +298,7 @@ impl Log for KafkaLog {
 
     fn recover(&mut self) -> Result<(), LogError> {
         // Who has lost his name to another process must not fence it.
-        self.group.check()?;
+        self.group.recover()?;
         self.transactions.recover()
     }
 

@@ -6,6 +6,7 @@
 
 use super::clients::{self, failed, out_of_range, passing};
 use super::fence::Waiting;
+use super::name::Name;
 use super::names::{Names, size};
 use crate::log::{LogError, Ownership};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
@@ -83,7 +84,15 @@ impl ConsumerContext for Told {
 /// A consumer and what it was given.
 pub(super) struct Group {
     consumer: BaseConsumer<Told>,
+    /// For a new consumer.
+    config: rdkafka::ClientConfig,
     names: Names,
+    /// Of a static member.
+    name: Option<Name>,
+    /// The consumer is new, since the one before was fenced, and has not joined.
+    is_outside: bool,
+    /// Given to the consumer before: to be told as lost, or told and not answered.
+    before: Option<Vec<TopicPartition>>,
     /// Where the poll of each taken partition goes on.
     taken: BTreeMap<TopicPartition, Position>,
     /// Told to the worker, and not answered yet.
@@ -95,10 +104,22 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub fn new(config: &rdkafka::ClientConfig, names: Names) -> Result<Self, LogError> {
+    /// `name`: of a static member.
+    pub fn new(config: rdkafka::ClientConfig, names: Names, name: Option<Name>) -> Result<Self, LogError> {
         let told = Told { names: names.clone(), changes: Mutex::default(), waiting: Mutex::default(), closing: AtomicBool::new(false) };
         let consumer = config.create_with_context(told).map_err(|error| failed("making a consumer", &error))?;
-        Ok(Self { consumer, names, taken: BTreeMap::new(), open: None, stash: VecDeque::new(), error: None })
+        Ok(Self {
+            consumer,
+            config,
+            names,
+            name,
+            is_outside: false,
+            before: None,
+            taken: BTreeMap::new(),
+            open: None,
+            stash: VecDeque::new(),
+            error: None,
+        })
     }
 
     pub const fn consumer(&self) -> &BaseConsumer<Told> {
@@ -120,7 +141,10 @@ impl Group {
         if self.open.is_some() {
             return None;
         }
-        self.open = self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        self.open = match &self.before {
+            Some(at) => Some(Ownership::Lost(at.clone())),
+            None => self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front(),
+        };
         self.open.clone()
     }
 
@@ -128,12 +152,52 @@ impl Group {
         !self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Whether another process took our name: nothing can be done with this consumer any more.
-    pub fn check(&self) -> Result<(), LogError> {
+    /// Whether somebody took our name: nothing can be done with this consumer any more.
+    fn check(&self) -> Result<(), LogError> {
         match self.consumer.client().fatal_error() {
             None => Ok(()),
-            Some((code, reason)) => Err(LogError::Fenced { reason: format!("{code}: {reason}") }),
+            Some((code, reason)) => Err(self.fenced(format!("{code}: {reason}"))),
         }
+    }
+
+    /// For a static member only [`Group::recover`] can tell whether another process has the name.
+    const fn fenced(&self, reason: String) -> LogError {
+        match self.name {
+            Some(_) => LogError::Unavailable { reason },
+            None => LogError::Fenced { reason },
+        }
+    }
+
+    /// Joins again with a new consumer if this one was fenced, once nobody has our name; then tells all partitions as lost.
+    ///
+    /// # Errors
+    /// See [`Name::regain`].
+    pub fn recover(&mut self) -> Result<(), LogError> {
+        if !self.is_outside
+            && let Err(error) = self.check()
+        {
+            let Some(mut name) = self.name.clone() else { return Err(error) };
+            name.lose()?;
+            tracing::warn!(%error, "somebody has our name in the group");
+            // The fenced one goes with the old group: from now on we are silent.
+            let mut new = Self::new(self.config.clone(), self.names.clone(), Some(name))?;
+            let mut before: Vec<TopicPartition> = self.taken.keys().copied().collect();
+            if let Some(Ownership::Assigned(at)) = &self.open {
+                before.extend(at);
+            }
+            before.extend(self.before.take().unwrap_or_default());
+            new.before = Some(before);
+            new.is_outside = true;
+            *self = new;
+        }
+        if self.is_outside
+            && let Some(name) = self.name.as_mut()
+        {
+            name.regain(&self.consumer)?;
+            self.join()?;
+            self.is_outside = false;
+        }
+        Ok(())
     }
 
     pub fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
@@ -156,10 +220,16 @@ impl Group {
 
     pub fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
         let answers = matches!(self.open, Some(Ownership::Revoked(_) | Ownership::Lost(_)));
-        if at.is_empty() && !answers {
+        if self.before.is_some() && answers {
+            (self.before, self.open) = (None, None);
             return Ok(());
         }
-        self.unassign(at)?;
+        // What a consumer before this one was given is not this one's.
+        let held: Vec<TopicPartition> = at.iter().copied().filter(|at| answers || self.taken.contains_key(at)).collect();
+        if held.is_empty() && !answers {
+            return Ok(());
+        }
+        self.unassign(&held)?;
         if answers {
             self.open = None;
         }
@@ -213,7 +283,7 @@ impl Group {
                 }
                 None if !records.is_empty() || left.is_zero() => break,
                 None => continue,
-                Some(Err(KafkaError::MessageConsumptionFatal(code))) => LogError::Fenced { reason: code.to_string() },
+                Some(Err(KafkaError::MessageConsumptionFatal(code))) => self.fenced(code.to_string()),
                 Some(Err(error)) if passing(&error) => {
                     tracing::warn!(%error, "the consumer lost a broker; it connects again");
                     continue;
@@ -266,7 +336,8 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Relaxed);
         let pending = std::mem::take(&mut *self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner));
-        for change in self.open.take().into_iter().chain(pending) {
+        let open = self.open.take().filter(|_| self.before.is_none());
+        for change in open.into_iter().chain(pending) {
             let answered = match change {
                 Ownership::Assigned(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
                 Ownership::Revoked(at) | Ownership::Lost(at) => self.consumer.incremental_unassign(&self.names.unset(&at)),
