@@ -27,7 +27,7 @@ import urllib.request
 
 from brokers import Brokers
 from check import LAST, SCENARIOS, Scenario, differences, facts, shown
-from codex import Codex
+from codex import Codex, exporters
 from model import Model, Step
 from scale import Process
 from tacho import LABEL, SAMPLE, free_address
@@ -102,7 +102,7 @@ class Plays:
     def run(self, scenario, otlp, protocol):
         """One `codex exec` a turn; how long the longest took."""
         self.number += 1
-        codex = Codex(self.binary, self.work / f"codex-{self.number}", self.model.port, otlp, protocol)
+        codex = Codex(self.binary, self.work / f"codex-{self.number}", self.model.port, exporters(otlp, protocol))
         self.model.play([step for turn in scenario.turns for step in turn])
         longest = 0.0
         for turn in range(len(scenario.turns)):

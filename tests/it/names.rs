@@ -1,5 +1,5 @@
-//! A static member that is told that somebody else has its name: it comes back if that was nobody, or somebody who died,
-//! and ends if another process has it.
+//! A static member that is told that somebody else has its name: it comes back if that was somebody who died, and ends if
+//! another process has it. (That it was nobody, after a long outage, `.ci/interop/outage.py` tries with a broker that is away.)
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Launch, Process, processor, tacho};
@@ -37,37 +37,6 @@ fn wait_to_hear(process: &Process, text: &str) {
 
 fn expect_turns(worker: &Process, sent: i64) {
     worker.wait_for_count("tacho_turns_total", &[], sent);
-}
-
-#[test]
-fn a_static_member_outlives_an_outage_that_is_longer_than_its_session() {
-    let mut broker = Broker::start(&[]);
-    let bootstrap = broker.bootstrap();
-    apply(&bootstrap, "long.");
-    let door = processes::ingest(&bootstrap, "long.").set("inbox.enabled", "false").ready();
-    let worker = named_one(&bootstrap, "long.").ready();
-    let mut sent = 0;
-    expect_turns(&worker, send(&door, &mut sent));
-
-    // Dead, and asleep: the outage is the time that it takes.
-    send(&door, &mut sent);
-    broker.kill();
-    std::thread::sleep(3 * SESSION_TIMEOUT);
-    broker.restart();
-    door.wait_until_ready();
-    expect_turns(&worker, send(&door, &mut sent));
-
-    send(&door, &mut sent);
-    broker.pause();
-    std::thread::sleep(3 * SESSION_TIMEOUT);
-    broker.resume();
-    door.wait_until_ready();
-    expect_turns(&worker, send(&door, &mut sent));
-    eprintln!("fenced: {}", worker.said().matches("somebody has our name").count());
-
-    worker.signal(Signal::SIGTERM);
-    let (status, said) = worker.ended();
-    assert_eq!(status.code(), Some(0), "{said}");
 }
 
 #[test]
