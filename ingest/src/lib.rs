@@ -8,7 +8,8 @@
 //! What foreign writers put into the inbox topics comes in by [`inbox`], and goes the same way.
 //!
 //! **Architecture Invariant:** nothing is written anywhere before [`privacy::apply`] has seen it. (What an inbox holds that
-//! can't be read can't be cleaned either: that goes to the quarantine as it is.)
+//! can't be read can't be cleaned either: what goes to the quarantine has its secrets overwritten, as
+//! far as [`scrub`] finds them.)
 #![deny(missing_docs)]
 
 pub mod admit;

@@ -9,7 +9,7 @@
 //! - *direct*: to Kafka. A request that is not confirmed in time changes the mode before it is answered.
 //! - *spooling*: to the spool, in one queue. It is drained from the front, and not before all that went directly is known to
 //!   be durable or given up: so nothing of the spool stands before what was answered earlier.
-//! - *handover*: the spool is nearly empty, so requests wait a moment ([`HANDOVER_MAX`]) for it, instead of going behind it;
+//! - *handover*: the spool is nearly empty, so requests wait a moment (`HANDOVER_MAX`) for it, instead of going behind it;
 //!   otherwise a spool under load would never be empty. Only when all of it is durable, the mode is *direct* again.
 //!
 //! **Once.** A record that Kafka confirms after it was spooled is left out when the spool is drained. The drain itself makes
@@ -18,7 +18,7 @@
 //! record, but its answer was lost, and the process never learns of it. Then the record is there twice, first directly and then
 //! from the spool, and its dedup mark tells it.
 //!
-//! **Disk.** See [`store`]. Everything in it has gone through `privacy::apply`; files are for their owner only.
+//! **Disk.** See `store`. Everything in it has gone through `privacy::apply`; files are for their owner only.
 
 mod disk;
 mod outlet;
