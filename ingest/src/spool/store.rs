@@ -89,13 +89,15 @@ impl<D: Disk> Store<D> {
         };
         store.recover(&firsts, lost_before.unwrap_or(state.drained))?;
         store.cursor = store.at_or_after(state.drained);
+        // Also of segments that hold nothing and go right now: the cursor may stand at their numbers.
+        let reached = store.segments.back().map_or(0, |last| last.next).max(store.cursor.number);
         store.clean()?;
         if let Some(last) = store.segments.back() {
             // What was written but not yet durable when the process was killed counts from now on.
             let mut file = store.disk.open(&name(last.first))?;
             store.disk.sync(&mut file)?;
         }
-        store.next = store.next.max(store.segments.back().map_or(0, |last| last.next)) + SKIP;
+        store.next = store.next.max(reached) + SKIP;
         Ok(store)
     }
 

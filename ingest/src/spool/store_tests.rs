@@ -181,6 +181,22 @@ fn what_was_written_is_there_after_a_restart_and_gone_once_drained() {
 }
 
 #[test]
+fn an_empty_segment_does_not_hide_what_comes_after_it() {
+    let disk = Model::default();
+    let mut store = open(&disk);
+    // No segment can be begun; then one is begun, and can't be opened.
+    for (fail_in, text) in [(0, "a"), (1, "b")] {
+        disk.0.lock().unwrap().fail_in = Some(fail_in);
+        assert!(append(&mut store, &[text]).is_err());
+    }
+    drop(store);
+    disk.crash(0, 0);
+    let mut store = open(&disk);
+    append(&mut store, &["c"]).unwrap();
+    assert_eq!(drain(&mut store), (vec!["c".to_owned()], 0));
+}
+
+#[test]
 fn without_its_state_all_is_drained_under_another_name() {
     let disk = Model::default();
     let mut store = open(&disk);
