@@ -171,13 +171,8 @@ fn attribute(key: &str, any: &[u8]) -> Vec<u8> {
 /// Key and value (an encoded `AnyValue`) of a `KeyValue`; the last of each counts, as for every decoder.
 #[inline]
 pub(crate) fn key_and_value(key_value: &[u8]) -> Result<(&[u8], Option<&[u8]>), WireError> {
-    // As nearly everybody writes it: the key, the value, and nothing else.
-    if let Some(key) = short(key_value)
-        && let Some(value) = short(&key_value[key.raw.len()..])
-        && (key.number, value.number) == (1, 2)
-        && key.raw.len() + value.raw.len() == key_value.len()
-    {
-        return Ok((key.payload, Some(value.payload)));
+    if let Some((key, value)) = plain(key_value) {
+        return Ok((key, Some(value)));
     }
     let (mut key, mut value) = (&[][..], None);
     for field in Fields::new(key_value) {
@@ -208,10 +203,19 @@ pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
     Ok(text)
 }
 
-/// Whether a `KeyValue` with that key and value is of the usual form and right: one string, boolean or integer, nothing
-/// unknown. False says nothing.
+/// Key and value of a `KeyValue` as nearly everybody writes it: the key, the value, and nothing else.
 #[inline]
-pub(crate) fn is_plain(key: &[u8], any: &[u8]) -> bool {
+fn plain(key_value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let key = short(key_value)?;
+    let value = short(&key_value[key.raw.len()..])?;
+    let is_all = (key.number, value.number) == (1, 2) && key.raw.len() + value.raw.len() == key_value.len();
+    is_all.then_some((key.payload, value.payload))
+}
+
+/// Whether a `KeyValue` is of the usual form and right: a key, and one string, boolean or integer. False says nothing.
+#[inline]
+pub(crate) fn is_plain(key_value: &[u8]) -> bool {
+    let Some((key, any)) = plain(key_value) else { return false };
     let is_value = match any {
         [0x10, 0..=1] | [0x18, 0..0x80] => true,
         _ => short(any).is_some_and(|text| text.number == 1 && text.raw.len() == any.len() && std::str::from_utf8(text.payload).is_ok()),

@@ -187,7 +187,7 @@ impl<'k> Walker<'k> {
         }
         let Some(field) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key) else {
             // Most attributes; not while their texts are scrubbed as part of something else.
-            if self.scrubbing.is_none() && depth < DEPTH_MAX && value.is_some_and(|value| is_plain(key, value)) {
+            if self.scrubbing.is_none() && depth < DEPTH_MAX && is_plain(key_value) {
                 return Ok(Edit::Keep);
             }
             return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
