@@ -145,94 +145,93 @@ def judge(name, site, plays, worst, runs):
     return wrong
 
 
+@contextlib.contextmanager
+def stage(options, work, brokers, spool):
+    """So many brokers, and what runs over them; all of it ends with the block."""
+    with contextlib.ExitStack() as at_end:
+        made = Brokers(work, brokers)
+        at_end.callback(made.end)
+        site = Site(options.binaries, work, made.bootstrap, spool)
+        at_end.callback(site.end)
+        yield made, site
+
+
 def well(options, work):
     """Kafka is well: what telemetry costs an exit, between runs with it and runs with telemetry that goes nowhere."""
-    brokers = Brokers(work, 1)
-    with contextlib.closing(_Closing(brokers.end)):
-        site = Site(options.binaries, work, brokers.bootstrap, False)
-        with contextlib.closing(_Closing(site.end)):
-            plays = Plays(options.codex, work)
-            # Nobody listens there: that costs Codex nothing.
-            nowhere = f"http://{free_address()}"
-            to = {"us": site.otlp["binary"], "nowhere": nowhere}
-            took = {name: [] for name in to}
-            for _ in range(WELL_RUNS):
-                for name, otlp in to.items():
-                    took[name].append(plays.run(TEXT, otlp, "binary"))
-            more = min(took["us"]) - min(took["nowhere"])
-            wrong = more > WELL_SECONDS_MAX
-            medians = {name: f"{statistics.median(all_):.2f}" for name, all_ in took.items()}
-            print(f"{'FAILED' if wrong else 'ok':6} all is well: {more * 1e3:.0f} ms more at best; medians {medians} s", flush=True)
-            return wrong
+    with stage(options, work, 1, False) as (_, site):
+        plays = Plays(options.codex, work)
+        # Nobody listens there: that costs Codex nothing.
+        nowhere = f"http://{free_address()}"
+        to = {"us": site.otlp["binary"], "nowhere": nowhere}
+        took = {name: [] for name in to}
+        for _ in range(WELL_RUNS):
+            for name, otlp in to.items():
+                took[name].append(plays.run(TEXT, otlp, "binary"))
+        more = min(took["us"]) - min(took["nowhere"])
+        wrong = more > WELL_SECONDS_MAX
+        medians = {name: f"{statistics.median(all_):.2f}" for name, all_ in took.items()}
+        print(f"{'FAILED' if wrong else 'ok':6} all is well: {more * 1e3:.0f} ms more at best; medians {medians} s", flush=True)
+        return wrong
 
 
 def one_of_three(options, work):
-    brokers = Brokers(work, 3)
-    with contextlib.closing(_Closing(brokers.end)):
-        site = Site(options.binaries, work, brokers.bootstrap, False)
-        with contextlib.closing(_Closing(site.end)):
-            plays = Plays(options.codex, work)
-            times = usual(plays, site)
-            killed = threading.Timer(1.0, brokers.kill, (2,))
-            killed.start()
-            worst, runs = through(plays, site, times, lambda: True)
-            killed.join()
-            back = threading.Thread(target=brokers.start, args=(2,))
-            back.start()
-            late, more = through(plays, site, times, lambda: not back.is_alive())
-            return judge("one of three brokers is killed and restarted, no spool", site, plays, max(worst, late), runs + more)
+    with stage(options, work, 3, False) as (brokers, site):
+        plays = Plays(options.codex, work)
+        times = usual(plays, site)
+        killed = threading.Timer(1.0, brokers.kill, (2,))
+        killed.start()
+        worst, runs = through(plays, site, times, lambda: True)
+        killed.join()
+        back = threading.Thread(target=brokers.start, args=(2,))
+        back.start()
+        late, more = through(plays, site, times, lambda: not back.is_alive())
+        return judge("one of three brokers is killed and restarted, no spool", site, plays, max(worst, late), runs + more)
 
 
 def the_only_one(options, work):
-    brokers = Brokers(work, 1)
-    with contextlib.closing(_Closing(brokers.end)):
-        site = Site(options.binaries, work, brokers.bootstrap, True)
-        with contextlib.closing(_Closing(site.end)):
-            plays = Plays(options.codex, work)
-            times = usual(plays, site)
-            brokers.kill(0)
-            until = time.monotonic() + AWAY_SECONDS
-            worst, runs = through(plays, site, times, lambda: time.monotonic() > until)
-            brokers.start(0)
-            late, more = through(plays, site, times, lambda: True)
-            wrong = judge(f"the only broker is away for {AWAY_SECONDS} s, with a spool", site, plays, max(worst, late), runs + more)
-            return wrong or site.settle(lambda: [name for name in ("tacho_spool_records", "tacho_spool_active") if site.sample(site.ingest, name)])
+    with stage(options, work, 1, True) as (brokers, site):
+        plays = Plays(options.codex, work)
+        times = usual(plays, site)
+        brokers.kill(0)
+        until = time.monotonic() + AWAY_SECONDS
+        worst, runs = through(plays, site, times, lambda: time.monotonic() > until)
+        brokers.start(0)
+        late, more = through(plays, site, times, lambda: True)
+        wrong = judge(f"the only broker is away for {AWAY_SECONDS} s, with a spool", site, plays, max(worst, late), runs + more)
+        return wrong or site.settle(lambda: [name for name in ("tacho_spool_records", "tacho_spool_active") if site.sample(site.ingest, name)])
 
 
 def kills(options, work, spool):
     """SIGKILL of ingest at random."""
-    brokers = Brokers(work, 1)
-    with contextlib.closing(_Closing(brokers.end)):
-        site = Site(options.binaries, work, brokers.bootstrap, spool)
-        with contextlib.closing(_Closing(site.end)):
-            sure, maybe = 0, 0
-            for kill in range(KILLS):
-                counts = [0, 0]
-                stop = threading.Event()
-                clients = [threading.Thread(target=_client, args=(site.otlp["binary"], f"{kill}-{n}", stop, counts)) for n in range(4)]
-                for client in clients:
-                    client.start()
-                time.sleep(random.uniform(0.2, 0.8))
-                site.ingest.process.kill()
-                site.ingest.process.wait()
-                stop.set()
-                for client in clients:
-                    client.join()
-                sure, maybe = sure + counts[0], maybe + counts[1]
-                site.ingest.start()
-                site.ingest.wait_ready()
-            before = [-1.0]
+    with stage(options, work, 1, spool) as (_, site):
+        sure, maybe = 0, 0
+        for kill in range(KILLS):
+            counts = [0, 0]
+            stop = threading.Event()
+            clients = [threading.Thread(target=_client, args=(site.otlp["binary"], f"{kill}-{n}", stop, counts)) for n in range(4)]
+            for client in clients:
+                client.start()
+            time.sleep(random.uniform(0.2, 0.8))
+            site.ingest.process.kill()
+            site.ingest.process.wait()
+            stop.set()
+            for client in clients:
+                client.join()
+            sure, maybe = sure + counts[0], maybe + counts[1]
+            site.ingest.start()
+            site.ingest.wait_ready()
+        before = [-1.0]
 
-            def look():
-                turns = site.sample(site.processor, "tacho_turns_total")
-                stands, before[0] = turns == before[0], turns
-                fits = sure <= turns <= sure + maybe
-                return [] if fits and stands else [f"{turns:g} turns, {sure} answered and {maybe} not"]
+        def look():
+            turns = site.sample(site.processor, "tacho_turns_total")
+            stands, before[0] = turns == before[0], turns
+            fits = sure <= turns <= sure + maybe
+            return [] if fits and stands else [f"{turns:g} turns, {sure} answered and {maybe} not"]
 
-            wrong = site.settle(look)
-            name = "with a spool" if spool else "without a spool"
-            print(f"{'FAILED' if wrong else 'ok':6} ingest is killed {KILLS} times, {name}: {sure} answered {wrong}", flush=True)
-            return wrong
+        wrong = site.settle(look)
+        name = "with a spool" if spool else "without a spool"
+        print(f"{'FAILED' if wrong else 'ok':6} ingest is killed {KILLS} times, {name}: {sure} answered {wrong}", flush=True)
+        return wrong
 
 
 def _client(otlp, name, stop, counts):
@@ -253,11 +252,6 @@ def _client(otlp, name, stop, counts):
         except (OSError, http.client.HTTPException):
             counts[1] += 1
             return
-
-
-class _Closing:
-    def __init__(self, close):
-        self.close = close
 
 
 def main():

@@ -144,11 +144,7 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
 }
 
 fn show(place: &Place) -> Result<(), Failure> {
-    let mut source = match place {
-        Place::Kafka(cluster) => source::cluster(cluster)?,
-        Place::Directory(dir) => source::directory(dir)?,
-        Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),
-    };
+    let mut source = source::open(place)?;
     let records = read_all(source.as_mut()).map_err(|error| Failure::Running(chain(&error)))?;
     for record in records {
         let value = record.value.as_deref().unwrap_or_default();

@@ -229,9 +229,9 @@ impl From<std::io::Error> for QuarantineError {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let done = match &options.what {
-        What::List { filter, limit, json } => list(open(&options.place)?.as_mut(), filter, *limit, *json, &mut out),
+        What::List { filter, limit, json } => list(source::open(&options.place)?.as_mut(), filter, *limit, *json, &mut out),
         What::Show { form: Form::Raw, .. } if std::io::stdout().is_terminal() => Err(QuarantineError::Terminal),
-        What::Show { offset, form } => show(open(&options.place)?.as_mut(), *offset, *form, &mut out),
+        What::Show { offset, form } => show(source::open(&options.place)?.as_mut(), *offset, *form, &mut out),
         What::Retry { chosen, again } => {
             let Place::Kafka(cluster) = &options.place else { unreachable!("the command line gives `retry` a cluster") };
             let mut log = crate::adapters::kafka_reader(cluster).map_err(Failure::Running)?;
@@ -241,14 +241,6 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) | Err(QuarantineError::Closed) => Ok(()),
         Err(error) => Err(Failure::Running(chain(&error))),
-    }
-}
-
-fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
-    match place {
-        Place::Kafka(cluster) => source::cluster(cluster),
-        Place::Directory(dir) => source::directory(dir),
-        Place::Temporary => unreachable!("the command line gives `quarantine` a place that lasts"),
     }
 }
 

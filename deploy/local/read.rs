@@ -5,7 +5,7 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
-use crate::cli::{Place, ReadOptions};
+use crate::cli::ReadOptions;
 use crate::show;
 use processor::log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
@@ -28,11 +28,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Prints what was asked for; ends when all is printed, or never with `--follow`.
 pub fn run(options: &ReadOptions) -> Result<(), Failure> {
-    let mut source: Box<dyn Source> = match &options.place {
-        Place::Kafka(cluster) => source::cluster(cluster)?,
-        Place::Directory(dir) => source::directory(dir)?,
-        Place::Temporary => unreachable!("the command line gives `read` a place that lasts"),
-    };
+    let mut source = source::open(&options.place)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut reader = Reader { source: source.as_mut(), options, out: &mut out };
     match reader.print(|| std::thread::sleep(PAUSE)) {

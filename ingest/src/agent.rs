@@ -1,5 +1,7 @@
 //! Who sends, as far as it matters to a refusal: does it send again?
 
+use axum::http::{HeaderMap, HeaderValue, header};
+
 /// The versions 0.x of the Rust exporter that have a label of their own.
 const RUST_MINORS: std::ops::RangeInclusive<u16> = 20..=40;
 /// The first version of it that sends again: before, each batch was sent once, whatever the answer.
@@ -19,6 +21,12 @@ pub enum Agent {
 }
 
 impl Agent {
+    /// Who sends a request with these headers.
+    #[must_use]
+    pub fn in_headers(headers: &HeaderMap) -> Self {
+        Self::of(headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
+    }
+
     /// Who says so.
     #[must_use]
     pub fn of(user_agent: Option<&[u8]>) -> Self {

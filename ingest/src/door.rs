@@ -132,11 +132,7 @@ impl<S: Sink> Door<S> {
         let rule = self.policies.rule(&self.config, DEFAULT_TENANT).ok_or_else(unread)?;
         let is_plain = incoming.coding == Coding::Identity && incoming.form == Form::Protobuf;
         let prepared = if is_plain && incoming.body.len() <= INLINE_BYTES_MAX {
-            match prepare_as(&self.config, Manner { rule, lane: Lane::Large, is_lenient: true }, incoming) {
-                Ok(prepared) => prepared,
-                Err(Failure::Reject(reject)) => return Err(reject),
-                Err(Failure::Outgrown(_)) => return Err(Reject::Internal("no lane is wide enough")),
-            }
+            prepare_here(&self.config, rule, true, incoming)?
         } else {
             self.work(rule, incoming).await?
         };
@@ -177,7 +173,12 @@ impl<S: Sink> Door<S> {
 
 /// Checks, cleans and splits a request: what all ways in have in common. All of it is taken, or nothing.
 pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result<Prepared, Reject> {
-    match prepare_as(config, Manner { rule, lane: Lane::Large, is_lenient: false }, incoming) {
+    prepare_here(config, rule, false, incoming)
+}
+
+/// On this thread, whatever its size.
+fn prepare_here(config: &Config, rule: Rule, is_lenient: bool, incoming: Incoming) -> Result<Prepared, Reject> {
+    match prepare_as(config, Manner { rule, lane: Lane::Large, is_lenient }, incoming) {
         Ok(prepared) => Ok(prepared),
         Err(Failure::Reject(reject)) => Err(reject),
         Err(Failure::Outgrown(_)) => Err(Reject::Internal("no lane is wide enough")),

@@ -44,7 +44,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
     let started = Instant::now();
-    let agent = Agent::of(request.headers().get(header::USER_AGENT).map(HeaderValue::as_bytes));
+    let agent = Agent::in_headers(request.headers());
     let signal = Signal::ALL.into_iter().find(|signal| request.uri().path() == signal.grpc_path());
     let outcome = match signal {
         _ if !is_grpc(request.headers()) => Err(Reject::ContentType),

@@ -76,7 +76,7 @@ impl Target {
 
 async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
     let started = Instant::now();
-    let (form, agent) = (form(request.headers()), Agent::of(request.headers().get(header::USER_AGENT).map(HeaderValue::as_bytes)));
+    let (form, agent) = (form(request.headers()), Agent::in_headers(request.headers()));
     let target = Target::of(request.uri().path());
     let outcome = match target {
         None => refuse(Reject::NotFound, request.into_body()).await,

@@ -20,6 +20,7 @@ pub mod config;
 mod detect;
 pub mod door;
 pub mod environment;
+mod gapless;
 pub mod grpc;
 pub mod hash;
 pub mod http;

@@ -47,6 +47,12 @@ impl Signal {
         }
     }
 
+    /// That of a raw topic.
+    #[must_use]
+    pub fn of(topic: Topic) -> Option<Self> {
+        Self::ALL.into_iter().find(|signal| signal.topic() == topic)
+    }
+
     /// Where foreign writers put it.
     #[must_use]
     pub const fn inbox(self) -> Topic {

@@ -283,7 +283,7 @@ impl Telemetry {
 
 /// A request was refused that may be in Kafka all the same.
 pub(crate) fn unsure(topic: Topic) {
-    let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == topic).map_or("none", Signal::name);
+    let signal = Signal::of(topic).map_or("none", Signal::name);
     counter!(Series::Unsure.name(), "signal" => signal).increment(1);
 }
 

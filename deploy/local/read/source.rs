@@ -2,6 +2,7 @@
 
 use crate::adapters;
 use crate::admin_file::{self, AdminFile};
+use crate::cli::Place;
 use processor::admin::{ExtentReply, ReadReply};
 use processor::log::{Batch, Extent, Log, LogError};
 use prost::Message;
@@ -42,8 +43,17 @@ impl Source for Box<dyn Log> {
     }
 }
 
+/// The topics of a place that lasts: the command line gives no other one to who reads.
+pub fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
+    match place {
+        Place::Kafka(at) => cluster(at),
+        Place::Directory(dir) => directory(dir),
+        Place::Temporary => unreachable!("the command line gives readers a place that lasts"),
+    }
+}
+
 /// The topics of a cluster.
-pub fn cluster(cluster: &Cluster) -> Result<Box<dyn Source>, Failure> {
+fn cluster(cluster: &Cluster) -> Result<Box<dyn Source>, Failure> {
     let log = adapters::kafka_reader(cluster).map_err(|fault| Failure::Start(vec![fault]))?;
     Ok(Box::new(log))
 }

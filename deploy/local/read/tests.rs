@@ -1,4 +1,5 @@
 use super::*;
+use crate::cli::Place;
 use bytes::Bytes;
 use processor::log::Batch;
 use schemas::time::AppendTime;

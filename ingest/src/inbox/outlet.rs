@@ -1,7 +1,7 @@
 //! Where drained records go: a producer whose runs have no holes (see [`super`]).
 
 use super::{DrainError, Place, Received, Stop, Target};
-use crate::kafka::{MESSAGE_BYTES_MAX, wall_ms, with_policy};
+use crate::gapless::{self, LOOK};
 use crate::partition::murmur2_partition;
 use crate::quarantine::quarantined_bytes;
 use crate::signal::Signal;
@@ -14,19 +14,13 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::cluster::Cluster;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
-use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT, HEADER_WALL};
+use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
 use schemas::topic::Topic;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Records that wait for the broker, at most.
-const QUEUE_RECORDS_MAX: usize = 20_000;
-/// And KiB of them; one more than fits waits.
-const QUEUE_KIB_MAX: usize = 64 << 10;
 /// One request to a broker has at most that many bytes, or one record.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// How long one look at what was delivered takes.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// What a record in flight belongs to.
 #[derive(Clone, Debug)]
@@ -85,12 +79,8 @@ impl Outlet {
 
     /// Takes one part of an inbox record.
     pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, retry_of: Option<&str>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
-        let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == record.topic).unwrap_or(Signal::Logs);
-        let (wall, origin) = (wall_ms().to_string(), origin.to_string());
-        let headers = OwnedHeaders::new()
-            .insert(Header { key: HEADER_WALL, value: Some(&wall) })
-            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
-        let headers = with_retry(with_policy(headers, record), retry_of);
+        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
+        let headers = with_retry(gapless::headers(record, origin), retry_of);
         let (topics, partitions) = self.raw.get(usize::from(record.environment)).ok_or(DrainError::Mismatch)?;
         let partition = murmur2_partition(record.key.as_bytes(), *partitions);
         let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
@@ -181,22 +171,8 @@ fn is_too_large(error: &KafkaError) -> bool {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config: ClientConfig = cluster.properties("tacho-ingest-inbox").collect();
-    config
-        .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
-        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
-        .set("batch.size", REQUEST_BYTES_MAX.to_string())
-        // Order without holes: see the module above.
-        .set("enable.idempotence", "true")
-        .set("enable.gapless.guarantee", "true")
-        .set("max.in.flight.requests.per.connection", "1")
-        .set("message.timeout.ms", "0")
-        .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
-        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
-        // It warns that the guarantee is experimental; what fails is told by other ways.
-        .set_log_level(rdkafka::config::RDKafkaLogLevel::Error);
+    let mut config = gapless::config(cluster, "tacho-ingest-inbox");
+    config.set("batch.size", REQUEST_BYTES_MAX.to_string());
     config
 }
 

@@ -1,29 +1,22 @@
 //! How the spool is drained into Kafka: in runs without a hole, as the inbox is (see [`crate::inbox`]).
 
 use super::{Outlet, Upstream};
-use crate::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS, MESSAGE_BYTES_MAX, wall_ms, with_policy};
+use crate::gapless::{self, LOOK};
+use crate::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS};
 use crate::partition::murmur2_partition;
 use crate::signal::Signal;
 use crate::sink::{Fate, RawRecord};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::cluster::Cluster;
 use schemas::origin::Origin;
-use schemas::record::{HEADER_ORIGIN, HEADER_WALL};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// Records that wait for the broker, at most.
-const QUEUE_RECORDS_MAX: usize = 20_000;
-/// And KiB of them.
-const QUEUE_KIB_MAX: usize = 64 << 10;
-/// How long one look at what was delivered takes.
-const LOOK: Duration = Duration::from_millis(20);
 
 impl Upstream for KafkaSink {
     type Flight = Flight;
@@ -94,17 +87,13 @@ impl KafkaOutlet {
     }
 
     fn send(&self, source: &str, number: u64, record: &RawRecord, stop: &AtomicBool) -> Result<(), String> {
-        let signal = Signal::ALL.into_iter().find(|signal| signal.topic() == record.topic).unwrap_or(Signal::Logs);
+        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
         let offset = i64::try_from(number).unwrap_or(i64::MAX);
-        let (wall, origin) = (wall_ms().to_string(), Origin { source, offset, part: 0, stamped_ms: 0 }.to_string());
-        let headers = OwnedHeaders::new()
-            .insert(Header { key: HEADER_WALL, value: Some(&wall) })
-            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
         let mut message = BaseRecord::to(&self.names[signal as usize])
             .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
             .key(record.key.as_str())
             .payload(&record.value[..])
-            .headers(with_policy(headers, record));
+            .headers(gapless::headers(record, Origin { source, offset, part: 0, stamped_ms: 0 }));
         let mut wait = Duration::ZERO;
         loop {
             self.producer.poll(wait);
@@ -137,21 +126,8 @@ impl Outlet for KafkaOutlet {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config: ClientConfig = cluster.properties("tacho-ingest-spool").collect();
-    config
-        .set("acks", "all")
-        .set("compression.type", "lz4")
-        .set("linger.ms", "5")
-        .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS)
-        .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
-        // Order without holes: see the inbox.
-        .set("enable.idempotence", "true")
-        .set("enable.gapless.guarantee", "true")
-        .set("max.in.flight.requests.per.connection", "1")
-        .set("message.timeout.ms", "0")
-        .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
-        .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string())
-        .set_log_level(rdkafka::config::RDKafkaLogLevel::Error);
+    let mut config = gapless::config(cluster, "tacho-ingest-spool");
+    config.set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS);
     config
 }
 
