@@ -245,7 +245,7 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
         },
     };
     drop(request);
-    let mut records = route::route_by(&config.routes, signal, DEFAULT_TENANT, &cleaned.bytes)?;
+    let mut records = route::route_by(&config.routes, signal, DEFAULT_TENANT, &cleaned.bytes, &cleaned.conversations)?;
     records.iter_mut().for_each(|record| record.policy = manner.rule.epoch);
     Ok(Prepared { signal, records, counts: cleaned.counts, decoded_bytes, rejected, permit })
 }

@@ -17,6 +17,7 @@ pub mod agent;
 mod body;
 pub mod coding;
 pub mod config;
+pub mod conversation;
 mod detect;
 pub mod door;
 pub mod environment;

@@ -10,6 +10,7 @@ mod table;
 mod texts;
 mod trim;
 
+use crate::conversation::Conversations;
 use crate::hash::HashKey;
 use crate::signal::Signal;
 use crate::wire::WireError;
@@ -50,6 +51,8 @@ pub struct Cleaned {
     pub bytes: Bytes,
     /// What was taken out.
     pub counts: Counts,
+    /// Of a logs request, the conversation of each record.
+    pub conversations: Conversations,
 }
 
 /// Why a request can't be cleaned, and so can't be taken.
@@ -79,5 +82,5 @@ pub enum PrivacyError {
 pub fn apply(signal: Signal, request: Bytes, actions: Actions, key: Option<&HashKey>) -> Result<Cleaned, PrivacyError> {
     let mut walker = rewrite::Walker::new(actions, key);
     let rewritten = walker.request(signal, &request)?;
-    Ok(Cleaned { bytes: rewritten.map_or(request, Bytes::from), counts: walker.counts })
+    Ok(Cleaned { bytes: rewritten.map_or(request, Bytes::from), counts: walker.counts, conversations: walker.conversations })
 }

@@ -1,5 +1,6 @@
 //! Which raw record each part of a request belongs to: one conversation a record, the bytes of its parts as they came.
 
+use crate::conversation::{Conversation, Conversations};
 use crate::environment::Routes;
 use crate::signal::Signal;
 use crate::sink::RawRecord;
@@ -7,7 +8,9 @@ use crate::wire::{Fields, WireError, any_text, key_and_value, len_field_size, pu
 use bytes::Bytes;
 use schemas::event::is_public;
 use schemas::id::{can_route, raw_key};
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -45,14 +48,29 @@ pub enum RouteError {
 /// # Errors
 /// The bytes are malformed, or a part does not fit into a message.
 pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
-    route_by(&Routes::default(), signal, tenant, request)
+    route_by(&Routes::default(), signal, tenant, request, &Conversations::default())
 }
 
 /// As [`route`], to the environments that `routes` say: a request whose resources belong to several is split too.
+/// `conversations` are those of its log records, as far as they are known.
 ///
 /// # Errors
 /// As [`route`].
-pub fn route_by(routes: &Routes, signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
+pub fn route_by(
+    routes: &Routes,
+    signal: Signal,
+    tenant: &str,
+    request: &Bytes,
+    conversations: &Conversations,
+) -> Result<Vec<RawRecord>, RouteError> {
+    let record = |environment: u8, id: &str, value: Bytes, items: usize| {
+        let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
+        RawRecord { topic: signal.topic(), key: raw_key(tenant, id), value, part, policy: None, environment }
+    };
+    // Most requests: nothing to take apart.
+    if let Some((id, items)) = conversations.only().filter(|_| routes.is_empty() && request.len() <= VALUE_BYTES_MAX) {
+        return Ok(vec![record(0, id, request.clone(), items)]);
+    }
     let mut parts = Parts::of(request)?;
     if parts.items.is_empty() {
         return Ok(Vec::new());
@@ -62,21 +80,16 @@ pub fn route_by(routes: &Routes, signal: Signal, tenant: &str, request: &Bytes) 
         parts.environments = parts.resources.iter().map(environment).collect::<Result<_, _>>()?;
     }
     let groups = match signal {
-        Signal::Logs => by_conversation(&parts)?,
+        Signal::Logs => by_conversation(&parts, conversations)?,
         Signal::Traces => by_environment(&parts, |first| Ok(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request))))?,
         Signal::Metrics => {
             by_environment(&parts, |first| Ok(hash(&public(parts.resources[first.resource].payload, RESOURCE_ATTRIBUTES)?)))?
         }
     };
-    let record = |group: &Group, value: Bytes, items: usize| {
-        let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
-        let environment = group.environment;
-        RawRecord { topic: signal.topic(), key: raw_key(tenant, &group.id), value, part, policy: None, environment }
-    };
     if let [group] = groups.as_slice()
         && request.len() <= VALUE_BYTES_MAX
     {
-        return Ok(vec![record(group, request.clone(), parts.items.len())]);
+        return Ok(vec![record(group.environment, &group.id, request.clone(), parts.items.len())]);
     }
     let (mut records, mut total, mut before) = (Vec::with_capacity(groups.len()), 0, 0);
     for group in &groups {
@@ -86,7 +99,7 @@ pub fn route_by(routes: &Routes, signal: Signal, tenant: &str, request: &Bytes) 
             if total > SPLIT_BYTES_MAX {
                 return Err(RouteError::TooManyParts);
             }
-            records.push(record(group, Bytes::from(value), before + end));
+            records.push(record(group.environment, &group.id, Bytes::from(value), before + end));
         }
         before += items.len();
     }
@@ -102,16 +115,18 @@ struct Group {
 }
 
 /// Items by environment and routing id, in the order of first occurrence.
-fn by_conversation(parts: &Parts<'_>) -> Result<Vec<Group>, WireError> {
+fn by_conversation(parts: &Parts<'_>, conversations: &Conversations) -> Result<Vec<Group>, WireError> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut known: HashMap<(u8, String), usize> = HashMap::new();
-    for (index, item) in parts.items.iter().enumerate() {
-        let at = (parts.environment(item), conversation(item.payload)?);
-        match known.get(&at) {
-            Some(&group) => groups[group].items.push(index),
-            None => {
-                groups.push(Group { environment: at.0, id: at.1.clone(), items: vec![index] });
-                known.insert(at, groups.len() - 1);
+    let mut known: HashMap<(u8, Cow<'_, str>), usize> = HashMap::new();
+    let ids = conversations.each().chain(std::iter::repeat(None));
+    for ((index, item), id) in parts.items.iter().enumerate().zip(ids) {
+        let id = id.map_or_else(|| conversation(item.payload), |id| Ok(Cow::Borrowed(id)))?;
+        let environment = parts.environment(item);
+        match known.entry((environment, id)) {
+            Entry::Occupied(group) => groups[*group.get()].items.push(index),
+            Entry::Vacant(new) => {
+                groups.push(Group { environment, id: new.key().1.clone().into_owned(), items: vec![index] });
+                new.insert(groups.len() - 1);
             }
         }
     }
@@ -131,32 +146,26 @@ fn by_environment(parts: &Parts<'_>, id: impl Fn(&Item<'_>) -> Result<String, Wi
     Ok(groups)
 }
 
-/// What a log record is routed by: its conversation, else a thread at either end, else its trace, else its content
-/// but for texts.
-fn conversation(record: &[u8]) -> Result<String, WireError> {
-    let (mut conversation, mut sender, mut receiver) = (None, None, None);
+/// What a log record is routed by: what it names, else its trace, else its content but for texts.
+fn conversation(record: &[u8]) -> Result<Cow<'_, str>, WireError> {
+    let mut conversation = Conversation::default();
     for field in Fields::new(record) {
         let field = field?;
         if field.number != LOG_ATTRIBUTES {
             continue;
         }
         let (key, value) = key_and_value(field.len_payload()?)?;
-        let slot = match key {
-            b"conversation.id" => &mut conversation,
-            b"sender_thread_id" => &mut sender,
-            b"receiver_thread_id" => &mut receiver,
-            _ => continue,
-        };
-        *slot = value.map_or(Ok(None), any_text)?;
+        if let Some(slot) = conversation.slot(key) {
+            *slot = value.map_or(Ok(None), any_text)?;
+        }
     }
-    let named = [conversation, sender, receiver].into_iter().flatten().find(|id| !id.is_empty());
-    Ok(match named {
-        Some(id) if can_route(id) => id.to_owned(),
-        Some(id) => hash(id.as_bytes()),
-        None => match trace_id(record, 9)? {
+    Ok(match conversation.named() {
+        Some(id) if can_route(id) => Cow::Borrowed(id),
+        Some(id) => Cow::Owned(hash(id.as_bytes())),
+        None => Cow::Owned(match trace_id(record, 9)? {
             Some(id) => id,
             None => hash(&public(record, LOG_ATTRIBUTES)?),
-        },
+        }),
     })
 }
 

@@ -192,7 +192,7 @@ fn routes() -> Routes {
 fn a_request_is_split_by_environment_and_conversation() {
     let whole = environments(&[("dev", &["a", "b"]), ("ci", &["a"]), ("load", &["a"]), ("dev", &["a"])]);
     let bytes = Bytes::from(whole.encode_to_vec());
-    let records = route_by(&routes(), Signal::Logs, "default", &bytes).unwrap();
+    let records = route_by(&routes(), Signal::Logs, "default", &bytes, &Conversations::default()).unwrap();
     let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.as_str(), record.part)).collect();
     assert_eq!(at, [(0, "default/a", 1), (0, "default/b", 2), (1, "default/a", 3), (2, "default/a", 4)]);
     let decoded: Vec<_> = records.iter().map(|record| ExportLogsServiceRequest::decode(record.value.clone()).unwrap()).collect();
@@ -205,7 +205,7 @@ fn a_request_is_split_by_environment_and_conversation() {
 #[test]
 fn a_request_of_one_environment_passes_through_untouched() {
     let bytes = Bytes::from(environments(&[("ci", &["a"]), ("ci", &["a"])]).encode_to_vec());
-    let records = route_by(&routes(), Signal::Logs, "default", &bytes).unwrap();
+    let records = route_by(&routes(), Signal::Logs, "default", &bytes, &Conversations::default()).unwrap();
     assert_eq!((records.len(), records[0].environment), (1, 1));
     assert_eq!(records[0].value.as_ptr(), bytes.as_ptr());
 }
@@ -222,7 +222,7 @@ fn traces_and_metrics_are_split_by_environment_alone() {
         ..Default::default()
     };
     let request = ExportTraceServiceRequest { resource_spans: vec![spans("dev", 1), spans("ci", 2), spans("dev", 3)] };
-    let records = route_by(&routes(), Signal::Traces, "default", &Bytes::from(request.encode_to_vec())).unwrap();
+    let records = route_by(&routes(), Signal::Traces, "default", &Bytes::from(request.encode_to_vec()), &Conversations::default()).unwrap();
     let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.clone())).collect();
     assert_eq!(at, [(0, format!("default/{}", "01".repeat(16))), (1, format!("default/{}", "02".repeat(16)))]);
     let first = ExportTraceServiceRequest::decode(records[0].value.clone()).unwrap();
@@ -234,7 +234,7 @@ fn traces_and_metrics_are_split_by_environment_alone() {
         ..Default::default()
     };
     let request = ExportMetricsServiceRequest { resource_metrics: vec![metrics("dev"), metrics("ci")] };
-    let records = route_by(&routes(), Signal::Metrics, "default", &Bytes::from(request.encode_to_vec())).unwrap();
+    let records = route_by(&routes(), Signal::Metrics, "default", &Bytes::from(request.encode_to_vec()), &Conversations::default()).unwrap();
     let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.clone())).collect();
     let key = |env: &str| format!("default/{}", hash(&resource(env).unwrap().encode_to_vec()));
     assert_eq!(at, [(0, key("dev")), (1, key("ci"))]);

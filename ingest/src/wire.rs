@@ -116,7 +116,11 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 /// A varint at the start of `bytes`, and its length.
+#[inline]
 pub(crate) fn varint(bytes: &[u8]) -> Result<(u64, usize), WireError> {
+    if let [byte @ 0..0x80, ..] = bytes {
+        return Ok((u64::from(*byte), 1));
+    }
     let mut value = 0_u64;
     for (at, &byte) in bytes.iter().enumerate().take(10) {
         if at == 9 && byte > 1 {
@@ -171,19 +175,60 @@ fn attribute(key: &str, any: &[u8]) -> Vec<u8> {
 /// Key and value (an encoded `AnyValue`) of a `KeyValue`; the last of each counts, as for every decoder.
 #[inline]
 pub(crate) fn key_and_value(key_value: &[u8]) -> Result<(&[u8], Option<&[u8]>), WireError> {
-    if let Some((key, value)) = plain(key_value) {
-        return Ok((key, Some(value)));
+    let pair = Pair::of(key_value)?;
+    Ok((pair.key, pair.value))
+}
+
+/// A `KeyValue`, read once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair<'a> {
+    /// All of it.
+    pub raw: &'a [u8],
+    pub key: &'a [u8],
+    /// An encoded `AnyValue`.
+    pub value: Option<&'a [u8]>,
+    /// The key, the value, and nothing else, as nearly everybody writes it.
+    is_usual: bool,
+}
+
+impl<'a> Pair<'a> {
+    #[inline]
+    pub fn of(raw: &'a [u8]) -> Result<Self, WireError> {
+        if let Some(key) = short(raw)
+            && let Some(value) = short(&raw[key.raw.len()..])
+            && (key.number, value.number) == (1, 2)
+            && key.raw.len() + value.raw.len() == raw.len()
+        {
+            return Ok(Self { raw, key: key.payload, value: Some(value.payload), is_usual: true });
+        }
+        let mut pair = Self { raw, key: &[], value: None, is_usual: false };
+        for field in Fields::new(raw) {
+            let field = field?;
+            match field.number {
+                1 => pair.key = field.len_payload()?,
+                2 => pair.value = Some(field.len_payload()?),
+                _ => {}
+            }
+        }
+        Ok(pair)
     }
-    let (mut key, mut value) = (&[][..], None);
-    for field in Fields::new(key_value) {
-        let field = field?;
-        match field.number {
-            1 => key = field.len_payload()?,
-            2 => value = Some(field.len_payload()?),
-            _ => {}
+
+    /// Whether it is of the usual form and right: a key, and one string, boolean or number. False says nothing.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        let Some(any) = self.value.filter(|_| self.is_usual) else { return false };
+        match any {
+            [0x10, 0..=1] | [0x21, _, _, _, _, _, _, _, _] => std::str::from_utf8(self.key).is_ok(),
+            [0x18, number @ ..] => varint(number).is_ok_and(|(_, length)| length == number.len()) && std::str::from_utf8(self.key).is_ok(),
+            _ => short(any).is_some_and(|text| text.number == 1 && text.raw.len() == any.len() && self.is_utf8(text.payload)),
         }
     }
-    Ok((key, value))
+
+    /// Of key and text; at once where no byte of the whole is beyond ASCII.
+    #[inline]
+    fn is_utf8(&self, text: &[u8]) -> bool {
+        self.raw.is_ascii() || (std::str::from_utf8(self.key).is_ok() && std::str::from_utf8(text).is_ok())
+    }
 }
 
 /// The text of an encoded `AnyValue`, if text is what it holds.
@@ -203,24 +248,19 @@ pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
     Ok(text)
 }
 
-/// Key and value of a `KeyValue` as nearly everybody writes it: the key, the value, and nothing else.
-#[inline]
-fn plain(key_value: &[u8]) -> Option<(&[u8], &[u8])> {
-    let key = short(key_value)?;
-    let value = short(&key_value[key.raw.len()..])?;
-    let is_all = (key.number, value.number) == (1, 2) && key.raw.len() + value.raw.len() == key_value.len();
-    is_all.then_some((key.payload, value.payload))
+/// What a field becomes.
+#[derive(Debug)]
+pub(crate) enum Edit {
+    Keep,
+    Remove,
+    /// Another payload.
+    Replace(Vec<u8>),
 }
 
-/// Whether a `KeyValue` is of the usual form and right: a key, and one string, boolean or integer. False says nothing.
-#[inline]
-pub(crate) fn is_plain(key_value: &[u8]) -> bool {
-    let Some((key, any)) = plain(key_value) else { return false };
-    let is_value = match any {
-        [0x10, 0..=1] | [0x18, 0..0x80] => true,
-        _ => short(any).is_some_and(|text| text.number == 1 && text.raw.len() == any.len() && std::str::from_utf8(text.payload).is_ok()),
-    };
-    is_value && std::str::from_utf8(key).is_ok()
+impl From<Option<Vec<u8>>> for Edit {
+    fn from(rewritten: Option<Vec<u8>>) -> Self {
+        rewritten.map_or(Self::Keep, Self::Replace)
+    }
 }
 
 /// A message that is being rewritten: bytes are copied from the first change on, and not before.
@@ -236,7 +276,17 @@ impl<'a> Patch<'a> {
         Self { input, at: 0, out: None }
     }
 
+    /// What becomes of the next field.
+    pub fn edit(&mut self, field: &Field<'a>, edit: Edit) {
+        match edit {
+            Edit::Keep => self.keep(field),
+            Edit::Remove => self.remove(field),
+            Edit::Replace(payload) => self.replace(field, &payload),
+        }
+    }
+
     /// The next field stays as it is.
+    #[inline]
     pub fn keep(&mut self, field: &Field<'a>) {
         if let Some(out) = &mut self.out {
             out.extend_from_slice(field.raw);

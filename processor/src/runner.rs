@@ -37,10 +37,11 @@ use ticks::Ticks;
 /// When to commit, and how much to take in at once.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A commit follows at most this long after the first record that it holds.
+    /// Commits begin at most this often, and at most this long after the first record that they hold; what comes after a
+    /// pause waits for a tenth of it.
     pub commit_interval: Duration,
-    /// And at most this long while more is there than one poll takes: who is behind gains by combining more, and
-    /// nobody sees results later for it.
+    /// The same while more is there than one poll takes: who is behind gains by combining more, and nobody sees results
+    /// later for it.
     pub behind_interval: Duration,
     /// A commit follows at once when that many records are folded and not committed.
     pub records_max: usize,
@@ -72,6 +73,9 @@ impl Default for Options {
 /// The longest time between two commits of a worker that is behind; to be well below the time for which results are
 /// shown without a new one.
 pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
+
+/// That part of a commit interval is waited for more when the last commit is long over.
+const GATHERING: u32 = 10;
 
 /// Why a worker stopped for good.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +174,8 @@ struct State {
     pending: usize,
     pending_bytes: usize,
     pending_since: Option<Instant>,
+    /// When the last commit began.
+    commit_began: Option<Instant>,
     trimmed_ms: i64,
     observed_ms: i64,
     /// Records that could not move their partition's clock, as last counted.
@@ -312,6 +318,7 @@ impl<L: Log> Runner<L> {
     /// The log's: call [`Runner::drop_state`].
     pub fn commit(&mut self) -> Result<(), RunError> {
         let Some(state) = self.state.as_mut().filter(|state| state.pending > 0) else { return Ok(()) };
+        state.commit_began = Some(Instant::now());
         let mut prepared = commit::prepare(state, &mut self.log)?;
         let mut aborts = 0;
         let positions = loop {
@@ -418,14 +425,24 @@ impl State {
     /// How long a poll may wait: to the next commit or tick, and never so long that a stop would be noticed late.
     fn wait(&self, options: &Options) -> Duration {
         const LONGEST: Duration = Duration::from_millis(100);
-        let until_commit = self.pending_since.map_or(LONGEST, |since| options.commit_interval.saturating_sub(since.elapsed()));
-        until_commit.min(LONGEST)
+        self.due_in(options.commit_interval).map_or(LONGEST, |until_commit| until_commit.min(LONGEST))
     }
 
     fn commit_due(&self, options: &Options, is_behind: bool) -> bool {
         let interval = if is_behind { options.commit_interval.max(options.behind_interval) } else { options.commit_interval };
-        let is_time = self.pending_since.is_some_and(|since| since.elapsed() >= interval);
+        let is_time = self.due_in(interval).is_some_and(|left| left.is_zero());
         is_time || self.pending >= options.records_max || self.pending_bytes >= options.bytes_max
+    }
+
+    /// Time left until what is folded is to be committed; none while nothing is.
+    ///
+    /// Counted from the beginning of the last commit, so that one that takes long does not come on top. After a pause a
+    /// record still waits for those that came with it.
+    fn due_in(&self, interval: Duration) -> Option<Duration> {
+        let waited = self.pending_since?.elapsed();
+        let to_next = self.commit_began.map_or(Duration::ZERO, |began| interval.saturating_sub(began.elapsed()));
+        let gathering = (interval / GATHERING).saturating_sub(waited);
+        Some(interval.saturating_sub(waited).min(to_next.max(gathering)))
     }
 
     /// `now` is the wall time of the batch: near enough, and not asked for each record.

@@ -3,13 +3,13 @@
 //! Nothing else of a text leaves this module: a number, an id of a known form, a program's name with a bare word, or one of
 //! the words for errors.
 
+use crate::conversation::Conversation;
 use crate::scrub::Scrubber;
-use crate::wire::{Fields, WireError, any_text, key_and_value};
+use crate::wire::{Pair, WireError, any_text};
 use schemas::event::EventKind;
 use schemas::failure;
 use serde::Deserialize;
 
-const LOG_ATTRIBUTES: u32 = 6;
 /// A command's shape has at most that many bytes.
 const SHAPE_BYTES_MAX: usize = 64;
 /// The shape of a command that is too long or of no known form.
@@ -34,40 +34,57 @@ pub(super) struct Facts {
     pub error: Option<&'static str>,
 }
 
-/// The facts of a log record; all absent where it is neither a tool result nor an event with an error.
-pub(super) fn facts(record: &[u8]) -> Result<Facts, WireError> {
-    let (mut event, mut tool, mut arguments, mut output) = (None, None, None, None);
-    let mut error = None;
-    for field in Fields::new(record) {
-        let field = field?;
-        if field.number != LOG_ATTRIBUTES {
-            continue;
-        }
-        let (key, value) = key_and_value(field.len_payload()?)?;
-        let slot = match key {
-            b"event.name" => &mut event,
-            b"tool_name" => &mut tool,
-            b"arguments" => &mut arguments,
-            b"output" => &mut output,
-            b"error.message" => {
-                error = Some(value.map_or(Ok(None), any_text)?);
-                continue;
-            }
-            _ => continue,
+/// The attributes of a log record that facts and routing read, gathered while it is walked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen<'a> {
+    event: Option<&'a str>,
+    tool: Option<&'a str>,
+    arguments: Option<&'a str>,
+    output: Option<&'a str>,
+    /// The text of an error message, if there is a message, and if that is a text.
+    error: Option<Option<&'a str>>,
+    conversation: Conversation<'a>,
+}
+
+impl<'a> Seen<'a> {
+    /// The next attribute.
+    #[inline]
+    pub fn see(&mut self, pair: &Pair<'a>) -> Result<(), WireError> {
+        let slot = match pair.key {
+            b"event.name" => &mut self.event,
+            b"tool_name" => &mut self.tool,
+            b"arguments" => &mut self.arguments,
+            b"output" => &mut self.output,
+            b"error.message" => self.error.insert(None),
+            key => match self.conversation.slot(key) {
+                Some(slot) => slot,
+                None => return Ok(()),
+            },
         };
-        *slot = value.map_or(Ok(None), any_text)?;
+        *slot = pair.value.map_or(Ok(None), any_text)?;
+        Ok(())
     }
-    if event != Some(EventKind::ToolResult.def().name) {
-        let error = error.and_then(|message| failure::word(EventKind::by_name(event?), message));
-        return Ok(Facts { error, ..Facts::default() });
+
+    /// What the record is routed by, if it says so.
+    pub fn conversation(&self) -> Option<&'a str> {
+        self.conversation.named()
     }
-    let runs_commands = tool.is_some_and(|tool| COMMAND_TOOLS.contains(&tool));
-    Ok(Facts {
-        exit_code: output.and_then(|output| exit_code(output, runs_commands)),
-        spawned_agent: output.filter(|_| tool == Some(SPAWN_TOOL)).and_then(spawned_agent),
-        command_shape: arguments.filter(|_| runs_commands).map(command_shape),
-        error: None,
-    })
+
+    /// The facts; all absent where the record is neither a tool result nor an event with an error.
+    pub fn facts(&self) -> Facts {
+        let Self { event, tool, arguments, output, error, .. } = *self;
+        if event != Some(EventKind::ToolResult.def().name) {
+            let error = error.and_then(|message| failure::word(EventKind::by_name(event?), message));
+            return Facts { error, ..Facts::default() };
+        }
+        let runs_commands = tool.is_some_and(|tool| COMMAND_TOOLS.contains(&tool));
+        Facts {
+            exit_code: output.and_then(|output| exit_code(output, runs_commands)),
+            spawned_agent: output.filter(|_| tool == Some(SPAWN_TOOL)).and_then(spawned_agent),
+            command_shape: arguments.filter(|_| runs_commands).map(command_shape),
+            error: None,
+        }
+    }
 }
 
 /// The exit code, from the lines that Codex puts before what the command itself wrote.

@@ -1,12 +1,14 @@
 //! The walker: goes through a request by its tables and rewrites what a rule changes.
 
+use super::extract::Seen;
 use super::table::{self, Holds, Message};
 use super::texts::{holds_text, is_trace_safe, text_bytes};
-use super::{Counts, DEPTH_MAX, PrivacyError, extract, trim};
+use super::{Counts, DEPTH_MAX, PrivacyError, trim};
+use crate::conversation::Conversations;
 use crate::hash::HashKey;
 use crate::scrub::Scrubber;
 use crate::signal::Signal;
-use crate::wire::{Field, Fields, Patch, Wire, WireError, any_text, int_attribute, is_plain, key_and_value, put_len, text_attribute};
+use crate::wire::{Edit, Field, Fields, Pair, Patch, Wire, WireError, any_text, int_attribute, key_and_value, put_len, text_attribute};
 use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
 use schemas::privacy::{Action, Actions};
 
@@ -37,24 +39,13 @@ const SPAN_NAMES: [&[u8]; 14] = [
 /// A longer value is none of those, whatever its key.
 const SPAN_NAME_BYTES_MAX: usize = 128;
 
-/// What a field becomes.
-enum Edit {
-    Keep,
-    Remove,
-    Replace(Vec<u8>),
-}
-
-impl From<Option<Vec<u8>>> for Edit {
-    fn from(rewritten: Option<Vec<u8>>) -> Self {
-        rewritten.map_or(Self::Keep, Self::Replace)
-    }
-}
-
 /// The state of one pass over one request.
 pub(super) struct Walker<'k> {
     actions: Actions,
     key: Option<&'k HashKey>,
     pub counts: Counts,
+    /// Of each log record so far.
+    pub conversations: Conversations,
     /// The form is checked and nothing else: what is walked will not be written.
     checking: bool,
     /// The field whose texts are scrubbed on the way.
@@ -65,7 +56,7 @@ pub(super) struct Walker<'k> {
 
 impl<'k> Walker<'k> {
     pub fn new(actions: Actions, key: Option<&'k HashKey>) -> Self {
-        Self { actions, key, counts: Counts::default(), checking: false, scrubbing: None, body_bytes: None }
+        Self { actions, key, counts: Counts::default(), conversations: Conversations::default(), checking: false, scrubbing: None, body_bytes: None }
     }
 
     /// The rewritten request, or nothing where nothing changed.
@@ -84,11 +75,7 @@ impl<'k> Walker<'k> {
                 Some(holds) => self.field(holds, &field, depth + 1)?,
                 None => Edit::Keep,
             };
-            match edit {
-                Edit::Keep => patch.keep(&field),
-                Edit::Remove => patch.remove(&field),
-                Edit::Replace(payload) => patch.replace(&field, &payload),
-            }
+            patch.edit(&field, edit);
         }
         Ok(patch.finish())
     }
@@ -111,7 +98,7 @@ impl<'k> Walker<'k> {
                 Ok(self.scrubbed(scrubbed.map(|(text, rules)| (text.into_bytes(), rules))))
             }
             Holds::Message(table) => Ok(self.message(table, field.len_payload()?, depth)?.into()),
-            Holds::Attribute => self.attribute(field.len_payload()?, depth),
+            Holds::Attribute => self.attribute(&Pair::of(field.len_payload()?)?, depth),
             Holds::SpanAttribute => self.span_attribute(field.len_payload()?, depth),
             Holds::SpanText => self.span_text(field),
             Holds::LogRecord => Ok(self.log_record(field.len_payload()?, depth)?.into()),
@@ -175,43 +162,49 @@ impl<'k> Walker<'k> {
         Ok(out)
     }
 
-    fn attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
-        let (key, value) = key_and_value(key_value)?;
+    fn attribute(&mut self, pair: &Pair<'_>, depth: usize) -> Result<Edit, PrivacyError> {
         if self.checking {
-            return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
+            return self.kept(pair, depth);
         }
-        if key.starts_with(OWN_PREFIX.as_bytes()) {
-            self.check(&table::KEY_VALUE, key_value, depth)?;
+        if pair.key.starts_with(OWN_PREFIX.as_bytes()) {
+            self.check(&table::KEY_VALUE, pair.raw, depth)?;
             self.counts.stripped += 1;
             return Ok(Edit::Remove);
         }
-        let Some(field) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == key) else {
-            // Most attributes; not while their texts are scrubbed as part of something else.
-            if self.scrubbing.is_none() && depth < DEPTH_MAX && is_plain(key_value) {
-                return Ok(Edit::Keep);
-            }
-            return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
+        let Some(field) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == pair.key) else {
+            return self.kept(pair, depth);
         };
-        match (self.action(field), value) {
+        match (self.action(field), pair.value) {
             (Action::Drop, value) => {
-                self.check(&table::KEY_VALUE, key_value, depth)?;
+                self.check(&table::KEY_VALUE, pair.raw, depth)?;
                 let bytes = value.map_or(Ok(0), text_bytes)?;
                 Ok(Edit::Replace(int_attribute(&format!("{OWN_PREFIX}{}.bytes", PRIVATE_KEYS[field]), bytes)))
             }
             (Action::Hash, Some(value)) => {
-                self.check(&table::KEY_VALUE, key_value, depth)?;
-                Ok(Edit::Replace(self.hashed(key, value)?))
+                self.check(&table::KEY_VALUE, pair.raw, depth)?;
+                Ok(Edit::Replace(self.hashed(pair.key, value)?))
             }
-            (Action::Scrub, _) => Ok(self.scrub(field, &table::KEY_VALUE, key_value, depth)?.into()),
-            (Action::Keep | Action::Hash, _) => Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into()),
+            (Action::Scrub, _) => Ok(self.scrub(field, &table::KEY_VALUE, pair.raw, depth)?.into()),
+            (Action::Keep | Action::Hash, _) => self.kept(pair, depth),
         }
+    }
+
+    /// An attribute that stays, but for what is within it.
+    #[inline]
+    fn kept(&mut self, pair: &Pair<'_>, depth: usize) -> Result<Edit, PrivacyError> {
+        // Most attributes; not while their texts are scrubbed as part of something else.
+        if self.scrubbing.is_none() && depth < DEPTH_MAX && pair.is_plain() {
+            return Ok(Edit::Keep);
+        }
+        Ok(self.message(&table::KEY_VALUE, pair.raw, depth)?.into())
     }
 
     /// An attribute of a span: of a private key like any other's, else part of the texts of spans.
     fn span_attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
-        let (key, value) = key_and_value(key_value)?;
+        let pair = Pair::of(key_value)?;
+        let Pair { key, value, .. } = pair;
         if key.starts_with(OWN_PREFIX.as_bytes()) || PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key) {
-            return self.attribute(key_value, depth);
+            return self.attribute(&pair, depth);
         }
         let is_name = |value: &[u8]| value.len() <= SPAN_NAME_BYTES_MAX && SPAN_NAMES.contains(&key);
         let Some(value) = value.filter(|value| !self.checking && !is_name(value) && self.actions.span_attributes() != Action::Keep) else {
@@ -253,8 +246,9 @@ impl<'k> Walker<'k> {
 
     fn log_record(&mut self, record: &[u8], depth: usize) -> Result<Option<Vec<u8>>, PrivacyError> {
         self.body_bytes = None;
-        let rewritten = self.message(&table::LOG_RECORD, record, depth)?;
-        let facts = extract::facts(record)?;
+        let mut seen = Seen::default();
+        let rewritten = self.log_fields(record, depth, &mut seen)?;
+        let facts = seen.facts();
         let mut added = Vec::new();
         if let Some(bytes) = self.body_bytes.take() {
             added.push(int_attribute("tacho.body.bytes", bytes));
@@ -277,7 +271,28 @@ impl<'k> Walker<'k> {
             }
             Some(out)
         };
-        self.fit(record, extended, LOG_ATTRIBUTES, Some(LOG_BODY))
+        let cut = self.counts.truncated;
+        let fitted = self.fit(record, extended, LOG_ATTRIBUTES, Some(LOG_BODY))?;
+        // An id that may be among what was cut is not the one that will be written.
+        self.conversations.push(seen.conversation().filter(|_| self.counts.truncated == cut));
+        Ok(fitted)
+    }
+
+    /// As [`Walker::message`] by the table of log records, with a look at each attribute.
+    fn log_fields<'r>(&mut self, record: &'r [u8], depth: usize, seen: &mut Seen<'r>) -> Result<Option<Vec<u8>>, PrivacyError> {
+        let mut patch = Patch::new(record);
+        for field in Fields::new(record) {
+            let field = field?;
+            let edit = if field.number == LOG_ATTRIBUTES {
+                let pair = Pair::of(field.len_payload()?)?;
+                seen.see(&pair)?;
+                self.attribute(&pair, depth + 1)?
+            } else {
+                table::LOG_RECORD.holds(field.number).map_or(Ok(Edit::Keep), |holds| self.field(holds, &field, depth + 1))?
+            };
+            patch.edit(&field, edit);
+        }
+        Ok(patch.finish())
     }
 
     fn span(&mut self, span: &[u8], depth: usize) -> Result<Edit, PrivacyError> {

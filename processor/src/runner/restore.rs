@@ -42,6 +42,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
         pending: 0,
         pending_bytes: 0,
         pending_since: None,
+        commit_began: None,
         trimmed_ms: log.wall_ms(),
         observed_ms: 0,
         held: BTreeMap::new(),
