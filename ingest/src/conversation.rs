@@ -35,10 +35,9 @@ pub struct Conversations(Vec<(Option<String>, usize)>);
 impl Conversations {
     /// The next record's id. One that can't be a key is none: what stands for it is found from the record.
     pub(crate) fn push(&mut self, id: Option<&str>) {
-        let id = id.filter(|id| can_route(id));
         match self.0.last_mut() {
             Some((last, count)) if last.as_deref() == id => *count += 1,
-            _ => self.0.push((id.map(str::to_owned), 1)),
+            _ => self.0.push((id.filter(|id| can_route(id)).map(str::to_owned), 1)),
         }
     }
 

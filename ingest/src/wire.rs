@@ -41,21 +41,35 @@ impl<'a> Field<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
+    error: Option<WireError>,
 }
 
 impl<'a> Fields<'a> {
     pub const fn new(message: &'a [u8]) -> Self {
-        Self { rest: message }
+        Self { rest: message, error: None }
     }
 
+    /// The next field; none at the end, which [`Fields::end`] says more about. For loops that must be fast: a field fits
+    /// into registers, a field or an error does not.
     #[inline]
-    fn field(&mut self) -> Result<Field<'a>, WireError> {
+    pub fn good(&mut self) -> Option<Field<'a>> {
         let start = self.rest;
         if let Some(field) = short(start) {
             self.rest = &start[field.raw.len()..];
-            return Ok(field);
+            return Some(field);
         }
-        self.any_field()
+        if start.is_empty() {
+            return None;
+        }
+        self.any_field().map_err(|error| (self.rest, self.error) = (&[], Some(error))).ok()
+    }
+
+    /// Why there was no next field, if it was not because of the end.
+    pub const fn end(self) -> Result<(), WireError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// A field of any form.
@@ -85,7 +99,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The usual field at the start of a message: bytes whose number and length take one byte, or two for the length.
-#[inline]
+#[inline(always)]
 fn short(message: &[u8]) -> Option<Field<'_>> {
     let (key, length, at) = match message {
         [key @ 0..0x80, length @ 0..0x80, ..] => (*key, usize::from(*length), 2),
@@ -104,14 +118,7 @@ impl<'a> Iterator for Fields<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let field = self.field();
-        if field.is_err() {
-            self.rest = &[];
-        }
-        Some(field)
+        self.good().map(Ok).or_else(|| self.error.take().map(Err))
     }
 }
 
@@ -194,13 +201,19 @@ pub(crate) struct Pair<'a> {
 impl<'a> Pair<'a> {
     #[inline]
     pub fn of(raw: &'a [u8]) -> Result<Self, WireError> {
-        if let Some(key) = short(raw)
-            && let Some(value) = short(&raw[key.raw.len()..])
-            && (key.number, value.number) == (1, 2)
-            && key.raw.len() + value.raw.len() == raw.len()
-        {
-            return Ok(Self { raw, key: key.payload, value: Some(value.payload), is_usual: true });
-        }
+        Self::usual(raw).map_or_else(|| Self::any(raw), Ok)
+    }
+
+    #[inline]
+    pub fn usual(raw: &'a [u8]) -> Option<Self> {
+        let key = short(raw)?;
+        let value = short(&raw[key.raw.len()..])?;
+        let is_usual = (key.number, value.number) == (1, 2) && key.raw.len() + value.raw.len() == raw.len();
+        is_usual.then_some(Self { raw, key: key.payload, value: Some(value.payload), is_usual })
+    }
+
+    /// One of any form.
+    fn any(raw: &'a [u8]) -> Result<Self, WireError> {
         let mut pair = Self { raw, key: &[], value: None, is_usual: false };
         for field in Fields::new(raw) {
             let field = field?;

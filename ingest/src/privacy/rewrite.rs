@@ -9,7 +9,7 @@ use crate::hash::HashKey;
 use crate::scrub::Scrubber;
 use crate::signal::Signal;
 use crate::wire::{Edit, Field, Fields, Pair, Patch, Wire, WireError, any_text, int_attribute, key_and_value, put_len, text_attribute};
-use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS};
+use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS, is_public};
 use schemas::privacy::{Action, Actions};
 
 const LOG_ATTRIBUTES: u32 = 6;
@@ -68,15 +68,14 @@ impl<'k> Walker<'k> {
         if depth > DEPTH_MAX {
             return Err(WireError::TooDeep.into());
         }
-        let mut patch = Patch::new(input);
-        for field in Fields::new(input) {
-            let field = field?;
-            let edit = match table.holds(field.number) {
-                Some(holds) => self.field(holds, &field, depth + 1)?,
-                None => Edit::Keep,
-            };
-            patch.edit(&field, edit);
+        let (mut patch, mut fields) = (Patch::new(input), Fields::new(input));
+        while let Some(field) = fields.good() {
+            match table.holds(field.number) {
+                Some(holds) => patch.edit(&field, self.field(holds, &field, depth + 1)?),
+                None => patch.keep(&field),
+            }
         }
+        fields.end()?;
         Ok(patch.finish())
     }
 
@@ -280,18 +279,23 @@ impl<'k> Walker<'k> {
 
     /// As [`Walker::message`] by the table of log records, with a look at each attribute.
     fn log_fields<'r>(&mut self, record: &'r [u8], depth: usize, seen: &mut Seen<'r>) -> Result<Option<Vec<u8>>, PrivacyError> {
-        let mut patch = Patch::new(record);
-        for field in Fields::new(record) {
-            let field = field?;
-            let edit = if field.number == LOG_ATTRIBUTES {
-                let pair = Pair::of(field.len_payload()?)?;
-                seen.see(&pair)?;
-                self.attribute(&pair, depth + 1)?
+        let (mut patch, mut fields) = (Patch::new(record), Fields::new(record));
+        while let Some(field) = fields.good() {
+            if field.number != LOG_ATTRIBUTES {
+                let edit = table::LOG_RECORD.holds(field.number).map_or(Ok(Edit::Keep), |holds| self.field(holds, &field, depth + 1))?;
+                patch.edit(&field, edit);
+                continue;
+            }
+            let payload = field.len_payload()?;
+            let pair = Pair::of(payload)?;
+            seen.see(&pair)?;
+            if is_public(pair.key) && pair.is_plain() {
+                patch.keep(&field);
             } else {
-                table::LOG_RECORD.holds(field.number).map_or(Ok(Edit::Keep), |holds| self.field(holds, &field, depth + 1))?
-            };
-            patch.edit(&field, edit);
+                patch.edit(&field, self.attribute(&pair, depth + 1)?);
+            }
         }
+        fields.end()?;
         Ok(patch.finish())
     }
 
