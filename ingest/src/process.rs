@@ -84,11 +84,17 @@ fn run() -> Result<(), Failure> {
     let places = places(&settings).map_err(Failure::Start)?;
     let ports = Ports::bind(&settings.given).map_err(Failure::Start)?;
     telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(serving_threads()).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
     let result = runtime.block_on(attend(settings, ports, places));
     runtime.shutdown_timeout(THREADS_END);
     result.map_err(Failure::Running)
+}
+
+/// Threads that serve connections: half of the cores. The Kafka client has threads of its own, and so has the work on large
+/// bodies; more would mostly wake each other.
+fn serving_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// Where records go: to the main prefix, then to those of the routes. Each has a spool of its own, where there is one.
