@@ -17,6 +17,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use support::load::{Load, Plan, Way, run};
 use support::process::broker::Broker;
@@ -36,12 +37,16 @@ const COMPRESSION: &str = "lz4";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        |threads: usize| tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().expect("a runtime");
     if let [mode, bootstrap, topic, address] = &args[..]
         && mode == "floor"
     {
-        return runtime.block_on(floor(bootstrap, topic, address));
+        // As many as `tacho-ingest` has.
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        return runtime(cores).block_on(floor(bootstrap, topic, address));
     }
+    let runtime = runtime(2);
     let length = Duration::from_secs(args.first().and_then(|arg| arg.parse().ok()).unwrap_or(6));
     let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
     let bench = Bench { bootstrap: broker.bootstrap(), length, runtime };
@@ -251,10 +256,11 @@ service:
 /// The floor: takes a body, hands it to librdkafka as it is, answers when it is durable.
 async fn floor(bootstrap: &str, topic: &str, address: &str) {
     #[derive(Clone)]
-    struct Shared(FutureProducer, Arc<str>);
+    struct Shared(FutureProducer, Arc<str>, Arc<AtomicU32>);
 
-    async fn take(State(Shared(producer, topic)): State<Shared>, body: Bytes) -> axum::http::StatusCode {
-        let partition = i32::try_from(body.len()).unwrap_or(0) % PARTITIONS;
+    async fn take(State(Shared(producer, topic, turn)): State<Shared>, body: Bytes) -> axum::http::StatusCode {
+        // Spread evenly, as conversations are.
+        let partition = (turn.fetch_add(1, Ordering::Relaxed) % PARTITIONS.unsigned_abs()).cast_signed();
         let record = FutureRecord::<(), [u8]>::to(&topic).partition(partition).payload(&body);
         match producer.send(record, Duration::from_secs(4)).await {
             Ok(_) => axum::http::StatusCode::OK,
@@ -266,7 +272,7 @@ async fn floor(bootstrap: &str, topic: &str, address: &str) {
     config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5");
     config.set("compression.codec", COMPRESSION).set("message.max.bytes", "8388608");
     let producer: FutureProducer = config.create().expect("a producer");
-    let app = axum::Router::new().route("/v1/logs", post(take)).with_state(Shared(producer, topic.into()));
+    let app = axum::Router::new().route("/v1/logs", post(take)).with_state(Shared(producer, topic.into(), Arc::default()));
     let listener = TcpListener::bind(address).expect("the address is free");
     listener.set_nonblocking(true).expect("a socket option");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");

@@ -5,7 +5,7 @@ use ingest::inbox::{self, Inbox};
 use ingest::kafka::KafkaSink;
 use ingest::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Door, Gate, Policies};
+use ingest::{Door, Entrance, Gate, Policies};
 use processor::admin::OpenLog;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
@@ -116,10 +116,10 @@ pub async fn serve_ingest(
     };
     let gate = Gate::new(&config);
     let door = Door::new(config, policies, sink);
-    let grpc_routes = ingest::grpc::grpc_router(Arc::clone(&door));
+    let grpc_entrance = Entrance::grpc(Arc::clone(&door));
     tokio::join!(
-        ingest::serve::run(http, ingest::router(door), Arc::clone(&gate), over(ending.clone())),
-        ingest::serve::run(grpc, grpc_routes, gate, over(ending)),
+        ingest::serve::run(http, Entrance::http(door), Arc::clone(&gate), over(ending.clone())),
+        ingest::serve::run(grpc, grpc_entrance, gate, over(ending)),
     );
 }
 

@@ -11,9 +11,8 @@ use crate::reply::{Accepted, Reject};
 use crate::signal::Signal;
 use crate::sink::Sink;
 use crate::telemetry::Protocol;
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -29,12 +28,6 @@ use tonic::{Code, Status};
 const PREFIX_BYTES: usize = 5;
 /// What calls may be compressed with.
 const ENCODINGS: &str = "identity,gzip,zstd";
-
-/// The routes of OTLP/gRPC, to be served with HTTP/2; every other method is `UNIMPLEMENTED`.
-pub fn grpc_router<S: Sink>(door: Arc<Door<S>>) -> Router {
-    let answer = |State(door): State<Arc<Door<S>>>, request: Request| async move { answer(&door, request).await };
-    Router::new().fallback(answer).with_state(door)
-}
 
 /// Whether a request is a call.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {

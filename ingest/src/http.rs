@@ -5,16 +5,15 @@ use crate::body::{discard, read};
 use crate::coding::Coding;
 use crate::config::Config;
 use crate::door::{Door, Form, Incoming};
-use crate::grpc;
+use crate::entrance::Entrance;
 use crate::policy::Policies;
 use crate::reply::{Accepted, Reject};
 use crate::serve::{Gate, run};
 use crate::signal::Signal;
 use crate::sink::Sink;
 use crate::telemetry::Protocol;
-use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use std::future::Future;
@@ -31,22 +30,7 @@ pub async fn serve<S: Sink>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let gate = Gate::new(&config);
-    run(listener, router(Door::new(config, policies, sink)), gate, shutdown).await;
-}
-
-/// OTLP/HTTP: `/v1/logs`, `/v1/traces` and `/v1/metrics` under any prefix, with or without a slash at the end; `/` for
-/// all three. Every other path is 404.
-pub fn router<S: Sink>(door: Arc<Door<S>>) -> Router {
-    let answer = |State(door): State<Arc<Door<S>>>, request: Request| async move { answer(&door, request).await };
-    Router::new().fallback(answer).with_state(door)
-}
-
-/// Both protocols, for one port: told apart by content type, as OTLP/gRPC has one of its own.
-pub fn both_router<S: Sink>(door: Arc<Door<S>>) -> Router {
-    let answer = |State(door): State<Arc<Door<S>>>, request: Request| async move {
-        if grpc::is_grpc(request.headers()) { grpc::answer(&door, request).await } else { answer(&door, request).await }
-    };
-    Router::new().fallback(answer).with_state(door)
+    run(listener, Entrance::http(Door::new(config, policies, sink)), gate, shutdown).await;
 }
 
 /// What a path stands for.
@@ -74,7 +58,7 @@ impl Target {
     }
 }
 
-async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
+pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
     let started = Instant::now();
     let (form, agent) = (form(request.headers()), Agent::in_headers(request.headers()));
     let target = Target::of(request.uri().path());

@@ -20,6 +20,7 @@ pub mod config;
 pub mod conversation;
 mod detect;
 pub mod door;
+pub mod entrance;
 pub mod environment;
 mod gapless;
 pub mod grpc;
@@ -49,7 +50,7 @@ mod wire;
 
 pub use config::Config;
 pub use door::Door;
-pub use http::router;
+pub use entrance::Entrance;
 pub use kafka::KafkaSink;
 pub use partition::murmur2_partition;
 pub use policy::Policies;

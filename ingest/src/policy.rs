@@ -8,6 +8,7 @@ use schemas::control::EpochChange;
 use schemas::privacy::{Action, Actions, PrivacyPolicy};
 use schemas::settings::{Seed, SettingsError};
 use shell::process::chain;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -28,7 +29,19 @@ pub struct Rule {
 #[derive(Debug, PartialEq, Eq)]
 struct InForce {
     policy: PrivacyPolicy,
+    /// What it says of tenants that it has no rules of their own for.
+    default: Actions,
     epoch: i64,
+}
+
+impl InForce {
+    fn new(policy: PrivacyPolicy, epoch: i64) -> Arc<Self> {
+        Arc::new(Self { default: PrivacyPolicy { tenants: BTreeMap::new(), ..policy.clone() }.actions(""), policy, epoch })
+    }
+
+    fn actions(&self, tenant: &str) -> Actions {
+        if self.policy.tenants.contains_key(tenant) { self.policy.actions(tenant) } else { self.default }
+    }
 }
 
 /// The policy in force; none until `tacho.control` was read to its end once.
@@ -43,7 +56,7 @@ impl Policies {
     /// One that nobody changes.
     #[must_use]
     pub fn fixed(policy: PrivacyPolicy) -> Arc<Self> {
-        Arc::new(Self { now: RwLock::new(Some(Arc::new(InForce { policy, epoch: 0 }))), told: AtomicI64::new(0) })
+        Arc::new(Self { now: RwLock::new(Some(InForce::new(policy, 0))), told: AtomicI64::new(0) })
     }
 
     /// Whether there is one.
@@ -60,7 +73,7 @@ impl Policies {
         Some(match config.keep_text {
             true => Rule { actions: Actions::all(Action::Keep), epoch: None },
             false => {
-                let actions = now.policy.actions(tenant);
+                let actions = now.actions(tenant);
                 if config.hash_key.is_none() && actions.any(Action::Hash) && self.told.swap(now.epoch + 1, Ordering::Relaxed) <= now.epoch {
                     tracing::error!(
                         epoch = now.epoch,
@@ -112,11 +125,11 @@ impl Reading {
         if offset == 0 {
             let seed = Seed::from_json(value)?;
             self.raw_partitions = Some(seed.raw_partitions);
-            self.latest = Some(Arc::new(InForce { policy: seed.privacy, epoch: 0 }));
+            self.latest = Some(InForce::new(seed.privacy, 0));
             return Ok(());
         }
         match EpochChange::of_record(key, value) {
-            Some(Ok(EpochChange { privacy: Some(policy), .. })) => self.latest = Some(Arc::new(InForce { policy, epoch: offset })),
+            Some(Ok(EpochChange { privacy: Some(policy), .. })) => self.latest = Some(InForce::new(policy, offset)),
             Some(Err(error)) => {
                 tracing::error!(epoch = offset, reason = chain(&error), "an epoch can't be read: the privacy policy stays as it is");
             }

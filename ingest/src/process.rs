@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::inbox::{self, Inbox};
 use crate::policy::Policies;
 use crate::spool::Taken;
-use crate::{Door, Gate, grpc, http, serve, telemetry};
+use crate::{Door, Entrance, Gate, serve, telemetry};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -159,11 +159,11 @@ async fn attend(settings: Effective, ports: Ports, places: Vec<Place>) -> Result
     let http = tokio::net::TcpListener::from_std(ports.http).map_err(text)?;
     let gate = Gate::new(&limits);
     let mut doors = match ports.grpc {
-        None => tokio::spawn(serve::run(http, http::both_router(door), gate, over(ending.clone()))),
+        None => tokio::spawn(serve::run(http, Entrance::both(door), gate, over(ending.clone()))),
         Some(grpc) => {
             let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
-            let grpc = serve::run(grpc, grpc::grpc_router(Arc::clone(&door)), Arc::clone(&gate), over(ending.clone()));
-            let http = serve::run(http, http::router(door), gate, over(ending.clone()));
+            let grpc = serve::run(grpc, Entrance::grpc(Arc::clone(&door)), Arc::clone(&gate), over(ending.clone()));
+            let http = serve::run(http, Entrance::http(door), gate, over(ending.clone()));
             tokio::spawn(async move {
                 tokio::join!(http, grpc);
             })

@@ -234,7 +234,8 @@ fn traces_and_metrics_are_split_by_environment_alone() {
         ..Default::default()
     };
     let request = ExportMetricsServiceRequest { resource_metrics: vec![metrics("dev"), metrics("ci")] };
-    let records = route_by(&routes(), Signal::Metrics, "default", &Bytes::from(request.encode_to_vec()), &Conversations::default()).unwrap();
+    let records =
+        route_by(&routes(), Signal::Metrics, "default", &Bytes::from(request.encode_to_vec()), &Conversations::default()).unwrap();
     let at: Vec<_> = records.iter().map(|record| (record.environment, record.key.clone())).collect();
     let key = |env: &str| format!("default/{}", hash(&resource(env).unwrap().encode_to_vec()));
     assert_eq!(at, [(0, key("dev")), (1, key("ci"))]);

@@ -4,14 +4,16 @@
 //! request after `idle_time_max`. Bodies have their own limit, in the door.
 
 use crate::config::Config;
+use crate::entrance::Entrance;
+use crate::sink::Sink;
 use crate::telemetry::ConnectionTelemetry;
-use axum::Router;
 use axum::body::Body;
 use axum::http::Version;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -23,7 +25,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::codegen::Service;
 
 /// After the shutdown signal, open requests get that long.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -78,8 +79,8 @@ fn open_files_max() -> Option<usize> {
     limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
-/// Serves a router, one of this crate's or one that merges them, until `shutdown` resolves and up to five seconds more.
-pub async fn run(listener: TcpListener, router: Router, gate: Arc<Gate>, shutdown: impl Future<Output = ()> + Send) {
+/// Serves what comes through an entrance until `shutdown` resolves and up to five seconds more.
+pub async fn run<S: Sink>(listener: TcpListener, entrance: Entrance<S>, gate: Arc<Gate>, shutdown: impl Future<Output = ()> + Send) {
     let (end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -92,7 +93,7 @@ pub async fn run(listener: TcpListener, router: Router, gate: Arc<Gate>, shutdow
         };
         match accepted {
             Ok((stream, permit)) => {
-                let connection = serve(stream, router.clone(), Arc::clone(&gate), ending.clone());
+                let connection = serve(stream, entrance.clone(), Arc::clone(&gate), ending.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -123,18 +124,18 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
 }
 
-async fn serve(stream: TcpStream, router: Router, gate: Arc<Gate>, mut ending: watch::Receiver<bool>) {
+async fn serve<S: Sink>(stream: TcpStream, entrance: Entrance<S>, gate: Arc<Gate>, mut ending: watch::Receiver<bool>) {
     gate.telemetry.open.increment(1.0);
     // An answer is one small write: nothing to wait for.
     let _ = stream.set_nodelay(true);
     let activity = Activity::new();
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let open = activity.open(request.version());
-        let answer = router.clone().call(request.map(Body::new));
+        let entrance = entrance.clone();
         async move {
-            let answer = answer.await;
+            let answer = entrance.answer(request.map(Body::new)).await;
             drop(open);
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let builder = builder();

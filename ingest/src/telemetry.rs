@@ -199,10 +199,20 @@ impl Protocol {
             Self::Grpc => "grpc",
         }
     }
+
+    /// The code of a request that was taken.
+    const fn success(self) -> u16 {
+        match self {
+            Self::Http => 200,
+            Self::Grpc => 0,
+        }
+    }
 }
 
 /// Handles, taken once: make it after the recorder is installed.
 pub(crate) struct Telemetry {
+    /// Requests that were taken, by protocol and signal, once there was one.
+    taken: [[OnceLock<Counter>; 3]; 2],
     durations: [Histogram; 2],
     payloads: [Histogram; 3],
     dropped: [Counter; FIELD_COUNT],
@@ -227,6 +237,7 @@ impl Telemetry {
         let fields: Vec<&'static str> = fields().collect();
         let all = |rule, action| std::array::from_fn(|index| redactions(fields[index], rule, action));
         Self {
+            taken: Default::default(),
             durations: [Protocol::Http, Protocol::Grpc]
                 .map(|protocol| histogram!(Series::RequestDuration.name(), "protocol" => protocol.name())),
             payloads: Signal::ALL.map(|signal| histogram!(Series::PayloadBytes.name(), "signal" => signal.name())),
@@ -241,8 +252,15 @@ impl Telemetry {
 
     /// A request was answered with `code`: HTTP's or gRPC's number.
     pub fn answered(&self, protocol: Protocol, signal: Option<Signal>, code: u16, rejected: Option<&'static str>, took: Duration) {
-        let signal = signal.map_or("none", Signal::name);
-        counter!(Series::Requests.name(), "protocol" => protocol.name(), "signal" => signal, "code" => code.to_string()).increment(1);
+        let requests = || {
+            let signal = signal.map_or("none", Signal::name);
+            counter!(Series::Requests.name(), "protocol" => protocol.name(), "signal" => signal, "code" => code.to_string())
+        };
+        match signal.filter(|_| code == protocol.success()) {
+            // Nearly all: their counters are not looked for again.
+            Some(signal) => self.taken[protocol as usize][signal as usize].get_or_init(requests).increment(1),
+            None => requests().increment(1),
+        }
         self.durations[protocol as usize].record(took.as_secs_f64());
         if let Some(reason) = rejected {
             counter!(Series::Rejected.name(), "reason" => reason).increment(1);

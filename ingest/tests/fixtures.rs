@@ -4,11 +4,12 @@
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
+use ingest::environment::Routes;
 use ingest::hash::HashKey;
 use ingest::privacy::{self, TRACE_SAFE};
-use ingest::route::route;
+use ingest::route::{route, route_by};
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Policies, Signal, router};
+use ingest::{Config, Door, Entrance, Policies, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -20,7 +21,6 @@ use schemas::topic::Topic;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tonic::codegen::Service;
 
 const DROP: Actions = Actions::all(Action::Drop);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
@@ -50,10 +50,10 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
 #[tokio::test]
 async fn every_body_tells_its_signal() {
     let sink = Arc::new(Seen::default());
-    let mut router = router(Door::new(Config::default(), Policies::fixed(PrivacyPolicy::default()), Arc::clone(&sink)));
+    let entrance = Entrance::http(Door::new(Config::default(), Policies::fixed(PrivacyPolicy::default()), Arc::clone(&sink)));
     for (run, signal, request) in bodies() {
         let request = Request::post("/").header("content-type", "application/x-protobuf").body(Body::from(request)).unwrap();
-        assert_eq!(router.call(request).await.unwrap().status(), 200, "{run}");
+        assert_eq!(entrance.answer(request).await.status(), 200, "{run}");
         let topics = std::mem::take(&mut *sink.0.lock().unwrap());
         assert!(topics.iter().all(|topic| *topic == signal.topic()), "{run}: {topics:?} for {signal:?}");
     }
@@ -105,6 +105,7 @@ fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
     for (run, signal, request) in bodies() {
         let cleaned = privacy::apply(signal, request.clone(), DROP, None).unwrap();
         let raw = route(signal, "default", &cleaned.bytes).unwrap();
+        assert_eq!(route_by(&Routes::default(), signal, "default", &cleaned.bytes, &cleaned.conversations).unwrap(), raw, "{run}");
         if signal != Signal::Logs {
             assert_eq!(raw.len(), 1, "{run}");
             assert_eq!(raw[0].value, cleaned.bytes);
@@ -197,6 +198,7 @@ fn every_record_of_every_run_means_the_same_whatever_is_kept() {
         let under = |actions: Actions| {
             let cleaned = privacy::apply(signal, request.clone(), actions, Some(&key)).unwrap();
             let raw = route(signal, "default", &cleaned.bytes).unwrap();
+            assert_eq!(route_by(&Routes::default(), signal, "default", &cleaned.bytes, &cleaned.conversations).unwrap(), raw, "{run}");
             let places: Vec<_> = raw.iter().map(|record| record.key.clone()).collect();
             let kept: Vec<_> = raw.iter().flat_map(|record| records(&record.value)).collect();
             (places, kept)

@@ -6,10 +6,9 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::grpc::grpc_router;
 use ingest::reply::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Policies, Signal};
+use ingest::{Config, Door, Entrance, Policies, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use schemas::privacy::PrivacyPolicy;
@@ -17,7 +16,6 @@ use std::future::poll_fn;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use tonic::codegen::Service;
 
 /// A request with one record: a log record, a span or a metric without fields.
 const ONE: [u8; 6] = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
@@ -64,12 +62,12 @@ async fn answer(sink: &Arc<Memory>, path: &str, encoding: Option<&str>, framed: 
         Some(encoding) => request.header("grpc-encoding", encoding),
         None => request,
     };
-    let mut router = grpc_router(Door::new(
+    let entrance = Entrance::grpc(Door::new(
         Config { body_bytes_max: limit, decoded_bytes_max: limit, ..Config::default() },
         Policies::fixed(PrivacyPolicy::default()),
         Arc::clone(sink),
     ));
-    let response = router.call(request.body(Body::from(framed.to_vec())).unwrap()).await.unwrap();
+    let response = entrance.answer(request.body(Body::from(framed.to_vec())).unwrap()).await;
     assert_eq!((response.status(), response.headers()["content-type"].to_str().unwrap()), (StatusCode::OK, "application/grpc"));
     let mut metadata = response.headers().clone();
     let (mut body, mut data) = (response.into_body(), Vec::new());

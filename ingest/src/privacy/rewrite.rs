@@ -56,7 +56,15 @@ pub(super) struct Walker<'k> {
 
 impl<'k> Walker<'k> {
     pub fn new(actions: Actions, key: Option<&'k HashKey>) -> Self {
-        Self { actions, key, counts: Counts::default(), conversations: Conversations::default(), checking: false, scrubbing: None, body_bytes: None }
+        Self {
+            actions,
+            key,
+            counts: Counts::default(),
+            conversations: Conversations::default(),
+            checking: false,
+            scrubbing: None,
+            body_bytes: None,
+        }
     }
 
     /// The rewritten request, or nothing where nothing changed.

@@ -58,7 +58,18 @@ pub fn value() -> impl Strategy<Value = AnyValue> {
 
 pub fn key() -> impl Strategy<Value = &'static str> {
     let mut keys = PRIVATE_KEYS.to_vec();
-    keys.extend(["model", "note", "prompt_length", "tacho.prompt.bytes", "tacho.exit_code", "", "Prompt"]);
+    keys.extend([
+        "model",
+        "note",
+        "prompt_length",
+        "tacho.prompt.bytes",
+        "tacho.exit_code",
+        "",
+        "Prompt",
+        "conversation.id",
+        "sender_thread_id",
+        "receiver_thread_id",
+    ]);
     prop::sample::select(keys)
 }
 

@@ -7,8 +7,9 @@ mod model;
 use bytes::Bytes;
 use given::{CANARY, holding, int, logs, metrics, pair, text, traces};
 use ingest::Signal;
+use ingest::environment::Routes;
 use ingest::privacy::{Cleaned, DEPTH_MAX, PrivacyError, RECORD_BYTES_MAX, apply};
-use ingest::route::route;
+use ingest::route::{route, route_by};
 use model::{Fields, clean_logs, clean_metrics, clean_traces};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -88,7 +89,9 @@ fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
 ) -> Result<(), TestCaseError> {
     let mut expected = M::decode(bytes.as_slice()).unwrap();
     model(&mut expected, kept);
-    let output = cleaned_under(signal, bytes, kept).bytes;
+    let cleaned = cleaned_under(signal, bytes, kept);
+    routed(signal, &cleaned)?;
+    let output = cleaned.bytes;
     prop_assert!(!kept.is_empty() || !output.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "a canary came out");
     prop_assert_eq!(M::decode(output.clone()).unwrap(), expected);
     // What is clean stays as it is, but for its own marks, which are stripped like anybody's.
@@ -178,14 +181,24 @@ proptest! {
 }
 
 fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let Ok(Cleaned { bytes, .. }) = apply(signal, Bytes::copy_from_slice(bytes), Actions::all(Action::Drop), None) else { return Ok(()) };
-    prop_assert!(route(signal, "default", &bytes).is_ok());
+    let Ok(cleaned) = apply(signal, Bytes::copy_from_slice(bytes), Actions::all(Action::Drop), None) else { return Ok(()) };
+    routed(signal, &cleaned)?;
+    let bytes = cleaned.bytes;
     let read = match signal {
         Signal::Logs => ExportLogsServiceRequest::decode(bytes).map(drop),
         Signal::Traces => ExportTraceServiceRequest::decode(bytes).map(drop),
         Signal::Metrics => ExportMetricsServiceRequest::decode(bytes).map(drop),
     };
     prop_assert!(read.is_ok(), "{:?}", read);
+    Ok(())
+}
+
+/// With the conversations that cleaning has seen, or without: the same records.
+fn routed(signal: Signal, cleaned: &Cleaned) -> Result<(), TestCaseError> {
+    let slowly = route(signal, "default", &cleaned.bytes);
+    prop_assert!(slowly.is_ok(), "{:?}", slowly);
+    let quickly = route_by(&Routes::default(), signal, "default", &cleaned.bytes, &cleaned.conversations);
+    prop_assert_eq!(quickly, slowly);
     Ok(())
 }
 
@@ -288,6 +301,14 @@ fn a_record_over_the_limit_keeps_all_but_the_end_of_a_text() {
     let (kept, marker) = kept.split_once("...[truncated ").unwrap();
     assert_eq!(marker, format!("{} bytes]", long.len() - kept.len()));
     assert!(kept.len() > RECORD_BYTES_MAX - 1000 && long.starts_with(kept));
+}
+
+#[test]
+fn a_conversation_that_is_cut_is_the_one_that_is_written() {
+    let attributes = vec![pair("conversation.id", text(&"c".repeat(RECORD_BYTES_MAX + 1000)))];
+    let output = cleaned(Signal::Logs, one_record(LogRecord { attributes, ..Default::default() }).encode_to_vec());
+    assert_eq!(output.counts.truncated, 1);
+    routed(Signal::Logs, &output).unwrap();
 }
 
 #[test]
