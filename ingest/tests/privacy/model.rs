@@ -49,7 +49,9 @@ pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
 
 /// Of a span or link: texts that are neither private nor a known name go too.
 pub fn clean_span(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
-    let is_name = |pair: &KeyValue| pair.key == "model" && pair.value.as_ref().is_none_or(|value| value.encoded_len() <= 128);
+    let is_name = |pair: &KeyValue| {
+        ["model", "conversation.id"].contains(&pair.key.as_str()) && pair.value.as_ref().is_none_or(|value| value.encoded_len() <= 128)
+    };
     let stays =
         |pair: &KeyValue| PRIVATE_KEYS.contains(&pair.key.as_str()) || is_name(pair) || !pair.value.as_ref().is_some_and(holds_text);
     list.retain(|pair| kept.contains(&"span_attributes") || stays(pair));
