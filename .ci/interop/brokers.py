@@ -1,7 +1,9 @@
 """Kafka brokers on 127.0.0.1 that can be killed and started again, on the jars of the tests."""
 
+import io
 import pathlib
 import socket
+import struct
 import subprocess
 import time
 
@@ -58,6 +60,14 @@ class Brokers:
         self.processes[number].kill()
         self.processes[number].wait()
 
+    def wait_in_sync(self):
+        """Returns once every partition has all of its replicas: another broker may go."""
+        began = time.monotonic()
+        while any(in_sync < replicas for replicas, in_sync in _replicas(self.ports[0])):
+            if time.monotonic() - began > START_SECONDS_MAX:
+                raise RuntimeError("a broker does not catch up")
+            time.sleep(0.1)
+
     def end(self):
         for process in self.processes:
             if process is not None and process.poll() is None:
@@ -90,6 +100,32 @@ broker.heartbeat.interval.ms=250
 group.initial.rebalance.delay.ms=0
 log.cleaner.dedupe.buffer.size=8388608
 """
+
+
+def _replicas(port):
+    """Of every partition: how many replicas it has, and how many are in sync. A Metadata request, version 1."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        # Key, version, number, the client's name; all topics.
+        request = struct.pack(">hhihi", 3, 1, 0, -1, -1)
+        connection.sendall(struct.pack(">i", len(request)) + request)
+        with connection.makefile("rb") as stream:
+            (size,) = struct.unpack(">i", stream.read(4))
+            answer = io.BytesIO(stream.read(size))
+    number = lambda form: struct.unpack(form, answer.read(struct.calcsize(form)))[0]
+    text = lambda: answer.read(max(number(">h"), 0))
+    number(">i")
+    for _ in range(number(">i")):
+        # A broker: id, host, port, rack.
+        number(">i"), text(), number(">i"), text()
+    number(">i")
+    for _ in range(number(">i")):
+        # A topic: error, name, whether it is internal.
+        number(">h"), text(), number(">?")
+        for _ in range(number(">i")):
+            # A partition: error, number, leader; its replicas, and those in sync.
+            number(">h"), number(">i"), number(">i")
+            lists = [[number(">i") for _ in range(number(">i"))] for _ in range(2)]
+            yield len(lists[0]), len(lists[1])
 
 
 def _free_ports(count):

@@ -7,7 +7,6 @@ conversation, within SECONDS_MAX. Ends with 1 at the first difference.
 
 import argparse
 import collections
-import dataclasses
 import itertools
 import os
 import pathlib
@@ -16,7 +15,8 @@ import tempfile
 import time
 
 from codex import Codex, exporters
-from model import Model, Step, Usage
+from model import Model
+from scenarios import FEW
 from tacho import Tacho
 
 # After Codex has ended, results must be there this soon.
@@ -24,64 +24,9 @@ SECONDS_MAX = 5.0
 POLL_SECONDS = 0.1
 PROTOCOLS = ("binary", "json", "grpc")
 
-FIRST = Usage(1200, 800, 60, 20)
-LAST = Usage(1500, 1100, 25, 5)
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """A script for each turn, and what the model can't see of it: how many tools were called, and how they ended."""
-
-    name: str
-    turns: tuple
-    calls: int = 0
-    nonzero_exits: int = 0
-
-
-SCENARIOS = (
-    Scenario("text only", ((Step(text="hi", usage=Usage(100, 0, 10, 0)),),)),
-    Scenario("one tool", ((Step(commands=("echo one",), usage=FIRST), Step(text="done", usage=LAST)),), calls=1),
-    Scenario("parallel tools", ((Step(commands=("echo a", "echo b", "echo c"), usage=FIRST), Step(text="done", usage=LAST)),), calls=3),
-    # Codex reports a tool call that worked: the exit code is another thing.
-    Scenario("tool ends with 3", ((Step(commands=("exit 3",), usage=FIRST), Step(text="saw it", usage=LAST)),), calls=1, nonzero_exits=1),
-    Scenario("rate limited twice", ((Step(status=429), Step(status=429), Step(text="at last", usage=Usage(500, 100, 10, 0))),)),
-    Scenario("stream cut", ((Step(text="half of", cut=True), Step(text="all of it", usage=Usage(600, 500, 10, 0))),)),
-    Scenario(
-        "two turns, resumed",
-        (
-            (Step(commands=("echo first",), usage=FIRST), Step(text="first", usage=LAST)),
-            (Step(text="second", usage=Usage(2000, 1500, 30, 0)),),
-        ),
-        calls=1,
-    ),
-)
-
-
-def facts(scenario, served):
-    """What a scenario must have added, by name."""
-    return {
-        "requests": served.requests,
-        "retries": served.errors + served.cut,
-        "rate limited": served.errors,
-        "stream failures": served.cut,
-        "responses": served.completed,
-        "input_uncached": served.input_uncached,
-        "input_cached": served.input_cached,
-        "input_cache_write": 0,
-        "output_visible": served.output_visible,
-        "output_reasoning": served.output_reasoning,
-        "tool calls": scenario.calls,
-        "tool failures": 0,
-        "nonzero exits": scenario.nonzero_exits,
-        "approved by policy": scenario.calls,
-        "other decisions": 0,
-        "turns": len(scenario.turns),
-        "sessions": 1,
-    }
-
 
 def shown(samples):
-    """The same names, out of /metrics."""
+    """The names of `Scenario.facts`, out of /metrics."""
 
     def total(name, **wanted):
         match = lambda labels: all(labels.get(label) == value for label, value in wanted.items())
@@ -151,7 +96,7 @@ def play(scenario, codex, model, tacho, sums):
         conversation = codex.turn(f"turn {number}", resume=number > 0)
     if model.left() or model.unscripted:
         return [f"Codex asked for {model.left()} steps too few or {model.unscripted} too many"], 0.0
-    wanted = facts(scenario, model.served)
+    wanted = scenario.facts(model.served)
     sums.update(wanted)
     return settle(tacho, conversation, sums, wanted)
 
@@ -171,7 +116,7 @@ def main():
         try:
             tacho.wait_ready()
             sums = collections.Counter()
-            for number, (protocol, scenario) in enumerate(itertools.product(PROTOCOLS, SCENARIOS)):
+            for number, (protocol, scenario) in enumerate(itertools.product(PROTOCOLS, FEW)):
                 codex = Codex(options.codex, work / f"codex-{number}", model.port, exporters(tacho.otlp[protocol], protocol))
                 if number == 0:
                     print(f"codex {codex.version()}, tacho at {tacho.admin}", flush=True)

@@ -1,9 +1,13 @@
 """Runs the real Codex CLI, offline: its model is the fake one, and every other address is a dead proxy."""
 
+import contextlib
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
+import threading
+import time
 
 RUN_SECONDS_MAX = 120
 # What a program that runs with another /etc must find there.
@@ -11,18 +15,42 @@ ETC = ("group", "hosts", "ld.so.cache", "nsswitch.conf", "os-release", "passwd",
 BYPASS = "--dangerously-bypass-approvals-and-sandbox"
 
 
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What Codex is told beside where model and telemetry are."""
+
+    model: str = "gpt-5.5"
+    # Lines of config.toml: on top, of the model's provider, of [otel]; and tables.
+    top: str = ""
+    provider: str = ""
+    otel: str = ""
+    tables: str = ""
+    # Whether Codex logs what its user asks.
+    prompts: bool = True
+    # Files of the Codex home, as (path, text).
+    files: tuple = ()
+    # Flags of `codex exec`.
+    flags: tuple = (BYPASS,)
+
+
 class Codex:
     """A Codex home of its own, with `otel` as the last part of its config.toml: see `exporters`. `etc`: what is in /etc/codex
     for it, by name; in a mount namespace of its own, so that the machine's stays as it is."""
 
-    def __init__(self, binary, home, model_port, otel, etc=None):
+    def __init__(self, binary, home, model_port, otel, etc=None, config=Config()):
         self.binary = binary
         self.etc = etc
+        self.flags = config.flags
+        # How long the last process took to end after its last word.
+        self.exit_seconds = 0.0
         self.home = pathlib.Path(home)
         self.cwd = self.home / "project"
         for folder in ("codex", "user", "project"):
             (self.home / folder).mkdir(parents=True)
-        (self.home / "codex" / "config.toml").write_text(_config(model_port, otel, self.cwd))
+        (self.home / "codex" / "config.toml").write_text(_config(model_port, otel, self.cwd, config))
+        for name, text in config.files:
+            (self.home / "codex" / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.home / "codex" / name).write_text(text)
         if etc is not None:
             self._write_etc(etc)
         dead = "http://127.0.0.1:9"
@@ -55,12 +83,24 @@ class Codex:
     def run(self, prompt, resume=False, flags=()):
         """One `codex exec`, however it ends."""
         command = [self.binary, "exec"] + (["resume", "--last"] if resume else [])
-        command += [BYPASS, "--skip-git-repo-check", "--json", *flags, prompt]
+        command += [*self.flags, "--skip-git-repo-check", "--json", *flags, prompt]
         if self.etc is not None:
             command = ["unshare", "-rm", "sh", "-c", 'mount --bind "$0" /etc && exec "$@"', self.home / "etc", *command]
-        return subprocess.run(
-            command, cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=RUN_SECONDS_MAX
-        )
+        with open(self.home / "stderr", "w+", encoding="utf-8") as errors:
+            process = self.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True)
+            with limited(process):
+                said, last = [], time.monotonic()
+                for line in process.stdout:
+                    said.append(line)
+                    last = time.monotonic()
+                process.wait()
+            self.exit_seconds = time.monotonic() - last
+            errors.seek(0)
+            return subprocess.CompletedProcess(command, process.returncode, "".join(said), errors.read())
+
+    def start(self, command, **streams):
+        """A process in this home, in the project's folder."""
+        return subprocess.Popen(command, cwd=self.cwd, env=self.env, **streams)
 
     def turn(self, prompt, resume=False, flags=()):
         """One `codex exec` that ends well; gives the conversation's id."""
@@ -74,32 +114,46 @@ class Codex:
         raise RuntimeError(f"codex exec named no conversation:\n{ran.stdout[-2000:]}")
 
 
-def exporters(otlp, protocol):
-    """Telemetry that goes to `otlp` (http://host:port) in `protocol` (binary, json, grpc)."""
+@contextlib.contextmanager
+def limited(process, seconds=RUN_SECONDS_MAX):
+    """A process that takes longer than the block may is killed."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield process
+    finally:
+        timer.cancel()
+
+
+def exporters(otlp, protocol, prompts=True):
+    """Telemetry that goes to `otlp` (http://host:port, or one for each signal) in `protocol` (binary, json, grpc)."""
 
     def exporter(signal):
+        to = otlp if isinstance(otlp, str) else otlp[signal]
         if protocol == "grpc":
-            return f'{{ otlp-grpc = {{ endpoint = "{otlp}" }} }}'
-        return f'{{ otlp-http = {{ endpoint = "{otlp}/v1/{signal}", protocol = "{protocol}" }} }}'
+            return f'{{ otlp-grpc = {{ endpoint = "{to}" }} }}'
+        return f'{{ otlp-http = {{ endpoint = "{to}/v1/{signal}", protocol = "{protocol}" }} }}'
 
     return f"""[otel]
 environment = "interop"
-log_user_prompt = true
+log_user_prompt = {str(prompts).lower()}
 exporter = {exporter("logs")}
 trace_exporter = {exporter("traces")}
 metrics_exporter = {exporter("metrics")}
 """
 
 
-def _config(model_port, otel, cwd):
-    return f"""model = "gpt-5.5"
+def _config(model_port, otel, cwd, config):
+    return f"""model = "{config.model}"
 model_provider = "fake"
 check_for_update_on_startup = false
 chatgpt_base_url = "http://127.0.0.1:{model_port}/"
+{config.top}
 
 [features]
 plugins = false
 apps = false
+daemon_auto_start = false
 
 [analytics]
 enabled = false
@@ -109,8 +163,12 @@ name = "fake"
 base_url = "http://127.0.0.1:{model_port}/v1"
 wire_api = "responses"
 env_key = "FAKE_KEY"
+{config.provider}
 
 [projects.{json.dumps(str(cwd))}]
 trust_level = "trusted"
 
-{otel}"""
+{config.tables}
+
+{otel}{config.otel}
+"""

@@ -63,11 +63,11 @@ def of_json(signal, request):
 def of_protobuf(signal, request):
     """The same of a request in protobuf."""
     found = collections.Counter()
-    for record in (record for resource in _fields(request, 1) for scope in _fields(resource, 2) for record in _fields(scope, 2)):
+    for record in (record for resource in fields(request, 1) for scope in fields(resource, 2) for record in fields(scope, 2)):
         if signal == "traces":
-            found[_fields(record, 2)[0].hex()] += 1
+            found[fields(record, 2)[0].hex()] += 1
         elif signal == "metrics":
-            found[_fields(record, 1)[0].decode()] += 1
+            found[fields(record, 1)[0].decode()] += 1
         else:
             found[tuple(map(_attributes(record).get, TOLD))] += 1
     return found
@@ -76,22 +76,22 @@ def of_protobuf(signal, request):
 def _attributes(record):
     """Those of a log record that are texts."""
     values = {}
-    for attribute in _fields(record, 6):
-        text = [part for value in _fields(attribute, 2) for part in _fields(value, 1)]
-        values[_fields(attribute, 1)[0].decode()] = text[0].decode() if text else None
+    for attribute in fields(record, 6):
+        text = [part for value in fields(attribute, 2) for part in fields(value, 1)]
+        values[fields(attribute, 1)[0].decode()] = text[0].decode() if text else None
     return values
 
 
-def _fields(message, wanted):
+def fields(message, wanted):
     """The fields of that number that have a length."""
     found, at = [], 0
     while at < len(message):
-        tag, at = _varint(message, at)
+        tag, at = varint(message, at)
         kind = tag & 7
         if kind == 0:
-            _, at = _varint(message, at)
+            _, at = varint(message, at)
         elif kind == 2:
-            size, at = _varint(message, at)
+            size, at = varint(message, at)
             if tag >> 3 == wanted:
                 found.append(message[at : at + size])
             at += size
@@ -102,7 +102,7 @@ def _fields(message, wanted):
     return found
 
 
-def _varint(message, at):
+def varint(message, at):
     value = shift = 0
     while True:
         byte = message[at]

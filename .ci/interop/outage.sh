@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The real Codex CLI, offline, while Kafka fails: see outage.py. Needs java, maven once, python3.
+# The real Codex CLI, offline, through all scenarios, while Kafka fails: see outage.py. Needs java, maven once, python3.
 #
-#   .ci/interop/outage.sh [--only well|three|one|kills]
+#   .ci/interop/outage.sh [--only one|three|kills]
 #
 # CODEX_BIN names a codex binary; otherwise it is the one that codex.sh has installed into target/interop.
 # TACHO_BINARIES names a folder with the three programs; otherwise cargo builds them.

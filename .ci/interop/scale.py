@@ -50,10 +50,10 @@ class Process:
 
     def start(self):
         self.mark = self.path.stat().st_size if self.path.exists() else 0
+        # TACHO_BINARIES is no setting of theirs.
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("TACHO_")}
         with open(self.path, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                [self.binary], env={**os.environ, **self.settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen([self.binary], env={**ours, **self.settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         return self
 
     def get(self, path):

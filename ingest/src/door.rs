@@ -4,6 +4,7 @@ use crate::admit::{Admission, Permit, Size, check_fields};
 use crate::coding::{Coding, CodingError};
 use crate::config::Config;
 use crate::detect::{self, Told};
+use crate::finish::Finishing;
 use crate::json;
 use crate::lanes::{Lane, Lanes};
 use crate::partial;
@@ -123,11 +124,16 @@ impl<S: Sink> Door<S> {
         Ok(self.admission.permit(DEFAULT_TENANT)?)
     }
 
-    /// Resolves once all of the request that can be taken is durable.
+    /// Resolves once all of the request that can be taken is durable. Goes on to its end if nobody waits for it any more.
     ///
     /// # Errors
     /// Why it is refused; nothing of it was written then, unless the sink could not tell.
     pub async fn accept(self: &Arc<Self>, incoming: Incoming) -> Result<Accepted, Reject> {
+        let door = Arc::clone(self);
+        Finishing::new(async move { door.take(incoming).await }).await
+    }
+
+    async fn take(self: &Arc<Self>, incoming: Incoming) -> Result<Accepted, Reject> {
         let unread = || SinkError::Unavailable("the privacy policy in tacho.control is not read yet".to_owned());
         let rule = self.policies.rule(&self.config, DEFAULT_TENANT).ok_or_else(unread)?;
         let is_plain = incoming.coding == Coding::Identity && incoming.form == Form::Protobuf;

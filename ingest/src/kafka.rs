@@ -2,7 +2,8 @@
 
 use crate::linger::{Linger, UnderWay, WAIT_MS};
 use crate::partition::murmur2_partition;
-use crate::sink::{Fate, RawRecord, Sink, SinkError, conclude, hold};
+use crate::patience::Patience;
+use crate::sink::{Fate, HOLD_LOGS, RawRecord, Sink, SinkError, conclude, hold};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -19,9 +20,14 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// The producer gives a record up after that time. (It looks once a second, so it may be a second more: who waits has a
-/// deadline of its own.)
-const DELIVERY_TIME_MAX: Duration = crate::sink::HOLD_LOGS;
+/// The producer gives a record up after that time, long after its request was refused: clients that send once do not come
+/// again. Longer than brokers take to notice that one of them is gone, by default 9 s.
+pub const GIVE_UP: Duration = Duration::from_secs(30);
+/// And so early before a spool, which takes over. (It looks once a second, so it may be a second more: who waits has a deadline
+/// of its own.)
+const GIVE_UP_TO_SPOOL: Duration = HOLD_LOGS;
+/// A broker that does not answer for that long is asked again.
+const REQUEST_TIME_MAX: Duration = HOLD_LOGS;
 /// Pauses between two tries of a request, at first and at most: a new leader should not wait for us.
 const RETRY_PAUSES_MS: (&str, &str) = ("50", "200");
 /// The client asks who leads when a broker goes, which is before another one is chosen, and then every five minutes. A request
@@ -32,7 +38,7 @@ pub const MESSAGE_BYTES_MAX: usize = 8 << 20;
 /// Records that wait for the broker, at most.
 const QUEUE_RECORDS_MAX: usize = 200_000;
 /// And KiB of them.
-const QUEUE_KIB_MAX: usize = 512 << 10;
+const QUEUE_KIB_MAX: usize = 128 << 10;
 /// A full queue is tried again that often.
 const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 /// The partition counts are looked at that often.
@@ -90,8 +96,8 @@ struct Producing {
 }
 
 impl Producing {
-    fn new(cluster: &Cluster, linger_ms: u64) -> Result<Self, ConnectError> {
-        let config = client_config(cluster, linger_ms);
+    fn new(cluster: &Cluster, linger_ms: u64, give_up: Duration) -> Result<Self, ConnectError> {
+        let config = client_config(cluster, linger_ms, give_up);
         let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: cluster.bootstrap.clone(), source })?;
         Ok(Self { config, producer: RwLock::new(producer) })
     }
@@ -116,6 +122,7 @@ impl Producing {
 pub struct KafkaSink {
     shared: Arc<Shared>,
     linger: Arc<Linger>,
+    patience: Arc<Patience>,
     cluster: Cluster,
 }
 
@@ -147,11 +154,23 @@ impl KafkaSink {
     /// # Errors
     /// The settings are not usable.
     pub async fn connect(cluster: &Cluster, raw_partitions: i32) -> Result<Self, ConnectError> {
+        Self::connect_for(cluster, raw_partitions, GIVE_UP).await
+    }
+
+    /// The same for a spool, which takes over what is not confirmed: the producer must have given it up by then.
+    ///
+    /// # Errors
+    /// The settings are not usable.
+    pub async fn connect_before_spool(cluster: &Cluster, raw_partitions: i32) -> Result<Self, ConnectError> {
+        Self::connect_for(cluster, raw_partitions, GIVE_UP_TO_SPOOL).await
+    }
+
+    async fn connect_for(cluster: &Cluster, raw_partitions: i32, give_up: Duration) -> Result<Self, ConnectError> {
         if raw_partitions < 1 {
             return Err(ConnectError::Partitions(raw_partitions));
         }
         let shared = Arc::new(Shared {
-            producers: [Producing::new(cluster, 0)?, Producing::new(cluster, WAIT_MS)?],
+            producers: [Producing::new(cluster, 0, give_up)?, Producing::new(cluster, WAIT_MS, give_up)?],
             names: TOPICS.map(|topic| format!("{}{}", cluster.prefix, topic.name())),
             partitions: raw_partitions,
             state: AtomicU8::new(State::Unreachable as u8),
@@ -161,7 +180,7 @@ impl KafkaSink {
         let _ = tokio::task::spawn_blocking(move || first.check()).await;
         let watched = Arc::downgrade(&shared);
         std::thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || watch(&watched)).map_err(ConnectError::Thread)?;
-        Ok(Self { shared, linger: Arc::new(Linger::new()), cluster: cluster.clone() })
+        Ok(Self { shared, linger: Arc::new(Linger::new()), patience: Arc::default(), cluster: cluster.clone() })
     }
 
     /// The cluster that it writes to.
@@ -224,7 +243,26 @@ impl KafkaSink {
     }
 }
 
-fn client_config(cluster: &Cluster, linger_ms: u64) -> ClientConfig {
+impl KafkaSink {
+    /// Learns what becomes of records that are not confirmed, though nobody waits for them: so long there is an outage.
+    fn listen_on(&self, came: Instant, fates: Vec<Fate<Flight>>) {
+        let open = fates.into_iter().filter_map(|fate| if let Fate::Open(flight) = fate { Some(flight) } else { None });
+        let open: Vec<Flight> = open.collect();
+        if open.is_empty() {
+            return;
+        }
+        let unconfirmed = self.patience.unconfirmed(came);
+        tokio::spawn(async move {
+            for flight in open {
+                // The client of it has been answered.
+                let _ = flight.await;
+            }
+            drop(unconfirmed);
+        });
+    }
+}
+
+fn client_config(cluster: &Cluster, linger_ms: u64, give_up: Duration) -> ClientConfig {
     let mut config: ClientConfig = cluster.properties("tacho-ingest").collect();
     config
         .set("enable.idempotence", "true")
@@ -235,8 +273,8 @@ fn client_config(cluster: &Cluster, linger_ms: u64) -> ClientConfig {
         .set("retry.backoff.ms", RETRY_PAUSES_MS.0)
         .set("retry.backoff.max.ms", RETRY_PAUSES_MS.1)
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
-        .set("message.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
-        .set("request.timeout.ms", DELIVERY_TIME_MAX.as_millis().to_string())
+        .set("message.timeout.ms", give_up.as_millis().to_string())
+        .set("request.timeout.ms", REQUEST_TIME_MAX.as_millis().to_string())
         .set("queue.buffering.max.messages", QUEUE_RECORDS_MAX.to_string())
         .set("queue.buffering.max.kbytes", QUEUE_KIB_MAX.to_string());
     config
@@ -335,7 +373,8 @@ fn refusal(error: &KafkaError) -> SinkError {
 
 impl Sink for KafkaSink {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        let until = Instant::now() + hold(&records);
+        let now = Instant::now();
+        let until = self.patience.until(now, hold(&records));
         let mut fates = self.launch(&records, until).await;
         for fate in &mut fates {
             fate.wait(until).await;
@@ -343,6 +382,7 @@ impl Sink for KafkaSink {
         let result = conclude(&records, &fates);
         if result.is_err() {
             self.after_failure();
+            self.listen_on(now, fates);
         }
         result
     }

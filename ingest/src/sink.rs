@@ -9,8 +9,9 @@ use tokio::time::{Instant, timeout_at};
 
 /// A log request is held for that long, in all; then it is refused. (Clients that send once give up after 5 s, or 10.)
 pub const HOLD_LOGS: Duration = Duration::from_secs(4);
-/// And requests of the other signals: a client that ends posts them first, and its logs wait behind them.
-pub const HOLD_OTHERS: Duration = Duration::from_millis(500);
+/// And requests of the other signals, so that they are answered within 0.5 s: a client that ends posts them first, and its logs
+/// wait behind them.
+pub const HOLD_OTHERS: Duration = Duration::from_millis(400);
 
 /// A raw record, ready to be written: one conversation, privacy applied. The sink adds the `tacho-wall` header at
 /// each attempt and computes the partition (murmur2 of the key over the pinned count).

@@ -147,7 +147,11 @@ impl Opening<'_> {
         }
         let mut sinks = Vec::with_capacity(self.places.len());
         for (place, &raw_partitions) in self.places.iter().zip(raw_partitions) {
-            sinks.push(KafkaSink::connect(&place.cluster, raw_partitions).await.map_err(|error| chain(&error))?);
+            let sink = match place.spool {
+                Some(_) => KafkaSink::connect_before_spool(&place.cluster, raw_partitions).await,
+                None => KafkaSink::connect(&place.cluster, raw_partitions).await,
+            };
+            sinks.push(sink.map_err(|error| chain(&error))?);
         }
         let mut ways = Vec::with_capacity(sinks.len());
         for (place, sink) in self.places.iter_mut().zip(sinks) {

@@ -307,14 +307,16 @@ impl Log for KafkaLog {
             Some(admin) => admin,
             None => clients::admin(&self.cluster).create().map_err(|error| failed("making an admin client", &error))?,
         };
-        let deleting = |error| failed(&format!("deleting records of {at} before {}", position.0), &error);
         let list = self.names.list(&[(at, position)]);
-        let result = clients::block_on(admin.delete_records(&list, &topics::admin_options()));
+        let outcome = clients::ask(
+            || format!("deleting records of {at} before {}", position.0),
+            || {
+                let deleted = clients::block_on(admin.delete_records(&list, &topics::admin_options()))?;
+                deleted.elements().iter().try_for_each(|element| element.error())
+            },
+        );
         self.admin = Some(admin);
-        for element in result.map_err(deleting)?.elements() {
-            element.error().map_err(deleting)?;
-        }
-        Ok(())
+        outcome
     }
 
     fn writer(&self) -> &str {

@@ -32,6 +32,9 @@ const FETCH_BYTES: u64 = 1 << 20;
 /// How much of one partition a consumer reads ahead, KiB.
 const READ_AHEAD_KIB: u64 = 16 * 1024;
 
+/// How often a client asks who leads, ms. It asks by itself when a broker goes, which is before another one is chosen; then every
+/// five minutes, until then it would go on with what it knew.
+const LEADERS_EVERY_MS: u64 = 1_000;
 /// How often a member of the group gives a sign of life, ms, at most.
 const HEARTBEAT_MS: u128 = 200;
 /// How often the client tells how far partitions are readable, ms.
@@ -59,6 +62,7 @@ fn client(cluster: &Cluster) -> ClientConfig {
     config
         .set("message.max.bytes", MESSAGE_BYTES_MAX.to_string())
         .set("receive.message.max.bytes", "268435456")
+        .set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS.to_string())
         .set_log_level(rdkafka::config::RDKafkaLogLevel::Warning);
     config
 }
@@ -145,12 +149,25 @@ pub(super) fn ask<T>(doing: impl Fn() -> String, mut question: impl FnMut() -> K
     let deadline = Instant::now() + REQUEST_MAX;
     loop {
         match question() {
-            Err(KafkaError::MetadataFetch(
-                RDKafkaErrorCode::LeaderNotAvailable | RDKafkaErrorCode::NotLeaderForPartition | RDKafkaErrorCode::UnknownTopicOrPartition,
-            )) if Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
+            Err(error) if is_between_leaders(&error) && Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
             outcome => return outcome.map_err(|error| failed(&doing(), &error)),
         }
     }
+}
+
+/// Whether the client did not know who leads, or knew wrongly, or the broker that was asked is gone.
+fn is_between_leaders(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MetadataFetch(code) | KafkaError::OffsetFetch(code) if matches!(
+            code,
+            RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::DestroyBroker
+        )
+    )
 }
 
 /// Whether the client mends this by itself, by connecting again.

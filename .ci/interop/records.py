@@ -1,0 +1,168 @@
+"""What tells one log record, span or metric data point from all others, in OTLP as protobuf and as JSON.
+
+As exact as it can be cheaply: a log record by its times, ids and attributes, a span by its ids, name, times and how much it
+holds, a data point by its name, attributes, times and value. Long texts by how they begin, since ingest shortens them.
+"""
+
+import collections
+import functools
+import struct
+
+from otlp import fields as fields_of, varint as _varint
+
+TEXT_MAX = 200
+# Ingest adds those.
+OWN = "tacho."
+KINDS = {5: "gauge", 7: "sum", 9: "histogram", 10: "exponentialHistogram", 11: "summary"}
+OUTER = {
+    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+    "traces": ("resourceSpans", "scopeSpans", "spans"),
+    "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
+}
+
+
+def of_protobuf(signal, request):
+    """How often each record is in a request."""
+    tell = {"logs": _log, "traces": _span, "metrics": _metric}[signal]
+    found = collections.Counter()
+    for resource in fields_of(request, 1):
+        for scope in fields_of(resource, 2):
+            for record in fields_of(scope, 2):
+                found.update(tell(_message(record)))
+    return found
+
+
+def of_json(signal, request):
+    """The same of a request that was JSON."""
+    tell = {"logs": _log_of_json, "traces": _span_of_json, "metrics": _metric_of_json}[signal]
+    outer, inner, leaf = OUTER[signal]
+    found = collections.Counter()
+    for resource in request.get(outer) or ():
+        for scope in resource.get(inner) or ():
+            for record in scope.get(leaf) or ():
+                found.update(tell(record))
+    return found
+
+
+def _log(record):
+    attributes = frozenset(each for each in map(_attribute, record[6]) if not each[0].startswith(OWN))
+    yield _last(record[11], 0), _last(record[9], b"").hex(), _last(record[10], b"").hex(), attributes
+
+
+def _log_of_json(record):
+    attributes = frozenset(each for each in _pairs(record) if not each[0].startswith(OWN))
+    yield int(record.get("observedTimeUnixNano", 0)), _id(record, "traceId"), _id(record, "spanId"), attributes
+
+
+def _span(span):
+    ids = (_last(span[1], b"").hex(), _last(span[2], b"").hex(), _last(span[5], b"").decode())
+    yield *ids, _last(span[7], 0), _last(span[8], 0), len(span[9]), len(span[11])
+
+
+def _span_of_json(span):
+    ids = (_id(span, "traceId"), _id(span, "spanId"), span.get("name", ""))
+    times = (int(span.get("startTimeUnixNano", 0)), int(span.get("endTimeUnixNano", 0)))
+    yield *ids, *times, len(span.get("attributes") or ()), len(span.get("events") or ())
+
+
+def _metric(metric):
+    name = _last(metric[1], b"").decode()
+    for number, kind in KINDS.items():
+        for data in metric[number]:
+            for point in map(_message, fields_of(data, 1)):
+                attributes = frozenset(map(_attribute, point[9 if kind == "histogram" else 1 if kind == "exponentialHistogram" else 7]))
+                if kind in ("gauge", "sum"):
+                    value = float(_signed(point[6][-1])) if point[6] else _double(_last(point[4], 0))
+                else:
+                    value = (_last(point[4], 0), _double(_last(point[5], 0)))
+                yield name, attributes, _last(point[2], 0), _last(point[3], 0), value
+
+
+def _metric_of_json(metric):
+    for kind in KINDS.values():
+        for point in (metric.get(kind) or {}).get("dataPoints") or ():
+            if kind in ("gauge", "sum"):
+                value = float(point["asInt"] if "asInt" in point else point.get("asDouble", 0))
+            else:
+                value = (int(point.get("count", 0)), float(point.get("sum") or 0))
+            times = (int(point.get("startTimeUnixNano", 0)), int(point.get("timeUnixNano", 0)))
+            yield metric["name"], frozenset(_pairs(point)), *times, value
+
+
+def _pairs(holder):
+    for attribute in holder.get("attributes") or ():
+        (kind, value), *_ = (attribute.get("value") or {"none": None}).items()
+        yield attribute["key"], _plain(kind, value)
+
+
+def _plain(kind, value):
+    match kind:
+        case "stringValue":
+            return value[:TEXT_MAX]
+        case "intValue":
+            return int(value)
+        case "doubleValue":
+            return float(value)
+        case "boolValue":
+            return bool(value)
+    return kind
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _attribute(pair):
+    """A key and its value; the same few come all the time."""
+    key, value = fields_of(pair, 1), _message(b"".join(fields_of(pair, 2)))
+    text = key[0].decode() if key else ""
+    if value[1]:
+        return text, value[1][-1].decode()[:TEXT_MAX]
+    if value[2]:
+        return text, bool(value[2][-1])
+    if value[3]:
+        return text, _signed(value[3][-1])
+    if value[4]:
+        return text, _double(value[4][-1])
+    return text, "arrayValue" if value[5] else "kvlistValue" if value[6] else "bytesValue" if value[7] else "none"
+
+
+def _message(message):
+    """All fields by number: bytes, or numbers."""
+    found, at, end = collections.defaultdict(list), 0, len(message)
+    while at < end:
+        tag = message[at]
+        at += 1
+        if tag > 127:
+            tag, at = _varint(message, at - 1)
+        kind = tag & 7
+        if kind == 2:
+            size = message[at]
+            at += 1
+            if size > 127:
+                size, at = _varint(message, at - 1)
+            found[tag >> 3].append(message[at : at + size])
+            at += size
+        elif kind == 0:
+            value, at = _varint(message, at)
+            found[tag >> 3].append(value)
+        elif kind in (1, 5):
+            size = 8 if kind == 1 else 4
+            found[tag >> 3].append(int.from_bytes(message[at : at + size], "little"))
+            at += size
+        else:
+            raise ValueError(f"protobuf has no wire type {kind}")
+    return found
+
+
+def _last(values, default):
+    return values[-1] if values else default
+
+
+def _id(record, name):
+    return (record.get(name) or "").lower()
+
+
+def _signed(value):
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _double(bits):
+    return struct.unpack("<d", bits.to_bytes(8, "little"))[0]
