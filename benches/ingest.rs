@@ -10,6 +10,7 @@ mod support;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::routing::post;
+use ingest::process::serving_threads;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemas::topic::Topic;
@@ -43,8 +44,7 @@ fn main() {
         && mode == "floor"
     {
         // As many as `tacho-ingest` has.
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        return runtime(cores).block_on(floor(bootstrap, topic, address));
+        return runtime(serving_threads()).block_on(floor(bootstrap, topic, address));
     }
     let runtime = runtime(2);
     let length = Duration::from_secs(args.first().and_then(|arg| arg.parse().ok()).unwrap_or(6));

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from codex import Codex, exporters
+from codex import PROTOCOLS, Codex, exporters
 from model import Model
 from scenarios import FEW
 from tacho import Tacho
@@ -22,7 +22,6 @@ from tacho import Tacho
 # After Codex has ended, results must be there this soon.
 SECONDS_MAX = 5.0
 POLL_SECONDS = 0.1
-PROTOCOLS = ("binary", "json", "grpc")
 
 
 def shown(samples):
@@ -94,8 +93,8 @@ def play(scenario, codex, model, tacho, sums):
     model.play([step for turn in scenario.turns for step in turn])
     for number in range(len(scenario.turns)):
         conversation = codex.turn(f"turn {number}", resume=number > 0)
-    if model.left() or model.unscripted:
-        return [f"Codex asked for {model.left()} steps too few or {model.unscripted} too many"], 0.0
+    if wrong := model.wrong():
+        return wrong, 0.0
     wanted = scenario.facts(model.served)
     sums.update(wanted)
     return settle(tacho, conversation, sums, wanted)

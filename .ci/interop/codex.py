@@ -9,6 +9,8 @@ import subprocess
 import threading
 import time
 
+# How it sends telemetry.
+PROTOCOLS = ("binary", "json", "grpc")
 RUN_SECONDS_MAX = 120
 # What a program that runs with another /etc must find there.
 ETC = ("group", "hosts", "ld.so.cache", "nsswitch.conf", "os-release", "passwd", "resolv.conf")

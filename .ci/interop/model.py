@@ -126,6 +126,12 @@ class Model:
         with self._lock:
             return len(self._steps) + len(self._others)
 
+    def wrong(self):
+        """How far Codex was from asking for all steps and no more."""
+        if not self.left() and not self.unscripted:
+            return []
+        return [f"Codex asked for {self.left()} steps too few or {self.unscripted} too many"]
+
     def close(self):
         self._server.shutdown()
         self._server.server_close()

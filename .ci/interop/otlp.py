@@ -10,6 +10,12 @@ import urllib.request
 FIXTURES = pathlib.Path(__file__).resolve().parents[2] / "tests/fixtures"
 # What tells a record here: its attributes of these names.
 TOLD = ("conversation.id", "event.name", "event.timestamp")
+# Where records are in a request.
+NESTED = {
+    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
+    "traces": ("resourceSpans", "scopeSpans", "spans"),
+    "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +49,23 @@ def recordings():
             yield Body(body["signal"], kind, content)
 
 
+def each_of_json(signal, request):
+    """Log records, spans or metrics of a request in OTLP/JSON."""
+    outer, inner, leaf = NESTED[signal]
+    for resource in request.get(outer) or ():
+        for scope in resource.get(inner) or ():
+            yield from scope.get(leaf) or ()
+
+
+def each_of_protobuf(request):
+    """The same of a request in protobuf, as bytes: all signals nest alike."""
+    return (record for resource in fields(request, 1) for scope in fields(resource, 2) for record in fields(scope, 2))
+
+
 def of_json(signal, request):
     """Counts what a request in OTLP/JSON holds: log records by (conversation, event, time), spans by id, metrics by name."""
-    outer, inner, leaf = {
-        "logs": ("resourceLogs", "scopeLogs", "logRecords"),
-        "traces": ("resourceSpans", "scopeSpans", "spans"),
-        "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
-    }[signal]
     found = collections.Counter()
-    for record in (record for resource in request.get(outer, []) for scope in resource.get(inner, []) for record in scope.get(leaf, [])):
+    for record in each_of_json(signal, request):
         if signal == "logs":
             values = {each["key"]: each.get("value", {}).get("stringValue") for each in record.get("attributes", [])}
             found[tuple(values.get(key) for key in TOLD)] += 1
@@ -63,7 +77,7 @@ def of_json(signal, request):
 def of_protobuf(signal, request):
     """The same of a request in protobuf."""
     found = collections.Counter()
-    for record in (record for resource in fields(request, 1) for scope in fields(resource, 2) for record in fields(scope, 2)):
+    for record in each_of_protobuf(request):
         if signal == "traces":
             found[fields(record, 2)[0].hex()] += 1
         elif signal == "metrics":
@@ -82,27 +96,41 @@ def _attributes(record):
     return values
 
 
-def fields(message, wanted):
-    """The fields of that number that have a length."""
-    found, at = [], 0
-    while at < len(message):
-        tag, at = varint(message, at)
+def fields(encoded, wanted):
+    """The fields of that number, of a message."""
+    return message(encoded)[wanted]
+
+
+def message(encoded):
+    """All fields by number: bytes, or numbers."""
+    found, at, end = collections.defaultdict(list), 0, len(encoded)
+    while at < end:
+        # Nearly all tags and sizes are of one byte, and millions are read.
+        tag = encoded[at]
+        at += 1
+        if tag > 127:
+            tag, at = _varint(encoded, at - 1)
         kind = tag & 7
-        if kind == 0:
-            _, at = varint(message, at)
-        elif kind == 2:
-            size, at = varint(message, at)
-            if tag >> 3 == wanted:
-                found.append(message[at : at + size])
+        if kind == 2:
+            size = encoded[at]
+            at += 1
+            if size > 127:
+                size, at = _varint(encoded, at - 1)
+            found[tag >> 3].append(encoded[at : at + size])
             at += size
+        elif kind == 0:
+            value, at = _varint(encoded, at)
+            found[tag >> 3].append(value)
         elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
+            size = 8 if kind == 1 else 4
+            found[tag >> 3].append(int.from_bytes(encoded[at : at + size], "little"))
+            at += size
         else:
             raise ValueError(f"protobuf has no wire type {kind}")
     return found
 
 
-def varint(message, at):
+def _varint(message, at):
     value = shift = 0
     while True:
         byte = message[at]

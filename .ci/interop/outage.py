@@ -29,7 +29,8 @@ import urllib.request
 
 from brokers import Brokers
 from check import differences, shown
-from plays import PROTOCOLS, SIGNALS, Plays, count, kept
+from codex import PROTOCOLS
+from plays import SIGNALS, Plays, count, kept
 from scale import Process
 from scenarios import ALL, COST_AFTER_SECONDS, FEW
 from tacho import LABEL, SAMPLE, free_address

@@ -16,7 +16,6 @@ from model import Model
 from relay import Relay
 
 SIGNALS = ("logs", "traces", "metrics")
-PROTOCOLS = ("binary", "json", "grpc")
 
 
 @dataclasses.dataclass
@@ -70,8 +69,7 @@ class Plays:
             with contextlib.closing(model):
                 model.play([step for turn in scenario.turns for step in turn], scenario.others)
                 played.exit_seconds = _lead(codex, scenario, model)
-                if model.left() or model.unscripted:
-                    played.wrong.append(f"Codex asked for {model.left()} steps too few or {model.unscripted} too many")
+                played.wrong += model.wrong()
                 played.facts = scenario.facts(model.served)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             played.wrong.append(str(error))

@@ -8,40 +8,24 @@ import collections
 import functools
 import struct
 
-from otlp import fields as fields_of, varint as _varint
+from otlp import each_of_json, each_of_protobuf, fields, message
 
 TEXT_MAX = 200
 # Ingest adds those.
 OWN = "tacho."
 KINDS = {5: "gauge", 7: "sum", 9: "histogram", 10: "exponentialHistogram", 11: "summary"}
-OUTER = {
-    "logs": ("resourceLogs", "scopeLogs", "logRecords"),
-    "traces": ("resourceSpans", "scopeSpans", "spans"),
-    "metrics": ("resourceMetrics", "scopeMetrics", "metrics"),
-}
 
 
 def of_protobuf(signal, request):
     """How often each record is in a request."""
     tell = {"logs": _log, "traces": _span, "metrics": _metric}[signal]
-    found = collections.Counter()
-    for resource in fields_of(request, 1):
-        for scope in fields_of(resource, 2):
-            for record in fields_of(scope, 2):
-                found.update(tell(_message(record)))
-    return found
+    return collections.Counter(each for record in each_of_protobuf(request) for each in tell(message(record)))
 
 
 def of_json(signal, request):
     """The same of a request that was JSON."""
     tell = {"logs": _log_of_json, "traces": _span_of_json, "metrics": _metric_of_json}[signal]
-    outer, inner, leaf = OUTER[signal]
-    found = collections.Counter()
-    for resource in request.get(outer) or ():
-        for scope in resource.get(inner) or ():
-            for record in scope.get(leaf) or ():
-                found.update(tell(record))
-    return found
+    return collections.Counter(each for record in each_of_json(signal, request) for each in tell(record))
 
 
 def _log(record):
@@ -69,7 +53,7 @@ def _metric(metric):
     name = _last(metric[1], b"").decode()
     for number, kind in KINDS.items():
         for data in metric[number]:
-            for point in map(_message, fields_of(data, 1)):
+            for point in map(message, fields(data, 1)):
                 attributes = frozenset(map(_attribute, point[9 if kind == "histogram" else 1 if kind == "exponentialHistogram" else 7]))
                 if kind in ("gauge", "sum"):
                     value = float(_signed(point[6][-1])) if point[6] else _double(_last(point[4], 0))
@@ -111,7 +95,8 @@ def _plain(kind, value):
 @functools.lru_cache(maxsize=1 << 16)
 def _attribute(pair):
     """A key and its value; the same few come all the time."""
-    key, value = fields_of(pair, 1), _message(b"".join(fields_of(pair, 2)))
+    pair = message(pair)
+    key, value = pair[1], message(b"".join(pair[2]))
     text = key[0].decode() if key else ""
     if value[1]:
         return text, value[1][-1].decode()[:TEXT_MAX]
@@ -122,34 +107,6 @@ def _attribute(pair):
     if value[4]:
         return text, _double(value[4][-1])
     return text, "arrayValue" if value[5] else "kvlistValue" if value[6] else "bytesValue" if value[7] else "none"
-
-
-def _message(message):
-    """All fields by number: bytes, or numbers."""
-    found, at, end = collections.defaultdict(list), 0, len(message)
-    while at < end:
-        tag = message[at]
-        at += 1
-        if tag > 127:
-            tag, at = _varint(message, at - 1)
-        kind = tag & 7
-        if kind == 2:
-            size = message[at]
-            at += 1
-            if size > 127:
-                size, at = _varint(message, at - 1)
-            found[tag >> 3].append(message[at : at + size])
-            at += size
-        elif kind == 0:
-            value, at = _varint(message, at)
-            found[tag >> 3].append(value)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-            found[tag >> 3].append(int.from_bytes(message[at : at + size], "little"))
-            at += size
-        else:
-            raise ValueError(f"protobuf has no wire type {kind}")
-    return found
 
 
 def _last(values, default):

@@ -42,8 +42,7 @@ pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Re
     let outcome = match signal {
         _ if !is_grpc(request.headers()) => Err(Reject::ContentType),
         None => refuse(Reject::NoSuchMethod, request.into_body()).await,
-        // On the heap: the future of a call that is worked on is large.
-        Some(signal) => Box::pin(export(door, signal, request)).await,
+        Some(signal) => export(door, signal, request).await,
     };
     if let Err(reject) = &outcome {
         door.telemetry.refused(agent, reject.verdict().retry_after.is_some());

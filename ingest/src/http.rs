@@ -65,8 +65,7 @@ pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Re
     let outcome = match target {
         None => refuse(Reject::NotFound, request.into_body()).await,
         Some(_) if request.method() != Method::POST => refuse(Reject::Method, request.into_body()).await,
-        // On the heap: the future of a request that is worked on is large.
-        Some(target) => Box::pin(export(door, target, form, request)).await,
+        Some(target) => export(door, target, form, request).await,
     };
     if let Err(reject) = &outcome {
         door.telemetry.refused(agent, reject.verdict().retry_after.is_some());

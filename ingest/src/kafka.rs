@@ -241,9 +241,7 @@ impl KafkaSink {
         fates.resize_with(records.len(), || refused("a record before it was not taken"));
         fates
     }
-}
 
-impl KafkaSink {
     /// Learns what becomes of records that are not confirmed, though nobody waits for them: so long there is an outage.
     fn listen_on(&self, came: Instant, fates: Vec<Fate<Flight>>) {
         let open = fates.into_iter().filter_map(|fate| if let Fate::Open(flight) = fate { Some(flight) } else { None });

@@ -8,7 +8,6 @@ use schemas::control::EpochChange;
 use schemas::privacy::{Action, Actions, PrivacyPolicy};
 use schemas::settings::{Seed, SettingsError};
 use shell::process::chain;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -36,7 +35,7 @@ struct InForce {
 
 impl InForce {
     fn new(policy: PrivacyPolicy, epoch: i64) -> Arc<Self> {
-        Arc::new(Self { default: PrivacyPolicy { tenants: BTreeMap::new(), ..policy.clone() }.actions(""), policy, epoch })
+        Arc::new(Self { default: policy.default_actions(), policy, epoch })
     }
 
     fn actions(&self, tenant: &str) -> Actions {

@@ -93,7 +93,8 @@ fn run() -> Result<(), Failure> {
 
 /// Threads that serve connections: half of the cores. The Kafka client has threads of its own, and so has the work on large
 /// bodies; more would mostly wake each other.
-fn serving_threads() -> usize {
+#[must_use]
+pub fn serving_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 

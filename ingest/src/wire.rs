@@ -205,7 +205,7 @@ impl<'a> Pair<'a> {
     }
 
     #[inline]
-    pub fn usual(raw: &'a [u8]) -> Option<Self> {
+    fn usual(raw: &'a [u8]) -> Option<Self> {
         let key = short(raw)?;
         let value = short(&raw[key.raw.len()..])?;
         let is_usual = (key.number, value.number) == (1, 2) && key.raw.len() + value.raw.len() == raw.len();
@@ -230,16 +230,15 @@ impl<'a> Pair<'a> {
     #[inline]
     pub fn is_plain(&self) -> bool {
         let Some(any) = self.value.filter(|_| self.is_usual) else { return false };
-        match any {
-            [0x10, 0..=1] | [0x21, _, _, _, _, _, _, _, _] => std::str::from_utf8(self.key).is_ok(),
-            [0x18, number @ ..] => varint(number).is_ok_and(|(_, length)| length == number.len()) && std::str::from_utf8(self.key).is_ok(),
-            _ => short(any).is_some_and(|text| text.number == 1 && text.raw.len() == any.len() && self.is_utf8(text.payload)),
-        }
-    }
-
-    /// Of key and text; at once where no byte of the whole is beyond ASCII.
-    #[inline]
-    fn is_utf8(&self, text: &[u8]) -> bool {
+        let text: &[u8] = match any {
+            [0x10, 0..=1] | [0x21, _, _, _, _, _, _, _, _] => &[],
+            [0x18, number @ ..] if varint(number).is_ok_and(|(_, length)| length == number.len()) => &[],
+            _ => match short(any) {
+                Some(text) if text.number == 1 && text.raw.len() == any.len() => text.payload,
+                _ => return false,
+            },
+        };
+        // At once where no byte of the whole is beyond ASCII.
         self.raw.is_ascii() || (std::str::from_utf8(self.key).is_ok() && std::str::from_utf8(text).is_ok())
     }
 }

@@ -144,7 +144,16 @@ impl PrivacyPolicy {
     /// What becomes of a tenant's records. A value that is none drops its field.
     #[must_use]
     pub fn actions(&self, tenant: &str) -> Actions {
-        let own = self.tenants.get(tenant);
+        self.with(self.tenants.get(tenant))
+    }
+
+    /// What becomes of the records of a tenant that has no rules of its own.
+    #[must_use]
+    pub fn default_actions(&self) -> Actions {
+        self.with(None)
+    }
+
+    fn with(&self, own: Option<&FieldRules>) -> Actions {
         Actions::of(|field| match own.and_then(|own| own.get(field)).or_else(|| self.default.get(field)) {
             Some(value) => Action::by_name(value).unwrap_or_default(),
             None => unnamed(field),
