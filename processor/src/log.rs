@@ -10,7 +10,7 @@ pub mod kafka;
 pub mod simulated;
 
 use schemas::id::{Position, TopicPartition};
-use schemas::record::{NewRecord, Record};
+use schemas::record::{NewRecord, Offered, Record};
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::time::Duration;
@@ -235,6 +235,16 @@ pub trait Log: Send {
     /// # Errors
     /// A position is gone (nothing is reset silently), or the log can't be reached.
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError>;
+
+    /// As [`Log::poll`], but shows the records where they are, one after another, and says how many there were.
+    ///
+    /// # Errors
+    /// As [`Log::poll`]. Some may have been shown: what follows from them must be dropped.
+    fn poll_each(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+        let records = self.poll(max, wait)?;
+        records.iter().for_each(|record| record.offer(&mut *show));
+        Ok(records.len())
+    }
 
     /// Appends outside of any transaction; on return the records are durable. Order within a partition is kept.
     ///

@@ -26,7 +26,6 @@ use processor_core::labels::LabelTable;
 use processor_core::series::Merged;
 use processor_core::{Input, RestoreError, Rules, SeriesTask, SessionTask};
 use schemas::id::{Position, TopicPartition};
-use schemas::record::Record;
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -219,12 +218,7 @@ impl<L: Log> Runner<L> {
         }
         self.answer()?;
         let Some(state) = self.state.as_mut() else { return Ok(()) };
-        let records = self.log.poll(self.options.poll_max, state.wait(&self.options))?;
-        let is_behind = records.len() >= self.options.poll_max;
-        let now = self.log.wall_ms();
-        for record in &records {
-            state.fold(record, now, &mut self.log)?;
-        }
+        let is_behind = state.take_in(&mut self.log, &self.options)? >= self.options.poll_max;
         if self.options.ticks {
             control::follow(state, &mut self.log)?;
             ticks::send_due(state, &mut self.log)?;
@@ -445,40 +439,63 @@ impl State {
         Some(interval.saturating_sub(waited).min(to_next.max(gathering)))
     }
 
-    /// `now` is the wall time of the batch: near enough, and not asked for each record.
-    fn fold<L: Log>(&mut self, record: &Record, now: i64, log: &mut L) -> Result<(), RunError> {
-        let at = record.from;
+    /// Polls and folds; how many records there were.
+    ///
+    /// They are folded where they are in the client's memory: to copy each one first costs as much as to scan it. Only
+    /// where a tick starts an epoch that is not known yet, it and those after it are copied, until the log was asked.
+    fn take_in<L: Log>(&mut self, log: &mut L, options: &Options) -> Result<usize, RunError> {
+        let (mut later, mut result) = (Vec::new(), Ok(()));
+        // Raw partitions with data, one for each run of their records.
+        let mut data: Vec<i32> = Vec::new();
+        let count = log.poll_each(options.poll_max, self.wait(options), &mut |record| {
+            let input = Input::offered(&record);
+            if record.from.topic == Topic::RawLogs && !input.tick && data.last() != Some(&record.from.partition) {
+                data.push(record.from.partition);
+            }
+            if !later.is_empty() || input.epoch.is_some_and(|epoch| !self.rules.knows(epoch)) {
+                later.push(record.to_record());
+            } else if result.is_ok() {
+                result = self.fold(record.from, input);
+            }
+        })?;
+        result?;
+        // The wall time of the batch: near enough, and not asked for each record.
+        let now = log.wall_ms();
+        data.into_iter().for_each(|partition| self.ticks.saw_data(partition, now));
+        for record in &later {
+            let input = Input::of(record);
+            if let Some(epoch) = input.epoch.filter(|_| record.from.topic == Topic::RawLogs) {
+                control::wait_for(self, log, epoch)?;
+            }
+            self.fold(record.from, input)?;
+        }
+        Ok(count)
+    }
+
+    fn fold(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
         match at.topic {
             Topic::RawLogs => {
-                let input = Input::of(record);
-                if let Some(epoch) = input.epoch {
-                    control::wait_for(self, log, epoch)?;
-                }
                 let Some(task) = self.sessions.get_mut(&at.partition) else { return Ok(()) };
                 task.apply(input, &self.rules);
-                if !input.tick {
-                    self.ticks.saw_data(at.partition, now);
-                }
             }
-            Topic::Deltas => self.merge(record)?,
-            _ => return Err(RunError::Foreign { at, offset: record.offset }),
+            Topic::Deltas => self.merge(at, input)?,
+            _ => return Err(RunError::Foreign { at, offset: input.offset }),
         }
         self.pending += 1;
-        self.pending_bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
+        self.pending_bytes += input.value.len();
         self.pending_since.get_or_insert_with(Instant::now);
         Ok(())
     }
 
-    fn merge(&mut self, record: &Record) -> Result<(), RunError> {
-        let at = record.from;
+    fn merge(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
         let Some(task) = self.series.get_mut(&at.partition) else { return Ok(()) };
-        match task.apply(record.offset, record.appended.0, record.value.as_deref().unwrap_or_default(), &self.rules) {
+        match task.apply(input.offset, input.appended, input.value, &self.rules) {
             Merged::Applied => Ok(()),
             Merged::Duplicate => {
                 telemetry::delta_duplicate();
                 Ok(())
             }
-            Merged::Undecodable => Err(RunError::Foreign { at, offset: record.offset }),
+            Merged::Undecodable => Err(RunError::Foreign { at, offset: input.offset }),
             Merged::Gap { source, have, previous } => Err(RunError::Gap { at, source_partition: source, have, previous }),
         }
     }

@@ -82,6 +82,47 @@ impl Record {
     }
 }
 
+/// A record of the log where it is, not copied out of the client's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered<'a> {
+    /// Where it is.
+    pub from: TopicPartition,
+    /// Its own offset.
+    pub offset: i64,
+    /// When the log took it in.
+    pub appended: AppendTime,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers, in order.
+    pub headers: &'a [(&'a str, &'a [u8])],
+}
+
+impl Offered<'_> {
+    /// A copy of it.
+    #[must_use]
+    pub fn to_record(self) -> Record {
+        Record {
+            from: self.from,
+            offset: self.offset,
+            appended: self.appended,
+            key: self.key.map(Bytes::copy_from_slice),
+            value: self.value.map(Bytes::copy_from_slice),
+            headers: self.headers.iter().map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value))).collect(),
+        }
+    }
+}
+
+impl Record {
+    /// Shows the record as one that is offered.
+    pub fn offer<T>(&self, take: impl FnOnce(Offered<'_>) -> T) -> T {
+        let headers: Vec<(&str, &[u8])> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
+        let Self { from, offset, appended, .. } = *self;
+        take(Offered { from, offset, appended, key: self.key.as_deref(), value: self.value.as_deref(), headers: &headers })
+    }
+}
+
 /// A record to be appended; the log gives it its offset and, where the topic asks for it, its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRecord {

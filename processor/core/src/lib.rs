@@ -118,17 +118,38 @@ impl<'a> Input<'a> {
     /// Reads what a task needs off a log record; a key that is not text becomes the empty one.
     #[must_use]
     pub fn of(record: &'a schemas::record::Record) -> Self {
+        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref()));
+        Self::read((record.offset, record.appended.0), record.key.as_deref(), record.value.as_deref(), headers)
+    }
+
+    /// The same off one that is offered.
+    #[must_use]
+    pub fn offered(record: &schemas::record::Offered<'a>) -> Self {
+        Self::read((record.offset, record.appended.0), record.key, record.value, record.headers.iter().copied())
+    }
+
+    /// Of a header that is there more than once, the last counts.
+    fn read(
+        (offset, appended): (i64, i64),
+        key: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Self {
         use schemas::record::{HEADER_EPOCH, HEADER_ORIGIN, HEADER_TICK, HEADER_WALL};
-        Self {
-            offset: record.offset,
-            appended: record.appended.0,
-            wall: record.header_number(HEADER_WALL),
-            tick: record.header(HEADER_TICK).is_some(),
-            epoch: record.header_number(HEADER_EPOCH),
-            origin: record.header(HEADER_ORIGIN).and_then(|text| Origin::parse(std::str::from_utf8(text).ok()?)),
-            key: record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).unwrap_or(""),
-            value: record.value.as_deref().unwrap_or_default(),
+        let key = key.and_then(|key| std::str::from_utf8(key).ok()).unwrap_or("");
+        let value = value.unwrap_or_default();
+        let mut input = Self { offset, appended, wall: None, tick: false, epoch: None, origin: None, key, value };
+        for (name, header) in headers {
+            let text = std::str::from_utf8(header).ok();
+            match name {
+                HEADER_WALL => input.wall = text.and_then(|text| text.parse().ok()),
+                HEADER_TICK => input.tick = true,
+                HEADER_EPOCH => input.epoch = text.and_then(|text| text.parse().ok()),
+                HEADER_ORIGIN => input.origin = text.and_then(Origin::parse),
+                _ => {}
+            }
         }
+        input
     }
 }
 

@@ -26,7 +26,7 @@ use rdkafka::{Offset, admin::AdminClient, client::DefaultClientContext};
 use reader::Readers;
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
-use schemas::record::{NewRecord, Record};
+use schemas::record::{NewRecord, Offered, Record};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -268,7 +268,13 @@ impl Log for KafkaLog {
     }
 
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
-        let records = self.group.poll(max, wait)?;
+        let mut records = Vec::new();
+        self.poll_each(max, wait, &mut |record| records.push(record.to_record()))?;
+        Ok(records)
+    }
+
+    fn poll_each(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+        let count = self.group.poll(max, wait, show)?;
         if let Some((at, from)) = self.group.stuck(self.patience.wait()) {
             // The client told that up to a quarter of a second ago; another worker may have ended it meanwhile.
             if self.stable(at)? <= from {
@@ -276,7 +282,7 @@ impl Log for KafkaLog {
             }
             self.group.wait_anew();
         }
-        Ok(records)
+        Ok(count)
     }
 
     fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {

@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
-use schemas::record::Record;
+use schemas::record::{Offered, Record};
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -244,10 +244,13 @@ impl Group {
     }
 
     /// A lost connection is no error here: the client connects again, and appends and commits tell.
-    pub fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
-        let mut records: Vec<Record> = self.stash.drain(..self.stash.len().min(max)).collect();
-        self.fill(&mut records, max, wait)?;
-        Ok(records)
+    pub fn poll(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let kept = self.stash.len().min(max);
+        self.stash.drain(..kept).for_each(|record| record.offer(&mut *show));
+        self.look(kept, max, wait, show)
     }
 
     /// Waits for a change of ownership, keeping what comes in meanwhile.
@@ -255,33 +258,36 @@ impl Group {
         let deadline = Instant::now() + wait;
         while !self.is_told() && self.open.is_none() && self.stash.len() < STASH_MAX && Instant::now() < deadline {
             self.check()?;
-            let mut records = Vec::new();
-            self.fill(&mut records, 1, SLICE)?;
-            self.stash.extend(records);
+            if let Some(error) = self.error.take() {
+                return Err(error);
+            }
+            let mut found = None;
+            self.look(0, 1, SLICE, &mut |record| found = Some(record.to_record()))?;
+            self.stash.extend(found);
         }
         Ok(())
     }
 
-    fn fill(&mut self, records: &mut Vec<Record>, max: usize, wait: Duration) -> Result<(), LogError> {
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
+    /// Shows what the client has, after `count` records were shown; how many were shown then.
+    fn look(&mut self, mut count: usize, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
         let deadline = Instant::now() + wait;
         let mut bytes = 0;
-        while records.len() < max && bytes < POLL_BYTES_MAX && !self.is_told() {
+        while count < max && bytes < POLL_BYTES_MAX && !self.is_told() {
             // The clock is not asked for each record.
-            let left = if records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let left = if count == 0 { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             let slice = left.min(SLICE);
             let error = match self.consumer.poll(slice) {
                 Some(Ok(message)) => {
-                    if let Some(record) = self.names.record(&message) {
-                        bytes += size(&record);
-                        self.taken.insert(record.from, record.position());
-                        records.push(record);
-                    }
+                    let Self { names, taken, .. } = self;
+                    names.offer(&message, |record| {
+                        bytes += size(record.key, record.value);
+                        taken.insert(record.from, Position::after(record.offset));
+                        count += 1;
+                        show(record);
+                    });
                     continue;
                 }
-                None if !records.is_empty() || left.is_zero() => break,
+                None if count > 0 || left.is_zero() => break,
                 None => continue,
                 Some(Err(KafkaError::MessageConsumptionFatal(code))) => self.fenced(code.to_string()),
                 Some(Err(error)) if passing(&error) => {
@@ -295,13 +301,13 @@ impl Group {
                 Some(Err(error)) if out_of_range(&error) => self.gone(),
                 Some(Err(error)) => failed("polling", &error),
             };
-            if records.is_empty() {
+            if count == 0 {
                 return Err(error);
             }
             self.error = Some(error);
             break;
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Which of the taken partitions no longer has its position.

@@ -1,12 +1,14 @@
 //! Topics by role to topics by name and back, and records out of messages.
 
-use bytes::Bytes;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
-use schemas::record::{HEADER_WRITER, NewRecord, Record};
+use schemas::record::{HEADER_WRITER, NewRecord, Offered, Record};
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
+
+/// A record with more headers than this costs an allocation: ours have two or three.
+const HEADERS_USUAL: usize = 4;
 
 /// The prefix of all topics.
 #[derive(Clone, Debug)]
@@ -46,21 +48,25 @@ impl Names {
 
     /// The record in a message; `None` if it is of no topic of ours.
     pub fn record(&self, message: &BorrowedMessage<'_>) -> Option<Record> {
-        let mut headers = Vec::new();
-        if let Some(found) = message.headers() {
-            headers.reserve_exact(found.count());
-            for header in found.iter() {
-                headers.push((header.key.to_owned(), Bytes::copy_from_slice(header.value.unwrap_or_default())));
+        self.offer(message, |record| record.to_record())
+    }
+
+    /// Shows the record in a message; `None` if it is of no topic of ours.
+    pub fn offer<T>(&self, message: &BorrowedMessage<'_>, take: impl FnOnce(Offered<'_>) -> T) -> Option<T> {
+        let from = TopicPartition { topic: self.topic(message.topic())?, partition: message.partition() };
+        let (offset, appended) = (message.offset(), AppendTime(message.timestamp().to_millis().unwrap_or(0)));
+        let (key, value, headers) = (message.key(), message.payload(), message.headers());
+        let mut few = [("", &[][..]); HEADERS_USUAL];
+        let Some(found) = headers.filter(|found| found.count() > HEADERS_USUAL) else {
+            let mut count = 0;
+            for header in headers.iter().flat_map(|found| found.iter()) {
+                few[count] = (header.key, header.value.unwrap_or_default());
+                count += 1;
             }
-        }
-        Some(Record {
-            from: TopicPartition { topic: self.topic(message.topic())?, partition: message.partition() },
-            offset: message.offset(),
-            appended: AppendTime(message.timestamp().to_millis().unwrap_or(0)),
-            key: message.key().map(Bytes::copy_from_slice),
-            value: message.payload().map(Bytes::copy_from_slice),
-            headers,
-        })
+            return Some(take(Offered { from, offset, appended, key, value, headers: &few[..count] }));
+        };
+        let many: Vec<(&str, &[u8])> = found.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect();
+        Some(take(Offered { from, offset, appended, key, value, headers: &many }))
     }
 }
 
@@ -80,6 +86,6 @@ pub(super) fn headers(record: &NewRecord, writer: Option<&str>) -> Option<OwnedH
 }
 
 /// Bytes that a record takes in memory, roughly.
-pub(super) fn size(record: &Record) -> usize {
-    record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len)
+pub(super) fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
+    key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)
 }

@@ -136,7 +136,7 @@ impl Reader {
                 Some(Ok(message)) => {
                     let Some(record) = names.record(&message) else { continue };
                     self.next = record.position();
-                    bytes += size(&record);
+                    bytes += size(record.key.as_deref(), record.value.as_deref());
                     batch.records.push(record);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
