@@ -7,10 +7,12 @@ mod classify;
 mod cost;
 mod deltas;
 mod fold;
+mod identity;
 mod marks;
 mod origins;
 mod parse;
 mod row;
+mod told;
 
 pub use cost::AMOUNT_MAX;
 pub use fold::CALLS_MAX;
@@ -23,11 +25,13 @@ use crate::{Input, RestoreError, Rules};
 use deltas::Deltas;
 use marks::{ChunkId, Marks};
 use origins::Origins;
+use parse::Sayings;
 use prost::Message;
 use schemas::changelog::{Change, MarkChunk, Meta, OriginMark, SessionState};
 use schemas::delta::{DeltaEntry, DeltaRecord, target_of};
 use schemas::derived::SessionRow;
 use std::collections::{BTreeMap, BTreeSet};
+use told::Told;
 
 /// What the task keeps of one conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +40,8 @@ struct Conversation {
     marks: Marks,
     /// Whether the session changed since the last take.
     dirty: bool,
+    /// What the session was told last of who it is, if that is kept.
+    told: Option<Sayings>,
 }
 
 impl Conversation {
@@ -88,6 +94,7 @@ pub struct SessionTask {
     position: i64,
     epoch: i64,
     conversations: IndexMap<String, Conversation>,
+    told: Told,
     ledger: Ledger,
     /// How far each inbox partition has come.
     origins: Origins,
@@ -123,6 +130,7 @@ impl SessionTask {
             position,
             epoch: 0,
             conversations: IndexMap::default(),
+            told: Told::default(),
             ledger: Ledger {
                 deltas: Deltas::new(&rules.seed),
                 timers: BTreeSet::new(),

@@ -124,7 +124,7 @@ fn scaled(text: &str, digits: u32) -> Option<u64> {
 /// One log record, borrowed from the request's bytes.
 #[derive(Clone, Debug)]
 pub struct LogRecord<'r, 'a> {
-    /// Attributes of its resource.
+    /// Attributes of its resource; none, where [`Visit::resource`] said that it is known.
     pub resource: &'r Attrs<'a>,
     /// Its own attributes.
     pub attrs: Attrs<'a>,
@@ -193,12 +193,45 @@ const LOG_RECORD_ATTRIBUTES: u32 = 6;
 ///
 /// # Errors
 /// Exactly for the bytes that prost refuses to decode, its limit of nesting included.
-pub fn scan<'a>(request: &'a [u8], mut visit: impl FnMut(LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
+pub fn scan<'a>(request: &'a [u8], visit: impl FnMut(LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
+    scan_for(request, &mut Each(visit))
+}
+
+/// What a scan shows, in order.
+pub trait Visit<'a> {
+    /// The resource of the records to come: the encoded `Resource` message, if it is in one piece. Whether it is known:
+    /// then it is not read.
+    ///
+    /// Only a resource may be known whose records a scan has shown before: its bytes are not checked again.
+    fn resource(&mut self, encoded: Option<&'a [u8]>) -> bool;
+
+    /// A log record of that resource.
+    fn record(&mut self, record: LogRecord<'_, 'a>);
+}
+
+/// Knows no resource.
+struct Each<F>(F);
+
+impl<'a, F: FnMut(LogRecord<'_, 'a>)> Visit<'a> for Each<F> {
+    fn resource(&mut self, _: Option<&'a [u8]>) -> bool {
+        false
+    }
+
+    fn record(&mut self, record: LogRecord<'_, 'a>) {
+        (self.0)(record);
+    }
+}
+
+/// As [`scan`], for who remembers resources.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_for<'a>(request: &'a [u8], visit: &mut impl Visit<'a>) -> Result<usize, ScanError> {
     let mut count = 0;
     let mut fields = Fields::new(request);
     while let Some((number, payload)) = fields.next()? {
         if number == REQUEST_RESOURCE_LOGS {
-            resource_logs(fields.enter(payload)?, &mut count, &mut visit)?;
+            resource_logs(fields.enter(payload)?, &mut count, visit)?;
         } else {
             fields.unknown()?;
         }
@@ -215,16 +248,31 @@ pub fn check(request: &[u8]) -> Result<usize, ScanError> {
 }
 
 /// Two passes, because the resource may come after the records that are its own, and may come in parts.
-fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl FnMut(LogRecord<'_, 'a>)) -> Result<(), ScanError> {
+fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl Visit<'a>) -> Result<(), ScanError> {
     let mut attrs = Attrs::default();
     let mut fields = message;
+    // The first part of the resource waits for whether it is the only one.
+    let (mut first, mut is_whole) = (None, true);
     while let Some((number, payload)) = fields.next()? {
         match number {
-            1 => resource(fields.enter(payload)?, &mut attrs)?,
+            1 if first.is_none() => first = Some(payload),
+            1 => {
+                if let Some(first) = first.filter(|_| std::mem::take(&mut is_whole)) {
+                    resource(message.enter(first)?, &mut attrs)?;
+                }
+                resource(message.enter(payload)?, &mut attrs)?;
+            }
             2 => drop(payload.bytes()?),
             3 => drop(payload.text()?),
             _ => fields.unknown()?,
         }
+    }
+    let first = first.filter(|_| is_whole);
+    let encoded = first.map(Payload::bytes).transpose()?;
+    if !visit.resource(encoded)
+        && let Some(first) = first
+    {
+        resource(message.enter(first)?, &mut attrs)?;
     }
     let mut fields = message;
     while let Some((number, payload)) = fields.next()? {
@@ -257,12 +305,7 @@ fn entity_ref(mut fields: Fields<'_>) -> Result<(), ScanError> {
     Ok(())
 }
 
-fn scope_logs<'a>(
-    mut fields: Fields<'a>,
-    resource: &Attrs<'a>,
-    count: &mut usize,
-    visit: &mut impl FnMut(LogRecord<'_, 'a>),
-) -> Result<(), ScanError> {
+fn scope_logs<'a>(mut fields: Fields<'a>, resource: &Attrs<'a>, count: &mut usize, visit: &mut impl Visit<'a>) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.next()? {
         match number {
             1 => scope(fields.enter(payload)?)?,
@@ -270,7 +313,7 @@ fn scope_logs<'a>(
                 let mut record = LogRecord::new(resource, payload.bytes()?, *count);
                 log_record(fields.enter(payload)?, &mut record)?;
                 *count += 1;
-                visit(record);
+                visit.record(record);
             }
             3 => drop(payload.text()?),
             _ => fields.unknown()?,
@@ -349,19 +392,21 @@ fn plain_key_value(bytes: &[u8]) -> Option<(&str, Value<'_>)> {
     const STRING: u8 = 1 << 3 | 2;
     const BOOL: u8 = 2 << 3;
     const INT: u8 = 3 << 3;
-    let [KEY, length @ 0..=127, rest @ ..] = bytes else { return None };
-    let (key, rest) = rest.split_at_checked(usize::from(*length))?;
+    let [KEY, key_length @ 0..=127, rest @ ..] = bytes else { return None };
+    let (_, rest) = rest.split_at_checked(usize::from(*key_length))?;
     let [VALUE, length @ 0..=127, any @ ..] = rest else { return None };
     if any.len() != usize::from(*length) {
         return None;
     }
+    // Tags and lengths are below 128, and so are text themselves: key and value are checked at once.
+    let text = std::str::from_utf8(bytes).ok()?;
     let value = match any {
-        [STRING, length @ 0..=127, text @ ..] if text.len() == usize::from(*length) => Value::Str(std::str::from_utf8(text).ok()?),
+        [STRING, length @ 0..=127, value @ ..] if value.len() == usize::from(*length) => Value::Str(text.get(text.len() - value.len()..)?),
         [BOOL, flag @ 0..=1] => Value::Bool(*flag == 1),
         [INT, int @ 0..=127] => Value::Int(i64::from(*int)),
         _ => return None,
     };
-    Some((std::str::from_utf8(key).ok()?, value))
+    Some((text.get(2..2 + usize::from(*key_length))?, value))
 }
 
 /// Reads an `AnyValue`: `value` is the member seen last, `None` for what [`Value::Other`] stands for.

@@ -2,8 +2,10 @@
 
 use crate::indexed::IndexMap;
 use crate::labels::{DeltaMap, OTHER, admissible};
+use schemas::changelog::Identity;
 use schemas::delta::{SEPARATOR, Slot};
-use schemas::fact::{Dimensions, Fact, FactKind};
+use schemas::event::EventKind;
+use schemas::fact::{Dimensions, Fact, FactKind, Outcome, TimeSource};
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Kind, Label, Metric, MetricDef, Sample, label_value};
 use schemas::settings::Seed;
@@ -21,7 +23,30 @@ pub struct Deltas {
     hidden: Vec<Label>,
     /// Reused for every key: most keys are known already, and cost no allocation.
     key: String,
+    /// Counts of records that are in no series yet, each in a place of its own: nearly every record is one of a few.
+    counted: Vec<Option<Counted>>,
 }
+
+/// How a record ended: a [`Fact::Record`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub event: EventKind,
+    pub outcome: Outcome,
+    pub time_source: TimeSource,
+    pub clamped: bool,
+}
+
+/// So many records ended alike.
+#[derive(Clone, Debug)]
+struct Counted {
+    ended: Ended,
+    tenant: String,
+    slot: Slot,
+    records: i64,
+}
+
+/// How many counts of records are kept apart; with one more, an older one goes into its series.
+const COUNTED_MAX: usize = 256;
 
 /// What was added to the series of one metric, in the order in which they came up.
 #[derive(Clone, Debug, Default)]
@@ -40,23 +65,52 @@ impl Deltas {
             observers: FactKind::VARIANTS.iter().map(made_of).collect(),
             hidden: Label::VARIANTS.iter().copied().filter(off).collect(),
             key: String::new(),
+            counted: vec![None; COUNTED_MAX],
         }
     }
 
     pub fn take(&mut self) -> DeltaMap {
+        for place in 0..COUNTED_MAX {
+            self.gather(place);
+        }
         self.gathered.iter_mut().flat_map(|gathered| std::mem::take(&mut gathered.series)).collect()
     }
 
     /// Adds what every metric makes of `fact`.
     pub fn observe(&mut self, fact: &Fact, dimensions: &Dimensions<'_>, slot: Slot) {
-        let Self { gathered, observers, hidden, key } = self;
+        self.add(fact, dimensions, slot, 1);
+    }
+
+    fn add(&mut self, fact: &Fact, dimensions: &Dimensions<'_>, slot: Slot, times: i64) {
+        let Self { gathered, observers, hidden, key, .. } = self;
         for metric in &observers[fact.kind() as usize] {
             let def = metric.def();
             (def.observe)(fact, &mut |sample, varying| {
                 write_key(key, hidden, &def, &|label| label_value(label, dimensions, fact, varying));
-                add_sample(gathered[*metric as usize].amount(key, slot, def.kind), &def, sample);
+                add_sample(gathered[*metric as usize].amount(key, slot, def.kind), &def, sample, times);
             });
         }
+    }
+
+    /// Counts a record, whosever it is: metrics made of [`Fact::Record`] have no label that tells.
+    pub fn count(&mut self, ended: Ended, tenant: &str, slot: Slot) {
+        let place = ended.event as usize * 8 + ended.outcome as usize;
+        let place = (place ^ slot.start.div_euclid(60_000).rem_euclid(4) as usize * 64) % COUNTED_MAX;
+        match &mut self.counted[place] {
+            Some(counted) if counted.ended == ended && counted.slot == slot && counted.tenant == tenant => counted.records += 1,
+            _ => {
+                self.gather(place);
+                self.counted[place] = Some(Counted { ended, tenant: tenant.to_owned(), slot, records: 1 });
+            }
+        }
+    }
+
+    /// Puts a count of records into its series.
+    fn gather(&mut self, place: usize) {
+        let Some(Counted { ended, tenant, slot, records }) = self.counted[place].take() else { return };
+        let Ended { event, outcome, time_source, clamped } = ended;
+        let fact = Fact::Record { event: event.def().name, outcome, time_source, clamped };
+        self.add(&fact, &super::identity::of_identity(&tenant, &Identity::default()), slot, records);
     }
 }
 
@@ -85,9 +139,11 @@ impl Gathered {
     }
 }
 
-fn add_sample(amount: &mut Amount, def: &MetricDef, sample: Sample) {
+/// `times`: only counts of records come as more than one.
+fn add_sample(amount: &mut Amount, def: &MetricDef, sample: Sample, times: i64) {
+    debug_assert!(times == 1 || matches!(sample, Sample::Add(_)), "{}: made of records, and no counter", def.name);
     match (amount, sample) {
-        (Amount::Count(count), Sample::Add(change)) => *count = count.saturating_add(change),
+        (Amount::Count(count), Sample::Add(change)) => *count = count.saturating_add(change.saturating_mul(times)),
         (Amount::Ratio { numerator, denominator }, Sample::Share(within)) => {
             *numerator += u64::from(within);
             *denominator += 1;
@@ -106,5 +162,44 @@ fn zero(kind: Kind) -> Amount {
         Kind::Counter | Kind::UpDown => Amount::Count(0),
         Kind::WindowRatio => Amount::Ratio { numerator: 0, denominator: 0 },
         Kind::Histogram { .. } | Kind::WindowQuantiles => Amount::Values(Histogram::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_records_need_nobodys_identity() {
+        for def in Metric::VARIANTS.iter().map(|metric| metric.def()).filter(|def| def.of == FactKind::Record) {
+            assert_eq!(def.kind, Kind::Counter, "{}", def.name);
+            let of_records = [Label::Tenant, Label::Event, Label::Outcome, Label::Source];
+            assert!(def.labels.iter().all(|label| of_records.contains(label)), "{}", def.name);
+        }
+    }
+
+    #[test]
+    fn records_that_end_alike_are_counted_together_and_others_apart() {
+        let mut deltas = Deltas::new(&Seed::shipped());
+        let ended = |event, clamped| Ended { event, outcome: Outcome::Applied, time_source: TimeSource::Attribute, clamped };
+        let mut sent = 0;
+        for minute in 0..7 {
+            let slot = Slot { start: minute * 60_000, late: 0, arrival: None };
+            for event in EventKind::VARIANTS {
+                for tenant in ["a", "b", "a"] {
+                    deltas.count(ended(*event, tenant == "b"), tenant, slot);
+                    sent += 1;
+                }
+            }
+        }
+        let taken = deltas.take();
+        let sum = |begin: &str| -> i64 {
+            let of = taken.iter().filter(|(key, _)| key.starts_with(begin)).flat_map(|(_, slots)| slots.values());
+            of.map(|amount| if let Amount::Count(count) = amount { *count } else { 0 }).sum()
+        };
+        assert_eq!((sum("tacho_log_records_total"), sum("tacho_event_time_source_total")), (sent, sent));
+        assert_eq!(sum("tacho_event_time_clamped_total") * 3, sent);
+        assert_eq!(taken.iter().filter(|(key, _)| key.starts_with("tacho_log_records_total")).count(), EventKind::VARIANTS.len() * 2);
+        assert!(deltas.take().is_empty());
     }
 }

@@ -2,25 +2,26 @@
 
 use super::classify;
 use super::cost::{self, AMOUNT_MAX, Terms};
-use super::deltas::Deltas;
+use super::deltas::{Deltas, Ended};
+use super::identity::{TEXT_BYTES_MAX, learn, learn_seldom, moves, of_identity};
 use super::marks::{Added, BUCKET_MS, ChunkId};
-use super::parse::{Parsed, parse};
+use super::parse::{Context, Parsed, parse};
 use super::row::{ENDED, OPEN, REOPENED};
+use super::told::Told;
 use super::{Conversation, Ledger, Quarantined, SessionTask, Timer};
 use crate::{Input, Rules};
 use schemas::changelog::{DecisionCount, Identity, SessionState, ToolCount};
 use schemas::delta::Slot;
 use schemas::event::{Attr, EventKind};
-use schemas::fact::{Agent, CompactionMethod, Dimensions, Fact, Outcome, RetryLayer, TimeSource, Tokens, UNASSIGNED};
+use schemas::fact::{CompactionMethod, Fact, Outcome, RetryLayer, TimeSource, Tokens};
 use schemas::id::{can_route, split_raw_key};
+use schemas::otlp::scan::Attrs;
 use schemas::price::Prices;
 use schemas::settings::TimeRules;
 use schemas::time::{EventTime, window_start};
 
 /// Calls of a session that may be open at once in its state; more are not followed.
 pub const CALLS_MAX: usize = 16;
-/// Bytes kept of a text of identity; ids and names are far shorter.
-const TEXT_BYTES_MAX: usize = 160;
 /// Distinct (tool, decision, source) counts of a session; the rest is counted under `other`.
 const DECISIONS_MAX: usize = 32;
 /// An inferred compaction this soon after one seen by its endpoint is the same one, ms.
@@ -44,6 +45,9 @@ pub fn active(deltas: &mut Deltas, key: &str, session: &SessionState, change: i6
     deltas.observe(&Fact::SessionsActive { change }, &dimensions, slot);
 }
 
+/// A record that derives, and its attributes.
+type Read<'r> = (&'r Parsed<'r>, &'r Attrs<'r>);
+
 /// A raw record while it is folded.
 struct Folding<'a> {
     input: Input<'a>,
@@ -53,6 +57,7 @@ struct Folding<'a> {
     rules: &'a Rules,
     /// Of the partition's epoch.
     prices: &'a Prices,
+    told: &'a Told,
     /// The chunk of marks that is known to be dirty already.
     chunk: Option<ChunkId>,
 }
@@ -62,18 +67,19 @@ impl SessionTask {
     pub(super) fn fold(&mut self, input: Input<'_>, rules: &Rules) {
         let Some(clock) = self.clock else { return };
         if input.origin.is_some_and(|origin| !self.origins.take(origin, input.offset)) {
-            return self.ledger.repeated(input, clock, rules);
+            return self.ledger.repeated(input, clock, rules, &mut self.told);
         }
         let (tenant, routed_by) = split_raw_key(input.key);
         let time = &rules.seed.time;
-        let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
+        let context = Context { tenant, appended: input.appended, clock, rules: time };
+        let Ok(records) = parse(input.value, context, &mut self.told) else {
             return self.ledger.quarantine(input, "undecodable", clock, time);
         };
         if records.iter().any(|record| misrouted(record, routed_by)) {
             return self.ledger.quarantine(input, "misrouted", clock, time);
         }
         let (epoch, prices) = (self.epoch, rules.prices(self.epoch));
-        let mut folding = Folding { input, tenant, clock, epoch, rules, prices, chunk: None };
+        let mut folding = Folding { input, tenant, clock, epoch, rules, prices, told: &self.told, chunk: None };
         let mut fold = |conversation: &mut Conversation| {
             for record in &records {
                 self.ledger.record(record, &mut folding, conversation);
@@ -93,17 +99,14 @@ impl SessionTask {
 
 impl Ledger {
     /// Counts the records of a raw record that was drained from an inbox once more; nothing else follows from it.
-    fn repeated(&mut self, input: Input<'_>, clock: i64, rules: &Rules) {
+    fn repeated(&mut self, input: Input<'_>, clock: i64, rules: &Rules, told: &mut Told) {
         let (tenant, _) = split_raw_key(input.key);
         let time = &rules.seed.time;
-        let Ok(records) = parse(input.value, tenant, input.appended, clock, time) else {
+        let Ok(records) = parse(input.value, Context { tenant, appended: input.appended, clock, rules: time }, told) else {
             return self.unread(tenant, Outcome::Duplicate, clock, time);
         };
         for record in &records {
-            let mut scratch = Identity::default();
-            learn(&mut scratch, record);
-            let slot = slot(record.time, clock, time);
-            self.deltas.observe(&outcome_of(record, Outcome::Duplicate), &of_identity(tenant, &scratch), slot);
+            self.deltas.count(outcome_of(record, Outcome::Duplicate), tenant, slot(record.time, clock, time));
         }
     }
 
@@ -115,32 +118,33 @@ impl Ledger {
 
     /// Counts a raw record of which nothing is known but its tenant.
     fn unread(&mut self, tenant: &str, outcome: Outcome, clock: i64, time: &TimeRules) {
-        let fact = Fact::Record { event: "unknown", outcome, time_source: TimeSource::Received, clamped: false };
-        self.deltas.observe(&fact, &of_identity(tenant, &Identity::default()), slot(clock, clock, time));
+        let ended = Ended { event: EventKind::Unknown, outcome, time_source: TimeSource::Received, clamped: false };
+        self.deltas.count(ended, tenant, slot(clock, clock, time));
     }
 
     fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, conversation: &mut Conversation) {
         let (tenant, prices) = (folding.tenant, folding.prices);
         let slot = slot(record.time, folding.clock, &folding.rules.seed.time);
         let outcome = self.outcome(record, folding, conversation, slot);
-        let fact = outcome_of(record, outcome);
-        if outcome == Outcome::Duplicate || record.conversation.is_none() {
-            let mut scratch = Identity::default();
-            learn(&mut scratch, record);
-            let dimensions = of_identity(tenant, &scratch);
-            self.deltas.observe(&fact, &dimensions, slot);
-            if outcome != Outcome::Duplicate {
-                let mut nobody = SessionState::default();
-                facts(record, &mut nobody, (&scratch, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
-            }
+        self.deltas.count(outcome_of(record, outcome), tenant, slot);
+        if outcome == Outcome::Duplicate {
             return;
         }
+        let attrs = record.attrs.as_deref().filter(|_| record.derives);
+        if record.conversation.is_none() {
+            let Some(attrs) = attrs else { return };
+            let mut scratch = Identity::default();
+            learn(&mut scratch, record, folding.told);
+            let dimensions = of_identity(tenant, &scratch);
+            let mut nobody = SessionState::default();
+            return facts((record, attrs), &mut nobody, (&scratch, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
+        }
         let session = self.touch(record, folding, conversation, slot);
+        let Some(attrs) = attrs else { return };
         // Facts change the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
         let identity = session.identity.take().unwrap_or_default();
         let dimensions = of_identity(tenant, &identity);
-        self.deltas.observe(&fact, &dimensions, slot);
-        facts(record, session, (&identity, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
+        facts((record, attrs), session, (&identity, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
         session.identity = Some(identity);
     }
 
@@ -198,12 +202,19 @@ impl Ledger {
             self.unpublished.push(key.to_owned());
         }
         let open = !matches!(known, None | Some(ENDED));
+        // What was said last is known already.
+        let is_new = known.is_none() || conversation.told != Some(record.sayings);
+        conversation.told = record.sayings.are_kept().then_some(record.sayings);
         // An open session that turns out to be another team's leaves the one series and joins the other.
-        let moves = open && session.identity.as_ref().is_some_and(|identity| moves(identity, record));
+        let moves = is_new && open && session.identity.as_ref().is_some_and(|identity| moves(identity, record.sayings, folding.told));
         if moves {
             active(&mut self.deltas, key, session, -1, slot);
         }
-        learn(session.identity.get_or_insert_default(), record);
+        if is_new {
+            learn(session.identity.get_or_insert_default(), record, folding.told);
+        } else if let Some(attrs) = &record.attrs {
+            learn_seldom(session.identity.get_or_insert_default(), attrs);
+        }
         if moves {
             active(&mut self.deltas, key, session, 1, slot);
         }
@@ -232,8 +243,8 @@ impl Ledger {
     }
 }
 
-fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Fact {
-    Fact::Record { event: record.event.def().name, outcome, time_source: record.time_source, clamped: record.clamped }
+const fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Ended {
+    Ended { event: record.event, outcome, time_source: record.time_source, clamped: record.clamped }
 }
 
 /// A record of another conversation than its key says. Ids that can't be keys were replaced before they got here.
@@ -241,78 +252,19 @@ fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
     record.conversation.is_some_and(|id| id != routed_by && can_route(id))
 }
 
-/// Whether the record changes what an open session is counted under.
-fn moves(identity: &Identity, record: &Parsed<'_>) -> bool {
-    let differs = |known: &str, told: Option<&str>| told.is_some_and(|told| !told.is_empty() && told != known);
-    differs(&identity.team, record.resource.team)
-        || differs(&identity.service_name, record.resource.service_name)
-        || differs(&identity.originator, record.attrs.text(Attr::Originator))
-}
-
-/// Takes over what the record says of who and what the session is.
-fn learn(identity: &mut Identity, record: &Parsed<'_>) {
-    let attrs = &record.attrs;
-    let resource = &record.resource;
-    set(&mut identity.model, attrs.text(Attr::Model));
-    set(&mut identity.originator, attrs.text(Attr::Originator));
-    set(&mut identity.service_name, resource.service_name);
-    set(&mut identity.app_version, attrs.text(Attr::AppVersion));
-    set(&mut identity.auth_mode, attrs.text(Attr::AuthMode));
-    set(&mut identity.terminal_type, attrs.text(Attr::TerminalType));
-    set(&mut identity.user_email, attrs.text(Attr::UserEmail));
-    set(&mut identity.user_account_id, attrs.text(Attr::UserAccountId));
-    set(&mut identity.team, resource.team);
-    set(&mut identity.project, resource.project);
-    set(&mut identity.cost_centre, resource.cost_centre);
-    set(&mut identity.department, resource.department);
-    set(&mut identity.env, resource.env);
-    set(&mut identity.agent_name, attrs.text(Attr::AgentName));
-    set(&mut identity.approval_policy, attrs.text(Attr::ApprovalPolicy));
-    set(&mut identity.sandbox_policy, attrs.text(Attr::SandboxPolicy));
-    set(&mut identity.effort, attrs.text(Attr::ModelReasoningEffort).or(attrs.text(Attr::ReasoningEffort)));
-    set(&mut identity.tier, attrs.text(Attr::ServiceTier));
-}
-
-fn set(field: &mut String, value: Option<&str>) {
-    let Some(value) = value.filter(|value| !value.is_empty()) else { return };
-    let value = value.get(..value.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(value);
-    if field != value {
-        field.clear();
-        field.push_str(value);
-    }
-}
-
-fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a> {
-    let or_unassigned = |value: &'a String| if value.is_empty() { UNASSIGNED } else { value.as_str() };
-    let subagent = !identity.agent_name.is_empty() && identity.agent_name != "/root";
-    Dimensions {
-        tenant,
-        team: or_unassigned(&identity.team),
-        project: or_unassigned(&identity.project),
-        cost_centre: or_unassigned(&identity.cost_centre),
-        department: or_unassigned(&identity.department),
-        env: or_unassigned(&identity.env),
-        model: or_unassigned(&identity.model),
-        entrypoint: classify::entrypoint(&identity.service_name, &identity.originator),
-        agent: if subagent { Agent::Subagent } else { Agent::Root },
-        effort: classify::effort(&identity.effort),
-        tier: classify::tier(&identity.tier),
-    }
-}
-
 /// By what a response in this record is priced. Tier and sign-in are its own: a tier that it does not tell is the default,
 /// whatever the session's last one was.
-fn terms<'a>(record: &Parsed<'_>, identity: &'a Identity, prices: &'a Prices) -> Terms<'a> {
-    let tier = classify::tier(record.attrs.text(Attr::ServiceTier).unwrap_or(""));
-    let plan = classify::is_chatgpt(record.attrs.text(Attr::AuthMode).unwrap_or(""));
+fn terms<'a>((record, attrs): Read<'_>, identity: &'a Identity, prices: &'a Prices) -> Terms<'a> {
+    let tier = classify::tier(attrs.text(Attr::ServiceTier).unwrap_or(""));
+    let plan = classify::is_chatgpt(attrs.text(Attr::AuthMode).unwrap_or(""));
     Terms { prices, model: &identity.model, plan, tier, time: record.time }
 }
 
 /// Works out what a record means in its session, changes the session's state, and tells the facts.
 ///
 /// `session` lacks its identity for that long: it is `priced`, beside the prices.
-fn facts(record: &Parsed<'_>, session: &mut SessionState, priced: (&Identity, &Prices), mut tell: impl FnMut(Fact)) {
-    let attrs = &record.attrs;
+fn facts(read: Read<'_>, session: &mut SessionState, priced: (&Identity, &Prices), mut tell: impl FnMut(Fact)) {
+    let (record, attrs) = read;
     match record.event {
         EventKind::ConversationStarts => {
             session.counts.get_or_insert_default().conversation_starts += 1;
@@ -324,8 +276,8 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, priced: (&Identity, &P
             session.counts.get_or_insert_default().user_prompts += 1;
             tell(Fact::Turn);
         }
-        EventKind::ApiRequest => request(record, session, &mut tell),
-        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(record, session, priced, &mut tell),
+        EventKind::ApiRequest => request(read, session, &mut tell),
+        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(read, session, priced, &mut tell),
         EventKind::SseEvent => {
             let Some(error) = classify::stream_error(attrs) else { return };
             session.failed = true;
@@ -336,7 +288,7 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, priced: (&Identity, &P
             }
         }
         EventKind::TurnTtft => {
-            let Some(duration_us) = duration_us(record) else { return };
+            let Some(duration_us) = duration_us(attrs) else { return };
             let counts = session.counts.get_or_insert_default();
             counts.ttft_count += 1;
             counts.ttft_us += duration_us;
@@ -349,18 +301,17 @@ fn facts(record: &Parsed<'_>, session: &mut SessionState, priced: (&Identity, &P
             counts.native_cost_nano_usd = counts.native_cost_nano_usd.saturating_add(nano_usd);
             tell(Fact::TurnCost { nano_usd, interrupted: attrs.flag(Attr::TurnInterrupted).unwrap_or(false) });
         }
-        EventKind::ToolDecision => decision(record, session, &mut tell),
-        EventKind::ToolResult => tool_call(record, session, &mut tell),
+        EventKind::ToolDecision => decision(attrs, session, &mut tell),
+        EventKind::ToolResult => tool_call(attrs, session, &mut tell),
         _ => {}
     }
 }
 
-fn duration_us(record: &Parsed<'_>) -> Option<u64> {
-    record.attrs.micros(Attr::DurationMs)
+fn duration_us(attrs: &Attrs<'_>) -> Option<u64> {
+    attrs.micros(Attr::DurationMs)
 }
 
-fn request(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
-    let attrs = &record.attrs;
+fn request((record, attrs): Read<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
     let endpoint = classify::endpoint(attrs);
     let status = attrs.int(Attr::StatusCode).and_then(|status| u16::try_from(status).ok());
     let error = classify::request_error(status, attrs);
@@ -372,7 +323,7 @@ fn request(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMu
     } else {
         None
     };
-    let duration_us = duration_us(record);
+    let duration_us = duration_us(attrs);
     session.failed |= error.is_some();
     let counts = session.counts.get_or_insert_default();
     counts.api_requests += 1;
@@ -392,8 +343,8 @@ fn request(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMu
 ///
 /// Cached and cache-write tokens are part of the input, reasoning tokens of the output, and `tool_token_count` is the
 /// sum of both, which makes it a checksum.
-fn tokens(record: &Parsed<'_>) -> (Tokens, Option<&'static str>) {
-    let count = |attr| record.attrs.count(attr).unwrap_or(0);
+fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
+    let count = |attr| attrs.count(attr).unwrap_or(0);
     let (input, output) = (count(Attr::InputTokenCount), count(Attr::OutputTokenCount));
     let cached = count(Attr::CachedTokenCount).min(input);
     let cache_write = count(Attr::CacheWriteTokenCount).min(input - cached);
@@ -402,7 +353,7 @@ fn tokens(record: &Parsed<'_>) -> (Tokens, Option<&'static str>) {
         Some("cached_gt_input")
     } else if count(Attr::ReasoningTokenCount) > output {
         Some("reasoning_gt_output")
-    } else if record.attrs.count(Attr::ToolTokenCount).is_some_and(|total| total != input.saturating_add(output)) {
+    } else if attrs.count(Attr::ToolTokenCount).is_some_and(|total| total != input.saturating_add(output)) {
         Some("total_ne_sum")
     } else {
         None
@@ -417,8 +368,9 @@ fn tokens(record: &Parsed<'_>) -> (Tokens, Option<&'static str>) {
     (tokens, mismatch)
 }
 
-fn response(record: &Parsed<'_>, session: &mut SessionState, (identity, prices): (&Identity, &Prices), tell: &mut impl FnMut(Fact)) {
-    let (tokens, mismatch) = tokens(record);
+fn response(read: Read<'_>, session: &mut SessionState, (identity, prices): (&Identity, &Prices), tell: &mut impl FnMut(Fact)) {
+    let (record, attrs) = read;
+    let (tokens, mismatch) = tokens(attrs);
     session.failed = false;
     let before = session.last_input_tokens.replace(tokens.input());
     let counts = session.counts.get_or_insert_default();
@@ -429,7 +381,7 @@ fn response(record: &Parsed<'_>, session: &mut SessionState, (identity, prices):
     counts.output_visible = counts.output_visible.saturating_add(tokens.output_visible);
     counts.output_reasoning = counts.output_reasoning.saturating_add(tokens.output_reasoning);
     tell(Fact::Response { tokens, mismatch });
-    cost::of_response(&tokens, &terms(record, identity, prices), counts, tell);
+    cost::of_response(&tokens, &terms(read, identity, prices), counts, tell);
     let limit = session.compact_limit.or(session.context_window);
     let (Some(before), Some(limit)) = (before, limit) else { return };
     let fell = tokens.input().saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);
@@ -440,8 +392,7 @@ fn response(record: &Parsed<'_>, session: &mut SessionState, (identity, prices):
     }
 }
 
-fn decision(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
-    let attrs = &record.attrs;
+fn decision(attrs: &Attrs<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
     let (tool, decision, source) = (classify::tool(attrs), classify::decision(attrs), classify::source(attrs));
     if let Some(call) = attrs.text(Attr::CallId).filter(|call| call.len() <= TEXT_BYTES_MAX)
         && decision.starts_with("approved")
@@ -468,12 +419,11 @@ fn decision(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnM
     tell(Fact::Decision { tool, decision, source });
 }
 
-fn tool_call(record: &Parsed<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
-    let attrs = &record.attrs;
+fn tool_call(attrs: &Attrs<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
     let (tool, mcp) = (classify::tool(attrs), classify::is_mcp(attrs));
     let success = attrs.flag(Attr::Success).unwrap_or(false);
     let exit_code = attrs.int(Attr::TachoExitCode);
-    let duration_us = duration_us(record);
+    let duration_us = duration_us(attrs);
     if let Some(call) = attrs.text(Attr::CallId) {
         session.open_calls.retain(|open| open != call);
     }
