@@ -8,6 +8,7 @@ use crate::status::Status;
 use crate::telemetry;
 use crate::view::{PartitionView, Shown, View};
 use bytes::Bytes;
+use processor_core::labels::DeltaMap;
 use processor_core::session::Quarantined;
 use prost::Message;
 use schemas::changelog::{Change, META_KEY, Meta};
@@ -65,12 +66,14 @@ pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunEr
     let mut prepared = Prepared { step: Commit::default(), parts: Vec::new(), rows: Vec::new(), touched: Vec::new(), overflow: Vec::new() };
     let wall_ms = log.wall_ms();
     let writer = log.writer().to_owned();
+    let mut taken = Vec::new();
     for partition in moved(state, Topic::RawLogs) {
-        let effects = match state.sessions.get_mut(&partition) {
-            Some(task) => task.take(&state.rules),
-            None => continue,
-        };
-        admit_labels(state, log, &effects.deltas)?;
+        if let Some(task) = state.sessions.get_mut(&partition) {
+            taken.push((partition, task.take(&state.rules)));
+        }
+    }
+    admit_labels(state, log, taken.iter().map(|(_, effects)| &effects.deltas))?;
+    for (partition, effects) in taken {
         prepared.overflow.extend(state.labels.overflow(&effects.deltas));
         let resolved = state.labels.resolve(effects.deltas);
         let Some(task) = state.sessions.get_mut(&partition) else { continue };
@@ -129,9 +132,11 @@ fn moved(state: &State, topic: Topic) -> Vec<i32> {
     }
 }
 
-/// Proposes the values that have no verdict yet, and reads the verdicts back.
-fn admit_labels<L: Log>(state: &mut State, log: &mut L, deltas: &processor_core::labels::DeltaMap) -> Result<(), RunError> {
-    let proposals = state.labels.proposals(deltas);
+/// Proposes the values that have no verdict yet, those of all partitions at once, and reads the verdicts back.
+fn admit_labels<'d, L: Log>(state: &mut State, log: &mut L, deltas: impl Iterator<Item = &'d DeltaMap> + Clone) -> Result<(), RunError> {
+    let unknown =
+        |state: &State| -> BTreeSet<(String, String)> { deltas.clone().flat_map(|deltas| state.labels.proposals(deltas)).collect() };
+    let proposals = unknown(state);
     if proposals.is_empty() {
         return Ok(());
     }
@@ -139,7 +144,7 @@ fn admit_labels<L: Log>(state: &mut State, log: &mut L, deltas: &processor_core:
     let records = proposals.into_iter().map(|(key, value)| plain(to, Some(key), value.into_bytes())).collect();
     log.append(records)?;
     state.labels_next = read_labels(log, &mut state.labels, state.labels_next)?;
-    let undecided = state.labels.proposals(deltas).len();
+    let undecided = unknown(state).len();
     if undecided > 0 {
         let reason = format!("{undecided} proposed labels can't be read back from {}", Topic::Labels.name());
         return Err(LogError::Unavailable { reason }.into());
