@@ -19,8 +19,39 @@ pub struct PartitionClock(pub i64);
 /// `None` for anything else; the caller falls back to the next time source and counts which one it took.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
+    if let Some(time) = usual_rfc3339(text.as_bytes()) {
+        return Some(time);
+    }
     let instant: jiff::Timestamp = text.parse().ok()?;
     Some(EventTime(instant.as_millisecond()))
+}
+
+/// Reads the form in which Codex writes times, and in which nearly all records have one: milliseconds, in UTC. `None` for
+/// all others, wrong ones and leap seconds too.
+fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
+    const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
+    let text: &[u8; 24] = text.try_into().ok()?;
+    let is_usual = text.iter().zip(FORM).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form });
+    if !is_usual {
+        return None;
+    }
+    let number = |from: usize, to: usize| text[from..to].iter().fold(0, |number: i64, digit| number * 10 + i64::from(digit - b'0'));
+    let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
+    let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let month_days = match month {
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + i64::from(is_leap),
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=month_days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    // Days since 1970-01-01, counted in years that begin in March, so that the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day - 719_469;
+    Some(EventTime((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + number(20, 23)))
 }
 
 /// Writes a time as RFC 3339 with milliseconds, in UTC.
@@ -49,6 +80,25 @@ mod tests {
         assert_eq!(parse_rfc3339("2026-11-22T17:18:35.720Z"), Some(EventTime(1_795_367_915_720)));
         assert_eq!(parse_rfc3339("yesterday"), None);
         assert_eq!(format_rfc3339(EventTime(1_795_367_915_720)), "2026-11-22T17:18:35.720Z");
+    }
+
+    #[test]
+    fn the_usual_form_is_read_as_every_other() {
+        let slowly = |text: &str| text.parse::<jiff::Timestamp>().ok().map(|instant| EventTime(instant.as_millisecond()));
+        // Every day there can be, and those that can't.
+        for year in (0..=9999).step_by(7).chain(1890..2110) {
+            for month in 0..=13 {
+                for day in [0, 1, 15, 28, 29, 30, 31, 32] {
+                    let text = format!("{year:04}-{month:02}-{day:02}T23:59:59.999Z");
+                    assert_eq!(parse_rfc3339(&text), slowly(&text), "{text}");
+                }
+            }
+        }
+        for time in ["24:00:00.000", "00:60:00.000", "00:00:60.000", "00:00:61.000", "12:34:56.007", "1x:34:56.007", "12:34:56,007"] {
+            let text = format!("2026-11-22T{time}Z");
+            assert_eq!(parse_rfc3339(&text), slowly(&text), "{text}");
+        }
+        assert!(usual_rfc3339(b"2024-02-29T00:00:00.000Z").is_some() && usual_rfc3339(b"2023-02-29T00:00:00.000Z").is_none());
     }
 
     #[test]
