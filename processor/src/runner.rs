@@ -12,6 +12,7 @@
 
 mod commit;
 mod control;
+mod intake;
 mod observe;
 mod restore;
 mod ticks;
@@ -23,8 +24,7 @@ use crate::status::Status;
 use crate::telemetry;
 use crate::view::View;
 use processor_core::labels::LabelTable;
-use processor_core::series::Merged;
-use processor_core::{Input, RestoreError, Rules, SeriesTask, SessionTask};
+use processor_core::{RestoreError, Rules, SeriesTask, SessionTask};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +44,6 @@ pub struct Options {
     pub behind_interval: Duration,
     /// A commit follows at once when that many records are folded and not committed.
     pub records_max: usize,
-    /// Or so many bytes of them.
-    pub bytes_max: usize,
     /// How many records one poll takes at most.
     pub poll_max: usize,
     /// Whether to append ticks to the raw partitions, those that start epochs too. Off only where a recorded log is
@@ -60,8 +58,7 @@ impl Default for Options {
         Self {
             commit_interval: Duration::from_millis(250),
             behind_interval: BEHIND_INTERVAL_MAX,
-            records_max: 100_000,
-            bytes_max: 64 << 20,
+            records_max: 300_000,
             poll_max: 1_000,
             ticks: true,
             backoff: Duration::from_millis(500),
@@ -72,6 +69,12 @@ impl Default for Options {
 /// The longest time between two commits of a worker that is behind; to be well below the time for which results are
 /// shown without a new one.
 pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
+
+/// A commit follows at once when it has so many entries of changelogs to write: what it holds in memory, and how long its
+/// transaction takes, goes by these. Many records change one of them.
+const ENTRIES_MAX: usize = 50_000;
+/// Or so many bytes of what goes to the quarantine: these are held as they came.
+const QUARANTINED_BYTES_MAX: usize = 64 << 20;
 
 /// That part of a commit interval is waited for more when the last commit is long over.
 const GATHERING: u32 = 10;
@@ -169,9 +172,8 @@ struct State {
     /// Committed position of each input partition.
     committed: BTreeMap<TopicPartition, i64>,
     ticks: Ticks,
-    /// Records folded since the last commit, their bytes, and when the first was.
+    /// Records folded since the last commit, and when the first was.
     pending: usize,
-    pending_bytes: usize,
     pending_since: Option<Instant>,
     /// When the last commit began.
     commit_began: Option<Instant>,
@@ -425,7 +427,9 @@ impl State {
     fn commit_due(&self, options: &Options, is_behind: bool) -> bool {
         let interval = if is_behind { options.commit_interval.max(options.behind_interval) } else { options.commit_interval };
         let is_time = self.due_in(interval).is_some_and(|left| left.is_zero());
-        is_time || self.pending >= options.records_max || self.pending_bytes >= options.bytes_max
+        let gathered = self.sessions.values().map(SessionTask::gathered);
+        let (entries, bytes) = gathered.fold((0, 0), |(entries, bytes), of| (entries + of.entries, bytes + of.quarantined_bytes));
+        is_time || self.pending >= options.records_max || entries >= ENTRIES_MAX || bytes >= QUARANTINED_BYTES_MAX
     }
 
     /// Time left until what is folded is to be committed; none while nothing is.
@@ -437,66 +441,5 @@ impl State {
         let to_next = self.commit_began.map_or(Duration::ZERO, |began| interval.saturating_sub(began.elapsed()));
         let gathering = (interval / GATHERING).saturating_sub(waited);
         Some(interval.saturating_sub(waited).min(to_next.max(gathering)))
-    }
-
-    /// Polls and folds; how many records there were.
-    ///
-    /// They are folded where they are in the client's memory: to copy each one first costs as much as to scan it. Only
-    /// where a tick starts an epoch that is not known yet, it and those after it are copied, until the log was asked.
-    fn take_in<L: Log>(&mut self, log: &mut L, options: &Options) -> Result<usize, RunError> {
-        let (mut later, mut result) = (Vec::new(), Ok(()));
-        // Raw partitions with data, one for each run of their records.
-        let mut data: Vec<i32> = Vec::new();
-        let count = log.poll_each(options.poll_max, self.wait(options), &mut |record| {
-            let input = Input::offered(&record);
-            if record.from.topic == Topic::RawLogs && !input.tick && data.last() != Some(&record.from.partition) {
-                data.push(record.from.partition);
-            }
-            if !later.is_empty() || input.epoch.is_some_and(|epoch| !self.rules.knows(epoch)) {
-                later.push(record.to_record());
-            } else if result.is_ok() {
-                result = self.fold(record.from, input);
-            }
-        })?;
-        result?;
-        // The wall time of the batch: near enough, and not asked for each record.
-        let now = log.wall_ms();
-        data.into_iter().for_each(|partition| self.ticks.saw_data(partition, now));
-        for record in &later {
-            let input = Input::of(record);
-            if let Some(epoch) = input.epoch.filter(|_| record.from.topic == Topic::RawLogs) {
-                control::wait_for(self, log, epoch)?;
-            }
-            self.fold(record.from, input)?;
-        }
-        Ok(count)
-    }
-
-    fn fold(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
-        match at.topic {
-            Topic::RawLogs => {
-                let Some(task) = self.sessions.get_mut(&at.partition) else { return Ok(()) };
-                task.apply(input, &self.rules);
-            }
-            Topic::Deltas => self.merge(at, input)?,
-            _ => return Err(RunError::Foreign { at, offset: input.offset }),
-        }
-        self.pending += 1;
-        self.pending_bytes += input.value.len();
-        self.pending_since.get_or_insert_with(Instant::now);
-        Ok(())
-    }
-
-    fn merge(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
-        let Some(task) = self.series.get_mut(&at.partition) else { return Ok(()) };
-        match task.apply(input.offset, input.appended, input.value, &self.rules) {
-            Merged::Applied => Ok(()),
-            Merged::Duplicate => {
-                telemetry::delta_duplicate();
-                Ok(())
-            }
-            Merged::Undecodable => Err(RunError::Foreign { at, offset: input.offset }),
-            Merged::Gap { source, have, previous } => Err(RunError::Gap { at, source_partition: source, have, previous }),
-        }
     }
 }

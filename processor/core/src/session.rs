@@ -86,6 +86,15 @@ pub struct Effects {
     pub quarantined: Vec<Quarantined>,
 }
 
+/// How much follows from the records since the last take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gathered {
+    /// Entries of the changelog.
+    pub entries: usize,
+    /// Bytes of the values that go to the quarantine.
+    pub quarantined_bytes: usize,
+}
+
 /// The state of stage `sessions` for one raw partition.
 #[derive(Clone, Debug)]
 pub struct SessionTask {
@@ -112,6 +121,7 @@ struct Ledger {
     deltas: Deltas,
     timers: BTreeSet<Timer>,
     quarantined: Vec<Quarantined>,
+    quarantined_bytes: usize,
     /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; may repeat.
     dirty_sessions: Vec<String>,
     dirty_chunks: BTreeSet<(String, ChunkId)>,
@@ -135,6 +145,7 @@ impl SessionTask {
                 deltas: Deltas::new(&rules.seed),
                 timers: BTreeSet::new(),
                 quarantined: Vec::new(),
+                quarantined_bytes: 0,
                 dirty_sessions: Vec::new(),
                 dirty_chunks: BTreeSet::new(),
                 unpublished: Vec::new(),
@@ -181,6 +192,13 @@ impl SessionTask {
     #[must_use]
     pub const fn held(&self) -> u64 {
         self.held
+    }
+
+    /// How much the next take is going to hold, at least.
+    #[must_use]
+    pub fn gathered(&self) -> Gathered {
+        let Ledger { dirty_sessions, dirty_chunks, quarantined_bytes, .. } = &self.ledger;
+        Gathered { entries: dirty_sessions.len() + dirty_chunks.len(), quarantined_bytes: *quarantined_bytes }
     }
 
     /// Folds one record. Cannot fail: what is wrong with a record is an outcome.
@@ -261,7 +279,8 @@ impl SessionTask {
     /// Takes what follows from the records since the last take. The caller commits it, or drops the task.
     pub fn take(&mut self, rules: &Rules) -> Effects {
         self.publish_open(rules);
-        let mut changes = Vec::new();
+        let mut changes = Vec::with_capacity(self.gathered().entries);
+        self.ledger.quarantined_bytes = 0;
         for key in in_order(&mut self.ledger.dirty_sessions) {
             let conversation = self.conversations.get_mut(&key);
             let session = conversation.and_then(|Conversation { session, dirty, .. }| {
@@ -289,7 +308,10 @@ impl SessionTask {
     /// Publishes the open sessions that changed, each at the first commit whose clock is far enough past its last row.
     fn publish_open(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
-        for key in in_order(&mut self.ledger.unpublished) {
+        let keys = in_order(&mut self.ledger.unpublished);
+        // Rows are large: growing step by step would write all of them twice.
+        self.rows.reserve(keys.len());
+        for key in keys {
             let Some(conversation) = self.conversations.get_mut(&key) else { continue };
             let Some(session) = conversation.session.as_mut().filter(|session| session.unpublished) else { continue };
             let interval = rules.settings(session.epoch).row_interval_ms;

@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// How often consumed deltas are deleted.
 const TRIM_EVERY_MS: u64 = 10_000;
+/// Records of a part beside its changes and rows: deltas and the meta record.
+const TARGETS_USUAL: usize = 16;
 /// How many rows the page is given at a restart.
 const ROWS_RESTORED: usize = View::RECENT_MAX;
 
@@ -64,29 +66,31 @@ impl Prepared {
 /// Everything folded since the last commit, as records.
 pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunError> {
     let mut prepared = Prepared { step: Commit::default(), parts: Vec::new(), rows: Vec::new(), touched: Vec::new(), overflow: Vec::new() };
-    let wall_ms = log.wall_ms();
+    let changelog = |partition| TopicPartition { topic: Topic::SessionsChangelog, partition };
+    let wall = Bytes::from(log.wall_ms().to_string());
     let writer = log.writer().to_owned();
     let mut taken = Vec::new();
     for partition in moved(state, Topic::RawLogs) {
-        if let Some(task) = state.sessions.get_mut(&partition) {
-            taken.push((partition, task.take(&state.rules)));
-        }
-    }
-    admit_labels(state, log, taken.iter().map(|(_, effects)| &effects.deltas))?;
-    for (partition, effects) in taken {
-        prepared.overflow.extend(state.labels.overflow(&effects.deltas));
-        let resolved = state.labels.resolve(effects.deltas);
         let Some(task) = state.sessions.get_mut(&partition) else { continue };
-        let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition };
-        let mut records = Vec::new();
+        let effects = task.take(&state.rules);
+        // At once, one partition after the other: rows are large, and the next ones' take the same place.
+        let mut records = Vec::with_capacity(effects.changes.len() + effects.rows.len() + effects.quarantined.len() + TARGETS_USUAL);
+        records.extend(effects.changes.into_iter().map(|change| changed(changelog(partition), change)));
+        records.extend(effects.quarantined.into_iter().map(|record| quarantined(partition, record)));
+        records.extend(effects.rows.iter().map(|row| session_row(partition, row, &wall)));
+        let hidden = effects.rows.len().saturating_sub(View::RECENT_MAX);
+        prepared.rows.extend(effects.rows.into_iter().skip(hidden));
+        taken.push((partition, effects.deltas, records));
+    }
+    admit_labels(state, log, taken.iter().map(|(_, deltas, _)| deltas))?;
+    for (partition, deltas, mut records) in taken {
+        prepared.overflow.extend(state.labels.overflow(&deltas));
+        let resolved = state.labels.resolve(deltas);
+        let Some(task) = state.sessions.get_mut(&partition) else { continue };
         for (target, record) in task.seal(resolved, &state.rules) {
             records.push(plain(TopicPartition { topic: Topic::Deltas, partition: target }, None, record.encode_to_vec()));
         }
-        records.extend(effects.changes.into_iter().map(|change| changed(changelog, change)));
-        records.push(meta(changelog, &task.meta(&writer, &state.rules)));
-        records.extend(effects.quarantined.into_iter().map(|record| quarantined(partition, record)));
-        records.extend(effects.rows.iter().map(|row| session_row(partition, row, wall_ms)));
-        prepared.rows.extend(effects.rows);
+        records.push(meta(changelog(partition), &task.meta(&writer, &state.rules)));
         prepared.part(TopicPartition { topic: Topic::RawLogs, partition }, task.position(), records);
     }
     for partition in moved(state, Topic::Deltas) {
@@ -95,7 +99,7 @@ pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunEr
         let changelog = TopicPartition { topic: Topic::SeriesChangelog, partition };
         let mut records: Vec<NewRecord> = effects.changes.into_iter().map(|change| changed(changelog, change)).collect();
         records.push(meta(changelog, &task.meta(&writer, &state.rules)));
-        records.extend(effects.rows.iter().map(|(topic, row)| window_row(*topic, partition, row, wall_ms)));
+        records.extend(effects.rows.iter().map(|(topic, row)| window_row(*topic, partition, row, &wall)));
         prepared.part(TopicPartition { topic: Topic::Deltas, partition }, task.position(), records);
         prepared.touched.push((partition, effects.touched));
     }
@@ -116,7 +120,7 @@ pub fn done<L: Log>(
     for (at, position) in positions {
         state.committed.insert(at, position.0);
     }
-    (state.pending, state.pending_bytes) = (0, 0);
+    state.pending = 0;
     state.pending_since = None;
     show(state, view, status, prepared.touched, &prepared.rows);
     trim(state, log)?;
@@ -181,9 +185,9 @@ fn quarantined(partition: i32, record: Quarantined) -> NewRecord {
     }
 }
 
-fn session_row(partition: i32, row: &SessionRow, wall_ms: i64) -> NewRecord {
+fn session_row(partition: i32, row: &SessionRow, wall: &Bytes) -> NewRecord {
     let to = TopicPartition { topic: Topic::Sessions, partition };
-    derived(to, row_key(row), row.encode(), wall_ms)
+    derived(to, row_key(row), row.encode(), wall)
 }
 
 /// The key of a session's row: tenant, conversation, segment.
@@ -191,13 +195,13 @@ fn row_key(row: &SessionRow) -> String {
     format!("{}/{}/{}", row.tenant, row.conversation_id, row.segment_start_ms)
 }
 
-fn window_row(topic: Topic, partition: i32, row: &WindowRow, wall_ms: i64) -> NewRecord {
-    derived(TopicPartition { topic, partition }, row.series(), row.encode(), wall_ms)
+fn window_row(topic: Topic, partition: i32, row: &WindowRow, wall: &Bytes) -> NewRecord {
+    derived(TopicPartition { topic, partition }, row.series(), row.encode(), wall)
 }
 
 /// A row with the facts about its making in headers, where comparisons do not look.
-fn derived(to: TopicPartition, key: String, value: Vec<u8>, wall_ms: i64) -> NewRecord {
-    let headers = vec![(HEADER_PROCESSED.to_owned(), Bytes::from(wall_ms.to_string()))];
+fn derived(to: TopicPartition, key: String, value: Vec<u8>, wall: &Bytes) -> NewRecord {
+    let headers = vec![(HEADER_PROCESSED.to_owned(), wall.clone())];
     NewRecord { to, key: Some(key.into()), value: Some(value.into()), headers }
 }
 

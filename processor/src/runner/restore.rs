@@ -40,7 +40,6 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
         series: BTreeMap::new(),
         ticks,
         pending: 0,
-        pending_bytes: 0,
         pending_since: None,
         commit_began: None,
         trimmed_ms: log.wall_ms(),

@@ -113,6 +113,7 @@ impl Ledger {
     fn quarantine(&mut self, input: Input<'_>, reason: &'static str, clock: i64, time: &TimeRules) {
         let (tenant, _) = split_raw_key(input.key);
         self.unread(tenant, Outcome::Quarantined, clock, time);
+        self.quarantined_bytes += input.value.len();
         self.quarantined.push(Quarantined { offset: input.offset, reason, key: input.key.to_owned(), value: input.value.to_vec() });
     }
 

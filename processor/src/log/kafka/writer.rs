@@ -248,8 +248,12 @@ impl Transaction<'_> {
 
     fn send(&self, commit: &Commit, deadline: Instant) -> Result<(), Failure> {
         let mut begun = BTreeSet::new();
+        // Records of one topic mostly follow one another.
+        let (mut last, mut topic) = (None, String::new());
         for record in &commit.records {
-            let topic = self.names.name(record.to.topic);
+            if last.replace(record.to.topic) != Some(record.to.topic) {
+                topic = self.names.name(record.to.topic);
+            }
             let mut message = BaseRecord::to(&topic).partition(record.to.partition);
             message.key = record.key.as_deref();
             message.payload = record.value.as_deref();
