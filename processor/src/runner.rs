@@ -39,8 +39,8 @@ pub struct Options {
     /// Commits begin at most this often, and at most this long after the first record that they hold; what comes after a
     /// pause waits for a tenth of it.
     pub commit_interval: Duration,
-    /// The same while more is there than one poll takes: who is behind gains by combining more, and nobody sees results
-    /// later for it.
+    /// The same while more is there than one poll takes, or what is there is old: who is behind gains by combining more, and
+    /// nobody sees results later for it.
     pub behind_interval: Duration,
     /// A commit follows at once when that many records are folded and not committed.
     pub records_max: usize,
@@ -75,6 +75,9 @@ pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
 const ENTRIES_MAX: usize = 50_000;
 /// Or so many bytes of what goes to the quarantine: these are held as they came.
 const QUARANTINED_BYTES_MAX: usize = 64 << 20;
+
+/// Raw records that are older than this when they are folded are caught up with, ms: well above what clocks differ by.
+const LAG_MS: i64 = 10_000;
 
 /// That part of a commit interval is waited for more when the last commit is long over.
 const GATHERING: u32 = 10;
@@ -175,6 +178,9 @@ struct State {
     /// Records folded since the last commit, and when the first was.
     pending: usize,
     pending_since: Option<Instant>,
+    /// Of the raw records among them, the newest append time, ms; and whether that is [`LAG_MS`] ago.
+    newest: Option<i64>,
+    lags: bool,
     /// When the last commit began.
     commit_began: Option<Instant>,
     trimmed_ms: i64,
@@ -220,7 +226,8 @@ impl<L: Log> Runner<L> {
         }
         self.answer()?;
         let Some(state) = self.state.as_mut() else { return Ok(()) };
-        let is_behind = state.take_in(&mut self.log, &self.options)? >= self.options.poll_max;
+        let count = state.take_in(&mut self.log, &self.options)?;
+        let is_behind = count >= self.options.poll_max || state.lags && count > 0;
         if self.options.ticks {
             control::follow(state, &mut self.log)?;
             ticks::send_due(state, &mut self.log)?;
@@ -421,6 +428,10 @@ impl State {
     /// How long a poll may wait: to the next commit or tick, and never so long that a stop would be noticed late.
     fn wait(&self, options: &Options) -> Duration {
         const LONGEST: Duration = Duration::from_millis(100);
+        if self.lags {
+            // The client may have nothing for a moment; only when nothing comes for that long is it read to the end.
+            return LONGEST;
+        }
         self.due_in(options.commit_interval).map_or(LONGEST, |until_commit| until_commit.min(LONGEST))
     }
 

@@ -122,6 +122,7 @@ pub fn done<L: Log>(
     }
     state.pending = 0;
     state.pending_since = None;
+    (state.newest, state.lags) = (None, false);
     show(state, view, status, prepared.touched, &prepared.rows);
     trim(state, log)?;
     Ok(())

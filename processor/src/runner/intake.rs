@@ -1,6 +1,6 @@
 //! What a poll shows, into the tasks.
 
-use super::{Options, RunError, State, control};
+use super::{LAG_MS, Options, RunError, State, control};
 use crate::log::Log;
 use crate::telemetry;
 use processor_core::Input;
@@ -33,6 +33,7 @@ impl State {
         // The wall time of the batch: near enough, and not asked for each record.
         let now = log.wall_ms();
         data.into_iter().for_each(|partition| self.ticks.saw_data(partition, now));
+        self.lags = self.newest.is_some_and(|newest| now.saturating_sub(newest) >= LAG_MS);
         for record in &later {
             let input = Input::of(record);
             if let Some(epoch) = input.epoch.filter(|_| record.from.topic == Topic::RawLogs) {
@@ -48,6 +49,7 @@ impl State {
             Topic::RawLogs => {
                 let Some(task) = self.sessions.get_mut(&at.partition) else { return Ok(()) };
                 task.apply(input, &self.rules);
+                self.newest = self.newest.max(Some(input.appended));
             }
             Topic::Deltas => self.merge(at, input)?,
             _ => return Err(RunError::Foreign { at, offset: input.offset }),

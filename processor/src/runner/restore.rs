@@ -41,6 +41,8 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
         ticks,
         pending: 0,
         pending_since: None,
+        newest: None,
+        lags: false,
         commit_began: None,
         trimmed_ms: log.wall_ms(),
         observed_ms: 0,
