@@ -114,7 +114,7 @@ fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, key: &
 
 /// Fills a raw topic; how many messages that took.
 fn fill(bootstrap: &str, prefix: &str, per_message: usize, records: usize) -> usize {
-    prepare(bootstrap, prefix);
+    prepare(bootstrap, prefix, PARTITIONS);
     let (traffic, producer) = (Traffic::recorded(per_message), producer(bootstrap));
     let topic = format!("{prefix}{}", Topic::RawLogs.name());
     let messages = records / per_message;
@@ -175,7 +175,7 @@ fn run_processor(bootstrap: &str, prefix: &str, workers: usize, records: usize) 
 fn latency(bootstrap: &str) {
     let (rate, length) = STEADY;
     let prefix = "steady.";
-    prepare(bootstrap, prefix);
+    prepare(bootstrap, prefix, PARTITIONS);
     let processor = Processor::start(bootstrap, prefix, 1);
     let (traffic, producer) = (Traffic::recorded(10), producer(bootstrap));
     let topic = format!("{prefix}{}", Topic::RawLogs.name());

@@ -1,7 +1,8 @@
 //! `tacho-ingest` beside an OpenTelemetry Collector and a bare server, over one broker: CPU seconds for a million log
 //! records, time to an answer, peak memory. All three answer when Kafka has confirmed.
 //!
-//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN] [LOG RECORDS A REQUEST]`: with the second only those rows.
+//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN] [LOG RECORDS A REQUEST] [PARTITIONS]`: with the second
+//! only those rows, with 0 only the times of answers, with `all` all.
 //! `.ci/run interop` builds a Collector into
 //! `~/.cache/tachograph/collector`. The floor is this program itself: a server that hands each body to librdkafka.
 
@@ -22,13 +23,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use support::load::{Load, Plan, Way, run};
 use support::process::broker::Broker;
-use support::process::{Ingest, PARTITIONS, free_address, prepare, used};
+use support::process::{Ingest, free_address, prepare, used};
 use support::requests::Traffic;
 
 /// Log records a request, and how many requests are in flight.
 const SIZES: [(usize, usize); 4] = [(1, 64), (10, 64), (100, 16), (500, 8)];
+/// Partitions of the topic, if none are named: a produce request is sent for each, so they are part of what is measured.
+const PARTITIONS: i32 = 4;
 /// The steady rate, log records a second in requests of ten.
 const STEADY: f64 = 5_000.0;
+/// Requests a second of a lone client, and how often the times of answers are measured.
+const LONE: f64 = 20.0;
+const TURNS: usize = 7;
 /// A run before each that counts.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How long a server may take to listen.
@@ -40,16 +46,18 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let runtime =
         |threads: usize| tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().expect("a runtime");
-    if let [mode, bootstrap, topic, address] = &args[..]
+    if let [mode, bootstrap, topic, partitions, address] = &args[..]
         && mode == "floor"
     {
         // As many as `tacho-ingest` has.
-        return runtime(serving_threads()).block_on(floor(bootstrap, topic, address));
+        return runtime(serving_threads()).block_on(floor(bootstrap, topic, partitions.parse().expect("a number"), address));
     }
     let runtime = runtime(2);
     let length = Duration::from_secs(args.first().and_then(|arg| arg.parse().ok()).unwrap_or(6));
     let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
-    let bench = Bench { bootstrap: broker.bootstrap(), length, runtime };
+    let partitions = args.get(2).and_then(|arg| arg.parse().ok()).unwrap_or(PARTITIONS);
+    let bench = Bench { bootstrap: broker.bootstrap(), partitions, length, runtime };
+    println!("{partitions} partitions, {} s a row\n", length.as_secs());
     println!("| way | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |");
     println!("|---|---|---|---|---|---|---|---|");
     let only: Option<usize> = args.get(1).and_then(|arg| arg.parse().ok());
@@ -59,10 +67,12 @@ fn main() {
             bench.row(&Kind::ALL, way, &traffic, per_request, (clients, None), "");
         }
     }
-    if only.is_some() {
-        return;
-    }
     let ten = Arc::new(Traffic::recorded(10));
+    match only {
+        Some(0) => return bench.answers(&ten),
+        Some(_) => return,
+        None => {}
+    }
     bench.row(&Kind::ALL, Way::Http, &ten, 10, (64, Some(STEADY / 10.0)), ", 5,000 log records a second");
     bench.row(&Kind::ALL, Way::Http, &Arc::new(Traffic::tool_results(10)), 10, (64, None), ", tool results only");
     bench.answers(&ten);
@@ -90,15 +100,52 @@ impl Kind {
 
 struct Bench {
     bootstrap: String,
+    /// Of the topic that the servers write to.
+    partitions: i32,
     length: Duration,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Bench {
+    /// None: there is no such server here, which is said.
+    fn start(&self, kind: Kind, way: Way) -> Option<Server> {
+        let bootstrap = &self.bootstrap;
+        let prefix = format!("i{}.", uuid::Uuid::new_v4().simple());
+        prepare(bootstrap, &prefix, self.partitions);
+        let topic = format!("{prefix}{}", Topic::RawLogs.name());
+        match kind {
+            Kind::Tacho => {
+                let ingest = Ingest::start(bootstrap, &prefix);
+                let address = if way == Way::Http { ingest.1.clone() } else { ingest.2.clone() };
+                Some(Server { address, process: Process::Ingest(ingest), _files: None })
+            }
+            Kind::Floor if way == Way::Grpc => None,
+            Kind::Floor => {
+                let address = free_address();
+                let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+                command.args(["floor", bootstrap, &topic, &self.partitions.to_string(), &address]);
+                Some(Server::other(command, address, None))
+            }
+            Kind::Collector => {
+                let Some(program) = collector() else {
+                    println!("| | | Collector | none here: COLLECTOR_BIN names one | | | | |");
+                    return None;
+                };
+                let (http, grpc) = (free_address(), free_address());
+                let files = tempfile::tempdir().expect("a folder");
+                let config = files.path().join("collector.yaml");
+                std::fs::write(&config, collector_config(bootstrap, &topic, &http, &grpc)).expect("the file can be written");
+                let mut command = Command::new(program);
+                command.arg("--config").arg(config);
+                Some(Server::other(command, if way == Way::Http { http } else { grpc }, Some(files)))
+            }
+        }
+    }
+
     /// One row a server.
     fn row(&self, kinds: &[Kind], way: Way, traffic: &Arc<Traffic>, per_request: usize, (clients, rate): (usize, Option<f64>), note: &str) {
         for &kind in kinds {
-            let Some(server) = Server::start(kind, way, &self.bootstrap) else { continue };
+            let Some(server) = self.start(kind, way) else { continue };
             let (load, cpu_s) = self.load(&server, way, traffic, per_request, (clients, rate));
             let (_, rss) = used(&server.pid());
             println!(
@@ -131,12 +178,33 @@ impl Bench {
 
     /// Time to an answer: at half of what `tacho-ingest` takes at most, and of a client that is alone.
     fn answers(&self, traffic: &Arc<Traffic>) {
-        let Some(server) = Server::start(Kind::Tacho, Way::Http, &self.bootstrap) else { return };
+        let Some(server) = self.start(Kind::Tacho, Way::Http) else { return };
         let (fast, _) = self.load(&server, Way::Http, traffic, 10, (64, None));
         drop(server);
         let half = fast.records as f64 / fast.seconds / 2.0;
-        self.row(&Kind::ALL, Way::Http, traffic, 10, (64, Some(half / 10.0)), &format!(", half load ({half:.0} a second)"));
-        self.row(&Kind::ALL, Way::Http, traffic, 10, (1, Some(10.0)), ", a lone client, 10 requests a second");
+        println!("\n| {TURNS} turns of each | server | p50, ms | p99, ms (least to most) |\n|---|---|---|---|");
+        // More connections than are busy at a time, so that requests wait for the server and not for a connection.
+        self.turns(traffic, (256, half / 10.0), &format!("half load ({half:.0} log records a second, ten a request)"));
+        self.turns(traffic, (1, LONE), &format!("a lone client, {LONE} requests a second"));
+    }
+
+    /// The servers in turn, again and again: whatever else the machine does meets all of them alike. Middle values.
+    fn turns(&self, traffic: &Arc<Traffic>, (clients, rate): (usize, f64), note: &str) {
+        let start = |kind: &Kind| Some((*kind, self.start(*kind, Way::Http)?, Vec::new(), Vec::new()));
+        let mut servers: Vec<_> = Kind::ALL.iter().filter_map(start).collect();
+        for _ in 0..TURNS {
+            for (_, server, middles, ends) in &mut servers {
+                let (load, _) = self.load(server, Way::Http, traffic, 10, (clients, Some(rate)));
+                middles.push(load.at(50.0));
+                ends.push(load.at(99.0));
+            }
+        }
+        for (kind, _, mut middles, mut ends) in servers {
+            middles.sort_by(f64::total_cmp);
+            ends.sort_by(f64::total_cmp);
+            let (p50, p99, most) = (middles[TURNS / 2], ends[TURNS / 2], ends[TURNS - 1]);
+            println!("| {note} | {} | {p50:.1} | {p99:.1} ({:.1} to {most:.1}) |", kind.name(), ends[0]);
+        }
     }
 }
 
@@ -153,40 +221,6 @@ enum Process {
 }
 
 impl Server {
-    /// None: there is no such server here, which is said.
-    fn start(kind: Kind, way: Way, bootstrap: &str) -> Option<Self> {
-        let prefix = format!("i{}.", uuid::Uuid::new_v4().simple());
-        prepare(bootstrap, &prefix);
-        let topic = format!("{prefix}{}", Topic::RawLogs.name());
-        match kind {
-            Kind::Tacho => {
-                let ingest = Ingest::start(bootstrap, &prefix);
-                let address = if way == Way::Http { ingest.1.clone() } else { ingest.2.clone() };
-                Some(Self { address, process: Process::Ingest(ingest), _files: None })
-            }
-            Kind::Floor if way == Way::Grpc => None,
-            Kind::Floor => {
-                let address = free_address();
-                let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
-                command.args(["floor", bootstrap, &topic, &address]);
-                Some(Self::other(command, address, None))
-            }
-            Kind::Collector => {
-                let Some(program) = collector() else {
-                    println!("| | | Collector | none here: COLLECTOR_BIN names one | | | | |");
-                    return None;
-                };
-                let (http, grpc) = (free_address(), free_address());
-                let files = tempfile::tempdir().expect("a folder");
-                let config = files.path().join("collector.yaml");
-                std::fs::write(&config, collector_config(bootstrap, &topic, &http, &grpc)).expect("the file can be written");
-                let mut command = Command::new(program);
-                command.arg("--config").arg(config);
-                Some(Self::other(command, if way == Way::Http { http } else { grpc }, Some(files)))
-            }
-        }
-    }
-
     fn other(mut command: Command, address: String, files: Option<tempfile::TempDir>) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
         let deadline = Instant::now() + START_MAX;
@@ -254,13 +288,13 @@ service:
 }
 
 /// The floor: takes a body, hands it to librdkafka as it is, answers when it is durable.
-async fn floor(bootstrap: &str, topic: &str, address: &str) {
+async fn floor(bootstrap: &str, topic: &str, partitions: u32, address: &str) {
     #[derive(Clone)]
-    struct Shared(FutureProducer, Arc<str>, Arc<AtomicU32>);
+    struct Shared(FutureProducer, Arc<str>, u32, Arc<AtomicU32>);
 
-    async fn take(State(Shared(producer, topic, turn)): State<Shared>, body: Bytes) -> axum::http::StatusCode {
+    async fn take(State(Shared(producer, topic, partitions, turn)): State<Shared>, body: Bytes) -> axum::http::StatusCode {
         // Spread evenly, as conversations are.
-        let partition = (turn.fetch_add(1, Ordering::Relaxed) % PARTITIONS.unsigned_abs()).cast_signed();
+        let partition = (turn.fetch_add(1, Ordering::Relaxed) % partitions).cast_signed();
         let record = FutureRecord::<(), [u8]>::to(&topic).partition(partition).payload(&body);
         match producer.send(record, Duration::from_secs(4)).await {
             Ok(_) => axum::http::StatusCode::OK,
@@ -272,7 +306,7 @@ async fn floor(bootstrap: &str, topic: &str, address: &str) {
     config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5");
     config.set("compression.codec", COMPRESSION).set("message.max.bytes", "8388608");
     let producer: FutureProducer = config.create().expect("a producer");
-    let app = axum::Router::new().route("/v1/logs", post(take)).with_state(Shared(producer, topic.into(), Arc::default()));
+    let app = axum::Router::new().route("/v1/logs", post(take)).with_state(Shared(producer, topic.into(), partitions, Arc::default()));
     let listener = TcpListener::bind(address).expect("the address is free");
     listener.set_nonblocking(true).expect("a socket option");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::process::broker::Broker;
-use support::process::{Ingest, Processor, now_ms, prepare, used};
+use support::process::{Ingest, PARTITIONS, Processor, now_ms, prepare, used};
 use support::requests::Traffic;
 
 /// Conversations among which the requests are spread.
@@ -48,7 +48,7 @@ fn main() {
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
 fn highest_rate(bootstrap: &str) -> f64 {
     let prefix = "fast.";
-    prepare(bootstrap, prefix);
+    prepare(bootstrap, prefix, PARTITIONS);
     let (processor, ingest) = (Processor::start(bootstrap, prefix, 1), Ingest::start(bootstrap, prefix));
     let (traffic, next) = (Traffic::recorded(PER_REQUEST), AtomicU64::new(0));
     let began = Instant::now();
@@ -105,7 +105,7 @@ fn probe(number: u32) -> Vec<u8> {
 
 fn at_half(bootstrap: &str, rate: f64, length: Duration) {
     let prefix = "half.";
-    prepare(bootstrap, prefix);
+    prepare(bootstrap, prefix, PARTITIONS);
     let (processor, ingest) = (Processor::start(bootstrap, prefix, 1), Ingest::start(bootstrap, prefix));
     let warm_up = client();
     (0..TEAMS).for_each(|number| post(&warm_up, &ingest, &probe(number)));

@@ -14,7 +14,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Partitions of the raw topics.
+/// Partitions of the raw topics, where a bench does not say.
 pub const PARTITIONS: i32 = 12;
 /// How long a run may take.
 pub const RUN_MAX: Duration = Duration::from_secs(900);
@@ -28,9 +28,9 @@ pub fn now_ms() -> i64 {
 }
 
 /// Topics of a fresh prefix, whose seed is written.
-pub fn prepare(bootstrap: &str, prefix: &str) {
+pub fn prepare(bootstrap: &str, prefix: &str, raw_partitions: i32) {
     let cluster = Cluster::plain(bootstrap, prefix);
-    let seed = Seed { raw_partitions: PARTITIONS, ..Seed::shipped() };
+    let seed = Seed { raw_partitions, ..Seed::shipped() };
     topics::prepare(&cluster, &seed).expect("the topics can be made");
     let mut log = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{prefix}seed"))).expect("the broker answers");
     let to = TopicPartition { topic: Topic::Control, partition: 0 };

@@ -169,7 +169,6 @@ fn start(cluster: &SimCluster, random: &mut Random) -> (Runner<SimLog>, Arc<View
         poll_max: usize::try_from(1 + random.below(40)).unwrap(),
         ticks: true,
         backoff: Duration::ZERO,
-        ..Options::default()
     };
     let mut log = cluster.log(WRITER);
     log.recover().unwrap();

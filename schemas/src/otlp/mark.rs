@@ -80,7 +80,7 @@ impl<'a> AnyValue<'a> {
     /// Shows every member that was set, in order; the bytes were checked by the scan.
     fn members(&self, mut show: impl FnMut(u32, Payload<'a>, &Fields<'a>)) {
         let mut each = |mut fields: Fields<'a>| {
-            while let Ok(Some((number, payload))) = fields.next() {
+            while let Some((number, payload)) = fields.good() {
                 if (1..=8).contains(&number) {
                     show(number, payload, &fields);
                 }
@@ -90,7 +90,7 @@ impl<'a> AnyValue<'a> {
             Self::Plain(fields) => each(*fields),
             Self::Within(fields) => {
                 let mut fields = *fields;
-                while let Ok(Some((number, payload))) = fields.next() {
+                while let Some((number, payload)) = fields.good() {
                     if number == 2
                         && let Ok(inner) = fields.enter(payload)
                     {
@@ -131,7 +131,7 @@ fn member<'a>(hash: &mut Xxh3, number: u32, payload: Payload<'a>, fields: &Field
         (8, Payload::Varint(number)) => hash.update(&(number as u32).to_le_bytes()),
         (5 | 6, _) => {
             let Ok(mut list) = fields.enter(payload) else { return };
-            while let Ok(Some((field, item))) = list.next() {
+            while let Some((field, item)) = list.good() {
                 if field == 1 {
                     list_item(hash, number, item, &list);
                 }

@@ -153,7 +153,7 @@ impl<'r, 'a> LogRecord<'r, 'a> {
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
         let mut fields = Fields::new(self.bytes);
         std::iter::from_fn(move || {
-            while let Ok(Some((number, payload))) = fields.next() {
+            while let Some((number, payload)) = fields.good() {
                 if number == LOG_RECORD_ATTRIBUTES {
                     return key_value(&fields, payload).ok();
                 }
@@ -229,13 +229,14 @@ impl<'a, F: FnMut(LogRecord<'_, 'a>)> Visit<'a> for Each<F> {
 pub fn scan_for<'a>(request: &'a [u8], visit: &mut impl Visit<'a>) -> Result<usize, ScanError> {
     let mut count = 0;
     let mut fields = Fields::new(request);
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         if number == REQUEST_RESOURCE_LOGS {
             resource_logs(fields.enter(payload)?, &mut count, visit)?;
         } else {
             fields.unknown()?;
         }
     }
+    fields.end()?;
     Ok(count)
 }
 
@@ -253,7 +254,7 @@ fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl Vi
     let mut fields = message;
     // The first part of the resource waits for whether it is the only one.
     let (mut first, mut is_whole) = (None, true);
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 if first.is_none() => first = Some(payload),
             1 => {
@@ -267,6 +268,7 @@ fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl Vi
             _ => fields.unknown()?,
         }
     }
+    fields.end()?;
     let first = first.filter(|_| is_whole);
     let encoded = first.map(Payload::bytes).transpose()?;
     if !visit.resource(encoded)
@@ -275,16 +277,16 @@ fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl Vi
         resource(message.enter(first)?, &mut attrs)?;
     }
     let mut fields = message;
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         if number == 2 {
             scope_logs(fields.enter(payload)?, &attrs, count, visit)?;
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn resource<'a>(mut fields: Fields<'a>, attrs: &mut Attrs<'a>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 => attribute(&fields, payload, attrs)?,
             2 => drop(payload.varint()?),
@@ -292,21 +294,21 @@ fn resource<'a>(mut fields: Fields<'a>, attrs: &mut Attrs<'a>) -> Result<(), Sca
             _ => fields.unknown()?,
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn entity_ref(mut fields: Fields<'_>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1..=4 => drop(payload.text()?),
             _ => fields.unknown()?,
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn scope_logs<'a>(mut fields: Fields<'a>, resource: &Attrs<'a>, count: &mut usize, visit: &mut impl Visit<'a>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 => scope(fields.enter(payload)?)?,
             2 => {
@@ -319,11 +321,11 @@ fn scope_logs<'a>(mut fields: Fields<'a>, resource: &Attrs<'a>, count: &mut usiz
             _ => fields.unknown()?,
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn scope(mut fields: Fields<'_>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 | 2 => drop(payload.text()?),
             3 => drop(key_value(&fields, payload)?),
@@ -331,11 +333,11 @@ fn scope(mut fields: Fields<'_>) -> Result<(), ScanError> {
             _ => fields.unknown()?,
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn log_record<'a>(mut fields: Fields<'a>, record: &mut LogRecord<'_, 'a>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 => record.time_ns = payload.fixed64()?,
             11 => record.observed_ns = payload.fixed64()?,
@@ -349,30 +351,40 @@ fn log_record<'a>(mut fields: Fields<'a>, record: &mut LogRecord<'_, 'a>) -> Res
             _ => fields.unknown()?,
         }
     }
+    fields.end()?;
     record.event = record.attrs.text(Attr::EventName).map_or(EventKind::Unknown, EventKind::by_name);
     Ok(())
 }
 
+#[inline]
 fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a>) -> Result<(), ScanError> {
-    let (key, value) = key_value(parent, payload)?;
-    if let Some(attr) = Attr::by_key(key.as_bytes()) {
-        attrs.set(attr, value);
+    let mut keep = |key: &str, value| {
+        if let Some(attr) = Attr::by_key(key.as_bytes()) {
+            attrs.set(attr, value);
+        }
+    };
+    // Apart from each other: what two ways of reading may give goes through memory, see `Fields::good`.
+    if let Some((key, value)) = plain_key_value(parent, payload) {
+        keep(key, value);
+    } else {
+        let (key, value) = any_key_value(parent, payload)?;
+        keep(key, value);
     }
     Ok(())
 }
 
-/// Reads a `KeyValue`: the value may come before the key, and in parts.
+/// Reads a `KeyValue`.
 pub(super) fn key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a str, Value<'a>), ScanError> {
-    if let Payload::Bytes(bytes) = payload
-        && parent.reaches(2)
-        && let Some(plain) = plain_key_value(bytes)
-    {
-        return Ok(plain);
-    }
+    plain_key_value(parent, payload).map_or_else(|| any_key_value(parent, payload), Ok)
+}
+
+/// Reads a `KeyValue` of any form: the value may come before the key, and in parts.
+#[inline(never)]
+fn any_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a str, Value<'a>), ScanError> {
     let mut fields = parent.enter(payload)?;
     let mut key = "";
     let mut value = None;
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 => key = payload.text()?,
             2 => any_value(fields.enter(payload)?, &mut value)?,
@@ -380,18 +392,23 @@ pub(super) fn key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result
             _ => fields.unknown()?,
         }
     }
+    fields.end()?;
     Ok((key, value.unwrap_or(Value::Other(payload.bytes()?))))
 }
 
 /// Reads the usual `KeyValue` at once: key, then a value that is a string, a boolean or an integer, each with a length
 /// or number of one byte. `None` for all others, wrong ones too: those are read field by field.
-#[inline]
-fn plain_key_value(bytes: &[u8]) -> Option<(&str, Value<'_>)> {
+#[inline(always)]
+fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a str, Value<'a>)> {
     const KEY: u8 = 1 << 3 | 2;
     const VALUE: u8 = 2 << 3 | 2;
     const STRING: u8 = 1 << 3 | 2;
     const BOOL: u8 = 2 << 3;
     const INT: u8 = 3 << 3;
+    let Payload::Bytes(bytes) = payload else { return None };
+    if !parent.reaches(2) {
+        return None;
+    }
     let [KEY, key_length @ 0..=127, rest @ ..] = bytes else { return None };
     let (_, rest) = rest.split_at_checked(usize::from(*key_length))?;
     let [VALUE, length @ 0..=127, any @ ..] = rest else { return None };
@@ -411,7 +428,7 @@ fn plain_key_value(bytes: &[u8]) -> Option<(&str, Value<'_>)> {
 
 /// Reads an `AnyValue`: `value` is the member seen last, `None` for what [`Value::Other`] stands for.
 fn any_value<'a>(mut fields: Fields<'a>, value: &mut Option<Value<'a>>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         *value = match number {
             1 => Some(Value::Str(payload.text()?)),
             2 => Some(Value::Bool(payload.varint()? != 0)),
@@ -433,27 +450,27 @@ fn any_value<'a>(mut fields: Fields<'a>, value: &mut Option<Value<'a>>) -> Resul
             }
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn array(mut fields: Fields<'_>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 => any_value(fields.enter(payload)?, &mut None)?,
             _ => fields.unknown()?,
         }
     }
-    Ok(())
+    fields.end()
 }
 
 fn key_values(mut fields: Fields<'_>) -> Result<(), ScanError> {
-    while let Some((number, payload)) = fields.next()? {
+    while let Some((number, payload)) = fields.good() {
         match number {
             1 => drop(key_value(&fields, payload)?),
             _ => fields.unknown()?,
         }
     }
-    Ok(())
+    fields.end()
 }
 
 #[cfg(test)]

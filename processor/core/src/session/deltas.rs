@@ -94,8 +94,7 @@ impl Deltas {
 
     /// Counts a record, whosever it is: metrics made of [`Fact::Record`] have no label that tells.
     pub fn count(&mut self, ended: Ended, tenant: &str, slot: Slot) {
-        let place = ended.event as usize * 8 + ended.outcome as usize;
-        let place = (place ^ slot.start.div_euclid(60_000).rem_euclid(4) as usize * 64) % COUNTED_MAX;
+        let place = place_of(ended, slot);
         match &mut self.counted[place] {
             Some(counted) if counted.ended == ended && counted.slot == slot && counted.tenant == tenant => counted.records += 1,
             _ => {
@@ -112,6 +111,13 @@ impl Deltas {
         let fact = Fact::Record { event: event.def().name, outcome, time_source, clamped };
         self.add(&fact, &super::identity::of_identity(&tenant, &Identity::default()), slot, records);
     }
+}
+
+/// The place for counts of records that end so; others may have the same one.
+const fn place_of(ended: Ended, slot: Slot) -> usize {
+    // A few minutes are written to at a time.
+    let minute = slot.start.div_euclid(60_000).rem_euclid(4) as usize;
+    (ended.event as usize * 8 + ended.outcome as usize + minute * 64) % COUNTED_MAX
 }
 
 fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: &dyn Fn(Label) -> &'v str) {
