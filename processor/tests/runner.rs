@@ -179,6 +179,21 @@ fn a_restart_goes_on_where_the_last_commit_was() {
 }
 
 #[test]
+fn what_is_old_is_committed_when_no_more_of_it_comes() {
+    let mut world = World::new(|_| {});
+    world.settle();
+    world.prompt("old", "red");
+    world.cluster.advance(20_000);
+    world.runner.turn().unwrap();
+    assert_eq!(world.sessions().len(), 0, "more of it may follow");
+    world.runner.turn().unwrap();
+    assert_eq!(world.sessions().len(), 1);
+    world.prompt("new", "red");
+    world.runner.turn().unwrap();
+    assert_eq!(world.sessions().len(), 2, "what is new does not wait");
+}
+
+#[test]
 fn label_values_beyond_the_cap_are_other_for_good() {
     let mut world = World::new(|seed| {
         seed.caps.insert("team".to_owned(), 2);
