@@ -32,6 +32,8 @@ const REQUESTS_FAST: u64 = 40_000;
 /// Probes a second, and the teams that they are of, in turn.
 const PROBES: u32 = 10;
 const TEAMS: u32 = 40;
+/// The load goes on for so long before the first probe: the broker's code is compiled, and most conversations are begun.
+const WARM_UP: Duration = Duration::from_secs(8);
 /// How often `/metrics` is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -130,13 +132,14 @@ fn at_half(bootstrap: &str, rate: f64, length: Duration) {
         let probes = scope.spawn(move || {
             let client = client();
             let mut starts = Vec::new();
-            while began.elapsed() < length {
+            thread::sleep(WARM_UP);
+            while began.elapsed() < WARM_UP + length {
                 let number = u32::try_from(starts.len()).expect("it is small");
                 let body = probe(TEAMS + number);
                 starts.push(Instant::now());
                 post(&client, ingest, &body);
                 sent.store(number + 1, Ordering::Relaxed);
-                thread::sleep((Duration::from_secs(1) * (number + 1) / PROBES).saturating_sub(began.elapsed()));
+                thread::sleep((WARM_UP + Duration::from_secs(1) * (number + 1) / PROBES).saturating_sub(began.elapsed()));
             }
             starts
         });

@@ -39,8 +39,8 @@ pub struct Options {
     /// Commits begin at most this often, and at most this long after the first record that they hold; what comes after a
     /// pause waits for a tenth of it.
     pub commit_interval: Duration,
-    /// The same while more is there than one poll takes, or what is there is old: who is behind gains by combining more, and
-    /// nobody sees results later for it.
+    /// The same while what is there is old: who is far behind gains by combining more, and nobody sees results later for it.
+    /// And the most that it is stretched to while more is there than one poll takes.
     pub behind_interval: Duration,
     /// A commit follows at once when that many records are folded and not committed.
     pub records_max: usize,
@@ -78,6 +78,9 @@ const QUARANTINED_BYTES_MAX: usize = 64 << 20;
 
 /// Raw records that are older than this when they are folded are caught up with, ms: well above what clocks differ by.
 const LAG_MS: i64 = 10_000;
+
+/// While polls are full, commits take that part of the time: records come faster than the worker gets to them.
+const COMMITS_SHARE: u32 = 4;
 
 /// That part of a commit interval is waited for more when the last commit is long over.
 const GATHERING: u32 = 10;
@@ -181,8 +184,9 @@ struct State {
     /// Of the raw records among them, the newest append time, ms; and whether that is [`LAG_MS`] ago.
     newest: Option<i64>,
     lags: bool,
-    /// When the last commit began.
+    /// When the last commit began, and how long it took.
     commit_began: Option<Instant>,
+    commit_took: Duration,
     trimmed_ms: i64,
     observed_ms: i64,
     /// Records that could not move their partition's clock, as last counted.
@@ -227,13 +231,13 @@ impl<L: Log> Runner<L> {
         self.answer()?;
         let Some(state) = self.state.as_mut() else { return Ok(()) };
         let count = state.take_in(&mut self.log, &self.options)?;
-        let is_behind = count >= self.options.poll_max || state.lags && count > 0;
+        let interval = state.interval(&self.options, count);
         if self.options.ticks {
             control::follow(state, &mut self.log)?;
             ticks::send_due(state, &mut self.log)?;
         }
         observe::gauges(state, &mut self.log)?;
-        if state.commit_due(&self.options, is_behind) {
+        if state.commit_due(&self.options, interval) {
             self.commit()?;
         } else if state.pending == 0 {
             self.status.polled();
@@ -321,7 +325,8 @@ impl<L: Log> Runner<L> {
     /// The log's: call [`Runner::drop_state`].
     pub fn commit(&mut self) -> Result<(), RunError> {
         let Some(state) = self.state.as_mut().filter(|state| state.pending > 0) else { return Ok(()) };
-        state.commit_began = Some(Instant::now());
+        let (began, records) = (Instant::now(), state.pending);
+        state.commit_began = Some(began);
         let mut prepared = commit::prepare(state, &mut self.log)?;
         let mut aborts = 0;
         let positions = loop {
@@ -347,6 +352,8 @@ impl<L: Log> Runner<L> {
         };
         if let Some(state) = self.state.as_mut() {
             commit::done(state, &mut self.log, positions, prepared, (&self.view, &self.status))?;
+            state.commit_took = began.elapsed();
+            tracing::debug!(records, took_ms = state.commit_took.as_millis(), "committed");
         }
         self.status.confirmed();
         Ok(())
@@ -435,8 +442,19 @@ impl State {
         self.due_in(options.commit_interval).map_or(LONGEST, |until_commit| until_commit.min(LONGEST))
     }
 
-    fn commit_due(&self, options: &Options, is_behind: bool) -> bool {
-        let interval = if is_behind { options.commit_interval.max(options.behind_interval) } else { options.commit_interval };
+    /// The commit interval after a poll that gave so many records.
+    fn interval(&self, options: &Options, count: usize) -> Duration {
+        let longest = options.commit_interval.max(options.behind_interval);
+        if count >= options.poll_max && !self.lags {
+            (self.commit_took * COMMITS_SHARE).clamp(options.commit_interval, longest)
+        } else if self.lags && count > 0 {
+            longest
+        } else {
+            options.commit_interval
+        }
+    }
+
+    fn commit_due(&self, options: &Options, interval: Duration) -> bool {
         let is_time = self.due_in(interval).is_some_and(|left| left.is_zero());
         let gathered = self.sessions.values().map(SessionTask::gathered);
         let (entries, bytes) = gathered.fold((0, 0), |(entries, bytes), of| (entries + of.entries, bytes + of.quarantined_bytes));

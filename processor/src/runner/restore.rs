@@ -16,6 +16,7 @@ use schemas::changelog::{META_KEY, Meta};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use std::time::Instant;
 
 /// How many label records one read takes.
@@ -44,6 +45,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
         newest: None,
         lags: false,
         commit_began: None,
+        commit_took: Duration::ZERO,
         trimmed_ms: log.wall_ms(),
         observed_ms: 0,
         held: BTreeMap::new(),
