@@ -3,7 +3,7 @@
 //! that decodes with prost. Then the latency at a steady load.
 //!
 //! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS] [LOG RECORDS A MESSAGE] [WORKERS]`: with the last two only that
-//! row, and no latencies. Not criterion: what is measured is a process.
+//! row, and no latencies. `-- commits`: only how long commits take. Not criterion: what is measured is a process.
 
 mod support;
 
@@ -59,6 +59,9 @@ fn main() {
     let (records, repeats) = (number(0, 1_000_000), number(1, 3));
     let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
     let bootstrap = broker.bootstrap();
+    if args.first().is_some_and(|arg| arg == "commits") {
+        return commit_latency(&bootstrap);
+    }
     println!("{records} log records, {repeats} repeats\n");
     println!("| records a message | what | CPU s a million, least (most) | log records a second, most | RSS, MiB |");
     println!("|---|---|---|---|---|");
