@@ -40,7 +40,7 @@ const READ_AHEAD_KIB: u64 = 16 * 1024;
 /// five minutes, until then it would go on with what it knew.
 const LEADERS_EVERY_MS: u64 = 1_000;
 /// How often a member of the group gives a sign of life, ms, at most.
-const HEARTBEAT_MS: u128 = 200;
+const HEARTBEAT_MS: u128 = 100;
 /// How long until a request of a transaction is sent again, ms, and at most after several times. The first one of a commit
 /// is turned down until the brokers have written the end of the last one everywhere, which takes milliseconds; the client's
 /// own 100 ms, doubled each time, made commits of it that took 2.6 s.
