@@ -456,8 +456,8 @@ impl State {
 
     fn commit_due(&self, options: &Options, interval: Duration) -> bool {
         let is_time = self.due_in(interval).is_some_and(|left| left.is_zero());
-        let gathered = self.sessions.values().map(SessionTask::gathered);
-        let (entries, bytes) = gathered.fold((0, 0), |(entries, bytes), of| (entries + of.entries, bytes + of.quarantined_bytes));
+        let pending = self.sessions.values().map(SessionTask::pending);
+        let (entries, bytes) = pending.fold((0, 0), |(entries, bytes), of| (entries + of.entries, bytes + of.quarantined_bytes));
         is_time || self.pending >= options.records_max || entries >= ENTRIES_MAX || bytes >= QUARANTINED_BYTES_MAX
     }
 

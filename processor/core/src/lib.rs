@@ -115,33 +115,24 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Reads what a task needs off a log record; a key that is not text becomes the empty one.
+    /// Reads what a task needs off a log record; a key that is not text becomes the empty one. Of a header that is there more
+    /// than once, the last counts.
     #[must_use]
-    pub fn of(record: &'a schemas::record::Record) -> Self {
-        let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref()));
-        Self::read((record.offset, record.appended.0), record.key.as_deref(), record.value.as_deref(), headers)
-    }
-
-    /// The same off one that is offered.
-    #[must_use]
-    pub fn offered(record: &schemas::record::Offered<'a>) -> Self {
-        Self::read((record.offset, record.appended.0), record.key, record.value, record.headers.iter().copied())
-    }
-
-    /// Of a header that is there more than once, the last counts.
-    fn read(
-        (offset, appended): (i64, i64),
-        key: Option<&'a [u8]>,
-        value: Option<&'a [u8]>,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
-    ) -> Self {
+    pub fn of(record: &schemas::record::Offered<'a>) -> Self {
         use schemas::record::{HEADER_EPOCH, HEADER_ORIGIN, HEADER_TICK, HEADER_WALL};
-        let key = key.and_then(|key| std::str::from_utf8(key).ok()).unwrap_or("");
-        let value = value.unwrap_or_default();
-        let mut input = Self { offset, appended, wall: None, tick: false, epoch: None, origin: None, key, value };
-        for (name, header) in headers {
+        let mut input = Self {
+            offset: record.offset,
+            appended: record.appended.0,
+            wall: None,
+            tick: false,
+            epoch: None,
+            origin: None,
+            key: record.key.and_then(|key| std::str::from_utf8(key).ok()).unwrap_or(""),
+            value: record.value.unwrap_or_default(),
+        };
+        for (name, header) in record.headers {
             let text = std::str::from_utf8(header).ok();
-            match name {
+            match *name {
                 HEADER_WALL => input.wall = text.and_then(|text| text.parse().ok()),
                 HEADER_TICK => input.tick = true,
                 HEADER_EPOCH => input.epoch = text.and_then(|text| text.parse().ok()),

@@ -25,7 +25,7 @@ use crate::{Input, RestoreError, Rules};
 use deltas::Deltas;
 use marks::{ChunkId, Marks};
 use origins::Origins;
-use parse::Sayings;
+use parse::Said;
 use prost::Message;
 use schemas::changelog::{Change, MarkChunk, Meta, OriginMark, SessionState};
 use schemas::delta::{DeltaEntry, DeltaRecord, target_of};
@@ -41,7 +41,7 @@ struct Conversation {
     /// Whether the session changed since the last take.
     dirty: bool,
     /// What the session was told last of who it is, if that is kept.
-    told: Option<Sayings>,
+    told: Option<Said>,
 }
 
 impl Conversation {
@@ -88,7 +88,7 @@ pub struct Effects {
 
 /// How much follows from the records since the last take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Gathered {
+pub struct Pending {
     /// Entries of the changelog.
     pub entries: usize,
     /// Bytes of the values that go to the quarantine.
@@ -196,9 +196,9 @@ impl SessionTask {
 
     /// How much the next take is going to hold, at least.
     #[must_use]
-    pub fn gathered(&self) -> Gathered {
+    pub fn pending(&self) -> Pending {
         let Ledger { dirty_sessions, dirty_chunks, quarantined_bytes, .. } = &self.ledger;
-        Gathered { entries: dirty_sessions.len() + dirty_chunks.len(), quarantined_bytes: *quarantined_bytes }
+        Pending { entries: dirty_sessions.len() + dirty_chunks.len(), quarantined_bytes: *quarantined_bytes }
     }
 
     /// Folds one record. Cannot fail: what is wrong with a record is an outcome.
@@ -279,7 +279,7 @@ impl SessionTask {
     /// Takes what follows from the records since the last take. The caller commits it, or drops the task.
     pub fn take(&mut self, rules: &Rules) -> Effects {
         self.publish_open(rules);
-        let mut changes = Vec::with_capacity(self.gathered().entries);
+        let mut changes = Vec::with_capacity(self.pending().entries);
         self.ledger.quarantined_bytes = 0;
         for key in in_order(&mut self.ledger.dirty_sessions) {
             let conversation = self.conversations.get_mut(&key);

@@ -19,7 +19,7 @@ impl State {
         // Raw partitions with data, one for each run of their records.
         let mut data: Vec<i32> = Vec::new();
         let count = log.poll_each(options.poll_max, self.wait(options), &mut |record| {
-            let input = Input::offered(&record);
+            let input = Input::of(&record);
             if record.from.topic == Topic::RawLogs && !input.tick && data.last() != Some(&record.from.partition) {
                 data.push(record.from.partition);
             }
@@ -35,11 +35,13 @@ impl State {
         data.into_iter().for_each(|partition| self.ticks.saw_data(partition, now));
         self.lags = self.newest.is_some_and(|newest| now.saturating_sub(newest) >= LAG_MS);
         for record in &later {
-            let input = Input::of(record);
-            if let Some(epoch) = input.epoch.filter(|_| record.from.topic == Topic::RawLogs) {
-                control::wait_for(self, log, epoch)?;
-            }
-            self.fold(record.from, input)?;
+            record.offer(|record| {
+                let input = Input::of(&record);
+                if let Some(epoch) = input.epoch.filter(|_| record.from.topic == Topic::RawLogs) {
+                    control::wait_for(self, log, epoch)?;
+                }
+                self.fold(record.from, input)
+            })?;
         }
         Ok(count)
     }

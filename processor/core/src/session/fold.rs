@@ -204,10 +204,10 @@ impl Ledger {
         }
         let open = !matches!(known, None | Some(ENDED));
         // What was said last is known already.
-        let is_new = known.is_none() || conversation.told != Some(record.sayings);
-        conversation.told = record.sayings.are_kept().then_some(record.sayings);
+        let is_new = known.is_none() || conversation.told != Some(record.said);
+        conversation.told = record.said.are_kept().then_some(record.said);
         // An open session that turns out to be another team's leaves the one series and joins the other.
-        let moves = is_new && open && session.identity.as_ref().is_some_and(|identity| moves(identity, record.sayings, folding.told));
+        let moves = is_new && open && session.identity.as_ref().is_some_and(|identity| moves(identity, record.said, folding.told));
         if moves {
             active(&mut self.deltas, key, session, -1, slot);
         }

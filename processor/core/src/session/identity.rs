@@ -1,7 +1,7 @@
 //! Who and what a session is, by what its records say.
 
 use super::classify;
-use super::parse::{Parsed, Sayings};
+use super::parse::{Parsed, Said};
 use super::told::Told;
 use schemas::changelog::Identity;
 use schemas::event::Attr;
@@ -12,9 +12,8 @@ use schemas::otlp::scan::Attrs;
 pub const TEXT_BYTES_MAX: usize = 160;
 
 /// Whether what is said changes what an open session is counted under.
-pub fn moves(identity: &Identity, said: Sayings, told: &Told) -> bool {
-    let of_resource = told.resources.texts(said.resource).iter();
-    of_resource.chain(told.records.texts(said.record)).any(|(attr, text)| {
+pub fn moves(identity: &Identity, said: Said, told: &Told) -> bool {
+    told.texts(said).any(|(attr, text)| {
         let known = match attr {
             Attr::TeamId => &identity.team,
             Attr::ServiceName => &identity.service_name,
@@ -27,8 +26,7 @@ pub fn moves(identity: &Identity, said: Sayings, told: &Told) -> bool {
 
 /// Takes over what the record says of who and what the session is.
 pub fn learn(identity: &mut Identity, record: &Parsed<'_>, told: &Told) {
-    let said = record.sayings;
-    for (attr, text) in told.resources.texts(said.resource).iter().chain(told.records.texts(said.record)) {
+    for (attr, text) in told.texts(record.said) {
         let field = match attr {
             Attr::Model => &mut identity.model,
             Attr::Originator => &mut identity.originator,

@@ -21,7 +21,7 @@ pub struct Parsed<'a> {
     /// large, and most records have none of use.
     pub attrs: Option<Box<Attrs<'a>>>,
     /// What it and its resource say of who sent it.
-    pub sayings: Sayings,
+    pub said: Said,
     pub event: EventKind,
     pub conversation: Option<&'a str>,
     pub time: i64,
@@ -36,12 +36,12 @@ pub struct Parsed<'a> {
 
 /// What a record and its resource say, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sayings {
+pub struct Said {
     pub resource: Saying,
     pub record: Saying,
 }
 
-impl Sayings {
+impl Said {
     /// Whether the numbers stand for the same for good.
     pub const fn are_kept(&self) -> bool {
         matches!((self.resource, self.record), (Saying::Kept(_), Saying::Kept(_)))
@@ -89,12 +89,12 @@ impl<'a> Visit<'a> for Reading<'_, 'a> {
     fn record(&mut self, record: LogRecord<'_, 'a>) {
         let Self { context, told, encoded, .. } = self;
         let resource = *self.resource.get_or_insert_with(|| told.resources.add(*encoded, record.resource, &OF_RESOURCE));
-        let sayings = Sayings { resource, record: told.of_record(&record.attrs) };
-        self.records.push(one(record, sayings, *context));
+        let said = Said { resource, record: told.of_record(&record.attrs) };
+        self.records.push(one(record, said, *context));
     }
 }
 
-fn one<'a>(record: LogRecord<'_, 'a>, sayings: Sayings, context: Context<'_>) -> Parsed<'a> {
+fn one<'a>(record: LogRecord<'_, 'a>, said: Said, context: Context<'_>) -> Parsed<'a> {
     let Context { tenant, appended, clock, rules } = context;
     let (told, time_source) = event_time(&record, appended);
     let time = told.clamp(clock.saturating_sub(rules.max_age_ms), clock.saturating_add(rules.max_skew_ms));
@@ -104,7 +104,7 @@ fn one<'a>(record: LogRecord<'_, 'a>, sayings: Sayings, context: Context<'_>) ->
     let is_read = derives || SELDOM.into_iter().any(|attr| record.attrs.get(attr).is_some());
     Parsed {
         mark: marked.then(|| mark(&record, tenant, conversation.unwrap_or(""))),
-        sayings,
+        said,
         event: record.event,
         conversation,
         time,

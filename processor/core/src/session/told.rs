@@ -5,6 +5,7 @@
 //!
 //! Nothing that is derived depends on what is kept here: it is forgotten at a restart, and when there is too much of it.
 
+use super::parse::Said;
 use crate::indexed::IndexMap;
 use schemas::event::Attr;
 use schemas::otlp::scan::Attrs;
@@ -93,6 +94,11 @@ impl Told {
     pub fn begin(&mut self) {
         self.resources.begin();
         self.records.begin();
+    }
+
+    /// What a record and its resource say.
+    pub fn texts(&self, said: Said) -> impl Iterator<Item = &(Attr, String)> {
+        self.resources.texts(said.resource).iter().chain(self.records.texts(said.record))
     }
 
     /// The saying of a record.
