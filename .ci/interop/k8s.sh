@@ -54,7 +54,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 rendered=()
-for folder in base overlays/example; do
+for folder in base overlays/example overlays/spool; do
   file=$work/$(basename "$folder").yaml
   "$kustomize" build "deploy/k8s/$folder" >"$file" || fail "kustomize can't build deploy/k8s/$folder"
   rendered+=("$file")
@@ -79,4 +79,7 @@ for folder in base overlays/example; do
     ! grep -q "$password" "$work/printed" || fail "tacho-$part --print-config shows the password"
   done
 done
+# The component for a spool sets one more, by the environment.
+env -i "TACHO_KAFKA__SASL__PASSWORD=$password" "TACHO_KAFKA__TLS__CA_FILE=$work/ca.crt" TACHO_SPOOL__DIRECTORY=/var/lib/tacho/spool \
+  "$bin/tacho-ingest" --config deploy/k8s/base/ingest.toml --print-config | grep -q '^directory = "/var/lib/tacho/spool"' || fail "tacho-ingest does not take TACHO_SPOOL__DIRECTORY"
 echo "ok     settings, read by the programs"

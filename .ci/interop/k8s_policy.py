@@ -20,7 +20,7 @@ KAFKA = {
 LISTEN = {"listen": str}
 LOG = {"format": str, "filter": str}
 SETTINGS = {
-    "ingest.toml": {"keep_text": bool, "kafka": KAFKA, "http": LISTEN, "grpc": LISTEN, "admin": LISTEN, "limits": dict, "inbox": {"enabled": bool, "session_timeout": str}, "privacy": {"hash_key_file": str}, "log": LOG},
+    "ingest.toml": {"keep_text": bool, "kafka": KAFKA, "http": LISTEN, "grpc": LISTEN, "admin": LISTEN, "limits": dict, "inbox": {"enabled": bool, "session_timeout": str}, "spool": {"directory": str, "bytes_max": str}, "privacy": {"hash_key_file": str}, "log": LOG},
     "processor.toml": {
         "kafka": KAFKA,
         "group": {"id": str, "name": str, "membership": str, "session_timeout": str, "workers": int},
@@ -42,6 +42,10 @@ def workloads(documents):
         yield f"{document['kind']} {document['metadata']['name']}", template["spec"], template["metadata"]["labels"], document
     for document in of_kind(documents, "Pod", "CronJob", "ReplicaSet"):
         raise ValueError(f"the rules do not know {document['kind']}: teach workloads()")
+
+
+def runs(pod, program):
+    return any(container.get("command", [""])[0].endswith(f"/{program}") for container in pod["containers"])
 
 
 def selects(selector, labels):
@@ -127,11 +131,12 @@ def grace_is_long_enough(documents):
             continue
         grace = pod.get("terminationGracePeriodSeconds", 30)
         stop = max((each.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0) for each in pod["containers"]), default=0)
-        held = HOLD_SECONDS if document["kind"] == "Deployment" else TRANSACTION_SECONDS
+        is_ingest = runs(pod, "tacho-ingest")
+        held = HOLD_SECONDS if is_ingest else TRANSACTION_SECONDS
         for _, settings in mounted(documents, pod):
             if timeout := settings.get("group", {}).get("session_timeout"):
                 held = max(held, 2 * seconds(timeout))
-        if document["kind"] == "Deployment" and stop < 1:
+        if is_ingest and stop < 1:
             yield f"{name}: no preStop sleep: balancers send for a while after the pod was told to end"
         if grace < 2 * (stop + held):
             yield f"{name}: {grace} s of grace are less than twice preStop ({stop} s) and hold ({held:g} s)"
@@ -176,14 +181,15 @@ def pods_are_spread_and_kept(documents):
             yield f"{name}: its selector does not find its pods"
 
 
-def processors_keep_their_names(documents):
+def stateful_pods_keep_their_names(documents):
     for document in of_kind(documents, "StatefulSet"):
         spec, pod = document["spec"], document["spec"]["template"]["spec"]
         name = f"StatefulSet {document['metadata']['name']}"
         env = {each["name"]: each for container in pod["containers"] for each in container.get("env", [])}
-        if env.get("TACHO_GROUP__NAME", {}).get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") != "metadata.name":
+        is_processor = runs(pod, "tacho-processor")
+        if is_processor and env.get("TACHO_GROUP__NAME", {}).get("valueFrom", {}).get("fieldRef", {}).get("fieldPath") != "metadata.name":
             yield f"{name}: the member's name is not the pod's"
-        if spec.get("volumeClaimTemplates"):
+        if is_processor and spec.get("volumeClaimTemplates"):
             yield f"{name}: has volumes, but its state is in Kafka"
         if spec.get("podManagementPolicy") != "Parallel" or spec.get("updateStrategy", {}).get("type") != "RollingUpdate":
             yield f"{name}: must start in parallel and roll one by one"
@@ -191,6 +197,34 @@ def processors_keep_their_names(documents):
             yield f"{name}: no minReadySeconds"
         if not any(each["metadata"]["name"] == spec.get("serviceName") and each["spec"].get("clusterIP") == "None" for each in of_kind(documents, "Service")):
             yield f"{name}: has no headless Service"
+
+
+def spool_directory(documents, pod, container):
+    """Where a container spools; none: it does not. The environment wins over the file."""
+    env = {each["name"]: each.get("value") for each in container.get("env", [])}
+    files = [settings.get("spool", {}).get("directory") for _, settings in mounted(documents, pod)]
+    return env.get("TACHO_SPOOL__DIRECTORY", next(filter(None, files), None))
+
+
+def spools_outlive_their_pods(documents):
+    for name, pod, _, document in workloads(documents):
+        spec = document["spec"]
+        claims = {each["metadata"]["name"] for each in spec.get("volumeClaimTemplates", [])}
+        for container in pod["containers"]:
+            directory = spool_directory(documents, pod, container)
+            if directory is None:
+                if claims:
+                    yield f"{name}: has volumes, but spools nothing"
+                continue
+            own = [each["mountPath"] for each in container.get("volumeMounts", []) if each["name"] in claims and not each.get("readOnly")]
+            if not any(pathlib.PurePosixPath(directory).is_relative_to(path) for path in own):
+                yield f"{name}: its spool {directory} is on no volume that outlives the pod"
+            if "Delete" in spec.get("persistentVolumeClaimRetentionPolicy", {}).values():
+                yield f"{name}: claims are deleted, with what is spooled"
+            if any(each["spec"]["scaleTargetRef"]["name"] == document["metadata"]["name"] for each in of_kind(documents, "HorizontalPodAutoscaler")):
+                yield f"{name}: an autoscaler takes pods away whose spool may hold something"
+            if "fsGroup" not in pod.get("securityContext", {}):
+                yield f"{name}: no fsGroup: its user can't write to the volume"
 
 
 def services_find_ports(documents):
@@ -278,7 +312,8 @@ RULES = (
     grace_is_long_enough,
     every_pod_has_its_network,
     pods_are_spread_and_kept,
-    processors_keep_their_names,
+    stateful_pods_keep_their_names,
+    spools_outlive_their_pods,
     services_find_ports,
     settings_are_read,
 )

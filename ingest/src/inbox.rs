@@ -113,6 +113,9 @@ enum DrainError {
     /// A record is not durable, and those behind it are not written.
     #[error("a record could not be written")]
     Write(#[source] KafkaError),
+    /// A client is cut off.
+    #[error("{0}: the client reaches no broker")]
+    CutOff(&'static str),
     /// A raw topic is missing or has another count.
     #[error("the raw topics have not the pinned number of partitions")]
     Mismatch,

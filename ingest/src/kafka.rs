@@ -12,6 +12,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schemas::cluster::Cluster;
 use schemas::record::{HEADER_POLICY, HEADER_WALL};
 use schemas::topic::Topic;
+use shell::contact::Contact;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -93,13 +94,14 @@ struct Shared {
 struct Producing {
     config: ClientConfig,
     producer: RwLock<FutureProducer>,
+    contact: Contact,
 }
 
 impl Producing {
     fn new(cluster: &Cluster, linger_ms: u64, give_up: Duration) -> Result<Self, ConnectError> {
         let config = client_config(cluster, linger_ms, give_up);
         let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: cluster.bootstrap.clone(), source })?;
-        Ok(Self { config, producer: RwLock::new(producer) })
+        Ok(Self { config, producer: RwLock::new(producer), contact: Contact::new(cluster, TOPICS[0]) })
     }
 
     fn get(&self) -> FutureProducer {
@@ -111,6 +113,18 @@ impl Producing {
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
         let Some((code, reason)) = producer.client().fatal_error() else { return };
         tracing::error!(%code, reason, "the producer failed for good: making another");
+        self.replace(&mut producer);
+    }
+
+    /// So does one that is cut off. What it holds has failed.
+    fn replace_if_cut_off(&self) {
+        let old = self.get();
+        if self.contact.is_lost(old.client()) {
+            self.replace(&mut self.producer.write().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn replace(&self, producer: &mut FutureProducer) {
         match self.config.create() {
             Ok(fresh) => *producer = fresh,
             Err(error) => tracing::error!(%error, "no other producer could be made"),
@@ -283,6 +297,7 @@ fn watch(shared: &Weak<Shared>) {
     loop {
         std::thread::sleep(CHECK_INTERVAL);
         let Some(shared) = shared.upgrade() else { return };
+        shared.producers.iter().for_each(Producing::replace_if_cut_off);
         shared.check();
     }
 }

@@ -166,6 +166,14 @@ pub trait Log: Send {
     /// The log can't be reached.
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError>;
 
+    /// The ends of several partitions, in the order asked.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn ends(&mut self, at: &[TopicPartition]) -> Result<Vec<Position>, LogError> {
+        at.iter().map(|at| Ok(self.extent(*at)?.end)).collect()
+    }
+
     /// The consumer group's committed positions, in the order asked; waits for pending transactions first.
     ///
     /// # Errors
@@ -266,15 +274,38 @@ pub trait Log: Send {
     /// The log can't be reached: call again. [`LogError::Fenced`]: another process has this worker's identity.
     fn recover(&mut self) -> Result<(), LogError>;
 
-    /// Deletes records before `position`: of `tacho.deltas` once consumed, and what retention allows.
+    /// Deletes the records before a position of each of these partitions: of `tacho.deltas` once consumed, and what
+    /// retention allows.
     ///
     /// # Errors
     /// The log can't be reached.
-    fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError>;
+    fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError>;
 
     /// The stable identity that fences: `transactional.id`, or the data directory's.
     fn writer(&self) -> &str;
 
     /// The log's own wall time, for `tacho-wall` and for the timing of commits; never reaches the core but in headers.
     fn wall_ms(&self) -> i64;
+}
+
+/// Reads the partitions given out in turn, up to `max` records in all; the next time goes on behind where this one ended.
+fn read_in_turn(
+    assigned: &mut [(TopicPartition, Position)],
+    turn: &mut usize,
+    max: usize,
+    mut read: impl FnMut(TopicPartition, Position, usize) -> Result<Batch, LogError>,
+) -> Result<Vec<Record>, LogError> {
+    let mut records = Vec::new();
+    for step in 0..assigned.len() {
+        let index = (*turn + step) % assigned.len();
+        let (at, position) = assigned[index];
+        let batch = read(at, position, max - records.len())?;
+        assigned[index].1 = batch.next;
+        records.extend(batch.records);
+        if records.len() >= max {
+            *turn = index + 1;
+            break;
+        }
+    }
+    Ok(records)
 }

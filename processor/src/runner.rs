@@ -230,7 +230,13 @@ impl<L: Log> Runner<L> {
         }
         self.answer()?;
         let Some(state) = self.state.as_mut() else { return Ok(()) };
-        let count = state.take_in(&mut self.log, &self.options)?;
+        let count = match state.take_in(&mut self.log, &self.options) {
+            Err(RunError::Log(LogError::OutOfRange { at, start, .. })) if is_past(&mut self.log, at, start)? => {
+                let reason = format!("{at} is with another worker, which has deleted what it merged");
+                return Err(LogError::Unavailable { reason }.into());
+            }
+            other => other?,
+        };
         let interval = state.interval(&self.options, count);
         if self.options.ticks {
             control::follow(state, &mut self.log)?;
@@ -409,6 +415,11 @@ const SETTLE_MAX: Duration = Duration::from_secs(2);
 /// Whether `every_ms` have passed since `last_ms`; also after the log's clock was set back.
 const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
     now_ms.abs_diff(last_ms) >= every_ms
+}
+
+/// Whether the group went on past the new start of a partition: then others have it, and this worker has not heard of it yet.
+fn is_past<L: Log>(log: &mut L, at: TopicPartition, start: i64) -> Result<bool, LogError> {
+    Ok(log.committed(&[at])?.first().copied().flatten().is_some_and(|committed| committed.0 >= start))
 }
 
 /// Whether restoring can help.

@@ -177,8 +177,15 @@ fn trimmed_records_are_out_of_range(world: &mut dyn World) {
     let (mut log, mut other) = (world.user(), world.user());
     log.append((0..6).map(|n| record(DELTAS, "k", Some(&n.to_string()))).collect()).unwrap();
     assert_eq!(log.read(DELTAS, Position(0), 1).unwrap().next, Position(1));
-    log.trim(DELTAS, Position(4)).unwrap();
-    log.trim(DELTAS, Position(2)).unwrap();
+    log.append((0..3).map(|n| record(RAW_0, "k", Some(&n.to_string()))).collect()).unwrap();
+    log.trim(&[(DELTAS, Position(4)), (RAW_0, Position(1))]).unwrap();
+    log.trim(&[(DELTAS, Position(2))]).unwrap();
+    let asked = [RAW, DELTAS, RAW_0];
+    let extents = asked.map(|at| other.extent(at).unwrap());
+    assert_eq!(extents.map(|extent| (extent.start.0, extent.end.0)), [(0, 0), (4, 6), (1, 3)]);
+    assert_eq!(other.ends(&asked).unwrap(), [0, 6, 3].map(Position), "in the order asked");
+    assert!(other.ends(&[]).unwrap().is_empty());
+    other.trim(&[]).unwrap();
     let extent = other.extent(DELTAS).unwrap();
     assert_eq!((extent.start, extent.end), (Position(4), Position(6)));
     assert_eq!(values(&read_all(&mut *other, DELTAS)), ["4", "5"]);

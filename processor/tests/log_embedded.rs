@@ -147,7 +147,7 @@ fn a_compacted_topic_holds_nothing_but_the_latest() {
     assert_eq!(values(&mut user, ROWS), ["1", "3"]);
     assert_eq!(user.extent(ROWS).unwrap().end, Position(8));
     // Trimmed keys are forgotten, not superseded later.
-    user.trim(ROWS, Position(8)).unwrap();
+    user.trim(&[(ROWS, Position(8))]).unwrap();
     user.commit(Commit { records: vec![record(ROWS, "a", "4")], positions: vec![] }).unwrap();
     assert_eq!(values(&mut user, ROWS), ["4"]);
 }

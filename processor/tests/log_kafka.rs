@@ -69,6 +69,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
     let mut reader = connect(broker, "open.");
     // Offset 0 is the record, 1 the mark of its commit, 2 the record that nobody has committed.
     assert_eq!(reader.extent(DELTAS).unwrap().end, Position(3));
+    assert_eq!(reader.ends(&[DELTAS]).unwrap(), [Position(3)]);
     let batch = reader.read(DELTAS, Position(0), 100).unwrap();
     assert_eq!((batch.records.len(), reader.read(DELTAS, batch.next, 100).unwrap().next), (1, Position(2)));
 

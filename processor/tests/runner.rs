@@ -220,7 +220,7 @@ fn a_position_without_its_state_stops_the_worker() {
     world.settle();
     let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition: 0 };
     let end = world.runner.log().extent(changelog).unwrap().end;
-    world.runner.log().trim(changelog, end).unwrap();
+    world.runner.log().trim(&[(changelog, end)]).unwrap();
     world.crash();
     let error = world.runner.turn().unwrap_err();
     assert!(matches!(error, RunError::Mismatch { input: RAW, state: None, .. }), "{error}");
@@ -233,7 +233,7 @@ fn what_was_deleted_before_the_first_start_is_told_not_hidden() {
     for conversation in ["gone", "kept"] {
         world.prompt(conversation, "a");
     }
-    world.runner.log().trim(RAW, Position(1)).unwrap();
+    world.runner.log().trim(&[(RAW, Position(1))]).unwrap();
     world.settle();
     world.pass(4);
     assert_eq!(world.shown("tacho_turns_total", "a"), 1);

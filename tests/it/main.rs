@@ -21,4 +21,5 @@ mod processes;
 mod quarantine;
 mod scale;
 mod secure;
+mod veiled;
 mod windows;

@@ -6,8 +6,8 @@
 mod support;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use processor::log::Log;
-use processor::log::simulated::{Faults, SimCluster, SimLog};
+use processor::log::simulated::{Faults, Happened, SimCluster, SimLog};
+use processor::log::{Log, LogError};
 use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
 use prost::Message;
@@ -22,79 +22,210 @@ use strum::VariantArray;
 use support::replay::{Results, inputs, read_topic, replay, settle, worker};
 use support::traffic::{Random, Traffic, prices, quick_seed};
 
-/// How many seeds are tried.
+/// How many seeds are tried, of one worker and of a group.
 const SEEDS: u64 = 100;
+const SEEDS_GROUP: u64 = 60;
 /// How many things happen in a run before it comes to rest.
 const STEPS: usize = 120;
 /// How long a run rests, virtual ms: all windows are final by then, and all sessions ended.
 const REST_MS: i64 = 30_000;
+/// Turns before that, until the last worker has all partitions.
+const REST_TURNS: usize = 20;
 /// No step of a run depends on real time.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 const WRITER: &str = "worker";
 
-const FAULTS: Faults = Faults { commit_lost: 60, commit_unanswered: 60, append_lost: 30, append_unanswered: 30 };
+/// Of a worker that is alone: nobody else is there to take over.
+const FAULTS: Faults = Faults {
+    commit_lost: 60,
+    commit_aborted: 40,
+    commit_unanswered: 60,
+    append_lost: 30,
+    append_unanswered: 30,
+    mark_late: 200,
+    news_late: 0,
+    leader_moves: 20,
+};
+/// Of a group.
+const FAULTS_GROUP: Faults = Faults { news_late: 500, mark_late: 500, ..FAULTS };
+/// The members of a group.
+const GROUP: [&str; 3] = ["a", "b", "c"];
+/// Longer than the session timeout of the simulated group, ms.
+const AWAY_MS: i64 = 7_000;
 
-/// A cluster with the one worker on it.
+/// One worker process, or the place of one.
+struct Worker {
+    name: &'static str,
+    /// None while the process is not there.
+    running: Option<(Runner<SimLog>, Arc<View>)>,
+    /// Stopped, as by SIGSTOP.
+    is_asleep: bool,
+}
+
+/// A cluster with workers on it.
 struct World {
     seed: u64,
     random: Random,
     traffic: Traffic,
     cluster: SimCluster,
-    runner: Runner<SimLog>,
-    view: Arc<View>,
+    workers: Vec<Worker>,
     crashes: usize,
     failures: usize,
     epochs: usize,
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, names: &[&'static str], faults: Faults) -> Self {
         let cluster = SimCluster::new(seed, &quick_seed());
         let mut random = Random(seed);
-        let (runner, view) = start(&cluster, &mut random);
-        cluster.set_faults(FAULTS);
+        let mut place = |name: &&'static str| Worker { name, running: Some(start(&cluster, &mut random, name)), is_asleep: false };
+        let workers = names.iter().map(&mut place).collect();
+        cluster.set_faults(faults);
         Self {
             seed,
             random,
             traffic: Traffic::new(seed, quick_seed().raw_partitions),
             cluster,
-            runner,
-            view,
+            workers,
             crashes: 0,
             failures: 0,
             epochs: 0,
         }
     }
 
+    /// One that is alone.
+    fn alone(seed: u64) -> Self {
+        Self::new(seed, &[WRITER], FAULTS)
+    }
+
     fn run(mut self) -> Self {
-        for _ in 0..STEPS {
+        for _ in 0..STEPS * self.workers.len() {
             self.step();
         }
-        self.cluster.set_faults(Faults::default());
-        self.turns(1);
-        for _ in 0..REST_MS / 1_000 {
-            self.cluster.advance(1_000);
-            settle(&mut self.runner).unwrap_or_else(|error| panic!("seed {}: {error:?}", self.seed));
-        }
+        self.come_to_rest();
         self
     }
 
+    /// Nothing goes wrong any more, all but one worker are gone, and that one does what is left.
+    fn come_to_rest(&mut self) {
+        self.cluster.set_faults(Faults::default());
+        self.wake(0);
+        for at in 1..self.workers.len() {
+            self.wake(at);
+            if self.random.chance(50) { self.leave(at) } else { self.crash(at) }
+        }
+        self.be_there(0);
+        self.cluster.advance(AWAY_MS);
+        for _ in 0..REST_TURNS {
+            self.turn(0);
+        }
+        for _ in 0..REST_MS / 1_000 {
+            self.cluster.advance(1_000);
+            settle(&mut self.workers[0].running.as_mut().unwrap().0).unwrap_or_else(|error| panic!("seed {}: {error:?}", self.seed));
+        }
+    }
+
     fn step(&mut self) {
+        let at = usize::try_from(self.random.below(self.workers.len() as u64)).unwrap();
         match self.random.below(100) {
             0..45 => self.arrive(),
             45..60 => self.cluster.advance(i64::try_from(self.random.below(1_500)).unwrap()),
-            60..90 => self.turns(1),
-            90..94 => {
-                let result = self.runner.commit();
-                self.outlive(result);
-            }
-            94..96 => self.cluster.compact(),
-            96 => self.start_epoch(),
+            60..88 => self.turn(at),
+            88..92 => self.commit(at),
+            92..94 => self.cluster.compact(),
+            94 => self.start_epoch(),
+            95 if self.workers.len() > 1 => self.sleep_or_wake(at),
+            96 if self.workers.len() > 1 => self.leave(at),
+            97 if self.workers.len() > 1 => self.crash(at),
+            // A machine that slept, an operator with a broken watch.
+            95 => self.cluster.advance(i64::try_from(self.random.below(60_000)).unwrap()),
             _ => {
-                // A crash: all that is not in the log is gone.
-                (self.runner, self.view) = start(&self.cluster, &mut self.random);
-                self.crashes += 1;
+                self.crash(at);
+                self.be_there(at);
             }
+        }
+    }
+
+    fn turn(&mut self, at: usize) {
+        self.be_there(at);
+        self.act(at, Runner::turn);
+    }
+
+    fn commit(&mut self, at: usize) {
+        self.act(at, Runner::commit);
+    }
+
+    /// As [`Runner::run`] does, without waiting. Who sleeps, or is not there, does nothing.
+    fn act(&mut self, at: usize, what: impl Fn(&mut Runner<SimLog>) -> Result<(), RunError>) {
+        let worker = &mut self.workers[at];
+        let Some((runner, _)) = worker.running.as_mut().filter(|_| !worker.is_asleep) else { return };
+        match what(runner) {
+            Ok(()) => {}
+            Err(RunError::Log(LogError::Aborted { .. } | LogError::NotCommitted { .. } | LogError::Unavailable { .. })) => {
+                runner.drop_state();
+                self.failures += 1;
+                self.after_failure(at);
+            }
+            Err(error) => panic!("seed {}: worker {} stopped: {error:?}", self.seed, worker.name),
+        }
+    }
+
+    /// Goes on; or it failed since it was about to die, or to be stopped, and what it left open stays open.
+    fn after_failure(&mut self, at: usize) {
+        match self.random.below(4) {
+            0 if self.workers.len() > 1 => {
+                self.crash(at);
+                self.cluster.advance(AWAY_MS);
+            }
+            1 if self.workers.len() > 1 => self.sleep_or_wake(at),
+            _ => {}
+        }
+        let worker = &mut self.workers[at];
+        if let Some((runner, _)) = worker.running.as_mut().filter(|_| !worker.is_asleep) {
+            runner.log().recover().unwrap();
+        }
+    }
+
+    /// Starts a process that is not there.
+    fn be_there(&mut self, at: usize) {
+        let Self { workers, cluster, random, .. } = self;
+        if workers[at].running.is_none() {
+            workers[at].running = Some(start(cluster, random, workers[at].name));
+        }
+    }
+
+    /// All that is not in the log is gone; so is the process, until its next turn.
+    fn crash(&mut self, at: usize) {
+        self.workers[at].running = None;
+        self.workers[at].is_asleep = false;
+        self.crashes += 1;
+    }
+
+    /// Ends in good order.
+    fn leave(&mut self, at: usize) {
+        if self.workers[at].is_asleep {
+            return;
+        }
+        self.commit(at);
+        if let Some((mut runner, _)) = self.workers[at].running.take() {
+            runner.log().leave();
+        }
+    }
+
+    fn sleep_or_wake(&mut self, at: usize) {
+        if self.workers[at].is_asleep {
+            return self.wake(at);
+        }
+        self.workers[at].is_asleep = true;
+        self.cluster.set_silent(self.workers[at].name, true);
+        if self.random.chance(50) {
+            self.cluster.advance(AWAY_MS);
+        }
+    }
+
+    fn wake(&mut self, at: usize) {
+        if std::mem::take(&mut self.workers[at].is_asleep) {
+            self.cluster.set_silent(self.workers[at].name, false);
         }
     }
 
@@ -129,28 +260,15 @@ impl World {
         self.epochs += usize::from(self.cluster.log("operator").append(vec![record]).is_ok());
     }
 
-    fn turns(&mut self, count: usize) {
-        for _ in 0..count {
-            let result = self.runner.turn();
-            self.outlive(result);
-        }
-    }
-
-    /// As [`Runner::run`] does, without waiting.
-    fn outlive(&mut self, result: Result<(), RunError>) {
-        match result {
-            Ok(()) => {}
-            Err(RunError::Log(_)) => {
-                self.failures += 1;
-                self.runner.drop_state();
-                self.runner.log().recover().unwrap();
-            }
-            Err(error) => panic!("seed {}: the worker stopped: {error:?}", self.seed),
-        }
+    /// The worker that is left.
+    fn last(&mut self) -> (&mut Runner<SimLog>, &View) {
+        let (runner, view) = self.workers[0].running.as_mut().unwrap();
+        (runner, view)
     }
 
     fn results(&mut self) -> Results {
-        Results::of(self.runner.log(), &self.view)
+        let (runner, view) = self.last();
+        Results::of(runner.log(), view)
     }
 
     /// Every record of every topic.
@@ -161,7 +279,7 @@ impl World {
 }
 
 /// A new worker process on the cluster, with its own habits of polling and committing.
-fn start(cluster: &SimCluster, random: &mut Random) -> (Runner<SimLog>, Arc<View>) {
+fn start(cluster: &SimCluster, random: &mut Random, name: &str) -> (Runner<SimLog>, Arc<View>) {
     let options = Options {
         commit_interval: NEVER,
         behind_interval: NEVER,
@@ -170,7 +288,7 @@ fn start(cluster: &SimCluster, random: &mut Random) -> (Runner<SimLog>, Arc<View
         ticks: true,
         backoff: Duration::ZERO,
     };
-    let mut log = cluster.log(WRITER);
+    let mut log = cluster.log(name);
     log.recover().unwrap();
     worker(log, &quick_seed(), options)
 }
@@ -178,13 +296,13 @@ fn start(cluster: &SimCluster, random: &mut Random) -> (Runner<SimLog>, Arc<View
 /// The same inputs through one worker that nothing happens to.
 fn undisturbed(world: &mut World, poll_max: usize) -> Results {
     let cluster = SimCluster::new(0, &quick_seed());
-    cluster.import(inputs(world.runner.log())).unwrap();
+    cluster.import(inputs(world.last().0.log())).unwrap();
     replay(cluster.log(WRITER), &quick_seed(), poll_max).unwrap_or_else(|error| panic!("seed {}: {error:?}", world.seed))
 }
 
 /// How many log records the raw log holds; one that can't be read counts as one.
 fn raw_records(world: &mut World) -> i64 {
-    let records = read_topic(world.runner.log(), Topic::RawLogs);
+    let records = read_topic(world.last().0.log(), Topic::RawLogs);
     let count = |record: &Record| match ExportLogsServiceRequest::decode(record.value.as_deref().unwrap()) {
         Ok(request) => {
             let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
@@ -195,44 +313,61 @@ fn raw_records(world: &mut World) -> i64 {
     records.iter().filter(|record| record.header(HEADER_TICK).is_none()).map(count).sum()
 }
 
-/// What happened in some runs: crashes, failures, epochs, corrections.
-type Happened = [usize; 4];
+/// What happened in some runs: crashes, failures, epochs, corrections, late marks; and what takes a group: commits aborted, waits
+/// for marks, rebalances, members expelled, writers fenced.
+type Counts = [usize; 10];
 
-fn check(seed: u64) -> Happened {
-    let mut world = World::new(seed).run();
+fn check(mut world: World) -> Counts {
+    world = world.run();
     let results = world.results();
-    let what = format!("seed {seed} ({} crashes, {} failures)", world.crashes, world.failures);
+    let what = format!("seed {} ({} crashes, {} failures)", world.seed, world.crashes, world.failures);
     assert!(results.all_ended(), "{what}: sessions are still open");
     results.assert_same(&undisturbed(&mut world, 1_000), &what);
     assert_eq!(results.total("tacho_log_records_total"), raw_records(&mut world), "{what}: each record ends in one outcome");
     assert_eq!(results.total("tacho_sessions_active"), 0, "{what}");
     assert_eq!(results.total("tacho_cost_by_kind_usd_total"), results.total("tacho_cost_usd_total"), "{what}: kinds add up");
     assert!(results.total("tacho_cost_usd_total") > 0 && results.total("tacho_credits_total") > 0, "{what}: something has a price");
-    [world.crashes, world.failures, world.epochs, results.corrections()]
+    let Happened { rebalances, expelled, aborted, fenced, late_marks, waits } = world.cluster.happened();
+    [world.crashes, world.failures, world.epochs, results.corrections(), late_marks, aborted, waits, rebalances, expelled, fenced]
 }
 
-fn check_all(seeds: std::ops::Range<u64>) {
-    let happened = seeds.clone().map(check).fold([0; 4], |sum: Happened, one| [0, 1, 2, 3].map(|at| sum[at] + one[at]));
-    // Else the seeds show nothing.
-    let least = seeds.count();
-    assert!(happened.iter().all(|count| *count > least), "[crashes, failures, epochs, corrections]: {happened:?} in {least} runs");
+/// Half of the seeds show nothing if less than that happens in them.
+const LEAST_ALONE: Counts = [50, 50, 50, 50, 50, 0, 0, 0, 0, 0];
+const LEAST_GROUP: Counts = [30, 30, 30, 30, 30, 30, 10, 30, 30, 3];
+
+fn check_all(worlds: impl Iterator<Item = World>, least: Counts) {
+    let mut sums: Counts = [0; 10];
+    for counts in worlds.map(check) {
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    assert!(sums.iter().zip(least).all(|(sum, least)| *sum >= least), "{sums:?}, to be at least {least:?}");
 }
 
 #[test]
 fn whatever_happens_results_are_those_of_an_undisturbed_run() {
-    check_all(0..SEEDS / 2);
+    check_all((0..SEEDS / 2).map(World::alone), LEAST_ALONE);
 }
 
 /// A second half, so that two cores share the work.
 #[test]
 fn whatever_else_happens_results_are_those_of_an_undisturbed_run() {
-    check_all(SEEDS / 2..SEEDS);
+    check_all((SEEDS / 2..SEEDS).map(World::alone), LEAST_ALONE);
+}
+
+#[test]
+fn whatever_a_group_does_results_are_those_of_one_undisturbed_worker() {
+    check_all((0..SEEDS_GROUP / 2).map(|seed| World::new(seed, &GROUP, FAULTS_GROUP)), LEAST_GROUP);
+}
+
+#[test]
+fn whatever_else_a_group_does_results_are_those_of_one_undisturbed_worker() {
+    check_all((SEEDS_GROUP / 2..SEEDS_GROUP).map(|seed| World::new(seed, &GROUP, FAULTS_GROUP)), LEAST_GROUP);
 }
 
 #[test]
 fn results_do_not_depend_on_how_much_one_poll_takes() {
     for seed in 1_000..1_005 {
-        let mut world = World::new(seed).run();
+        let mut world = World::alone(seed).run();
         undisturbed(&mut world, 1).assert_same(&undisturbed(&mut world, 7), &format!("seed {seed}"));
     }
 }
@@ -240,7 +375,9 @@ fn results_do_not_depend_on_how_much_one_poll_takes() {
 #[test]
 fn one_seed_is_one_run() {
     for seed in [7, 77] {
-        let (first, second) = (World::new(seed).run(), World::new(seed).run());
+        let (first, second) = (World::alone(seed).run(), World::alone(seed).run());
         assert!(first.everything() == second.everything(), "two runs of seed {seed} differ");
+        let group = || World::new(seed, &GROUP, FAULTS_GROUP).run().everything();
+        assert!(group() == group(), "two runs of seed {seed} differ, of a group");
     }
 }

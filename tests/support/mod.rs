@@ -11,6 +11,7 @@ pub mod replay;
 pub mod samples;
 pub mod tacho;
 pub mod traffic;
+pub mod veil;
 
 use std::time::{Duration, Instant};
 

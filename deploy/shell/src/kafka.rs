@@ -1,7 +1,9 @@
 //! The table `[kafka]`: how to reach the cluster, the same in all processes.
 
 use crate::units::{HIDDEN, Scalar, Secret, is_secret};
-use rdkafka::ClientConfig;
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::{ClientConfig, ClientContext};
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -215,6 +217,20 @@ fn password_in(file: &Path) -> Result<String, String> {
         password => Ok(password.to_owned()),
     }
 }
+
+/// The context of a consumer that reads to the end of partitions: the client calls the end an error of its own, and would
+/// log it as one.
+pub struct EndIsNoError;
+
+impl ClientContext for EndIsNoError {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::error!(target: "librdkafka", %error, reason, "client error");
+        }
+    }
+}
+
+impl ConsumerContext for EndIsNoError {}
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@
 //! **Architecture Invariant:** every fault of the settings is told at once, before the first socket is opened.
 #![deny(missing_docs)]
 
+pub mod contact;
 pub mod flags;
 pub mod kafka;
 pub mod layers;

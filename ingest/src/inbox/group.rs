@@ -16,6 +16,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, Statistics, TopicPartitionList};
 use schemas::record::{HEADER_RETRY_OF, RETRY_OF_BYTES_MAX};
 use schemas::topic::Topic;
+use shell::contact::Contact;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,6 +89,7 @@ impl ConsumerContext for Told {
 /// A consumer, and the topics that it reads.
 pub(super) struct Group {
     consumer: BaseConsumer<Told>,
+    contact: Contact,
     /// The raw topics that are written, of all environments, and how many partitions each must have.
     raw: Vec<(String, i32)>,
     /// Inbox topics that are there, as of the last look.
@@ -109,6 +111,7 @@ impl Group {
         let consumer = client_config(settings).create_with_context(told);
         Ok(Self {
             consumer: consumer.map_err(|source| DrainError::Client { doing: "making a consumer", source })?,
+            contact: Contact::new(&settings.cluster, Topic::RawLogs),
             raw: main.chain(others).flat_map(|(prefix, partitions)| Signal::ALL.map(|signal| raw(prefix, signal, partitions))).collect(),
             found: BTreeSet::new(),
             told: false,
@@ -239,6 +242,9 @@ impl Group {
     /// Records, each partition's in order, up to the limits; waits at most `wait` for the first. Ends early at a change of
     /// who has what.
     pub fn collect(&mut self, records_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Received>, DrainError> {
+        if self.contact.is_lost(self.consumer.client()) {
+            return Err(DrainError::CutOff("reading the inbox"));
+        }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let deadline = Instant::now() + wait;
         while batch.len() < records_max && bytes < bytes_max && !self.is_told() {

@@ -16,6 +16,7 @@ use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
 use schemas::topic::Topic;
+use shell::contact::Contact;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ impl ProducerContext for Deliveries {
 /// A producer, and the names of the topics.
 pub(super) struct Outlet {
     producer: BaseProducer<Deliveries>,
+    contact: Contact,
     /// By environment: the raw topics, and how many partitions each has.
     raw: Vec<([String; 3], i32)>,
     quarantine: String,
@@ -72,6 +74,7 @@ impl Outlet {
         let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
             producer: producer.map_err(|source| DrainError::Client { doing: "making a producer", source })?,
+            contact: Contact::new(cluster, Topic::RawLogs),
             raw: std::iter::once(main).chain(others.iter().map(|other| (raw(&other.prefix), other.raw_partitions))).collect(),
             quarantine: format!("{}{}", cluster.prefix, Topic::Quarantine.name()),
         })
@@ -120,6 +123,7 @@ impl Outlet {
                     return Err(DrainError::Write(error));
                 }
             };
+            self.stay_in_contact()?;
             wait = LOOK;
         }
     }
@@ -132,8 +136,16 @@ impl Outlet {
             match flushed {
                 true => return Ok(()),
                 false if stop.is_over() => return Err(DrainError::Ending),
-                false => {}
+                false => self.stay_in_contact()?,
             }
+        }
+    }
+
+    /// It never gives a record up: one that is cut off would wait for ever.
+    fn stay_in_contact(&self) -> Result<(), DrainError> {
+        match self.contact.is_lost(self.producer.client()) {
+            true => Err(DrainError::CutOff("writing")),
+            false => Ok(()),
         }
     }
 

@@ -10,6 +10,8 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use schemas::cluster::Cluster;
 use schemas::settings::SettingsError;
 use schemas::topic::Topic;
+use shell::contact::Contact;
+use shell::kafka::EndIsNoError;
 use shell::process::chain;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +53,9 @@ pub enum NotYet {
 
 /// The control topic, read to its end.
 pub struct Control {
-    consumer: BaseConsumer,
+    cluster: Cluster,
+    consumer: BaseConsumer<EndIsNoError>,
+    contact: Contact,
     topic: String,
     reading: Reading,
     /// For a start without the cluster, and the directory where it is kept.
@@ -85,7 +89,7 @@ impl Control {
 
     fn read_quietly(cluster: &Cluster, policies: Arc<Policies>, directory: Option<PathBuf>) -> Result<Self, NotYet> {
         let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
-        let consumer: BaseConsumer = client_config(cluster).create()?;
+        let consumer = consumer(cluster)?;
         let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
         if !metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
             let prefix = if cluster.prefix.is_empty() { String::new() } else { format!(" --prefix {}", cluster.prefix) };
@@ -93,7 +97,8 @@ impl Control {
         }
         let remembered = Remembered::new(&cluster.prefix);
         let reading = Reading::new(policies);
-        let mut control = Self { consumer, topic, reading, remembered, directory, next: 0, raw_partitions: 0 };
+        let (cluster, contact) = (cluster.clone(), Contact::new(cluster, Topic::Control));
+        let mut control = Self { cluster, consumer, contact, topic, reading, remembered, directory, next: 0, raw_partitions: 0 };
         control.assign()?;
         control.read_all()?;
         control.raw_partitions = control.reading.raw_partitions().ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
@@ -133,6 +138,9 @@ impl Control {
     pub fn follow(mut self, ending: &watch::Receiver<bool>) {
         let mut told = String::new();
         while !*ending.borrow() {
+            if let Err(error) = self.stay_in_contact() {
+                tracing::warn!(%error, "no other reader of the control topic could be made");
+            }
             match self.look() {
                 Ok(true) => told.clear(),
                 Ok(false) => {}
@@ -149,6 +157,15 @@ impl Control {
                 }
             }
         }
+    }
+
+    /// A consumer that is cut off is replaced.
+    fn stay_in_contact(&mut self) -> Result<(), KafkaError> {
+        if self.contact.is_lost(self.consumer.client()) {
+            self.consumer = consumer(&self.cluster)?;
+            self.assign()?;
+        }
+        Ok(())
     }
 
     /// The next record, or none for a while; whether the topic was heard of.
@@ -178,7 +195,7 @@ fn add(reading: &mut Reading, remembered: &mut Remembered, next: &mut i64, messa
     Ok(remembered.add(offset, key, value))
 }
 
-fn client_config(cluster: &Cluster) -> ClientConfig {
+fn consumer(cluster: &Cluster) -> Result<BaseConsumer<EndIsNoError>, KafkaError> {
     let mut config: ClientConfig = cluster.properties("tacho-ingest").collect();
     config
         // Never joined, and nothing is committed to it.
@@ -186,5 +203,5 @@ fn client_config(cluster: &Cluster) -> ClientConfig {
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "true");
-    config
+    config.create_with_context(EndIsNoError)
 }

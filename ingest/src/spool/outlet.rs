@@ -13,6 +13,8 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::cluster::Cluster;
 use schemas::origin::Origin;
+use schemas::topic::Topic;
+use shell::contact::Contact;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -75,6 +77,7 @@ impl ProducerContext for Deliveries {
 /// A producer that never gives a record up, and ends at the first that fails.
 pub struct KafkaOutlet {
     producer: BaseProducer<Deliveries>,
+    contact: Contact,
     names: [String; 3],
     partitions: i32,
 }
@@ -83,7 +86,15 @@ impl KafkaOutlet {
     fn connect(cluster: &Cluster, partitions: i32) -> Result<Self, KafkaError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default())?;
         let names = Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.topic().name()));
-        Ok(Self { producer, names, partitions })
+        Ok(Self { producer, contact: Contact::new(cluster, Topic::RawLogs), names, partitions })
+    }
+
+    /// It never gives a record up: one that is cut off would wait for ever.
+    fn stay_in_contact(&self) -> Result<(), String> {
+        match self.contact.is_lost(self.producer.client()) {
+            true => Err("its producer reaches no broker".to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn send(&self, source: &str, number: u64, record: &RawRecord, stop: &AtomicBool) -> Result<(), String> {
@@ -103,6 +114,7 @@ impl KafkaOutlet {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !stop.load(Ordering::Relaxed) => back,
                 Err((error, _)) => return Err(error.to_string()),
             };
+            self.stay_in_contact()?;
             wait = LOOK;
         }
     }
@@ -119,7 +131,7 @@ impl Outlet for KafkaOutlet {
             match is_flushed {
                 true => return Ok(()),
                 false if stop.load(Ordering::Relaxed) => return Err("the process ends before all is written".to_owned()),
-                false => {}
+                false => self.stay_in_contact()?,
             }
         }
     }

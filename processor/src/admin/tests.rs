@@ -83,7 +83,7 @@ impl Log for Three {
         Ok(())
     }
 
-    fn trim(&mut self, _: TopicPartition, _: Position) -> Result<(), LogError> {
+    fn trim(&mut self, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         Ok(())
     }
 

@@ -166,23 +166,13 @@ pub struct EmbeddedLog {
 
 impl EmbeddedLog {
     fn take(&mut self, max: usize) -> Result<Vec<Record>, LogError> {
-        let mut records = Vec::new();
-        for step in 0..self.assigned.len() {
-            let index = (self.turn + step) % self.assigned.len();
-            let (at, position) = self.assigned[index];
-            let part = self.log.store.part(at)?;
-            if position.0 == part.end {
-                continue;
+        let store = &self.log.store;
+        super::read_in_turn(&mut self.assigned, &mut self.turn, max, |at, position, max| {
+            if position.0 == store.part(at)?.end {
+                return Ok(Batch { records: Vec::new(), next: position });
             }
-            let batch = self.log.store.read(at, position, max - records.len())?;
-            self.assigned[index].1 = batch.next;
-            records.extend(batch.records);
-            if records.len() >= max {
-                self.turn = index + 1;
-                break;
-            }
-        }
-        Ok(records)
+            store.read(at, position, max)
+        })
     }
 }
 
@@ -261,8 +251,8 @@ impl Log for EmbeddedLog {
         Ok(())
     }
 
-    fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError> {
-        self.log.queue().ask(|reply| Request::Trim { at, position, reply })
+    fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        before.iter().try_for_each(|&(at, position)| self.log.queue().ask(|reply| Request::Trim { at, position, reply }))
     }
 
     fn writer(&self) -> &str {

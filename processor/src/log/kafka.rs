@@ -10,6 +10,7 @@ mod fence;
 mod group;
 mod name;
 mod names;
+mod offsets;
 mod reader;
 pub mod topics;
 mod writer;
@@ -21,13 +22,14 @@ use group::Group;
 use name::Name;
 use names::Names;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{Offset, admin::AdminClient, client::DefaultClientContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::{admin::AdminClient, client::DefaultClientContext};
 use reader::Readers;
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
 use schemas::topic::Topic;
+use shell::contact::Contact;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use writer::{Appender, Failure, Transactions};
@@ -86,6 +88,7 @@ pub struct KafkaLog {
     names: Names,
     /// Polls the partitions that are ours; its group holds the positions.
     group: Group,
+    contact: Contact,
     /// Answers for everything in the log, uncommitted records included.
     uncommitted: BaseConsumer,
     readers: Readers,
@@ -112,10 +115,7 @@ impl KafkaLog {
             Some(member) => clients::member(&cluster, &group, member),
             None => clients::consumer(&cluster, &group),
         };
-        let uncommitted: BaseConsumer = clients::uncommitted(&cluster).create().map_err(|error| failed("making a client", &error))?;
-        uncommitted
-            .fetch_metadata(Some(&names.name(Topic::Control)), REQUEST_MAX)
-            .map_err(|error| failed(&format!("no Kafka broker answers at {}", cluster.bootstrap), &error))?;
+        let uncommitted = clients::connected(&cluster, &names.name(Topic::Control))?;
         let static_member = member.as_ref().filter(|member| member.is_static);
         let name = static_member.map(|member| Name::new(&group, &member.name, member.session_timeout));
         let transactions = Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name)));
@@ -125,6 +125,7 @@ impl KafkaLog {
             appender: Appender::new(&cluster),
             transactions,
             group: Group::new(consumer, names.clone(), name)?,
+            contact: Contact::new(&cluster, Topic::Control),
             cluster,
             names,
             uncommitted,
@@ -138,25 +139,20 @@ impl KafkaLog {
     /// The group's positions; an error while a transaction that includes one of them is open.
     fn positions(&self, at: &[TopicPartition], wait: Duration) -> KafkaResult<Vec<Option<Position>>> {
         let found = self.group.consumer().committed_offsets(self.names.unset(at), wait)?;
-        let mut positions = Vec::with_capacity(at.len());
-        for at in at {
-            let element = found.find_partition(&self.names.name(at.topic), at.partition);
-            let element = element.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition))?;
-            element.error()?;
-            positions.push(match element.offset() {
-                Offset::Offset(offset) => Some(Position(offset)),
-                _ => None,
-            });
-        }
-        Ok(positions)
+        at.iter().map(|at| offsets::answered(&found, &self.names, *at)).collect()
+    }
+
+    /// A client for deletions that knows the brokers: one that does not looks for leaders at once, in vain, and then every 3 s.
+    fn connected_admin(&self) -> Result<AdminClient<DefaultClientContext>, LogError> {
+        let making = |error| failed("making an admin client", &error);
+        let admin: AdminClient<DefaultClientContext> = clients::admin(&self.cluster).create().map_err(making)?;
+        admin.inner().fetch_metadata(Some(&self.names.name(Topic::Deltas)), REQUEST_MAX).map_err(making)?;
+        Ok(admin)
     }
 
     /// How far a partition is readable: to its last stable offset.
     fn stable(&self, at: TopicPartition) -> Result<Position, LogError> {
-        let name = self.names.name(at.topic);
-        let asking = || format!("asking for the last stable offset of {at}");
-        clients::ask(asking, || self.group.consumer().fetch_watermarks(&name, at.partition, REQUEST_MAX))
-            .map(|(_, stable)| Position(stable))
+        Ok(offsets::extent(self.group.consumer(), &self.names, at)?.end)
     }
 
     /// Ends the open transaction that a reader of that partition has waited behind for too long, if there is one; and
@@ -196,10 +192,11 @@ impl Log for KafkaLog {
     }
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        let name = self.names.name(at.topic);
-        let asking = || format!("asking for the extent of {at}");
-        let (start, end) = clients::ask(asking, || self.uncommitted.fetch_watermarks(&name, at.partition, REQUEST_MAX))?;
-        Ok(Extent { start: Position(start), end: Position(end) })
+        offsets::extent(&self.uncommitted, &self.names, at)
+    }
+
+    fn ends(&mut self, at: &[TopicPartition]) -> Result<Vec<Position>, LogError> {
+        offsets::ends(&self.uncommitted, &self.names, at)
     }
 
     /// Waits for open transactions that include one of the positions, and ends those of dead workers.
@@ -232,13 +229,15 @@ impl Log for KafkaLog {
     fn read_all(&mut self, at: &[TopicPartition], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
         let deadline = Instant::now() + UNSTABLE_MAX;
         let mut topics: BTreeMap<Topic, Vec<(i32, Position)>> = BTreeMap::new();
-        for &at in at {
-            let Extent { start, end } = self.extent(at)?;
-            while start < end && self.unblock(at)? < end {
+        let extents = offsets::extents(&self.uncommitted, &self.names, at)?;
+        let stable = offsets::ends(self.group.consumer(), &self.names, at)?;
+        for ((&at, Extent { start, end }), mut stable) in at.iter().zip(extents).zip(stable) {
+            while start < end && stable < end {
                 if Instant::now() > deadline {
                     return Err(LogError::Unavailable { reason: format!("{at}: a transaction stays open before {}", end.0) });
                 }
                 std::thread::sleep(STABLE_STEP);
+                stable = self.unblock(at)?;
             }
             if start < end {
                 topics.entry(at.topic).or_default().push((at.partition, start));
@@ -274,6 +273,9 @@ impl Log for KafkaLog {
     }
 
     fn poll_each(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+        if self.contact.is_lost(self.group.consumer().client()) {
+            return Err(LogError::Unavailable { reason: "the group's client reaches no broker".to_owned() });
+        }
         let count = self.group.poll(max, wait, show)?;
         if let Some((at, from)) = self.group.stuck(self.patience.wait()) {
             // The client told that up to a quarter of a second ago; another worker may have ended it meanwhile.
@@ -305,23 +307,35 @@ impl Log for KafkaLog {
     fn recover(&mut self) -> Result<(), LogError> {
         // Who has lost his name to another process must not fence it.
         self.group.recover()?;
-        self.transactions.recover()
+        self.transactions.recover()?;
+        self.appender.recover()?;
+        // New clients were answered. Of those that stay, one may be cut off.
+        if self.contact.is_lost_now(self.uncommitted.client()) {
+            self.uncommitted = clients::connected(&self.cluster, &self.names.name(Topic::Control))?;
+        }
+        if self.contact.is_lost_now(self.group.consumer().client()) {
+            self.group.replace()?;
+        }
+        Ok(())
     }
 
-    fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError> {
+    fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError> {
+        let Some((at, _)) = before.first() else { return Ok(()) };
         let admin = match self.admin.take() {
             Some(admin) => admin,
-            None => clients::admin(&self.cluster).create().map_err(|error| failed("making an admin client", &error))?,
+            None => self.connected_admin()?,
         };
-        let list = self.names.list(&[(at, position)]);
+        let list = self.names.list(before);
         let outcome = clients::ask(
-            || format!("deleting records of {at} before {}", position.0),
+            || format!("deleting records of {} and {} other partitions", at, before.len() - 1),
             || {
                 let deleted = clients::block_on(admin.delete_records(&list, &topics::admin_options()))?;
                 deleted.elements().iter().try_for_each(|element| element.error())
             },
         );
-        self.admin = Some(admin);
+        if outcome.is_ok() {
+            self.admin = Some(admin);
+        }
         outcome
     }
 

@@ -1,19 +1,27 @@
 //! A log in memory, for simulation: one seed decides every fault, one virtual clock every append time.
 //!
-//! It models what the runner must survive today: commits that fail without effect, or with effect and a lost answer;
-//! appends whose answer is lost; fencing; the control mark that a transaction leaves in each of its partitions, so
-//! that offsets have holes. It does not yet model transactions that stay open, the last stable offset, marks that
-//! arrive at different times per partition, unstable positions, group generations and clocks that jump.
+//! It models what the runner must survive on Kafka: commits that fail, that are aborted, or whose answer is lost; appends
+//! whose answer is lost; transactions that a dead writer leaves open, and readers who wait at the last stable offset;
+//! marks that come to each partition, and to the group's positions, in their own time; a group whose members come, go,
+//! sleep and die, with generations that fence them; fencing by name; brokers' clocks that differ, and jump.
+//!
+//! Nothing waits here: where a client would, time has passed when the call returns.
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
+mod group;
+mod handle;
+mod partition;
+mod transaction;
+
+use super::LogError;
+use group::Group;
+pub use handle::SimLog;
+use partition::{Partition, TransactionId};
 use schemas::id::{Position, TopicPartition};
-use schemas::record::{NewRecord, Record};
+use schemas::record::Record;
 use schemas::settings::Seed;
-use schemas::time::AppendTime;
 use schemas::topic::{Cleanup, FEW_PARTITIONS, Partitions, Topic};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 /// The clock of a new cluster, ms: 2026-01-01T00:00:00Z.
 pub const START_MS: i64 = 1_767_225_600_000;
@@ -21,14 +29,43 @@ pub const START_MS: i64 = 1_767_225_600_000;
 /// How often things go wrong: chances in 1,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A commit fails and has no effect.
+    /// A commit fails, and its transaction stays open: it has no effect in the end, but readers wait behind it.
     pub commit_lost: u32,
+    /// A commit is aborted, which is told.
+    pub commit_aborted: u32,
     /// A commit takes effect, and its answer is lost.
     pub commit_unanswered: u32,
     /// An append has no effect.
     pub append_lost: u32,
     /// An append takes effect, and its answer is lost.
     pub append_unanswered: u32,
+    /// A transaction's mark comes late to one of its places.
+    pub mark_late: u32,
+    /// News of the group reach a member only later.
+    pub news_late: u32,
+    /// When the clock moves, the leader of a partition changes, and with it by how much its clock is wrong: by up to
+    /// [`SKEW_MS`] either way.
+    pub leader_moves: u32,
+}
+
+/// By how much brokers' clocks are wrong at most, ms.
+pub const SKEW_MS: i64 = 3_000;
+
+/// What happened on a cluster, for tests to see that their seeds show something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// Assignments made anew.
+    pub rebalances: usize,
+    /// Members whose session timed out.
+    pub expelled: usize,
+    /// Commits that were aborted, and told so.
+    pub aborted: usize,
+    /// Writers fenced by readers who waited behind their open transaction.
+    pub fenced: usize,
+    /// Marks that came late.
+    pub late_marks: usize,
+    /// Times that a reader waited for a mark.
+    pub waits: usize,
 }
 
 /// The cluster that all handles share; clones are the same cluster.
@@ -40,6 +77,7 @@ pub struct SimCluster {
 struct State {
     random: Random,
     faults: Faults,
+    happened: Happened,
     wall_ms: i64,
     raw_partitions: i32,
     delta_partitions: i32,
@@ -47,14 +85,10 @@ struct State {
     positions: BTreeMap<TopicPartition, Position>,
     /// By writer: the number of its latest user.
     epochs: BTreeMap<String, u64>,
-}
-
-#[derive(Default)]
-struct Partition {
-    start: i64,
-    end: i64,
-    last_ms: i64,
-    records: BTreeMap<i64, Record>,
+    transactions: BTreeMap<TransactionId, transaction::Transaction>,
+    next_transaction: TransactionId,
+    group: Group,
+    next_handle: u64,
 }
 
 /// `splitmix64`: small, and the same everywhere. Source: Steele, Lea, Flood, OOPSLA 2014, doi:10.1145/2660193.2660195.
@@ -81,31 +115,60 @@ impl SimCluster {
         let state = State {
             random: Random(random),
             faults: Faults::default(),
+            happened: Happened::default(),
             wall_ms: START_MS,
             raw_partitions: seed.raw_partitions,
             delta_partitions: seed.delta_partitions,
             partitions: BTreeMap::new(),
             positions: BTreeMap::new(),
             epochs: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            next_transaction: 0,
+            group: Group::default(),
+            next_handle: 0,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// A handle of that writer; handles of one writer fence each other by [`Log::recover`].
+    /// A handle of that writer; handles of one writer fence each other by [`super::Log::recover`].
     #[must_use]
     pub fn log(&self, writer: &str) -> SimLog {
-        let epoch = self.state().epochs.get(writer).copied().unwrap_or(0);
-        SimLog { cluster: self.clone(), writer: writer.to_owned(), epoch, failed: false, assigned: Vec::new(), joined: None, turn: 0 }
+        let mut state = self.state();
+        let epoch = state.epochs.get(writer).copied().unwrap_or(0);
+        state.next_handle += 1;
+        SimLog::new(self.clone(), writer, state.next_handle, epoch)
     }
 
-    /// What goes wrong from now on.
+    /// What goes wrong from now on; without late marks those on their way arrive.
     pub fn set_faults(&self, faults: Faults) {
-        self.state().faults = faults;
+        let mut state = self.state();
+        state.faults = faults;
+        if faults.mark_late == 0 {
+            state.bring_marks();
+        }
+        if faults.leader_moves == 0 {
+            state.partitions.values_mut().for_each(|partition| partition.skew_ms = 0);
+        }
     }
 
-    /// Moves the clock on.
+    /// Moves the clock on, and with it what happens by itself: marks arrive, transactions and sessions time out.
     pub fn advance(&self, ms: i64) {
-        self.state().wall_ms += ms;
+        let mut state = self.state();
+        state.wall_ms += ms;
+        state.pass();
+        state.beat();
+        state.move_leaders();
+    }
+
+    /// Stops a writer's signs of life to the group, or lets them go on.
+    pub fn set_silent(&self, writer: &str, is_silent: bool) {
+        self.state().group.set_silent(writer, None, is_silent);
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn happened(&self) -> Happened {
+        self.state().happened
     }
 
     /// The clock, ms since the Unix epoch.
@@ -120,10 +183,10 @@ impl SimCluster {
         self.state().random.next()
     }
 
-    /// Everything that a partition holds.
+    /// Everything that can be read of a partition.
     #[must_use]
     pub fn records(&self, at: TopicPartition) -> Vec<Record> {
-        self.state().partitions.get(&at).map(|partition| partition.records.values().cloned().collect()).unwrap_or_default()
+        self.state().partitions.get(&at).map(|partition| partition.readable().cloned().collect()).unwrap_or_default()
     }
 
     /// Takes in records with the offsets and append times that they carry.
@@ -138,9 +201,7 @@ impl SimCluster {
                 let reason = format!("can't import offset {}: the partition goes on at {}", record.offset, partition.end);
                 return Err(LogError::Corrupt { at: record.from.to_string(), reason });
             }
-            partition.end = record.offset + 1;
-            partition.last_ms = partition.last_ms.max(record.appended.0);
-            partition.records.insert(record.offset, record);
+            partition.insert(record);
         }
         Ok(())
     }
@@ -148,12 +209,9 @@ impl SimCluster {
     /// Compacts: of each compacted topic's keys only the latest record stays, and no tombstone.
     pub fn compact(&self) {
         for (at, partition) in &mut self.state().partitions {
-            if at.topic.cleanup() != Cleanup::Compact {
-                continue;
+            if at.topic.cleanup() == Cleanup::Compact {
+                partition.compact();
             }
-            let latest: BTreeMap<_, _> = partition.records.values().map(|record| (record.key.clone(), record.offset)).collect();
-            let latest: BTreeSet<i64> = latest.into_values().collect();
-            partition.records.retain(|offset, record| latest.contains(offset) && record.value.is_some());
         }
     }
 
@@ -184,200 +242,15 @@ impl State {
         Ok(self.partitions.entry(at).or_default())
     }
 
-    fn put(&mut self, record: NewRecord) -> Result<Appended, LogError> {
-        let now = self.wall_ms;
-        let partition = self.partition(record.to)?;
-        let appended = AppendTime(now.max(partition.last_ms));
-        let offset = partition.end;
-        partition.end += 1;
-        partition.last_ms = appended.0;
-        let NewRecord { to, key, value, headers } = record;
-        partition.records.insert(offset, Record { from: to, offset, appended, key, value, headers });
-        Ok(Appended { offset, appended })
-    }
-
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        let partition = self.partition(at)?;
-        if from.0 < partition.start || from.0 > partition.end {
-            return Err(LogError::OutOfRange { at, wanted: from.0, start: partition.start });
-        }
-        let records: Vec<Record> = partition.records.range(from.0..).take(max).map(|(_, record)| record.clone()).collect();
-        // As many as asked for: there may be more. Fewer: that was all, and the next read begins at the end.
-        let next = match records.last() {
-            Some(last) if records.len() == max => last.position(),
-            None if max == 0 => from,
-            _ => Position(partition.end),
-        };
-        Ok(Batch { records, next })
-    }
-}
-
-/// One user of a [`SimCluster`].
-pub struct SimLog {
-    cluster: SimCluster,
-    writer: String,
-    epoch: u64,
-    /// Set by a failed commit, until [`Log::recover`].
-    failed: bool,
-    assigned: Vec<(TopicPartition, Position)>,
-    /// What joining told, until it is asked for.
-    joined: Option<Ownership>,
-    turn: usize,
-}
-
-impl SimLog {
-    fn try_commit(&self, commit: Commit) -> Result<(), String> {
-        let mut state = self.cluster.state();
-        let current = state.epochs.get(&self.writer).copied().unwrap_or(0);
-        if self.failed {
-            return Err("an earlier commit failed: recover first".to_owned());
-        }
-        if self.epoch != current {
-            return Err(format!("fenced: {} is in use by a later handle", self.writer));
-        }
-        let places = commit.records.iter().map(|record| record.to).chain(commit.positions.iter().map(|(at, _)| *at));
-        for at in places {
-            state.check(at).map_err(|error| error.to_string())?;
-        }
-        let faults = state.faults;
-        if state.random.chance(faults.commit_lost) {
-            return Err("simulated: the commit was lost".to_owned());
-        }
-        let touched: BTreeSet<TopicPartition> = commit.records.iter().map(|record| record.to).collect();
-        for record in commit.records {
-            state.put(record).map_err(|error| error.to_string())?;
-        }
-        for at in touched {
-            // The control mark that ends a transaction takes an offset.
-            state.partition(at).map_err(|error| error.to_string())?.end += 1;
-        }
-        state.positions.extend(commit.positions);
-        if state.random.chance(faults.commit_unanswered) {
-            return Err("simulated: the commit's answer was lost".to_owned());
-        }
-        Ok(())
-    }
-}
-
-impl Log for SimLog {
-    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
-        Ok(self.cluster.state().count(topic))
-    }
-
-    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        let mut state = self.cluster.state();
-        let partition = state.partition(at)?;
-        Ok(Extent { start: Position(partition.start), end: Position(partition.end) })
-    }
-
-    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        let state = self.cluster.state();
-        Ok(at.iter().map(|at| state.positions.get(at).copied()).collect())
-    }
-
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        self.cluster.state().read(at, from, max)
-    }
-
-    fn join(&mut self) -> Result<(), LogError> {
-        let inputs = super::all_inputs(self.partitions(Topic::RawLogs)?, self.partitions(Topic::Deltas)?);
-        self.joined = Some(Ownership::Assigned(inputs));
-        Ok(())
-    }
-
-    fn ownership(&mut self) -> Option<Ownership> {
-        self.joined.take()
-    }
-
-    /// Ownership never changes here.
-    fn settle(&mut self, _wait: Duration) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        let state = self.cluster.state();
-        for (at, _) in from {
-            state.check(*at)?;
-        }
-        drop(state);
-        super::place(&mut self.assigned, from);
-        self.turn = 0;
-        Ok(())
-    }
-
-    fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
-        self.assigned.retain(|(taken, _)| !at.contains(taken));
-        self.turn = 0;
-        Ok(())
-    }
-
-    /// Never waits: time is virtual, and passes by [`SimCluster::advance`] only.
-    fn poll(&mut self, max: usize, _wait: Duration) -> Result<Vec<Record>, LogError> {
-        let mut state = self.cluster.state();
-        let mut records = Vec::new();
-        for step in 0..self.assigned.len() {
-            let index = (self.turn + step) % self.assigned.len();
-            let (at, position) = self.assigned[index];
-            let batch = state.read(at, position, max - records.len())?;
-            self.assigned[index].1 = batch.next;
-            records.extend(batch.records);
-            if records.len() >= max {
-                self.turn = index + 1;
-                break;
+    fn move_leaders(&mut self) {
+        let moves = self.faults.leader_moves;
+        for partition in self.partitions.values_mut() {
+            if self.random.chance(moves) {
+                partition.skew_ms = i64::try_from(self.random.next() % SKEW_RANGE).unwrap_or_default() - SKEW_MS;
             }
         }
-        Ok(records)
-    }
-
-    fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
-        let lost = |what: &str| LogError::Unavailable { reason: format!("simulated: the append{what} was lost") };
-        let mut state = self.cluster.state();
-        for record in &records {
-            state.check(record.to)?;
-        }
-        let faults = state.faults;
-        if state.random.chance(faults.append_lost) {
-            return Err(lost(""));
-        }
-        let appended = records.into_iter().map(|record| state.put(record)).collect::<Result<_, _>>()?;
-        if state.random.chance(faults.append_unanswered) {
-            return Err(lost("'s answer"));
-        }
-        Ok(appended)
-    }
-
-    fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        if commit == Commit::default() {
-            return Ok(());
-        }
-        self.try_commit(commit).map_err(|reason| {
-            self.failed = true;
-            LogError::NotCommitted { reason }
-        })
-    }
-
-    fn recover(&mut self) -> Result<(), LogError> {
-        let mut state = self.cluster.state();
-        let epoch = state.epochs.entry(self.writer.clone()).or_default();
-        *epoch += 1;
-        self.epoch = *epoch;
-        self.failed = false;
-        Ok(())
-    }
-
-    fn trim(&mut self, at: TopicPartition, position: Position) -> Result<(), LogError> {
-        let mut state = self.cluster.state();
-        let partition = state.partition(at)?;
-        partition.start = partition.start.max(position.0.min(partition.end));
-        partition.records = partition.records.split_off(&partition.start);
-        Ok(())
-    }
-
-    fn writer(&self) -> &str {
-        &self.writer
-    }
-
-    fn wall_ms(&self) -> i64 {
-        self.cluster.wall_ms()
     }
 }
+
+/// All values that a clock may be wrong by.
+const SKEW_RANGE: u64 = 2 * SKEW_MS.unsigned_abs() + 1;

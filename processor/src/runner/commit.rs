@@ -8,6 +8,7 @@ use crate::status::Status;
 use crate::telemetry;
 use crate::view::{PartitionView, Shown, View};
 use bytes::Bytes;
+use processor_core::SeriesTask;
 use processor_core::labels::DeltaMap;
 use processor_core::session::Quarantined;
 use prost::Message;
@@ -257,8 +258,7 @@ fn trim<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
         return Ok(());
     }
     state.trimmed_ms = now;
-    for task in state.series.values().filter(|task| task.position() > 0) {
-        log.trim(TopicPartition { topic: Topic::Deltas, partition: task.partition() }, Position(task.position()))?;
-    }
-    Ok(())
+    let merged = |task: &SeriesTask| (TopicPartition { topic: Topic::Deltas, partition: task.partition() }, Position(task.position()));
+    let before: Vec<_> = state.series.values().filter(|task| task.position() > 0).map(merged).collect();
+    Ok(log.trim(&before)?)
 }

@@ -3,6 +3,7 @@
 use super::{RunError, State, is_due};
 use crate::log::Log;
 use crate::telemetry;
+use schemas::id::TopicPartition;
 
 /// How often the gauges are set. The lag asks the log for the end of every input partition.
 const EVERY_MS: u64 = 5_000;
@@ -14,8 +15,9 @@ pub fn gauges<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
         return Ok(());
     }
     state.observed_ms = now;
-    for (at, committed) in &state.committed {
-        telemetry::consumer_lag(at.topic.name(), at.partition, log.extent(*at)?.end.0 - committed);
+    let inputs: Vec<TopicPartition> = state.committed.keys().copied().collect();
+    for (end, (at, committed)) in log.ends(&inputs)?.iter().zip(&state.committed) {
+        telemetry::consumer_lag(at.topic.name(), at.partition, end.0 - committed);
     }
     let epoch = state.rules.latest();
     telemetry::price_table(state.rules.prices(epoch).version(), epoch);

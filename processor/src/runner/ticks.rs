@@ -90,11 +90,15 @@ impl Ticks {
 /// Appends the ticks that are due, to partitions that are read to their end.
 pub fn send_due<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
     let now = log.wall_ms();
+    let due = state.ticks.due(now);
+    if due.is_empty() {
+        return Ok(());
+    }
+    let at: Vec<TopicPartition> = due.iter().map(|&partition| TopicPartition { topic: Topic::RawLogs, partition }).collect();
     let mut ticks = Vec::new();
-    for partition in state.ticks.due(now) {
-        let at = TopicPartition { topic: Topic::RawLogs, partition };
+    for (partition, end) in due.into_iter().zip(log.ends(&at)?) {
         let read = state.sessions.get(&partition).map_or(0, processor_core::SessionTask::position);
-        if log.extent(at)?.end.0 > read {
+        if end.0 > read {
             state.ticks.put_off(partition, now);
             continue;
         }

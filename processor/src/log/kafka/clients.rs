@@ -2,14 +2,16 @@
 
 use super::Member;
 use crate::log::LogError;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::{ClientConfig, ClientContext};
 use schemas::cluster::Cluster;
+use shell::kafka::EndIsNoError;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long a question to the brokers (metadata, offsets, topics) may take.
@@ -24,6 +26,9 @@ pub(super) const TRANSACTION_MESSAGE_MAX_MS: u64 = 8_000;
 pub(super) const COMMIT_MAX: Duration = Duration::from_secs(10);
 /// How long it may take to fence older users; includes the end of their open transactions.
 pub(super) const FENCE_MAX: Duration = Duration::from_secs(15);
+/// How long one client tries that, before a new one does: it may be cut off (see [`shell::contact`]). To begin anew costs
+/// nothing: the brokers go on with the end of the transaction.
+pub(super) const FENCE_TRY: Duration = Duration::from_secs(5);
 /// How large a message may be, bytes: as the topics' `max.message.bytes`.
 const MESSAGE_BYTES_MAX: u64 = 8_400_000;
 /// How much of one partition a fetch brings, bytes, unless its first batch alone is larger. Answers beyond the allocator's
@@ -51,19 +56,6 @@ const STATISTICS_MS: u64 = 250;
 
 /// A consumer that may meet the end of a partition.
 pub(super) type EndingConsumer = BaseConsumer<EndIsNoError>;
-
-/// Tells the client's errors, but for the end of a partition: that is what a read to the end waits for.
-pub(super) struct EndIsNoError;
-
-impl ClientContext for EndIsNoError {
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            tracing::error!(target: "librdkafka", %error, reason, "client error");
-        }
-    }
-}
-
-impl ConsumerContext for EndIsNoError {}
 
 /// Settings that all clients share; what comes after these wins, so that nothing passed through can weaken them.
 fn client(cluster: &Cluster) -> ClientConfig {
@@ -117,6 +109,14 @@ pub(super) fn uncommitted(cluster: &Cluster) -> ClientConfig {
     config
 }
 
+/// The same, connected.
+pub(super) fn connected(cluster: &Cluster, known: &str) -> Result<BaseConsumer, LogError> {
+    let client: BaseConsumer = uncommitted(cluster).create().map_err(|error| failed("making a client", &error))?;
+    let nobody = |error| failed(&format!("no Kafka broker answers at {}", cluster.bootstrap), &error);
+    client.fetch_metadata(Some(known), REQUEST_MAX).map_err(nobody)?;
+    Ok(client)
+}
+
 /// A producer of durable records in order, without transactions.
 pub(super) fn producer(cluster: &Cluster) -> ClientConfig {
     let mut config = client(cluster);
@@ -153,22 +153,28 @@ pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
     LogError::Unavailable { reason: format!("{doing}: {error}") }
 }
 
+/// Drops a client on a thread of its own, since its end can block; on this one where no thread is to be had, slower and as right.
+pub(super) fn drop_aside<T: Send + 'static>(client: T) -> Option<JoinHandle<()>> {
+    thread::Builder::new().name("client-end".to_owned()).spawn(move || drop(client)).ok()
+}
+
 /// How long between two attempts to ask.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// Asks again, for up to [`REQUEST_MAX`], while a partition has no leader yet: just created, or just moved.
+/// Asks again, for up to [`REQUEST_MAX`], while a partition has no leader yet, just created or just moved, and while the
+/// client connects again.
 pub(super) fn ask<T>(doing: impl Fn() -> String, mut question: impl FnMut() -> KafkaResult<T>) -> Result<T, LogError> {
     let deadline = Instant::now() + REQUEST_MAX;
     loop {
         match question() {
-            Err(error) if is_between_leaders(&error) && Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
+            Err(error) if may_pass(&error) && Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
             outcome => return outcome.map_err(|error| failed(&doing(), &error)),
         }
     }
 }
 
-/// Whether the client did not know who leads, or knew wrongly, or the broker that was asked is gone.
-fn is_between_leaders(error: &KafkaError) -> bool {
+/// Whether the client did not know who leads, or knew wrongly, or has lost whom it asked.
+fn may_pass(error: &KafkaError) -> bool {
     matches!(
         error,
         KafkaError::MetadataFetch(code) | KafkaError::OffsetFetch(code) if matches!(
@@ -178,6 +184,8 @@ fn is_between_leaders(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::UnknownTopicOrPartition
                 | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::DestroyBroker
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
         )
     )
 }

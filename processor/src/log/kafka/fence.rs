@@ -4,7 +4,7 @@
 //! waited at one last stable offset for long enough ([`Patience`]) reads that record, uncommitted, and fences the writer: a producer
 //! with its id ends the transaction. That is safe whoever it hits: a worker that is merely slow restores.
 
-use super::clients::{self, EndIsNoError, EndingConsumer, failed};
+use super::clients::{self, EndingConsumer, failed};
 use super::names::Names;
 use super::writer::fencing_producer;
 use crate::log::LogError;
@@ -13,6 +13,7 @@ use rdkafka::consumer::Consumer;
 use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::HEADER_WRITER;
+use shell::kafka::EndIsNoError;
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};

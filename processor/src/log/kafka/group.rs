@@ -8,7 +8,8 @@ use super::clients::{self, failed, out_of_range, passing};
 use super::fence::Waiting;
 use super::name::Name;
 use super::names::{Names, size};
-use crate::log::{LogError, Ownership};
+use super::offsets;
+use crate::log::{Extent, LogError, Ownership};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaRespErr;
@@ -179,16 +180,9 @@ impl Group {
             let Some(mut name) = self.name.clone() else { return Err(error) };
             name.lose()?;
             tracing::warn!(%error, "somebody has our name in the group");
-            // The fenced one goes with the old group: from now on we are silent.
-            let mut new = Self::new(self.config.clone(), self.names.clone(), Some(name))?;
-            let mut before: Vec<TopicPartition> = self.taken.keys().copied().collect();
-            if let Some(Ownership::Assigned(at)) = &self.open {
-                before.extend(at);
-            }
-            before.extend(self.before.take().unwrap_or_default());
-            new.before = Some(before);
-            new.is_outside = true;
-            *self = new;
+            // The fenced one goes: from now on we are silent.
+            self.begin_anew(Some(name))?;
+            self.is_outside = true;
         }
         if self.is_outside
             && let Some(name) = self.name.as_mut()
@@ -197,6 +191,27 @@ impl Group {
             self.join()?;
             self.is_outside = false;
         }
+        Ok(())
+    }
+
+    /// Joins again with a new consumer, as a worker does that was restarted, since this one reaches no broker any more; then
+    /// tells all partitions as lost.
+    pub fn replace(&mut self) -> Result<(), LogError> {
+        self.begin_anew(self.name.clone())?;
+        self.join()
+    }
+
+    /// A new consumer, outside of the group, in the place of this one. What this one was given is to be told as lost.
+    fn begin_anew(&mut self, name: Option<Name>) -> Result<(), LogError> {
+        let new = Self::new(self.config.clone(), self.names.clone(), name)?;
+        let mut old = std::mem::replace(self, new);
+        let mut before: Vec<TopicPartition> = old.taken.keys().copied().collect();
+        if let Some(Ownership::Assigned(at)) = &old.open {
+            before.extend(at);
+        }
+        before.extend(old.before.take().unwrap_or_default());
+        self.before = Some(before);
+        drop(clients::drop_aside(old));
         Ok(())
     }
 
@@ -313,10 +328,10 @@ impl Group {
     /// Which of the taken partitions no longer has its position.
     fn gone(&self) -> LogError {
         for (&at, &wanted) in &self.taken {
-            let name = self.names.name(at.topic);
-            let asking = || format!("asking for the extent of {at}");
-            match clients::ask(asking, || self.consumer.fetch_watermarks(&name, at.partition, clients::REQUEST_MAX)) {
-                Ok((start, end)) if wanted.0 < start || wanted.0 > end => return LogError::OutOfRange { at, wanted: wanted.0, start },
+            match offsets::extent(&self.consumer, &self.names, at) {
+                Ok(Extent { start, end }) if wanted < start || wanted > end => {
+                    return LogError::OutOfRange { at, wanted: wanted.0, start: start.0 };
+                }
                 Ok(_) => {}
                 Err(error) => return error,
             }

@@ -67,7 +67,11 @@ impl Name {
                 return Ok(());
             }
             Ok(false) => format!("a member of {} has the name {}", self.group, self.instance),
-            Err(error) => failed("asking who is in the group", &error).to_string(),
+            Err(error) => {
+                // Nobody knows since when there was nobody to say that it is free.
+                self.lost = Some(Instant::now());
+                return Err(failed("asking who is in the group", &error));
+            }
         };
         if lost.elapsed() > self.session_timeout + GRACE {
             return Err(LogError::Fenced { reason: format!("{reason}: is it another process?") });

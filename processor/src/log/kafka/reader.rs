@@ -2,8 +2,9 @@
 //!
 //! A consumer is kept per partition that is read, so that reads one after another go on without a seek.
 
-use super::clients::{self, EndIsNoError, EndingConsumer, REQUEST_MAX, failed, out_of_range, passing};
+use super::clients::{self, EndingConsumer, failed, out_of_range, passing};
 use super::names::{Names, size};
+use super::offsets;
 use crate::log::{Batch, LogError};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -11,7 +12,9 @@ use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Topic;
+use shell::kafka::EndIsNoError;
 use std::collections::BTreeSet;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How many partitions have a consumer of their own; the one not read for longest gives its up.
@@ -31,6 +34,33 @@ pub(super) struct Readers {
     group: String,
     names: Names,
     readers: Vec<Reader>,
+    closing: Closing,
+}
+
+/// Consumers that are being closed, each on a thread of its own: the client takes a tenth of a second to close one, with
+/// nothing to do, and a restore should not wait for it.
+#[derive(Default)]
+struct Closing(Vec<JoinHandle<()>>);
+
+impl Closing {
+    fn close(&mut self, consumer: EndingConsumer) {
+        self.0.retain(|thread| !thread.is_finished());
+        self.0.extend(clients::drop_aside(consumer));
+    }
+}
+
+impl Drop for Closing {
+    /// No client may work on while the process ends.
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+impl Drop for Readers {
+    /// All side by side.
+    fn drop(&mut self) {
+        self.readers.drain(..).for_each(|reader| self.closing.close(reader.consumer));
+    }
 }
 
 struct Reader {
@@ -44,7 +74,7 @@ struct Reader {
 
 impl Readers {
     pub fn new(cluster: &Cluster, group: &str, names: Names) -> Self {
-        Self { cluster: cluster.clone(), group: group.to_owned(), names, readers: Vec::new() }
+        Self { cluster: cluster.clone(), group: group.to_owned(), names, readers: Vec::new(), closing: Closing::default() }
     }
 
     /// See [`crate::log::Log::read`].
@@ -64,7 +94,7 @@ impl Readers {
     ///
     /// A consumer tells the end of a partition when a fetch from there found its last stable offset at that place.
     /// So what was readable before the call was read by then.
-    pub fn read_all(&self, topic: Topic, from: &[(i32, Position)], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
+    pub fn read_all(&mut self, topic: Topic, from: &[(i32, Position)], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
         let reading = |error: &KafkaError| failed(&format!("reading {}", topic.name()), error);
         let consumer = self.consumer()?;
         let places: Vec<_> = from.iter().map(|&(partition, from)| (TopicPartition { topic, partition }, from)).collect();
@@ -89,6 +119,7 @@ impl Readers {
                 }
             }
         }
+        self.closing.close(consumer);
         Ok(())
     }
 
@@ -195,17 +226,11 @@ impl Reader {
 
     /// The last stable offset: what a read_committed client is told as the end.
     fn stable(&self, names: &Names) -> Result<Position, LogError> {
-        Ok(Position(self.watermarks(names)?.1))
-    }
-
-    fn watermarks(&self, names: &Names) -> Result<(i64, i64), LogError> {
-        let name = names.name(self.at.topic);
-        let asking = || format!("asking for the extent of {}", self.at);
-        clients::ask(asking, || self.consumer.fetch_watermarks(&name, self.at.partition, REQUEST_MAX))
+        Ok(offsets::extent(&self.consumer, names, self.at)?.end)
     }
 
     fn gone(&self, names: &Names) -> Result<LogError, LogError> {
-        let (start, _) = self.watermarks(names)?;
-        Ok(LogError::OutOfRange { at: self.at, wanted: self.next.0, start })
+        let start = offsets::extent(&self.consumer, names, self.at)?.start;
+        Ok(LogError::OutOfRange { at: self.at, wanted: self.next.0, start: start.0 })
     }
 }

@@ -1,10 +1,12 @@
 //! The two producers: one for durable appends in order, one for transactions. A producer that failed is given up.
 
-use super::clients::{self, APPEND_MAX_MS, COMMIT_MAX, FENCE_MAX, REQUEST_MAX, failed};
+use super::clients::{self, APPEND_MAX_MS, COMMIT_MAX, FENCE_MAX, FENCE_TRY, failed};
 use super::group::Group;
 use super::names::{Names, headers};
 use crate::log::{Appended, Commit, LogError};
 use rdkafka::ClientContext;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
@@ -47,6 +49,30 @@ impl ProducerContext for Reports {
     }
 }
 
+/// The context of a transactional producer.
+pub(super) struct Quiet;
+
+impl ClientContext for Quiet {
+    /// What becomes of a transaction is an error of the call that meets it, and an abort in a rebalance is none at all: the
+    /// client would log each of them as one.
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "TXNERR" {
+            tracing::debug!(target: "librdkafka", message, "transaction error");
+        } else {
+            DefaultClientContext.log(level, facility, message);
+        }
+    }
+}
+
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// A producer of transactions.
+pub(super) type TransactionalProducer = BaseProducer<Quiet>;
+
 /// Appends outside of transactions.
 pub(super) struct Appender {
     cluster: Cluster,
@@ -58,10 +84,25 @@ impl Appender {
         Self { cluster: cluster.clone(), producer: None }
     }
 
+    /// Makes the producer anew: one that lived through an outage can keep a record back for as long as it may take. Made ahead
+    /// of its use, since the client asks for its id on its own thread, for half a second if the brokers are not connected yet.
+    pub fn recover(&mut self) -> Result<(), LogError> {
+        if let Some(producer) = self.producer.take() {
+            // Nothing is on its way: each append waits for all its records.
+            give_up(producer);
+        }
+        self.producer = Some(self.make()?);
+        Ok(())
+    }
+
+    fn make(&self) -> Result<ThreadedProducer<Reports>, LogError> {
+        clients::producer(&self.cluster).create_with_context(Reports).map_err(|error| failed("making a producer", &error))
+    }
+
     pub fn append(&mut self, names: &Names, records: &[NewRecord]) -> Result<Vec<Appended>, LogError> {
         let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => clients::producer(&self.cluster).create_with_context(Reports).map_err(|error| failed("making a producer", &error))?,
+            None => self.make()?,
         };
         match send_all(&producer, names, records) {
             Ok(appended) => {
@@ -120,16 +161,30 @@ fn queue_full(error: &KafkaError) -> bool {
 /// Ends a producer aside: its destruction can block, and what it still holds must not be sent.
 fn give_up<C: ProducerContext + 'static>(producer: impl Producer<C> + Send + 'static) {
     producer.purge(PurgeConfig::default().queue().inflight());
-    // Without a thread it is dropped here: slower, and as right.
-    let _ = std::thread::Builder::new().name("producer-end".to_owned()).spawn(move || drop(producer));
+    drop(clients::drop_aside(producer));
 }
 
 /// A transactional producer that has fenced all older ones with its id and ended their open transaction.
-pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<BaseProducer> {
-    let producer: BaseProducer = clients::transactional(cluster, id).create()?;
+pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<TransactionalProducer> {
+    let deadline = Instant::now() + FENCE_MAX;
+    loop {
+        match fence(cluster, id) {
+            Err(error) if is_timeout(&error) && !left(deadline).is_zero() => tracing::debug!(%error, id, "once more, with a new client"),
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_timeout(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
+    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
+}
+
+fn fence(cluster: &Cluster, id: &str) -> KafkaResult<TransactionalProducer> {
+    let producer: TransactionalProducer = clients::transactional(cluster, id).create_with_context(Quiet)?;
     // The client looks for its coordinator twice a second: with a connection the first look finds it.
     let known = Names::new(&cluster.prefix).name(Topic::Control);
-    let outcome = producer.client().fetch_metadata(Some(&known), REQUEST_MAX).and_then(|_| producer.init_transactions(FENCE_MAX));
+    let outcome = producer.client().fetch_metadata(Some(&known), FENCE_TRY).and_then(|_| producer.init_transactions(FENCE_TRY));
     match outcome {
         Ok(()) => Ok(producer),
         Err(error) => {
@@ -145,7 +200,7 @@ pub(super) struct Transactions {
     /// `None`: opened for reading only.
     id: Option<String>,
     /// `None` before the first use and after a failure.
-    producer: Option<BaseProducer>,
+    producer: Option<TransactionalProducer>,
     /// Set by a failure, until [`Transactions::recover`].
     failed: bool,
 }
@@ -218,7 +273,7 @@ pub(super) enum Failure {
 
 /// One transaction on its way.
 struct Transaction<'a> {
-    producer: &'a BaseProducer,
+    producer: &'a TransactionalProducer,
     id: &'a str,
     names: &'a Names,
     group: &'a Group,

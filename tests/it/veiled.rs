@@ -1,0 +1,80 @@
+//! A cluster that for moments tells of no brokers: no client of ingest may be cut off by that for good.
+
+use crate::support::processes::{ingest, tacho};
+use crate::support::replay::read_topic;
+use crate::support::tacho::PROTOBUF;
+use crate::support::veil::Veil;
+use crate::support::{eventually, now_ms, otlp};
+use processor::log::kafka::{KafkaConfig, KafkaLog};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use schemas::cluster::Cluster;
+use schemas::record::HEADER_POLICY;
+use schemas::topic::Topic;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+/// So often brokers are hidden, and for how long: until each client has asked for them, and until it has them again. A client
+/// that is cut off has met a race; with so many it is rare that none has.
+const TIMES: usize = 20;
+const HIDDEN: Duration = Duration::from_millis(700);
+const SHOWN: Duration = Duration::from_millis(800);
+
+/// A prompt, by one of the two ways in. No two are equal.
+fn prompt(way: &str, number: &mut i64) -> Vec<u8> {
+    *number += 1;
+    let mut record = otlp::prompt(way, now_ms());
+    record.attributes.push(otlp::attribute("number", otlp::int(*number)));
+    otlp::encode(vec![record])
+}
+
+fn command(args: &[&str], bootstrap: &str) -> String {
+    let output = tacho().args(args).args(&["--kafka", bootstrap]).run();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn reader(bootstrap: &str) -> KafkaLog {
+    KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(bootstrap, ""), "veiled")).unwrap()
+}
+
+#[test]
+fn a_cluster_without_brokers_for_a_moment_cuts_no_ingest_off() {
+    let veil = Veil::start();
+    let bootstrap = veil.bootstrap();
+    command(&["topics", "apply", "--allow-single-broker", "--raw-partitions", "3"], &bootstrap);
+    let door = ingest(&bootstrap, "").ready();
+    let mut number = 0;
+    door.logs(&prompt("ingest", &mut number));
+
+    for _ in 0..TIMES {
+        veil.let_down(true);
+        thread::sleep(HIDDEN);
+        veil.let_down(false);
+        thread::sleep(SHOWN);
+    }
+    assert!(veil.hidden() > TIMES, "clients asked for brokers {} times while there were none", veil.hidden());
+
+    // What is read and written from now on went through each client: the control topic's, the sink's, the inbox' two.
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.toml");
+    std::fs::write(&policy, "[privacy.default]\nprompt = \"keep\"\n").unwrap();
+    let said = command(&["control", "apply", policy.to_str().unwrap()], &bootstrap);
+    let epoch: i64 = said.strip_prefix("epoch ").and_then(|said| said.split(':').next()).unwrap().parse().unwrap();
+    let inbox: BaseProducer = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    let mut log = reader(&bootstrap);
+    eventually("records of both ways under the new policy", || {
+        let answer = door.post("/v1/logs", PROTOBUF, &prompt("ingest", &mut number));
+        let value = prompt("inbox", &mut number);
+        inbox.send(BaseRecord::<(), [u8]>::to(Topic::InboxLogs.name()).payload(&value)).map_err(|(error, _)| error).unwrap();
+        inbox.flush(Duration::from_secs(30)).unwrap();
+        let records = read_topic(&mut log, Topic::RawLogs);
+        let new = records.iter().filter(|record| record.header_number(HEADER_POLICY) == Some(epoch));
+        let ways: BTreeSet<&str> = new.map(|record| std::str::from_utf8(record.key.as_deref().unwrap()).unwrap()).collect();
+        match ways.len() {
+            2 => Ok(()),
+            _ => Err(format!("{ways:?}; {answer:?}; {}", door.said())),
+        }
+    });
+}
