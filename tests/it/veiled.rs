@@ -1,6 +1,6 @@
-//! A cluster that for moments tells of no brokers: no client of ingest may be cut off by that for good.
+//! A cluster that for moments tells of no brokers: no client may be cut off by that for good.
 
-use crate::support::processes::{ingest, tacho};
+use crate::support::processes::{Process, ingest, processor, tacho};
 use crate::support::replay::read_topic;
 use crate::support::tacho::PROTOBUF;
 use crate::support::veil::Veil;
@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// So often brokers are hidden, and for how long: until each client has asked for them, and until it has them again. A client
 /// that is cut off has met a race; with so many it is rare that none has.
-const TIMES: usize = 20;
+const TIMES: usize = 12;
 const HIDDEN: Duration = Duration::from_millis(700);
 const SHOWN: Duration = Duration::from_millis(800);
 
@@ -39,14 +39,27 @@ fn reader(bootstrap: &str) -> KafkaLog {
     KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(bootstrap, ""), "veiled")).unwrap()
 }
 
+/// Waits until the prompts of the raw topic are counted, each once.
+fn wait_until_counted(worker: &Process, log: &mut KafkaLog) {
+    worker.metrics_when("all prompts", |samples| {
+        let kept = read_topic(log, Topic::RawLogs).iter().filter(|record| record.header("tacho-tick").is_none()).count();
+        match samples.count("tacho_turns_total", &[]) {
+            counted if usize::try_from(counted) == Ok(kept) => Ok(()),
+            counted => Err(format!("{counted} of {kept}")),
+        }
+    });
+}
+
 #[test]
-fn a_cluster_without_brokers_for_a_moment_cuts_no_ingest_off() {
+fn a_cluster_without_brokers_for_a_moment_cuts_nobody_off() {
     let veil = Veil::start();
     let bootstrap = veil.bootstrap();
     command(&["topics", "apply", "--allow-single-broker", "--raw-partitions", "3"], &bootstrap);
     let door = ingest(&bootstrap, "").ready();
+    let worker = processor(&bootstrap, "", "one").set("group.session_timeout", "6s").ready();
     let mut number = 0;
     door.logs(&prompt("ingest", &mut number));
+    wait_until_counted(&worker, &mut reader(&bootstrap));
 
     for _ in 0..TIMES {
         veil.let_down(true);
@@ -77,4 +90,5 @@ fn a_cluster_without_brokers_for_a_moment_cuts_no_ingest_off() {
             _ => Err(format!("{ways:?}; {answer:?}; {}", door.said())),
         }
     });
+    wait_until_counted(&worker, &mut log);
 }

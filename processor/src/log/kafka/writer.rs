@@ -15,7 +15,9 @@ use schemas::record::NewRecord;
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a full buffer of the client is waited for before the next look.
@@ -26,6 +28,10 @@ const FLUSH_STEP: Duration = Duration::from_millis(1);
 const ABORT_MAX: Duration = Duration::from_secs(5);
 /// Beyond its own time limit the client must answer within this.
 const REPORT_GRACE: Duration = Duration::from_secs(5);
+
+/// Beyond its own time limit the client must have sent positions within this; then it never answers.
+const POSITIONS_GRACE: Duration = Duration::from_secs(2);
+const NO_ANSWER: KafkaError = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
 
 /// What became of a record: its number within the append, and where it is.
 type Report = (usize, Result<Appended, KafkaError>);
@@ -89,7 +95,7 @@ impl Appender {
     pub fn recover(&mut self) -> Result<(), LogError> {
         if let Some(producer) = self.producer.take() {
             // Nothing is on its way: each append waits for all its records.
-            give_up(producer);
+            give_up(Arc::new(producer));
         }
         self.producer = Some(self.make()?);
         Ok(())
@@ -111,7 +117,7 @@ impl Appender {
             }
             Err(error) => {
                 // Records that are still on their way must not come behind later ones.
-                give_up(producer);
+                give_up(Arc::new(producer));
                 Err(error)
             }
         }
@@ -159,7 +165,7 @@ fn queue_full(error: &KafkaError) -> bool {
 }
 
 /// Ends a producer aside: its destruction can block, and what it still holds must not be sent.
-fn give_up<C: ProducerContext + 'static>(producer: impl Producer<C> + Send + 'static) {
+fn give_up<C: ProducerContext + 'static, P: Producer<C> + Send + Sync + 'static>(producer: Arc<P>) {
     producer.purge(PurgeConfig::default().queue().inflight());
     drop(clients::drop_aside(producer));
 }
@@ -188,7 +194,7 @@ fn fence(cluster: &Cluster, id: &str) -> KafkaResult<TransactionalProducer> {
     match outcome {
         Ok(()) => Ok(producer),
         Err(error) => {
-            give_up(producer);
+            give_up(Arc::new(producer));
             Err(error)
         }
     }
@@ -200,7 +206,7 @@ pub(super) struct Transactions {
     /// `None`: opened for reading only.
     id: Option<String>,
     /// `None` before the first use and after a failure.
-    producer: Option<TransactionalProducer>,
+    producer: Option<Arc<TransactionalProducer>>,
     /// Set by a failure, until [`Transactions::recover`].
     failed: bool,
 }
@@ -229,7 +235,7 @@ impl Transactions {
         };
         let fencing = |error| failed(&format!("taking over transactional id {id}"), &error);
         let producer = fencing_producer(&self.cluster, id).map_err(fencing)?;
-        self.producer = Some(producer);
+        self.producer = Some(Arc::new(producer));
         self.failed = false;
         Ok(())
     }
@@ -273,7 +279,7 @@ pub(super) enum Failure {
 
 /// One transaction on its way.
 struct Transaction<'a> {
-    producer: &'a TransactionalProducer,
+    producer: &'a Arc<TransactionalProducer>,
     id: &'a str,
     names: &'a Names,
     group: &'a Group,
@@ -286,12 +292,10 @@ impl Transaction<'_> {
         // Positions before records: a commit that meets a rebalance is refused here, and an abort without records costs
         // the client nothing. With records on their way it takes a new producer epoch, and half a second.
         if !commit.positions.is_empty() {
-            let positions = self.names.list(&commit.positions);
-            self.again("positions", deadline, || {
-                let group = self.group.metadata().ok_or(KafkaError::Canceled)?;
-                self.producer.send_offsets_to_transaction(&positions, &group, left(deadline))
-            })
-            .map_err(|error| self.aborted("positions", &error))?;
+            self.again("positions", deadline, || self.send_positions(commit, deadline)).map_err(|error| match error {
+                NO_ANSWER => Failure::Dead("positions: no answer in time".to_owned()),
+                error => self.aborted("positions", &error),
+            })?;
         }
         self.send(commit, deadline)?;
         self.again("commit", deadline, || self.producer.commit_transaction(left(deadline))).map_err(|error| match &error {
@@ -299,6 +303,21 @@ impl Transaction<'_> {
             KafkaError::Transaction(cause) if cause.is_fatal() => Failure::Dead(format!("commit: {error}")),
             _ => Failure::Unknown(format!("commit: {error}")),
         })
+    }
+
+    /// On a thread of its own: the client can wait for ever for a coordinator that it has given up, whatever time it is told
+    /// (its issue 5511). That thread stays then, with the old producer, which whoever recovers fences.
+    fn send_positions(&self, commit: &Commit, deadline: Instant) -> Result<(), KafkaError> {
+        let group = self.group.metadata().ok_or(KafkaError::Canceled)?;
+        let (producer, positions) = (Arc::clone(self.producer), self.names.list(&commit.positions));
+        let (sender, outcome) = std::sync::mpsc::channel();
+        let send = move || {
+            // Nobody waits any more where it took too long.
+            let _ = sender.send(producer.send_offsets_to_transaction(&positions, &group, left(deadline)));
+        };
+        // Without a thread nothing is sent, and the transaction is aborted.
+        thread::Builder::new().name("positions".to_owned()).spawn(send).map_err(|_| KafkaError::Canceled)?;
+        outcome.recv_timeout(left(deadline) + POSITIONS_GRACE).unwrap_or(Err(NO_ANSWER))
     }
 
     fn send(&self, commit: &Commit, deadline: Instant) -> Result<(), Failure> {
