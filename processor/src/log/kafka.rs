@@ -310,10 +310,11 @@ impl Log for KafkaLog {
         self.transactions.recover()?;
         self.appender.recover()?;
         // New clients were answered. Of those that stay, one may be cut off.
-        if self.contact.is_lost_now(self.uncommitted.client()) {
+        if self.contact.is_silent(self.uncommitted.client()) {
             self.uncommitted = clients::connected(&self.cluster, &self.names.name(Topic::Control))?;
         }
-        if self.contact.is_lost_now(self.group.consumer().client()) {
+        if self.contact.is_silent(self.group.consumer().client()) {
+            tracing::warn!("the group's client reaches no broker, and a new one does: it is replaced");
             self.group.replace()?;
         }
         Ok(())
