@@ -49,7 +49,15 @@ impl Driven {
     fn filled(traffic: &Traffic, open: u64) -> Self {
         let rules = Rules::new(Seed::shipped());
         let (task, labels) = (SessionTask::new(0, &rules, 0), LabelTable::new(&rules.seed));
-        let mut driven = Self { rules, task, labels, open, offset: 0, clock: START, turns: 0 };
+        let mut driven = Self {
+            rules,
+            task,
+            labels,
+            open,
+            offset: 0,
+            clock: START,
+            turns: 0,
+        };
         let (began, before) = (cpu_time(), resident());
         for number in 0..open {
             driven.apply(&[traffic.opening(number, open, driven.clock)]);
@@ -59,15 +67,30 @@ impl Driven {
         }
         driven.commit();
         assert_eq!(driven.task.conversations() as u64, open);
-        let (seconds, grown) = ((cpu_time() - began).as_secs_f64(), resident().saturating_sub(before));
-        println!("{open} conversations opened in {seconds:.1} s; memory grew by {:.1} MB", grown as f64 / 1e6);
+        let (seconds, grown) = (
+            (cpu_time() - began).as_secs_f64(),
+            resident().saturating_sub(before),
+        );
+        println!(
+            "{open} conversations opened in {seconds:.1} s; memory grew by {:.1} MB",
+            grown as f64 / 1e6
+        );
         driven
     }
 
     fn apply(&mut self, messages: &[Raw]) {
         for Raw { key, value } in messages {
             let (appended, wall) = (self.clock, Some(self.clock));
-            let input = Input { offset: self.offset, appended, wall, tick: false, epoch: None, origin: None, key, value };
+            let input = Input {
+                offset: self.offset,
+                appended,
+                wall,
+                tick: false,
+                epoch: None,
+                origin: None,
+                key,
+                value,
+            };
             self.task.apply(input, &self.rules);
             self.offset += 1;
         }
@@ -88,55 +111,85 @@ impl Driven {
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 fn floors(group: &mut BenchmarkGroup<'_, CpuTime>, traffic: &Traffic, per_message: usize) {
     let messages = interval(traffic, per_message, OPEN[1], START, &mut 0);
     let bytes: usize = messages.iter().map(|message| message.value.len()).sum();
-    println!("{per_message} per message: {} bytes a log record", bytes / COMMIT_RECORDS);
+    println!(
+        "{per_message} per message: {} bytes a log record",
+        bytes / COMMIT_RECORDS
+    );
     let mut floor = |name: &str, work: &dyn Fn(&[u8]) -> u64| {
         group.bench_function(format!("{per_message} per message/{name}"), |bencher| {
-            bencher.iter(|| messages.iter().map(|message| work(black_box(&message.value))).sum::<u64>());
+            bencher.iter(|| {
+                messages
+                    .iter()
+                    .map(|message| work(black_box(&message.value)))
+                    .sum::<u64>()
+            });
         });
     };
     floor("touch every byte", &touch);
     floor("scan", &|bytes| {
         let mut tokens = 0;
-        let records = scan(bytes, |record| tokens += record.attrs.count(Attr::InputTokenCount).unwrap_or(0));
+        let records = scan(bytes, |record| {
+            tokens += record.attrs.count(Attr::InputTokenCount).unwrap_or(0)
+        });
         tokens + records.expect("recorded requests are valid") as u64
     });
-    floor("prost decode", &|bytes| black_box(decode(bytes)).map_or(0, |request| request.resource_logs.len() as u64));
+    floor("prost decode", &|bytes| {
+        black_box(decode(bytes)).map_or(0, |request| request.resource_logs.len() as u64)
+    });
 }
 
-fn intervals(group: &mut BenchmarkGroup<'_, CpuTime>, traffic: &Traffic, driven: &mut Driven, per_message: usize) {
+fn intervals(
+    group: &mut BenchmarkGroup<'_, CpuTime>,
+    traffic: &Traffic,
+    driven: &mut Driven,
+    per_message: usize,
+) {
     let (mut folding, mut committing) = (Duration::ZERO, Duration::ZERO);
-    group.bench_function(format!("{per_message} per message/apply, {} open", driven.open), |bencher| {
-        bencher.iter_custom(|iterations| {
-            let mut total = Duration::ZERO;
-            for _ in 0..iterations {
-                let messages = interval(traffic, per_message, driven.open, driven.clock, &mut driven.turns);
-                let began = cpu_time();
-                driven.apply(&messages);
-                let folded = cpu_time() - began;
-                driven.commit();
-                let whole = cpu_time() - began;
-                folding += folded;
-                committing += whole - folded;
-                total += whole;
-            }
-            total
-        });
-    });
+    group.bench_function(
+        format!("{per_message} per message/apply, {} open", driven.open),
+        |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut total = Duration::ZERO;
+                for _ in 0..iterations {
+                    let messages =
+                        interval(traffic, per_message, driven.open, driven.clock, &mut driven.turns);
+                    let began = cpu_time();
+                    driven.apply(&messages);
+                    let folded = cpu_time() - began;
+                    driven.commit();
+                    let whole = cpu_time() - began;
+                    folding += folded;
+                    committing += whole - folded;
+                    total += whole;
+                }
+                total
+            });
+        },
+    );
     let share = committing.as_secs_f64() / (folding + committing).as_secs_f64();
     println!("of that, take, resolve and seal: {:.0} %", share * 100.0);
-    assert_eq!(driven.task.conversations() as u64, driven.open, "no conversation was added or ended meanwhile");
+    assert_eq!(
+        driven.task.conversations() as u64,
+        driven.open,
+        "no conversation was added or ended meanwhile"
+    );
 }
 
 fn applying(criterion: &mut Criterion<CpuTime>) {
     let traffic = Traffic::recorded(PER_MESSAGE[1]);
     let mut group = criterion.benchmark_group("apply");
-    group.throughput(Throughput::Elements(COMMIT_RECORDS as u64)).sample_size(10).sampling_mode(SamplingMode::Flat);
+    group
+        .throughput(Throughput::Elements(COMMIT_RECORDS as u64))
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat);
     for per_message in PER_MESSAGE {
         floors(&mut group, &traffic, per_message);
     }

@@ -55,7 +55,11 @@ fn main() {
     {
         return floor(kind, bootstrap, topic, messages.parse().expect("a number"));
     }
-    let number = |index: usize, default| args.get(index).and_then(|arg| arg.parse().ok()).unwrap_or(default);
+    let number = |index: usize, default| {
+        args.get(index)
+            .and_then(|arg| arg.parse().ok())
+            .unwrap_or(default)
+    };
     let (records, repeats) = (number(0, 1_000_000), number(1, 3));
     let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
     let bootstrap = broker.bootstrap();
@@ -63,12 +67,18 @@ fn main() {
         return commit_latency(&bootstrap);
     }
     println!("{records} log records, {repeats} repeats\n");
-    println!("| records a message | what | CPU s a million, least (most) | log records a second, most | RSS, MiB |");
+    println!(
+        "| records a message | what | CPU s a million, least (most) | log records a second, most | RSS, MiB |"
+    );
     println!("|---|---|---|---|---|");
     let only = |index: usize, value: usize| number(index, value) == value;
-    for per_message in PER_MESSAGE.into_iter().filter(|per_message| only(2, *per_message)) {
+    for per_message in PER_MESSAGE
+        .into_iter()
+        .filter(|per_message| only(2, *per_message))
+    {
         for workers in WORKERS.into_iter().filter(|workers| only(3, *workers)) {
-            let mut rows: [(String, Vec<Run>); 3] = ["floor: touch", "floor: prost", ""].map(|name| (name.to_owned(), Vec::new()));
+            let mut rows: [(String, Vec<Run>); 3] =
+                ["floor: touch", "floor: prost", ""].map(|name| (name.to_owned(), Vec::new()));
             rows[2].0 = format!("tacho-processor, {workers} workers");
             for repeat in 0..repeats {
                 let prefix = format!("b{per_message}-{workers}-{repeat}.");
@@ -78,9 +88,13 @@ fn main() {
                     rows[0].1.push(run_floor("touch", &bootstrap, &prefix, messages));
                     rows[1].1.push(run_floor("prost", &bootstrap, &prefix, messages));
                 }
-                rows[2].1.push(run_processor(&bootstrap, &prefix, workers, records));
+                rows[2]
+                    .1
+                    .push(run_processor(&bootstrap, &prefix, workers, records));
             }
-            rows.iter().filter(|(_, runs)| !runs.is_empty()).for_each(|(name, runs)| report(per_message, name, runs, records));
+            rows.iter()
+                .filter(|(_, runs)| !runs.is_empty())
+                .for_each(|(name, runs)| report(per_message, name, runs, records));
         }
     }
     if args.len() <= 2 {
@@ -92,23 +106,46 @@ fn main() {
 #[expect(clippy::cast_precision_loss, reason = "for display")]
 fn report(per_message: usize, name: &str, runs: &[Run], records: usize) {
     let millions = records as f64 / 1e6;
-    let cpu = |pick: fn(f64, f64) -> f64| runs.iter().map(|run| run.cpu_s / millions).reduce(pick).unwrap_or(0.0);
-    let rate = runs.iter().map(|run| records as f64 / run.wall_s).fold(0.0, f64::max);
+    let cpu = |pick: fn(f64, f64) -> f64| {
+        runs.iter()
+            .map(|run| run.cpu_s / millions)
+            .reduce(pick)
+            .unwrap_or(0.0)
+    };
+    let rate = runs
+        .iter()
+        .map(|run| records as f64 / run.wall_s)
+        .fold(0.0, f64::max);
     let rss = runs.iter().map(|run| run.rss_mib).fold(0.0, f64::max);
-    println!("| {per_message} | {name} | {:.2} ({:.2}) | {rate:.0} | {rss:.0} |", cpu(f64::min), cpu(f64::max));
+    println!(
+        "| {per_message} | {name} | {:.2} ({:.2}) | {rate:.0} | {rss:.0} |",
+        cpu(f64::min),
+        cpu(f64::max)
+    );
 }
 
 fn producer(bootstrap: &str) -> ThreadedProducer<DefaultProducerContext> {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5").set("compression.codec", "lz4");
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5")
+        .set("compression.codec", "lz4");
     config.create().expect("a producer")
 }
 
 fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, key: &str, value: &[u8]) {
     let partition = ingest::partition::murmur2_partition(key.as_bytes(), PARTITIONS);
     let wall = now_ms().to_string();
-    let headers = OwnedHeaders::new().insert(Header { key: HEADER_WALL, value: Some(&wall) });
-    let mut message = BaseRecord::to(topic).partition(partition).key(key).payload(value).headers(headers);
+    let headers = OwnedHeaders::new().insert(Header {
+        key: HEADER_WALL,
+        value: Some(&wall),
+    });
+    let mut message = BaseRecord::to(topic)
+        .partition(partition)
+        .key(key)
+        .payload(value)
+        .headers(headers);
     while let Err((_, back)) = producer.send(message) {
         std::thread::sleep(Duration::from_millis(1));
         message = back;
@@ -138,26 +175,41 @@ fn run_floor(kind: &str, bootstrap: &str, prefix: &str, messages: usize) -> Run 
         .output()
         .expect("this program can be run again");
     let said = String::from_utf8(output.stdout).expect("numbers");
-    let numbers: Vec<f64> = said.split_whitespace().map(|number| number.parse().expect("a number")).collect();
-    Run { cpu_s: numbers[0], wall_s: numbers[1], rss_mib: numbers[2] }
+    let numbers: Vec<f64> = said
+        .split_whitespace()
+        .map(|number| number.parse().expect("a number"))
+        .collect();
+    Run {
+        cpu_s: numbers[0],
+        wall_s: numbers[1],
+        rss_mib: numbers[2],
+    }
 }
 
 fn floor(kind: &str, bootstrap: &str, topic: &str, messages: usize) {
     let began = Instant::now();
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", "floor").create().expect("a consumer");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "floor")
+        .create()
+        .expect("a consumer");
     let mut list = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
-        list.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("an offset");
     }
     consumer.assign(&list).expect("partitions can be assigned");
     let mut seen = 0;
     while seen < messages {
-        let Some(message) = consumer.poll(Duration::from_secs(1)) else { continue };
+        let Some(message) = consumer.poll(Duration::from_secs(1)) else {
+            continue;
+        };
         let message = message.expect("the broker gives it out");
         let value = message.payload().unwrap_or_default();
         match kind {
-            "prost" => drop(black_box(ExportLogsServiceRequest::decode(value).expect("a request"))),
+            "prost" => drop(black_box(
+                ExportLogsServiceRequest::decode(value).expect("a request"),
+            )),
             _ => drop(black_box(touch(value))),
         }
         seen += 1;
@@ -171,7 +223,11 @@ fn run_processor(bootstrap: &str, prefix: &str, workers: usize, records: usize) 
     let processor = Processor::start(bootstrap, prefix, workers);
     processor.wait_for(records);
     let (cpu_s, rss_mib) = used(&processor.0.id().to_string());
-    Run { cpu_s, wall_s: began.elapsed().as_secs_f64(), rss_mib }
+    Run {
+        cpu_s,
+        wall_s: began.elapsed().as_secs_f64(),
+        rss_mib,
+    }
 }
 
 /// From the append of a raw record to the commit that made it visible, at a steady load.
@@ -191,11 +247,17 @@ fn latency(bootstrap: &str) {
         std::thread::sleep((Duration::from_secs(1) * turn / rate).saturating_sub(began.elapsed()));
     }
     processor.wait_for(usize::try_from(turn).expect("it fits") * 10);
-    println!("\n{} log records a second, one worker: raw append to visible, commits by time:", rate * 10);
+    println!(
+        "\n{} log records a second, one worker: raw append to visible, commits by time:",
+        rate * 10
+    );
     let name = "tacho_end_to_end_latency_seconds";
     let all = processor.sum(&format!("{name}_bucket{{le=\"+Inf\"}}"));
     for bound in ["0.1", "0.25", "0.5", "1", "2"] {
-        println!("- within {bound} s: {:.1} %", 100.0 * processor.sum(&format!("{name}_bucket{{le=\"{bound}\"}}")) / all);
+        println!(
+            "- within {bound} s: {:.1} %",
+            100.0 * processor.sum(&format!("{name}_bucket{{le=\"{bound}\"}}")) / all
+        );
     }
 }
 
@@ -204,8 +266,20 @@ fn commit_latency(bootstrap: &str) {
     let prefix = "touched.";
     let cluster = Cluster::plain(bootstrap, prefix);
     let most = TOUCHED.into_iter().max().unwrap_or_default();
-    topics::prepare(&cluster, &Seed { raw_partitions: most, ..Seed::shipped() }).expect("the topics can be made");
-    let mut log = KafkaLog::connect(KafkaConfig::worker(&cluster, &format!("{prefix}commits"), "bench")).expect("the broker answers");
+    topics::prepare(
+        &cluster,
+        &Seed {
+            raw_partitions: most,
+            ..Seed::shipped()
+        },
+    )
+    .expect("the topics can be made");
+    let mut log = KafkaLog::connect(KafkaConfig::worker(
+        &cluster,
+        &format!("{prefix}commits"),
+        "bench",
+    ))
+    .expect("the broker answers");
     log.recover().expect("the broker answers");
     println!("\nA commit by partitions written to, {COMMITS} each:");
     for count in TOUCHED {
@@ -214,16 +288,32 @@ fn commit_latency(bootstrap: &str) {
         // The first of each size meets partitions whose leaders the client does not know yet.
         for _ in 0..=COMMITS {
             let began = Instant::now();
-            log.commit(Commit { records: records(), positions: Vec::new() }).expect("the broker commits");
+            log.commit(Commit {
+                records: records(),
+                positions: Vec::new(),
+            })
+            .expect("the broker commits");
             took.push(began.elapsed());
         }
         took.remove(0);
         took.sort();
-        println!("- {count}: median {} ms, 95th percentile {} ms", took[COMMITS / 2].as_millis(), took[COMMITS * 95 / 100].as_millis());
+        println!(
+            "- {count}: median {} ms, 95th percentile {} ms",
+            took[COMMITS / 2].as_millis(),
+            took[COMMITS * 95 / 100].as_millis()
+        );
     }
 }
 
 fn record(partition: i32) -> NewRecord {
-    let to = TopicPartition { topic: Topic::SessionsChangelog, partition };
-    NewRecord { to, key: Some("bench".into()), value: Some(vec![0; 200].into()), headers: Vec::new() }
+    let to = TopicPartition {
+        topic: Topic::SessionsChangelog,
+        partition,
+    };
+    NewRecord {
+        to,
+        key: Some("bench".into()),
+        value: Some(vec![0; 200].into()),
+        headers: Vec::new(),
+    }
 }

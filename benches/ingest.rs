@@ -44,24 +44,44 @@ const COMPRESSION: &str = "lz4";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let runtime =
-        |threads: usize| tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().expect("a runtime");
+    let runtime = |threads: usize| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    };
     if let [mode, bootstrap, topic, partitions, address] = &args[..]
         && mode == "floor"
     {
         // As many as `tacho-ingest` has.
-        return runtime(serving_threads()).block_on(floor(bootstrap, topic, partitions.parse().expect("a number"), address));
+        return runtime(serving_threads()).block_on(floor(
+            bootstrap,
+            topic,
+            partitions.parse().expect("a number"),
+            address,
+        ));
     }
     let runtime = runtime(2);
     let length = Duration::from_secs(args.first().and_then(|arg| arg.parse().ok()).unwrap_or(6));
     let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
     let partitions = args.get(2).and_then(|arg| arg.parse().ok()).unwrap_or(PARTITIONS);
-    let bench = Bench { bootstrap: broker.bootstrap(), partitions, length, runtime };
+    let bench = Bench {
+        bootstrap: broker.bootstrap(),
+        partitions,
+        length,
+        runtime,
+    };
     println!("{partitions} partitions, {} s a row\n", length.as_secs());
-    println!("| way | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |");
+    println!(
+        "| way | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     let only: Option<usize> = args.get(1).and_then(|arg| arg.parse().ok());
-    for (per_request, clients) in SIZES.into_iter().filter(|(size, _)| only.is_none_or(|only| only == *size)) {
+    for (per_request, clients) in SIZES
+        .into_iter()
+        .filter(|(size, _)| only.is_none_or(|only| only == *size))
+    {
         let traffic = Arc::new(Traffic::recorded(per_request));
         for way in [Way::Http, Way::Grpc] {
             bench.row(&Kind::ALL, way, &traffic, per_request, (clients, None), "");
@@ -73,8 +93,22 @@ fn main() {
         Some(_) => return,
         None => {}
     }
-    bench.row(&Kind::ALL, Way::Http, &ten, 10, (64, Some(STEADY / 10.0)), ", 5,000 log records a second");
-    bench.row(&Kind::ALL, Way::Http, &Arc::new(Traffic::tool_results(10)), 10, (64, None), ", tool results only");
+    bench.row(
+        &Kind::ALL,
+        Way::Http,
+        &ten,
+        10,
+        (64, Some(STEADY / 10.0)),
+        ", 5,000 log records a second",
+    );
+    bench.row(
+        &Kind::ALL,
+        Way::Http,
+        &Arc::new(Traffic::tool_results(10)),
+        10,
+        (64, None),
+        ", tool results only",
+    );
     bench.answers(&ten);
 }
 
@@ -116,8 +150,16 @@ impl Bench {
         match kind {
             Kind::Tacho => {
                 let ingest = Ingest::start(bootstrap, &prefix);
-                let address = if way == Way::Http { ingest.1.clone() } else { ingest.2.clone() };
-                Some(Server { address, process: Process::Ingest(ingest), _files: None })
+                let address = if way == Way::Http {
+                    ingest.1.clone()
+                } else {
+                    ingest.2.clone()
+                };
+                Some(Server {
+                    address,
+                    process: Process::Ingest(ingest),
+                    _files: None,
+                })
             }
             Kind::Floor if way == Way::Grpc => None,
             Kind::Floor => {
@@ -134,18 +176,33 @@ impl Bench {
                 let (http, grpc) = (free_address(), free_address());
                 let files = tempfile::tempdir().expect("a folder");
                 let config = files.path().join("collector.yaml");
-                std::fs::write(&config, collector_config(bootstrap, &topic, &http, &grpc)).expect("the file can be written");
+                std::fs::write(&config, collector_config(bootstrap, &topic, &http, &grpc))
+                    .expect("the file can be written");
                 let mut command = Command::new(program);
                 command.arg("--config").arg(config);
-                Some(Server::other(command, if way == Way::Http { http } else { grpc }, Some(files)))
+                Some(Server::other(
+                    command,
+                    if way == Way::Http { http } else { grpc },
+                    Some(files),
+                ))
             }
         }
     }
 
     /// One row a server.
-    fn row(&self, kinds: &[Kind], way: Way, traffic: &Arc<Traffic>, per_request: usize, (clients, rate): (usize, Option<f64>), note: &str) {
+    fn row(
+        &self,
+        kinds: &[Kind],
+        way: Way,
+        traffic: &Arc<Traffic>,
+        per_request: usize,
+        (clients, rate): (usize, Option<f64>),
+        note: &str,
+    ) {
         for &kind in kinds {
-            let Some(server) = self.start(kind, way) else { continue };
+            let Some(server) = self.start(kind, way) else {
+                continue;
+            };
             let (load, cpu_s) = self.load(&server, way, traffic, per_request, (clients, rate));
             let (_, rss) = used(&server.pid());
             println!(
@@ -169,23 +226,46 @@ impl Bench {
         (clients, rate): (usize, Option<f64>),
     ) -> (Load, f64) {
         let address = server.address.clone();
-        let plan = Plan { way, address, traffic: Arc::clone(traffic), per_request, clients, rate, length: WARM_UP };
+        let plan = Plan {
+            way,
+            address,
+            traffic: Arc::clone(traffic),
+            per_request,
+            clients,
+            rate,
+            length: WARM_UP,
+        };
         self.runtime.block_on(run(&plan));
         let (before, _) = used(&server.pid());
-        let load = self.runtime.block_on(run(&Plan { length: self.length, ..plan }));
+        let load = self.runtime.block_on(run(&Plan {
+            length: self.length,
+            ..plan
+        }));
         (load, used(&server.pid()).0 - before)
     }
 
     /// Time to an answer: at half of what `tacho-ingest` takes at most, and of a client that is alone.
     fn answers(&self, traffic: &Arc<Traffic>) {
-        let Some(server) = self.start(Kind::Tacho, Way::Http) else { return };
+        let Some(server) = self.start(Kind::Tacho, Way::Http) else {
+            return;
+        };
         let (fast, _) = self.load(&server, Way::Http, traffic, 10, (64, None));
         drop(server);
         let half = fast.records as f64 / fast.seconds / 2.0;
-        println!("\n| {TURNS} turns of each | server | p50, ms | p99, ms (least to most) |\n|---|---|---|---|");
+        println!(
+            "\n| {TURNS} turns of each | server | p50, ms | p99, ms (least to most) |\n|---|---|---|---|"
+        );
         // More connections than are busy at a time, so that requests wait for the server and not for a connection.
-        self.turns(traffic, (256, half / 10.0), &format!("half load ({half:.0} log records a second, ten a request)"));
-        self.turns(traffic, (1, LONE), &format!("a lone client, {LONE} requests a second"));
+        self.turns(
+            traffic,
+            (256, half / 10.0),
+            &format!("half load ({half:.0} log records a second, ten a request)"),
+        );
+        self.turns(
+            traffic,
+            (1, LONE),
+            &format!("a lone client, {LONE} requests a second"),
+        );
     }
 
     /// The servers in turn, again and again: whatever else the machine does meets all of them alike. Middle values.
@@ -203,7 +283,11 @@ impl Bench {
             middles.sort_by(f64::total_cmp);
             ends.sort_by(f64::total_cmp);
             let (p50, p99, most) = (middles[TURNS / 2], ends[TURNS / 2], ends[TURNS - 1]);
-            println!("| {note} | {} | {p50:.1} | {p99:.1} ({:.1} to {most:.1}) |", kind.name(), ends[0]);
+            println!(
+                "| {note} | {} | {p50:.1} | {p99:.1} ({:.1} to {most:.1}) |",
+                kind.name(),
+                ends[0]
+            );
         }
     }
 }
@@ -222,13 +306,22 @@ enum Process {
 
 impl Server {
     fn other(mut command: Command, address: String, files: Option<tempfile::TempDir>) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program starts");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program starts");
         let deadline = Instant::now() + START_MAX;
         while std::net::TcpStream::connect(&address).is_err() {
             assert!(Instant::now() < deadline, "{command:?} does not listen");
             std::thread::sleep(Duration::from_millis(50));
         }
-        Self { address, process: Process::Other(child), _files: files }
+        Self {
+            address,
+            process: Process::Other(child),
+            _files: files,
+        }
     }
 
     fn pid(&self) -> String {
@@ -255,7 +348,10 @@ fn collector() -> Option<PathBuf> {
         return Some(named.into());
     }
     let cache = PathBuf::from(std::env::var_os("HOME")?).join(".cache/tachograph/collector");
-    let mut built: Vec<PathBuf> = std::fs::read_dir(cache).ok()?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let mut built: Vec<PathBuf> = std::fs::read_dir(cache)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
     built.retain(|path| path.is_file());
     built.sort();
     built.pop()
@@ -292,10 +388,15 @@ async fn floor(bootstrap: &str, topic: &str, partitions: u32, address: &str) {
     #[derive(Clone)]
     struct Shared(FutureProducer, Arc<str>, u32, Arc<AtomicU32>);
 
-    async fn take(State(Shared(producer, topic, partitions, turn)): State<Shared>, body: Bytes) -> axum::http::StatusCode {
+    async fn take(
+        State(Shared(producer, topic, partitions, turn)): State<Shared>,
+        body: Bytes,
+    ) -> axum::http::StatusCode {
         // Spread evenly, as conversations are.
         let partition = (turn.fetch_add(1, Ordering::Relaxed) % partitions).cast_signed();
-        let record = FutureRecord::<(), [u8]>::to(&topic).partition(partition).payload(&body);
+        let record = FutureRecord::<(), [u8]>::to(&topic)
+            .partition(partition)
+            .payload(&body);
         match producer.send(record, Duration::from_secs(4)).await {
             Ok(_) => axum::http::StatusCode::OK,
             Err(_) => axum::http::StatusCode::SERVICE_UNAVAILABLE,
@@ -303,12 +404,24 @@ async fn floor(bootstrap: &str, topic: &str, partitions: u32, address: &str) {
     }
 
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5");
-    config.set("compression.codec", COMPRESSION).set("message.max.bytes", "8388608");
+    config
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5");
+    config
+        .set("compression.codec", COMPRESSION)
+        .set("message.max.bytes", "8388608");
     let producer: FutureProducer = config.create().expect("a producer");
-    let app = axum::Router::new().route("/v1/logs", post(take)).with_state(Shared(producer, topic.into(), partitions, Arc::default()));
+    let app = axum::Router::new()
+        .route("/v1/logs", post(take))
+        .with_state(Shared(producer, topic.into(), partitions, Arc::default()));
     let listener = TcpListener::bind(address).expect("the address is free");
     listener.set_nonblocking(true).expect("a socket option");
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
-    axum::serve(listener, app.layer(axum::extract::DefaultBodyLimit::max(16 << 20))).await.expect("it serves");
+    axum::serve(
+        listener,
+        app.layer(axum::extract::DefaultBodyLimit::max(16 << 20)),
+    )
+    .await
+    .expect("it serves");
 }

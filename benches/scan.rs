@@ -26,21 +26,34 @@ fn request() -> Vec<u8> {
 /// Reads what derivation reads of a response, so that the scan can't be left out.
 fn scan_tokens(bytes: &[u8]) -> u64 {
     let mut tokens = 0;
-    let records = scan(bytes, |record| tokens += record.attrs.count(Attr::InputTokenCount).unwrap_or(0));
+    let records = scan(bytes, |record| {
+        tokens += record.attrs.count(Attr::InputTokenCount).unwrap_or(0)
+    });
     tokens + records.expect("recorded requests are valid") as u64
 }
 
 fn scan_marks(bytes: &[u8]) -> u8 {
     let mut folded = 0;
-    scan(bytes, |record| folded ^= mark(&record, "default", record.attrs.text(Attr::ConversationId).unwrap_or(""))[0])
-        .expect("recorded requests are valid");
+    scan(bytes, |record| {
+        folded ^= mark(
+            &record,
+            "default",
+            record.attrs.text(Attr::ConversationId).unwrap_or(""),
+        )[0]
+    })
+    .expect("recorded requests are valid");
     folded
 }
 
 fn scanning(criterion: &mut Criterion<CpuTime>) {
     let request = request();
     let records = scan(&request, |_| {}).expect("recorded requests are valid") as u64;
-    let per_record = |name: &str, count: u64| println!("{name}: {:.2} allocations per record", count as f64 / records as f64);
+    let per_record = |name: &str, count: u64| {
+        println!(
+            "{name}: {:.2} allocations per record",
+            count as f64 / records as f64
+        )
+    };
     println!("{} bytes, {records} records", request.len());
     let counted = |work: &dyn Fn()| measure(work).count_total;
     per_record("scan", counted(&|| _ = black_box(scan_tokens(&request))));
@@ -48,11 +61,21 @@ fn scanning(criterion: &mut Criterion<CpuTime>) {
     per_record("prost_decode", counted(&|| _ = black_box(decode(&request))));
 
     let mut group = criterion.benchmark_group("scan");
-    group.throughput(Throughput::Bytes(request.len() as u64)).sample_size(10);
-    group.bench_function("touch_every_byte", |bencher| bencher.iter(|| touch(black_box(&request))));
-    group.bench_function("scan", |bencher| bencher.iter(|| scan_tokens(black_box(&request))));
-    group.bench_function("scan_and_mark", |bencher| bencher.iter(|| scan_marks(black_box(&request))));
-    group.bench_function("prost_decode", |bencher| bencher.iter(|| decode(black_box(&request))));
+    group
+        .throughput(Throughput::Bytes(request.len() as u64))
+        .sample_size(10);
+    group.bench_function("touch_every_byte", |bencher| {
+        bencher.iter(|| touch(black_box(&request)))
+    });
+    group.bench_function("scan", |bencher| {
+        bencher.iter(|| scan_tokens(black_box(&request)))
+    });
+    group.bench_function("scan_and_mark", |bencher| {
+        bencher.iter(|| scan_marks(black_box(&request)))
+    });
+    group.bench_function("prost_decode", |bencher| {
+        bencher.iter(|| decode(black_box(&request)))
+    });
     group.finish();
 }
 

@@ -20,17 +20,23 @@ fn tool_texts() -> Vec<String> {
     let mut texts = Vec::new();
     for body in log_bodies() {
         let of_tools = |(key, value): (&str, Value<'_>)| match value {
-            Value::Str(text) if ["arguments", "output", "error.message"].contains(&key) => Some(text.to_owned()),
+            Value::Str(text) if ["arguments", "output", "error.message"].contains(&key) => {
+                Some(text.to_owned())
+            }
             _ => None,
         };
-        scan(&body, |record| texts.extend(record.attributes().filter_map(of_tools))).expect("recorded requests are valid");
+        scan(&body, |record| {
+            texts.extend(record.attributes().filter_map(of_tools))
+        })
+        .expect("recorded requests are valid");
     }
     texts
 }
 
 /// What a listing of settings looks like: a keyword in every line, and no secret.
 fn keywords() -> Vec<String> {
-    let line = "AUTH_TOKEN_FILE=/run/secrets/token api_version=v1 key_id=none access: public # set password later\n";
+    let line =
+        "AUTH_TOKEN_FILE=/run/secrets/token api_version=v1 key_id=none access: public # set password later\n";
     vec![line.repeat(20); 50]
 }
 
@@ -42,13 +48,27 @@ fn scrubbing(criterion: &mut Criterion<CpuTime>) {
         let bytes: usize = texts.iter().map(String::len).sum();
         println!("{name}: {} texts, {bytes} bytes", texts.len());
         group.throughput(Throughput::Bytes(bytes as u64));
-        let touched = || texts.iter().map(|text| touch(black_box(text.as_bytes()))).sum::<u64>();
-        group.bench_function(format!("{name}/touch_every_byte"), |bencher| bencher.iter(touched));
-        let found = || texts.iter().filter_map(|text| scrubber.scrub(black_box(text))).count();
+        let touched = || {
+            texts
+                .iter()
+                .map(|text| touch(black_box(text.as_bytes())))
+                .sum::<u64>()
+        };
+        group.bench_function(format!("{name}/touch_every_byte"), |bencher| {
+            bencher.iter(touched)
+        });
+        let found = || {
+            texts
+                .iter()
+                .filter_map(|text| scrubber.scrub(black_box(text)))
+                .count()
+        };
         group.bench_function(format!("{name}/scrub"), |bencher| bencher.iter(found));
     }
     let bodies: Vec<bytes::Bytes> = log_bodies().into_iter().map(bytes::Bytes::from).collect();
-    group.throughput(Throughput::Bytes(bodies.iter().map(|body| body.len() as u64).sum()));
+    group.throughput(Throughput::Bytes(
+        bodies.iter().map(|body| body.len() as u64).sum(),
+    ));
     let policies = [
         ("keep", Actions::all(Action::Keep)),
         ("drop", Actions::all(Action::Drop)),
@@ -57,7 +77,9 @@ fn scrubbing(criterion: &mut Criterion<CpuTime>) {
     for (name, actions) in policies {
         let clean = || {
             for body in &bodies {
-                black_box(apply(Signal::Logs, body.clone(), actions, None).expect("recorded requests are valid"));
+                black_box(
+                    apply(Signal::Logs, body.clone(), actions, None).expect("recorded requests are valid"),
+                );
             }
         };
         group.bench_function(format!("clean_logs/{name}"), |bencher| bencher.iter(clean));

@@ -38,11 +38,16 @@ const WARM_UP: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 fn main() {
-    let seconds = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(40);
+    let seconds = std::env::args()
+        .skip(1)
+        .find_map(|arg| arg.parse().ok())
+        .unwrap_or(40);
     let broker = Broker::start(&[("log.retention.check.interval.ms", "600000")]);
     let bootstrap = broker.bootstrap();
     let rate = highest_rate(&bootstrap);
-    println!("highest rate that both keep up with: {rate:.0} log records a second, in requests of {PER_REQUEST}");
+    println!(
+        "highest rate that both keep up with: {rate:.0} log records a second, in requests of {PER_REQUEST}"
+    );
     at_half(&bootstrap, rate / 2.0, Duration::from_secs(seconds));
 }
 
@@ -51,7 +56,10 @@ fn main() {
 fn highest_rate(bootstrap: &str) -> f64 {
     let prefix = "fast.";
     prepare(bootstrap, prefix, PARTITIONS);
-    let (processor, ingest) = (Processor::start(bootstrap, prefix, 1), Ingest::start(bootstrap, prefix));
+    let (processor, ingest) = (
+        Processor::start(bootstrap, prefix, 1),
+        Ingest::start(bootstrap, prefix),
+    );
     let (traffic, next) = (Traffic::recorded(PER_REQUEST), AtomicU64::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
@@ -63,7 +71,11 @@ fn highest_rate(bootstrap: &str) -> f64 {
                     if turn >= REQUESTS_FAST {
                         return;
                     }
-                    post(&client, &ingest, &traffic.message(PER_REQUEST, CONVERSATIONS, now_ms(), turn).value);
+                    post(
+                        &client,
+                        &ingest,
+                        &traffic.message(PER_REQUEST, CONVERSATIONS, now_ms(), turn).value,
+                    );
                 }
             });
         }
@@ -78,7 +90,9 @@ fn client() -> ureq::Agent {
 }
 
 fn post(client: &ureq::Agent, ingest: &Ingest, body: &[u8]) {
-    let request = client.post(format!("http://{}/v1/logs", ingest.1)).header("content-type", "application/x-protobuf");
+    let request = client
+        .post(format!("http://{}/v1/logs", ingest.1))
+        .header("content-type", "application/x-protobuf");
     request.send(body).expect("ingest takes it");
 }
 
@@ -86,8 +100,14 @@ fn post(client: &ureq::Agent, ingest: &Ingest, body: &[u8]) {
 fn probe(number: u32) -> Vec<u8> {
     let team = format!("probe-{:04}", number % TEAMS);
     let attribute = |key: &str, text: &str| {
-        let value = Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
-        KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+        let value = Some(AnyValue {
+            value: Some(Value::StringValue(text.to_owned())),
+        });
+        KeyValue {
+            key: key.to_owned(),
+            value,
+            ..KeyValue::default()
+        }
     };
     let now = now_ms();
     let record = LogRecord {
@@ -95,20 +115,38 @@ fn probe(number: u32) -> Vec<u8> {
         attributes: vec![
             attribute("event.name", "codex.user_prompt"),
             attribute("event.timestamp", &format_rfc3339(EventTime(now))),
-            attribute("conversation.id", &format!("0198f5a0-0000-7000-8000-{number:012x}")),
+            attribute(
+                "conversation.id",
+                &format!("0198f5a0-0000-7000-8000-{number:012x}"),
+            ),
         ],
         ..LogRecord::default()
     };
-    let resource = Resource { attributes: vec![attribute("team.id", &team)], ..Resource::default() };
-    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { resource: Some(resource), scope_logs, ..ResourceLogs::default() }] }
-        .encode_to_vec()
+    let resource = Resource {
+        attributes: vec![attribute("team.id", &team)],
+        ..Resource::default()
+    };
+    let scope_logs = vec![ScopeLogs {
+        log_records: vec![record],
+        ..ScopeLogs::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: Some(resource),
+            scope_logs,
+            ..ResourceLogs::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 fn at_half(bootstrap: &str, rate: f64, length: Duration) {
     let prefix = "half.";
     prepare(bootstrap, prefix, PARTITIONS);
-    let (processor, ingest) = (Processor::start(bootstrap, prefix, 1), Ingest::start(bootstrap, prefix));
+    let (processor, ingest) = (
+        Processor::start(bootstrap, prefix, 1),
+        Ingest::start(bootstrap, prefix),
+    );
     let warm_up = client();
     (0..TEAMS).for_each(|number| post(&warm_up, &ingest, &probe(number)));
     processor.wait_for(TEAMS as usize);
@@ -124,7 +162,11 @@ fn at_half(bootstrap: &str, rate: f64, length: Duration) {
                     let turn = next.fetch_add(1, Ordering::Relaxed);
                     let due = every.mul_f64(turn as f64);
                     thread::sleep(due.saturating_sub(began.elapsed()));
-                    post(&client, &ingest, &traffic.message(PER_REQUEST, CONVERSATIONS, now_ms(), turn).value);
+                    post(
+                        &client,
+                        &ingest,
+                        &traffic.message(PER_REQUEST, CONVERSATIONS, now_ms(), turn).value,
+                    );
                 }
             });
         }
@@ -139,25 +181,48 @@ fn at_half(bootstrap: &str, rate: f64, length: Duration) {
                 starts.push(Instant::now());
                 post(&client, ingest, &body);
                 sent.store(number + 1, Ordering::Relaxed);
-                thread::sleep((WARM_UP + Duration::from_secs(1) * (number + 1) / PROBES).saturating_sub(began.elapsed()));
+                thread::sleep(
+                    (WARM_UP + Duration::from_secs(1) * (number + 1) / PROBES)
+                        .saturating_sub(began.elapsed()),
+                );
             }
             starts
         });
         let seen = watch(&processor, sent, || probes.is_finished());
         over.store(true, Ordering::Relaxed);
         let starts = probes.join().expect("the probes end");
-        let mut latencies: Vec<Duration> = starts.iter().zip(seen).map(|(start, seen)| seen.duration_since(*start)).collect();
+        let mut latencies: Vec<Duration> = starts
+            .iter()
+            .zip(seen)
+            .map(|(start, seen)| seen.duration_since(*start))
+            .collect();
         latencies.sort();
         latencies
     });
     let at = |percent: usize| latencies[(latencies.len() * percent).div_ceil(100) - 1].as_millis();
     let records = next.load(Ordering::Relaxed) * PER_REQUEST as u64;
     let achieved = records as f64 / began.elapsed().as_secs_f64();
-    println!("at half of it ({achieved:.0} a second), from send to visible, {} probes, ms:", latencies.len());
-    println!("p50 {}, p90 {}, p95 {}, p99 {}, most {}", at(50), at(90), at(95), at(99), at(100));
-    println!("{:.1} commits a second", processor.sum("tacho_transactions_total{") / began.elapsed().as_secs_f64());
+    println!(
+        "at half of it ({achieved:.0} a second), from send to visible, {} probes, ms:",
+        latencies.len()
+    );
+    println!(
+        "p50 {}, p90 {}, p95 {}, p99 {}, most {}",
+        at(50),
+        at(90),
+        at(95),
+        at(99),
+        at(100)
+    );
+    println!(
+        "{:.1} commits a second",
+        processor.sum("tacho_transactions_total{") / began.elapsed().as_secs_f64()
+    );
     for (name, pid) in [("processor", processor.0.id()), ("ingest", ingest.0.id())] {
-        println!("{name}: {:.2} CPU seconds a second", used(&pid.to_string()).0 / began.elapsed().as_secs_f64());
+        println!(
+            "{name}: {:.2} CPU seconds a second",
+            used(&pid.to_string()).0 / began.elapsed().as_secs_f64()
+        );
     }
 }
 
@@ -169,9 +234,13 @@ fn watch(processor: &Processor, sent: &AtomicU32, are_over: impl Fn() -> bool) -
         let text = processor.metrics();
         let now = Instant::now();
         for line in text.lines().filter(|line| line.starts_with("tacho_turns_total{")) {
-            let Some((_, rest)) = line.split_once("team=\"probe-") else { continue };
+            let Some((_, rest)) = line.split_once("team=\"probe-") else {
+                continue;
+            };
             let team: usize = rest[..4].parse().expect("as sent");
-            let value = rest.rsplit_once('}').and_then(|(_, rest)| rest.split_whitespace().next());
+            let value = rest
+                .rsplit_once('}')
+                .and_then(|(_, rest)| rest.split_whitespace().next());
             let count: usize = value.and_then(|value| value.parse().ok()).expect("a count");
             // The first of each team was there before.
             for number in (0..count.saturating_sub(1)).map(|nth| nth * TEAMS as usize + team) {

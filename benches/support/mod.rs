@@ -71,11 +71,16 @@ pub fn log_bodies() -> Vec<Vec<u8>> {
             continue;
         }
         for file in entries(&folder) {
-            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let name = file
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default();
             let stored = fs::read(&file).expect("the file can be read");
             if name.ends_with("logs.pb.gz") {
                 let mut body = Vec::new();
-                flate2::read::GzDecoder::new(&stored[..]).read_to_end(&mut body).expect("the file is gzip");
+                flate2::read::GzDecoder::new(&stored[..])
+                    .read_to_end(&mut body)
+                    .expect("the file is gzip");
                 bodies.push(body);
             } else if name.ends_with("logs.pb") {
                 bodies.push(stored);

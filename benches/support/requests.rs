@@ -33,7 +33,14 @@ pub const fn spread(number: u64) -> u64 {
 fn conversation(number: u64, open: u64) -> String {
     let born = START.unsigned_abs() - 1_800_000 + number * 1_800_000 / open;
     let tail = spread(number);
-    format!("{:08x}-{:04x}-7{:03x}-a{:03x}-{:012x}", born >> 16, born & 0xffff, tail >> 52, tail >> 40 & 0xfff, tail & 0xffff_ffff_ffff)
+    format!(
+        "{:08x}-{:04x}-7{:03x}-a{:03x}-{:012x}",
+        born >> 16,
+        born & 0xffff,
+        tail >> 52,
+        tail >> 40 & 0xfff,
+        tail & 0xffff_ffff_ffff
+    )
 }
 
 /// An encoded request, and where in it the stand-ins are.
@@ -46,19 +53,38 @@ struct Template {
 }
 
 fn places(bytes: &[u8], of: &[u8]) -> Vec<usize> {
-    (0..bytes.len() - of.len()).filter(|at| bytes[*at..].starts_with(of)).collect()
+    (0..bytes.len() - of.len())
+        .filter(|at| bytes[*at..].starts_with(of))
+        .collect()
 }
 
 impl Template {
     fn new(resource: &Resource, log_records: &[LogRecord]) -> Self {
-        let scope_logs = vec![ScopeLogs { log_records: log_records.to_vec(), ..ScopeLogs::default() }];
-        let resource_logs = vec![ResourceLogs { resource: Some(resource.clone()), scope_logs, ..ResourceLogs::default() }];
+        let scope_logs = vec![ScopeLogs {
+            log_records: log_records.to_vec(),
+            ..ScopeLogs::default()
+        }];
+        let resource_logs = vec![ResourceLogs {
+            resource: Some(resource.clone()),
+            scope_logs,
+            ..ResourceLogs::default()
+        }];
         let bytes = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
         let find = |of: &[u8]| places(&bytes, of);
         let (conversations, stamps) = (find(CONVERSATION.as_bytes()), find(STAMP.as_bytes()));
         let (nanos, teams) = (find(&NANOS.to_le_bytes()), find(TEAM.as_bytes()));
-        assert_eq!((conversations.len(), teams.len()), (log_records.len(), 1), "every record has a conversation to replace");
-        Self { bytes, conversations, stamps, nanos, teams }
+        assert_eq!(
+            (conversations.len(), teams.len()),
+            (log_records.len(), 1),
+            "every record has a conversation to replace"
+        );
+        Self {
+            bytes,
+            conversations,
+            stamps,
+            nanos,
+            teams,
+        }
     }
 
     /// The request of a conversation at a time; `turn` makes its records differ from all others.
@@ -66,7 +92,9 @@ impl Template {
         let mut bytes = self.bytes.clone();
         let mut put = |at: usize, new: &[u8]| bytes[at..at + new.len()].copy_from_slice(new);
         let stamp = format_rfc3339(EventTime(time));
-        self.conversations.iter().for_each(|at| put(*at, conversation.as_bytes()));
+        self.conversations
+            .iter()
+            .for_each(|at| put(*at, conversation.as_bytes()));
         self.stamps.iter().for_each(|at| put(*at, stamp.as_bytes()));
         self.teams.iter().for_each(|at| put(*at, team.as_bytes()));
         for (number, at) in (0..).zip(&self.nanos) {
@@ -78,7 +106,10 @@ impl Template {
 }
 
 fn text(record: &LogRecord, attr: Attr) -> Option<&str> {
-    let found = record.attributes.iter().find(|attribute| attribute.key == attr.key())?;
+    let found = record
+        .attributes
+        .iter()
+        .find(|attribute| attribute.key == attr.key())?;
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text),
         _ => None,
@@ -86,8 +117,14 @@ fn text(record: &LogRecord, attr: Attr) -> Option<&str> {
 }
 
 fn attribute(key: &str, text: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) });
-    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+    let value = Some(AnyValue {
+        value: Some(Value::StringValue(text.to_owned())),
+    });
+    KeyValue {
+        key: key.to_owned(),
+        value,
+        ..KeyValue::default()
+    }
 }
 
 /// Recorded records that belong to a conversation, their ids and times replaced by stand-ins; and a resource.
@@ -95,9 +132,17 @@ fn recorded() -> (Resource, Vec<LogRecord>) {
     let mut records = Vec::new();
     let mut resource = Resource::default();
     let bodies = log_bodies();
-    for resource_logs in bodies.iter().flat_map(|body| decode(body).expect("recorded requests are valid").resource_logs) {
+    for resource_logs in bodies
+        .iter()
+        .flat_map(|body| decode(body).expect("recorded requests are valid").resource_logs)
+    {
         resource = resource_logs.resource.unwrap_or(resource);
-        records.extend(resource_logs.scope_logs.into_iter().flat_map(|scope| scope.log_records));
+        records.extend(
+            resource_logs
+                .scope_logs
+                .into_iter()
+                .flat_map(|scope| scope.log_records),
+        );
     }
     records.retain(|record| text(record, Attr::ConversationId).is_some());
     for record in &mut records {
@@ -108,7 +153,9 @@ fn recorded() -> (Resource, Vec<LogRecord>) {
                 "event.timestamp" => STAMP,
                 _ => continue,
             };
-            attribute.value = Some(AnyValue { value: Some(Value::StringValue(stand_in.to_owned())) });
+            attribute.value = Some(AnyValue {
+                value: Some(Value::StringValue(stand_in.to_owned())),
+            });
         }
     }
     resource.attributes.push(attribute(Attr::TeamId.key(), TEAM));
@@ -134,25 +181,55 @@ impl Traffic {
         let (resource, records) = recorded();
         let first = |wanted: &dyn Fn(&&LogRecord) -> bool| records.iter().find(wanted).cloned();
         let named = |name: &'static str| first(&move |record| text(record, Attr::EventName) == Some(name));
-        let completed = first(&|record| record.attributes.iter().any(|attribute| attribute.key == Attr::InputTokenCount.key()));
-        let opening = [named("codex.conversation_starts"), named("codex.user_prompt"), completed];
-        let opening: Vec<_> = opening.into_iter().map(|record| record.expect("a recorded run has one")).collect();
-        let templates = |size: usize| records.chunks_exact(size).map(|some| Template::new(&resource, some)).collect();
-        Self { fill: Template::new(&resource, &opening), alone: templates(1), batched: templates(per_message) }
+        let completed = first(&|record| {
+            record
+                .attributes
+                .iter()
+                .any(|attribute| attribute.key == Attr::InputTokenCount.key())
+        });
+        let opening = [
+            named("codex.conversation_starts"),
+            named("codex.user_prompt"),
+            completed,
+        ];
+        let opening: Vec<_> = opening
+            .into_iter()
+            .map(|record| record.expect("a recorded run has one"))
+            .collect();
+        let templates = |size: usize| {
+            records
+                .chunks_exact(size)
+                .map(|some| Template::new(&resource, some))
+                .collect()
+        };
+        Self {
+            fill: Template::new(&resource, &opening),
+            alone: templates(1),
+            batched: templates(per_message),
+        }
     }
 
     /// Tool results only, so many in a batched message: those with the most text.
     pub fn tool_results(per_message: usize) -> Self {
         let (resource, mut records) = recorded();
         records.retain(|record| text(record, Attr::EventName) == Some("codex.tool_result"));
-        let batch: Vec<Template> = records.chunks_exact(per_message).map(|some| Template::new(&resource, some)).collect();
-        Self { batched: batch, ..Self::recorded(per_message) }
+        let batch: Vec<Template> = records
+            .chunks_exact(per_message)
+            .map(|some| Template::new(&resource, some))
+            .collect();
+        Self {
+            batched: batch,
+            ..Self::recorded(per_message)
+        }
     }
 
     fn raw(template: &Template, number: u64, open: u64, time: i64, turn: u64) -> Raw {
         let id = conversation(number, open);
         let team = format!("team-{:02}", number % TEAMS);
-        Raw { value: template.request(&id, &team, time, turn), key: format!("default/{id}") }
+        Raw {
+            value: template.request(&id, &team, time, turn),
+            key: format!("default/{id}"),
+        }
     }
 
     /// What opens conversation `number` of `open`.
@@ -162,7 +239,11 @@ impl Traffic {
 
     /// A message of one log record or of a batch, for one of `open` conversations.
     pub fn message(&self, per_message: usize, open: u64, time: i64, turn: u64) -> Raw {
-        let templates = if per_message == 1 { &self.alone } else { &self.batched };
+        let templates = if per_message == 1 {
+            &self.alone
+        } else {
+            &self.batched
+        };
         let template = &templates[usize::try_from(turn).unwrap_or(0) % templates.len()];
         Self::raw(template, spread(turn) % open, open, time, turn)
     }

@@ -72,7 +72,14 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
     let (inbox, raw_partitions) = (cluster.clone(), seed.raw_partitions);
     let drain = move |config, policies| {
         let (others, session_timeout) = (Vec::new(), inbox::SESSION_TIMEOUT);
-        Inbox::start(inbox::Settings { cluster: inbox, raw_partitions, others, config, policies, session_timeout })
+        Inbox::start(inbox::Settings {
+            cluster: inbox,
+            raw_partitions,
+            others,
+            config,
+            policies,
+            session_timeout,
+        })
     };
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
@@ -87,12 +94,20 @@ const GROUP: &str = "tacho";
 
 fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, String> {
     let text = |error: &dyn std::fmt::Display| format!("--kafka {}: {error}", cluster.bootstrap);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| text(&error))?;
-    runtime.block_on(KafkaSink::connect(cluster, raw_partitions)).map_err(|error| text(&error))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| text(&error))?;
+    runtime
+        .block_on(KafkaSink::connect(cluster, raw_partitions))
+        .map_err(|error| text(&error))
 }
 
 fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
-    KafkaLog::connect(KafkaConfig::reader(cluster, &format!("{}{GROUP}-read", cluster.prefix)))
+    KafkaLog::connect(KafkaConfig::reader(
+        cluster,
+        &format!("{}{GROUP}-read", cluster.prefix),
+    ))
 }
 
 /// The topics of a cluster, for reading only.
@@ -118,7 +133,12 @@ pub async fn serve_ingest(
     let door = Door::new(config, policies, sink);
     let grpc_entrance = Entrance::grpc(Arc::clone(&door));
     tokio::join!(
-        ingest::serve::run(http, Entrance::http(door), Arc::clone(&gate), over(ending.clone())),
+        ingest::serve::run(
+            http,
+            Entrance::http(door),
+            Arc::clone(&gate),
+            over(ending.clone())
+        ),
         ingest::serve::run(grpc, grpc_entrance, gate, over(ending)),
     );
 }
@@ -156,10 +176,24 @@ impl Sink for AnySink {
 /// A raw record as the embedded log takes it: its partition, and the wall time of this attempt.
 fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
     let partition = murmur2_partition(record.key.as_bytes(), log.partitions(record.topic));
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let mut headers = vec![(HEADER_WALL.to_owned(), Bytes::from(since.as_millis().to_string()))];
-    headers.extend(record.policy.map(|epoch| (HEADER_POLICY.to_owned(), Bytes::from(epoch.to_string()))));
-    NewRecord { to: TopicPartition { topic: record.topic, partition }, key: Some(record.key.into()), value: Some(record.value), headers }
+    headers.extend(
+        record
+            .policy
+            .map(|epoch| (HEADER_POLICY.to_owned(), Bytes::from(epoch.to_string()))),
+    );
+    NewRecord {
+        to: TopicPartition {
+            topic: record.topic,
+            partition,
+        },
+        key: Some(record.key.into()),
+        value: Some(record.value),
+        headers,
+    }
 }
 
 fn sink_error(error: LogError) -> SinkError {

@@ -29,8 +29,16 @@ pub struct Written(PathBuf);
 impl AdminFile {
     /// For this process, with a new token.
     pub fn new(addr: SocketAddr) -> Self {
-        let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        Self { addr: crate::setup::reachable(addr), token, pid: std::process::id() }
+        let token = format!(
+            "{}{}",
+            uuid::Uuid::new_v4().simple(),
+            uuid::Uuid::new_v4().simple()
+        );
+        Self {
+            addr: crate::setup::reachable(addr),
+            token,
+            pid: std::process::id(),
+        }
     }
 
     /// Writes it with mode 0600, in one step: nobody sees half of it, nor with another mode.
@@ -38,7 +46,11 @@ impl AdminFile {
         std::fs::create_dir_all(dir)?;
         let (path, next) = (dir.join(NAME), dir.join(format!("{NAME}.{}", self.pid)));
         let _ = std::fs::remove_file(&next);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&next)?;
         file.write_all(&serde_json::to_vec(self)?)?;
         std::fs::rename(&next, &path)?;
         Ok(Written(path))
@@ -74,7 +86,10 @@ mod tests {
         let written = file.write(dir.path()).unwrap();
         assert_eq!(AdminFile::read(dir.path()), Some(file.clone()));
         assert_eq!(file.addr, "127.0.0.1:9464".parse().unwrap());
-        let mode = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.path().join(NAME))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(written);
         assert_eq!(AdminFile::read(dir.path()), None);

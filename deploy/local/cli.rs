@@ -175,11 +175,16 @@ pub struct Env {
 impl Env {
     /// That of this process.
     pub fn of_process() -> Self {
-        Self { xdg_data_home: std::env::var_os("XDG_DATA_HOME"), home: std::env::var_os("HOME"), vars: shell::layers::environment() }
+        Self {
+            xdg_data_home: std::env::var_os("XDG_DATA_HOME"),
+            home: std::env::var_os("HOME"),
+            vars: shell::layers::environment(),
+        }
     }
 
     fn data_dir(&self) -> Option<PathBuf> {
-        let given = |value: &Option<OsString>| value.clone().map(PathBuf::from).filter(|path| path.is_absolute());
+        let given =
+            |value: &Option<OsString>| value.clone().map(PathBuf::from).filter(|path| path.is_absolute());
         let base = given(&self.xdg_data_home).or_else(|| Some(given(&self.home)?.join(".local/share")));
         Some(base?.join("tachograph"))
     }
@@ -194,13 +199,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Acti
     };
     let mut faults = Vec::new();
     let action = match cli.command {
-        None => run_options(cli.run, env, &mut faults).map(Box::new).map(Action::Run),
+        None => run_options(cli.run, env, &mut faults)
+            .map(Box::new)
+            .map(Action::Run),
         Some(Command::Read(args)) => read_options(args, env, &mut faults).map(Action::Read),
         Some(Command::Topics(args)) => args.options(env, &mut faults).map(Action::Topics),
         Some(Command::Control(args)) => args.options(env, &mut faults).map(Action::Control),
         Some(Command::Quarantine(args)) => args.options(env, &mut faults).map(Action::Quarantine),
     };
-    action.filter(|_| faults.is_empty()).ok_or(Refused::Faults(faults))
+    action
+        .filter(|_| faults.is_empty())
+        .ok_or(Refused::Faults(faults))
 }
 
 fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<RunOptions> {
@@ -208,17 +217,27 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
     let grpc = address("--grpc", &args.grpc, faults);
     let admin = address("--admin", &args.admin, faults);
     let named = [("--http", http), ("--grpc", grpc), ("--admin", admin)];
-    let named: Vec<_> = named.into_iter().filter_map(|(flag, address)| Some((flag, address?))).collect();
+    let named: Vec<_> = named
+        .into_iter()
+        .filter_map(|(flag, address)| Some((flag, address?)))
+        .collect();
     check_distinct(&named, faults);
     if args.demo && args.cluster.is_given() {
-        faults.push("--demo makes up sessions and stays away from clusters: leave out --kafka and --config".to_owned());
+        faults.push(
+            "--demo makes up sessions and stays away from clusters: leave out --kafka and --config"
+                .to_owned(),
+        );
     }
     if args.demo && args.seed.is_some() {
         faults.push("--demo has settings of its own: leave out --seed".to_owned());
     }
     let seed = seed(args.seed, args.demo, faults);
     let nowhere = args.data.is_none() && args.cluster == ClusterArgs::default();
-    let place = if args.demo && nowhere { Some(Place::Temporary) } else { place(args.data.clone(), &args.cluster, env, faults) };
+    let place = if args.demo && nowhere {
+        Some(Place::Temporary)
+    } else {
+        place(args.data.clone(), &args.cluster, env, faults)
+    };
     let place = place?;
     let admin_dir = match &place {
         Place::Directory(dir) => Some(dir.clone()),
@@ -227,13 +246,27 @@ fn run_options(args: RunArgs, env: &Env, faults: &mut Vec<String>) -> Option<Run
     };
     let hash_key = args.cluster.hash_key(&env.vars, faults);
     let (demo, keep_text) = (args.demo, args.keep_text);
-    Some(RunOptions { place, admin_dir, demo, keep_text, hash_key, http: http?, grpc: grpc?, admin: admin?, seed: seed? })
+    Some(RunOptions {
+        place,
+        admin_dir,
+        demo,
+        keep_text,
+        hash_key,
+        http: http?,
+        grpc: grpc?,
+        admin: admin?,
+        seed: seed?,
+    })
 }
 
 fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<Seed> {
     match file {
         Some(file) => seed_in(&file, faults),
-        None => Some(if demo { crate::demo::seed() } else { Seed::shipped() }),
+        None => Some(if demo {
+            crate::demo::seed()
+        } else {
+            Seed::shipped()
+        }),
     }
 }
 
@@ -241,7 +274,8 @@ fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<S
 pub fn seed_in(file: &Path, faults: &mut Vec<String>) -> Option<Seed> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
     let seed = text.and_then(|text| Seed::from_toml(&text).map_err(|error| shell::process::chain(&error)));
-    seed.map_err(|error| faults.push(format!("--seed {}: {error}", file.display()))).ok()
+    seed.map_err(|error| faults.push(format!("--seed {}: {error}", file.display())))
+        .ok()
 }
 
 fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<ReadOptions> {
@@ -254,13 +288,28 @@ fn read_options(args: ReadArgs, env: &Env, faults: &mut Vec<String>) -> Option<R
     let topic = Topic::by_name(bare).or_else(|| Topic::by_name(&args.topic));
     if topic.is_none() {
         let known: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
-        faults.push(format!("there is no topic {:?}: the topics are {}", args.topic, known.join(", ")));
+        faults.push(format!(
+            "there is no topic {:?}: the topics are {}",
+            args.topic,
+            known.join(", ")
+        ));
     }
-    Some(ReadOptions { topic: topic?, from_start: args.from_start, follow: args.follow, json: args.json, place: place? })
+    Some(ReadOptions {
+        topic: topic?,
+        from_start: args.from_start,
+        follow: args.follow,
+        json: args.json,
+        place: place?,
+    })
 }
 
 /// Which log: the cluster that was named, else a directory.
-pub fn place(data: Option<PathBuf>, cluster: &ClusterArgs, env: &Env, faults: &mut Vec<String>) -> Option<Place> {
+pub fn place(
+    data: Option<PathBuf>,
+    cluster: &ClusterArgs,
+    env: &Env,
+    faults: &mut Vec<String>,
+) -> Option<Place> {
     if let Some(cluster) = cluster.resolve(&env.vars, faults) {
         return Some(Place::Kafka(cluster));
     }
@@ -274,7 +323,9 @@ pub fn place(data: Option<PathBuf>, cluster: &ClusterArgs, env: &Env, faults: &m
 fn address(flag: &str, text: &str, faults: &mut Vec<String>) -> Option<SocketAddr> {
     let parsed = text.parse::<Listen>();
     if parsed.is_err() {
-        faults.push(format!("{flag} {text:?} is not an address and port such as 127.0.0.1:4318"));
+        faults.push(format!(
+            "{flag} {text:?} is not an address and port such as 127.0.0.1:4318"
+        ));
     }
     parsed.ok().map(|listen| listen.0)
 }
@@ -284,8 +335,17 @@ mod tests {
     use super::*;
 
     fn parse_from(args: &str) -> Result<Action, Refused> {
-        let env = Env { xdg_data_home: None, home: Some("/home/me".into()), ..Env::default() };
-        parse(std::iter::once("tacho").chain(args.split_whitespace()).map(OsString::from), &env)
+        let env = Env {
+            xdg_data_home: None,
+            home: Some("/home/me".into()),
+            ..Env::default()
+        };
+        parse(
+            std::iter::once("tacho")
+                .chain(args.split_whitespace())
+                .map(OsString::from),
+            &env,
+        )
     }
 
     fn faults(args: &str) -> String {
@@ -305,7 +365,10 @@ mod tests {
     #[test]
     fn no_command_runs_on_the_fixed_ports_in_the_home_directory() {
         let options = run_of("");
-        assert_eq!(options.place, Place::Directory("/home/me/.local/share/tachograph".into()));
+        assert_eq!(
+            options.place,
+            Place::Directory("/home/me/.local/share/tachograph".into())
+        );
         assert_eq!(options.http, "127.0.0.1:4318".parse().unwrap());
         assert_eq!(options.admin, "127.0.0.1:9464".parse().unwrap());
         assert_eq!(options.seed, Seed::shipped());
@@ -314,9 +377,16 @@ mod tests {
 
     #[test]
     fn data_directory_follows_the_flag_then_xdg_then_home() {
-        let xdg = Env { xdg_data_home: Some("/x".into()), home: Some("/home/me".into()), ..Env::default() };
+        let xdg = Env {
+            xdg_data_home: Some("/x".into()),
+            home: Some("/home/me".into()),
+            ..Env::default()
+        };
         assert_eq!(xdg.data_dir(), Some("/x/tachograph".into()));
-        let relative = Env { xdg_data_home: Some("x".into()), ..Env::default() };
+        let relative = Env {
+            xdg_data_home: Some("x".into()),
+            ..Env::default()
+        };
         assert_eq!(relative.data_dir(), None);
         assert_eq!(run_of("--data d").place, Place::Directory("d".into()));
         let none = parse([OsString::from("tacho")], &Env::default());
@@ -333,7 +403,8 @@ mod tests {
 
     #[test]
     fn every_fault_is_named_at_once() {
-        let text = faults("--http nowhere --admin 1:2 --prefix a/b --seed /does/not/exist --demo --kafka kafka");
+        let text =
+            faults("--http nowhere --admin 1:2 --prefix a/b --seed /does/not/exist --demo --kafka kafka");
         for part in [
             "--http",
             "--admin",
@@ -357,7 +428,13 @@ mod tests {
         for topic in ["codex.sessions.v1", "lab.codex.sessions.v1"] {
             let action = parse_from(&format!("read {topic} --follow --json --kafka h:1 --prefix lab."));
             let place = Place::Kafka(Cluster::plain("h:1", "lab."));
-            let expected = ReadOptions { topic: Topic::Sessions, from_start: false, follow: true, json: true, place };
+            let expected = ReadOptions {
+                topic: Topic::Sessions,
+                from_start: false,
+                follow: true,
+                json: true,
+                place,
+            };
             assert_eq!(action, Ok(Action::Read(expected)));
         }
     }

@@ -52,16 +52,30 @@ impl ClusterArgs {
             }
             return None;
         }
-        let flags = [("kafka.bootstrap_servers", &self.kafka), ("kafka.prefix", &self.prefix)];
-        let flags = flags.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect();
-        let (settings, found) = load::<OnlyKafka>(&Sources { file: self.config.clone(), env: env.clone(), flags });
+        let flags = [
+            ("kafka.bootstrap_servers", &self.kafka),
+            ("kafka.prefix", &self.prefix),
+        ];
+        let flags = flags
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.clone()?)))
+            .collect();
+        let (settings, found) = load::<OnlyKafka>(&Sources {
+            file: self.config.clone(),
+            env: env.clone(),
+            flags,
+        });
         faults.extend(found);
         Some(settings.kafka.cluster(faults))
     }
 
     /// The key of hashes, as table `[privacy]` of the file or TACHO_PRIVACY__… says, if they do.
     pub fn hash_key(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<HashKey> {
-        let sources = Sources { file: self.config.clone(), env: env.clone(), flags: Vec::new() };
+        let sources = Sources {
+            file: self.config.clone(),
+            env: env.clone(),
+            flags: Vec::new(),
+        };
         load::<OnlyPrivacy>(&sources).0.privacy.key(faults)
     }
 
@@ -82,10 +96,17 @@ mod tests {
     #[test]
     fn a_file_of_another_process_names_the_cluster() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/examples/processor.toml");
-        let args = ClusterArgs { config: Some(file.into()), prefix: Some("lab.".to_owned()), kafka: None };
+        let args = ClusterArgs {
+            config: Some(file.into()),
+            prefix: Some("lab.".to_owned()),
+            kafka: None,
+        };
         let env = BTreeMap::from([("TACHO_KAFKA__BOOTSTRAP_SERVERS".to_owned(), "env:1".to_owned())]);
         let mut faults = Vec::new();
-        assert_eq!(args.resolve(&env, &mut faults), Some(Cluster::plain("env:1", "lab.")));
+        assert_eq!(
+            args.resolve(&env, &mut faults),
+            Some(Cluster::plain("env:1", "lab."))
+        );
         assert_eq!(ClusterArgs::default().resolve(&env, &mut faults), None);
         assert_eq!(faults, Vec::<String>::new());
         assert_eq!(ClusterArgs::default().required(&env, &mut faults), None);

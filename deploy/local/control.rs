@@ -20,7 +20,10 @@ use std::path::{Path, PathBuf};
 /// How many records one read asks for.
 const READ_MAX: usize = 500;
 /// The only partition there is.
-const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+const CONTROL: TopicPartition = TopicPartition {
+    topic: Topic::Control,
+    partition: 0,
+};
 
 /// `tacho control …`
 #[derive(Debug, clap::Args)]
@@ -82,7 +85,8 @@ impl Args {
 fn change_in(file: &Path, faults: &mut Vec<String>) -> Option<EpochChange> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
     let read = text.and_then(|text| EpochChange::from_toml(&text).map_err(|error| chain(&error)));
-    read.map_err(|fault| faults.push(format!("{}: {fault}", file.display()))).ok()
+    read.map_err(|fault| faults.push(format!("{}: {fault}", file.display())))
+        .ok()
 }
 
 /// Does it.
@@ -98,28 +102,55 @@ fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     let mut log = open(place)?;
     let records = read_all(&mut log).map_err(failed)?;
     if records.is_empty() {
-        let fault =
-            format!("{} is empty: `tacho topics apply`, or the first start, writes the settings that are fixed", Topic::Control.name());
+        let fault = format!(
+            "{} is empty: `tacho topics apply`, or the first start, writes the settings that are fixed",
+            Topic::Control.name()
+        );
         return Err(Failure::Start(vec![fault]));
     }
     let epoch = append(log.as_mut(), EPOCH_KEY, change.to_json()).map_err(failed)?;
-    let settings = change.settings.is_some().then_some("a session goes by the settings of its last record");
-    let prices = change.prices.as_ref().map(|table| format!("from then on, prices are those of version {}", table.version));
+    let settings = change
+        .settings
+        .is_some()
+        .then_some("a session goes by the settings of its last record");
+    let prices = change
+        .prices
+        .as_ref()
+        .map(|table| format!("from then on, prices are those of version {}", table.version));
     let privacy = change.privacy.as_ref().map(|policy| {
-        let hashes = if policy.uses(Action::Hash) { "; hashes need privacy.hash_key_file at every ingest, or drop" } else { "" };
+        let hashes = if policy.uses(Action::Hash) {
+            "; hashes need privacy.hash_key_file at every ingest, or drop"
+        } else {
+            ""
+        };
         match policy.rules_of(Action::Keep) {
             keeps if keeps.is_empty() => format!("no ingest stores a text as it came then{hashes}"),
-            keeps => format!("every ingest stores texts in the clear then: {}{hashes}", keeps.join(", ")),
+            keeps => format!(
+                "every ingest stores texts in the clear then: {}{hashes}",
+                keeps.join(", ")
+            ),
         }
     });
-    let what: Vec<&str> = settings.into_iter().chain(prices.as_deref()).chain(privacy.as_deref()).collect();
-    println!("epoch {epoch}: each partition begins it within a second or two; {}", what.join("; "));
+    let what: Vec<&str> = settings
+        .into_iter()
+        .chain(prices.as_deref())
+        .chain(privacy.as_deref())
+        .collect();
+    println!(
+        "epoch {epoch}: each partition begins it within a second or two; {}",
+        what.join("; ")
+    );
     Ok(())
 }
 
 /// Appends a control record: its offset.
 pub fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) -> Result<i64, LogError> {
-    let record = NewRecord { to: CONTROL, key: Some(Bytes::from_static(key.as_bytes())), value: Some(value.into()), headers: Vec::new() };
+    let record = NewRecord {
+        to: CONTROL,
+        key: Some(Bytes::from_static(key.as_bytes())),
+        value: Some(value.into()),
+        headers: Vec::new(),
+    };
     let appended = log.append(vec![record])?;
     Ok(appended.first().map_or(-1, |appended| appended.offset))
 }
@@ -131,10 +162,18 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
         Place::Directory(dir) => {
             let refused = |fault: String| Failure::Start(vec![fault]);
             if !dir.exists() {
-                return Err(refused(format!("{} holds no data: start tacho there first, or give --data", dir.display())));
+                return Err(refused(format!(
+                    "{} holds no data: start tacho there first, or give --data",
+                    dir.display()
+                )));
             }
-            if AdminFile::read(dir).is_some_and(|file| source::Remote::new(file).partitions(Topic::Control).is_ok()) {
-                return Err(refused(format!("a tacho runs on {}: end it, change the settings, and start it again", dir.display())));
+            if AdminFile::read(dir)
+                .is_some_and(|file| source::Remote::new(file).partitions(Topic::Control).is_ok())
+            {
+                return Err(refused(format!(
+                    "a tacho runs on {}: end it, change the settings, and start it again",
+                    dir.display()
+                )));
             }
             let backend = adapters::embedded(dir, &Seed::shipped()).map_err(refused)?;
             (backend.open)().map_err(|error| Failure::Running(chain(&error)))
@@ -149,7 +188,9 @@ fn show(place: &Place) -> Result<(), Failure> {
     for record in records {
         let value = record.value.as_deref().unwrap_or_default();
         let what = match EpochChange::of_record(record.key.as_deref(), value) {
-            _ if record.offset == 0 => json!({"seed": serde_json::from_slice::<Value>(value).unwrap_or_default()}),
+            _ if record.offset == 0 => {
+                json!({"seed": serde_json::from_slice::<Value>(value).unwrap_or_default()})
+            }
             // A later seed, or something foreign: it changes nothing.
             None => continue,
             Some(Ok(change)) => json!(change),
@@ -204,13 +245,29 @@ mod tests {
         let right = "[settings]\nsemantics = 1\nsession_gap_ms = 1000\nreopen_horizon_ms = 2000\nrow_interval_ms = 0\n";
         assert_eq!(faults(right), "");
         let text = faults(&right.replace("= 1\n", "= 7\n").replace("1000", "0"));
-        assert!(text.contains("semantics") && text.contains("session_gap_ms"), "{text}");
-        assert!(faults(&right.replace("row_interval_ms = 0", "row_intervall_ms = 0")).contains("row_intervall_ms"));
+        assert!(
+            text.contains("semantics") && text.contains("session_gap_ms"),
+            "{text}"
+        );
+        assert!(
+            faults(&right.replace("row_interval_ms = 0", "row_intervall_ms = 0"))
+                .contains("row_intervall_ms")
+        );
         assert!(faults(&format!("raw_partitions = 4\n{right}")).contains("raw_partitions"));
         assert!(faults("").contains("neither"));
         assert_eq!(faults(schemas::price::SHIPPED_PRICES_TOML), "");
-        assert_eq!(faults(&format!("{right}{}", schemas::price::SHIPPED_PRICES_TOML)), "");
-        let text = faults(&schemas::price::SHIPPED_PRICES_TOML.replacen("\"api_usd\"", "\"api\"", 1).replacen("= 250_000", "= -1", 1));
-        assert!(text.contains("book must") && text.contains("input must"), "{text}");
+        assert_eq!(
+            faults(&format!("{right}{}", schemas::price::SHIPPED_PRICES_TOML)),
+            ""
+        );
+        let text = faults(
+            &schemas::price::SHIPPED_PRICES_TOML
+                .replacen("\"api_usd\"", "\"api\"", 1)
+                .replacen("= 250_000", "= -1", 1),
+        );
+        assert!(
+            text.contains("book must") && text.contains("input must"),
+            "{text}"
+        );
     }
 }

@@ -69,11 +69,41 @@ pub struct Owner {
 }
 
 const OWNERS: [Owner; 5] = [
-    Owner { team: "payments", project: "checkout", cost_centre: "4711", department: "commerce", env: "dev" },
-    Owner { team: "search", project: "ranking", cost_centre: "4720", department: "commerce", env: "dev" },
-    Owner { team: "platform", project: "build-farm", cost_centre: "1200", department: "engineering", env: "ci" },
-    Owner { team: "mobile", project: "ios-app", cost_centre: "3100", department: "engineering", env: "dev" },
-    Owner { team: "payments", project: "ledger", cost_centre: "4712", department: "commerce", env: "ci" },
+    Owner {
+        team: "payments",
+        project: "checkout",
+        cost_centre: "4711",
+        department: "commerce",
+        env: "dev",
+    },
+    Owner {
+        team: "search",
+        project: "ranking",
+        cost_centre: "4720",
+        department: "commerce",
+        env: "dev",
+    },
+    Owner {
+        team: "platform",
+        project: "build-farm",
+        cost_centre: "1200",
+        department: "engineering",
+        env: "ci",
+    },
+    Owner {
+        team: "mobile",
+        project: "ios-app",
+        cost_centre: "3100",
+        department: "engineering",
+        env: "dev",
+    },
+    Owner {
+        team: "payments",
+        project: "ledger",
+        cost_centre: "4712",
+        department: "commerce",
+        env: "ci",
+    },
 ];
 
 /// The settings of a demo: the shipped ones, but sessions end after 20 s of silence.
@@ -89,7 +119,10 @@ pub fn check_directory(dir: &Path) -> Result<(), String> {
     if empty || dir.join(MARKER).exists() {
         Ok(())
     } else {
-        Err(format!("--demo: {} holds data that is not a demo's: name a new directory, or leave out --data", dir.display()))
+        Err(format!(
+            "--demo: {} holds data that is not a demo's: name a new directory, or leave out --data",
+            dir.display()
+        ))
     }
 }
 
@@ -105,21 +138,33 @@ pub fn start(http: SocketAddr, policies: &Arc<Policies>, stop: &Arc<AtomicBool>)
     for number in 0..REPLAYS {
         let (stop, turn, policies) = (Arc::clone(stop), Arc::clone(&turn), Arc::clone(policies));
         let first = STAGGER * u32::try_from(number).unwrap_or(0);
-        std::thread::Builder::new().name(format!("demo-{number}")).spawn(move || {
-            while !policies.is_read() && sleep_until(Instant::now() + NAP, &stop) {}
-            replay_all(http, &turn, first, &stop);
-        })?;
+        std::thread::Builder::new()
+            .name(format!("demo-{number}"))
+            .spawn(move || {
+                while !policies.is_read() && sleep_until(Instant::now() + NAP, &stop) {}
+                replay_all(http, &turn, first, &stop);
+            })?;
     }
     Ok(())
 }
 
 fn replay_all(http: SocketAddr, turn: &AtomicUsize, first: Duration, stop: &AtomicBool) {
-    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_TIMEOUT)).http_status_as_error(false).proxy(None).build();
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(REQUEST_TIMEOUT))
+        .http_status_as_error(false)
+        .proxy(None)
+        .build();
     let agent: ureq::Agent = config.into();
     let mut rest = first;
     while sleep_until(Instant::now() + rest, stop) {
         let number = turn.fetch_add(1, Ordering::Relaxed);
-        replay(&agent, http, &RECORDINGS[number % RECORDINGS.len()], OWNERS[number % OWNERS.len()], stop);
+        replay(
+            &agent,
+            http,
+            &RECORDINGS[number % RECORDINGS.len()],
+            OWNERS[number % OWNERS.len()],
+            stop,
+        );
         rest = REST;
     }
 }
@@ -134,14 +179,25 @@ fn replay(agent: &ureq::Agent, http: SocketAddr, recording: &Recording, owner: O
             return;
         }
         let sent = rewrite.body(body, now_ms()).and_then(|bytes| {
-            let request = agent.post(format!("http://{http}{}", body.path)).content_type("application/x-protobuf");
+            let request = agent
+                .post(format!("http://{http}{}", body.path))
+                .content_type("application/x-protobuf");
             let answer = request.send(bytes).map_err(|error| error.to_string())?;
-            if answer.status().is_success() { Ok(()) } else { Err(format!("status {}", answer.status())) }
+            if answer.status().is_success() {
+                Ok(())
+            } else {
+                Err(format!("status {}", answer.status()))
+            }
         });
         if let Err(error) = sent
             && !stop.load(Ordering::Relaxed)
         {
-            tracing::warn!(recording = recording.name, path = body.path, error, "demo: a body was not taken");
+            tracing::warn!(
+                recording = recording.name,
+                path = body.path,
+                error,
+                "demo: a body was not taken"
+            );
         }
     }
 }
@@ -154,7 +210,9 @@ impl Body {
         }
         let mut plain = Vec::new();
         let mut decoder = flate2::read::GzDecoder::new(self.bytes).take(BODY_BYTES_MAX);
-        decoder.read_to_end(&mut plain).map_err(|error| format!("the recording can't be unpacked: {error}"))?;
+        decoder
+            .read_to_end(&mut plain)
+            .map_err(|error| format!("the recording can't be unpacked: {error}"))?;
         Ok(plain)
     }
 }
@@ -173,7 +231,9 @@ fn sleep_until(until: Instant, stop: &AtomicBool) -> bool {
 }
 
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
@@ -192,7 +252,10 @@ mod tests {
 
     #[test]
     fn a_stopped_sleep_ends_at_once() {
-        assert!(!sleep_until(Instant::now() + Duration::from_secs(3600), &AtomicBool::new(true)));
+        assert!(!sleep_until(
+            Instant::now() + Duration::from_secs(3600),
+            &AtomicBool::new(true)
+        ));
         assert!(sleep_until(Instant::now(), &AtomicBool::new(false)));
     }
 }

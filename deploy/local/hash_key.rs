@@ -15,12 +15,20 @@ pub fn of_directory(dir: &Path) -> Result<HashKey, String> {
     if path.try_exists().map_err(|error| fault(&error))? {
         return HashKey::from_file(&path).map_err(|why| fault(&why));
     }
-    let text = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
+    let text = format!(
+        "{}{}",
+        uuid::Uuid::new_v4().simple(),
+        uuid::Uuid::new_v4().simple()
+    );
     // In one step: a file without all of a key would be one that nobody has.
     let next = dir.join(format!("{NAME}.new"));
     let write = || {
         let _ = std::fs::remove_file(&next);
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&next)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&next, &path)?;
@@ -41,9 +49,15 @@ mod tests {
         let key = of_directory(dir.path()).unwrap();
         assert_eq!(of_directory(dir.path()).unwrap(), key);
         assert_ne!(of_directory(other.path()).unwrap(), key);
-        let mode = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        let mode = std::fs::metadata(dir.path().join(NAME))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(dir.path().join(NAME), "half").unwrap();
-        assert!(of_directory(dir.path()).unwrap_err().contains("has 4 bytes"), "a wrong key is not replaced");
+        assert!(
+            of_directory(dir.path()).unwrap_err().contains("has 4 bytes"),
+            "a wrong key is not replaced"
+        );
     }
 }

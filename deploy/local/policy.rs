@@ -14,12 +14,20 @@ const SEED_EVERY: Duration = Duration::from_millis(50);
 /// How many records one read takes.
 const READ_MAX: usize = 100;
 /// The only partition there is.
-const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+const CONTROL: TopicPartition = TopicPartition {
+    topic: Topic::Control,
+    partition: 0,
+};
 
 /// Puts each policy of the log into force, from its last one on, until `ending` says so. Where the log can't be read, the
 /// last one stays.
 pub async fn follow(log: Box<dyn Log>, policies: Arc<Policies>, mut ending: watch::Receiver<bool>) {
-    let mut control = Control { log, reading: Reading::new(policies), next: Position(0), told: String::new() };
+    let mut control = Control {
+        log,
+        reading: Reading::new(policies),
+        next: Position(0),
+        told: String::new(),
+    };
     loop {
         let looked = tokio::task::spawn_blocking(move || {
             control.look();
@@ -27,11 +35,20 @@ pub async fn follow(log: Box<dyn Log>, policies: Arc<Policies>, mut ending: watc
         });
         control = match looked.await {
             Ok(control) => control,
-            Err(error) => return tracing::error!(%error, "the control topic is followed no longer: the privacy policy stays as it is"),
+            Err(error) => {
+                return tracing::error!(%error, "the control topic is followed no longer: the privacy policy stays as it is");
+            }
         };
-        let pause = if control.reading.raw_partitions().is_some() { FOLLOW_EVERY } else { SEED_EVERY };
+        let pause = if control.reading.raw_partitions().is_some() {
+            FOLLOW_EVERY
+        } else {
+            SEED_EVERY
+        };
         // The sender is gone only when the process ends.
-        if tokio::time::timeout(pause, ending.wait_for(|over| *over)).await.is_ok() {
+        if tokio::time::timeout(pause, ending.wait_for(|over| *over))
+            .await
+            .is_ok()
+        {
             return;
         }
     }
@@ -50,7 +67,10 @@ impl Control {
         match self.read() {
             Ok(()) => self.told.clear(),
             Err(why) if why != self.told => {
-                tracing::warn!(reason = why, "the control topic can't be read: the privacy policy stays as it is");
+                tracing::warn!(
+                    reason = why,
+                    "the control topic can't be read: the privacy policy stays as it is"
+                );
                 self.told = why;
             }
             Err(_) => {}
@@ -68,7 +88,9 @@ impl Control {
             }
             for record in &batch.records {
                 let value = record.value.as_deref().unwrap_or_default();
-                self.reading.add(record.offset, record.key.as_deref(), value).map_err(|error| chain(&error))?;
+                self.reading
+                    .add(record.offset, record.key.as_deref(), value)
+                    .map_err(|error| chain(&error))?;
             }
             self.next = batch.next;
         }
@@ -89,8 +111,12 @@ mod tests {
     use schemas::settings::Seed;
 
     fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) {
-        let record =
-            NewRecord { to: CONTROL, key: Some(Bytes::from_static(key.as_bytes())), value: Some(value.into()), headers: Vec::new() };
+        let record = NewRecord {
+            to: CONTROL,
+            key: Some(Bytes::from_static(key.as_bytes())),
+            value: Some(value.into()),
+            headers: Vec::new(),
+        };
         log.append(vec![record]).unwrap();
     }
 
@@ -121,7 +147,11 @@ mod tests {
         let keep = EpochChange::from_toml("[privacy.default]\nprompt = \"keep\"\n").unwrap();
         append(&mut writer, EPOCH_KEY, keep.to_json());
         assert!(prompts_kept(&policies, 1).await);
-        append(&mut writer, EPOCH_KEY, EpochChange::from_toml("[privacy]\n").unwrap().to_json());
+        append(
+            &mut writer,
+            EPOCH_KEY,
+            EpochChange::from_toml("[privacy]\n").unwrap().to_json(),
+        );
         assert!(!prompts_kept(&policies, 2).await);
         end.send(true).unwrap();
         following.await.unwrap();

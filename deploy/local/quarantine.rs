@@ -22,7 +22,10 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The only partition there is.
-const QUARANTINE: TopicPartition = TopicPartition { topic: Topic::Quarantine, partition: 0 };
+const QUARANTINE: TopicPartition = TopicPartition {
+    topic: Topic::Quarantine,
+    partition: 0,
+};
 /// How many records one read asks for: each may have megabytes.
 const READ_MAX: usize = 50;
 /// Entries that are listed unless told otherwise.
@@ -113,9 +116,19 @@ pub struct Options {
 
 #[derive(Debug, PartialEq, Eq)]
 enum What {
-    List { filter: Filter, limit: usize, json: bool },
-    Show { offset: i64, form: Form },
-    Retry { chosen: Chosen, again: bool },
+    List {
+        filter: Filter,
+        limit: usize,
+        json: bool,
+    },
+    Show {
+        offset: i64,
+        form: Form,
+    },
+    Retry {
+        chosen: Chosen,
+        again: bool,
+    },
 }
 
 /// How a record is shown.
@@ -143,7 +156,8 @@ struct Filter {
 
 impl Filter {
     fn takes(&self, entry: &Entry) -> bool {
-        self.reason.as_ref().is_none_or(|reason| *reason == entry.reason) && self.since_ms.is_none_or(|since| entry.appended.0 >= since)
+        self.reason.as_ref().is_none_or(|reason| *reason == entry.reason)
+            && self.since_ms.is_none_or(|since| entry.appended.0 >= since)
     }
 }
 
@@ -151,14 +165,34 @@ impl Args {
     /// Everything that follows from the flags.
     pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<Options> {
         let (at, what) = match self.command {
-            Command::List { which, limit, json, at } => {
+            Command::List {
+                which,
+                limit,
+                json,
+                at,
+            } => {
                 if !(1..=ENTRIES_MAX).contains(&limit) {
                     faults.push(format!("--limit must be between 1 and {ENTRIES_MAX}"));
                 }
                 let since_ms = which.since.and_then(|text| since(&text, faults));
-                (at, What::List { filter: Filter { reason: which.reason, since_ms }, limit, json })
+                (
+                    at,
+                    What::List {
+                        filter: Filter {
+                            reason: which.reason,
+                            since_ms,
+                        },
+                        limit,
+                        json,
+                    },
+                )
             }
-            Command::Show { offset, raw, json, at } => {
+            Command::Show {
+                offset,
+                raw,
+                json,
+                at,
+            } => {
                 let form = if raw {
                     Form::Raw
                 } else if json {
@@ -168,7 +202,13 @@ impl Args {
                 };
                 (at, What::Show { offset, form })
             }
-            Command::Retry { offsets, reason, again, at, .. } => {
+            Command::Retry {
+                offsets,
+                reason,
+                again,
+                at,
+                ..
+            } => {
                 let chosen = match reason {
                     Some(reason) => Chosen::Reason(reason),
                     None if offsets.is_empty() => Chosen::All,
@@ -190,11 +230,17 @@ impl Args {
 
 /// A time, or a span before now: ms since the Unix epoch.
 fn since(text: &str, faults: &mut Vec<String>) -> Option<i64> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
     let ago = |span: Span| i64::try_from(now_ms.saturating_sub(span.0.as_millis())).unwrap_or(i64::MAX);
-    let since = parse_rfc3339(text).map(|time| time.0).or_else(|| text.parse().ok().map(ago));
+    let since = parse_rfc3339(text)
+        .map(|time| time.0)
+        .or_else(|| text.parse().ok().map(ago));
     if since.is_none() {
-        faults.push(format!("--since {text:?} is neither a time such as 2026-11-23T05:00:00Z nor a span such as 24h"));
+        faults.push(format!(
+            "--since {text:?} is neither a time such as 2026-11-23T05:00:00Z nor a span such as 24h"
+        ));
     }
     since
 }
@@ -209,7 +255,9 @@ enum QuarantineError {
     /// Whoever read our output has enough.
     #[error("the output is closed")]
     Closed,
-    #[error("there is no quarantined record at offset {0}: `tacho quarantine list` names those that are still there")]
+    #[error(
+        "there is no quarantined record at offset {0}: `tacho quarantine list` names those that are still there"
+    )]
     NotThere(i64),
     #[error("these are bytes as they came, which can drive a terminal: send them to a file or a pipe")]
     Terminal,
@@ -221,7 +269,11 @@ enum QuarantineError {
 
 impl From<std::io::Error> for QuarantineError {
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == ErrorKind::BrokenPipe { Self::Closed } else { Self::Write(error) }
+        if error.kind() == ErrorKind::BrokenPipe {
+            Self::Closed
+        } else {
+            Self::Write(error)
+        }
     }
 }
 
@@ -229,11 +281,21 @@ impl From<std::io::Error> for QuarantineError {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let done = match &options.what {
-        What::List { filter, limit, json } => list(source::open(&options.place)?.as_mut(), filter, *limit, *json, &mut out),
-        What::Show { form: Form::Raw, .. } if std::io::stdout().is_terminal() => Err(QuarantineError::Terminal),
+        What::List { filter, limit, json } => list(
+            source::open(&options.place)?.as_mut(),
+            filter,
+            *limit,
+            *json,
+            &mut out,
+        ),
+        What::Show { form: Form::Raw, .. } if std::io::stdout().is_terminal() => {
+            Err(QuarantineError::Terminal)
+        }
         What::Show { offset, form } => show(source::open(&options.place)?.as_mut(), *offset, *form, &mut out),
         What::Retry { chosen, again } => {
-            let Place::Kafka(cluster) = &options.place else { unreachable!("the command line gives `retry` a cluster") };
+            let Place::Kafka(cluster) = &options.place else {
+                unreachable!("the command line gives `retry` a cluster")
+            };
             let mut log = crate::adapters::kafka_reader(cluster).map_err(Failure::Running)?;
             retry::retry(&mut log, chosen, *again, &mut out)
         }
@@ -245,7 +307,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Hands over every record that is there now, in order.
-fn each(source: &mut (impl Source + ?Sized), mut take: impl FnMut(Record) -> Result<(), QuarantineError>) -> Result<(), QuarantineError> {
+fn each(
+    source: &mut (impl Source + ?Sized),
+    mut take: impl FnMut(Record) -> Result<(), QuarantineError>,
+) -> Result<(), QuarantineError> {
     let extent = source.extent(QUARANTINE)?;
     let mut next = extent.start;
     while next < extent.end {
@@ -304,12 +369,21 @@ fn list(
     let (entries, notes) = collect(source, limit, |entry| filter.takes(entry))?;
     for entry in &entries {
         let note = notes.get(&entry.offset);
-        if json { writeln!(out, "{}", entry.json(note))? } else { writeln!(out, "{}", entry.line(note))? }
+        if json {
+            writeln!(out, "{}", entry.json(note))?
+        } else {
+            writeln!(out, "{}", entry.line(note))?
+        }
     }
     Ok(())
 }
 
-fn show(source: &mut (impl Source + ?Sized), offset: i64, form: Form, out: &mut dyn Write) -> Result<(), QuarantineError> {
+fn show(
+    source: &mut (impl Source + ?Sized),
+    offset: i64,
+    form: Form,
+    out: &mut dyn Write,
+) -> Result<(), QuarantineError> {
     let record = record_at(source, offset)?;
     let bytes = record.value.as_deref().unwrap_or_default();
     if form == Form::Raw {
@@ -317,7 +391,10 @@ fn show(source: &mut (impl Source + ?Sized), offset: i64, form: Form, out: &mut 
     }
     let mut note = None;
     each(source, |later| {
-        note = Note::of(&later).filter(|(of, _)| *of == offset).map(|(_, note)| note).or(note.take());
+        note = Note::of(&later)
+            .filter(|(of, _)| *of == offset)
+            .map(|(_, note)| note)
+            .or(note.take());
         Ok(())
     })?;
     let entry = Entry::of(&record);
@@ -334,6 +411,10 @@ fn record_at(source: &mut (impl Source + ?Sized), offset: i64) -> Result<Record,
         return Err(QuarantineError::NotThere(offset));
     }
     let batch = source.read(QUARANTINE, Position(offset), 1)?;
-    let found = batch.records.into_iter().next().filter(|record| record.offset == offset && Note::of(record).is_none());
+    let found = batch
+        .records
+        .into_iter()
+        .next()
+        .filter(|record| record.offset == offset && Note::of(record).is_none());
     found.ok_or(QuarantineError::NotThere(offset))
 }

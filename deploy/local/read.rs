@@ -30,7 +30,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub fn run(options: &ReadOptions) -> Result<(), Failure> {
     let mut source = source::open(&options.place)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut reader = Reader { source: source.as_mut(), options, out: &mut out };
+    let mut reader = Reader {
+        source: source.as_mut(),
+        options,
+        out: &mut out,
+    };
     match reader.print(|| std::thread::sleep(PAUSE)) {
         Ok(()) => Ok(()),
         Err(ReadError::Closed) => Ok(()),
@@ -54,7 +58,11 @@ enum ReadError {
 
 impl From<std::io::Error> for ReadError {
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == ErrorKind::BrokenPipe { Self::Closed } else { Self::Write(error) }
+        if error.kind() == ErrorKind::BrokenPipe {
+            Self::Closed
+        } else {
+            Self::Write(error)
+        }
     }
 }
 
@@ -107,7 +115,11 @@ impl Reader<'_> {
         let cursor = |partition| {
             let at = TopicPartition { topic, partition };
             let extent = self.source.extent(at)?;
-            Ok(Cursor { at, extent, next: extent.start })
+            Ok(Cursor {
+                at,
+                extent,
+                next: extent.start,
+            })
         };
         (0..partitions).map(cursor).collect()
     }
@@ -127,7 +139,11 @@ impl Reader<'_> {
             let stuck = batch.next == cursor.next;
             cursor.next = batch.next;
             let end = cursor.extent.end;
-            let records: Vec<Record> = batch.records.into_iter().filter(|record| record.offset < end.0).collect();
+            let records: Vec<Record> = batch
+                .records
+                .into_iter()
+                .filter(|record| record.offset < end.0)
+                .collect();
             if stuck || !records.is_empty() {
                 return Ok(records);
             }

@@ -68,10 +68,20 @@ fn start(options: RunOptions) -> Result<Started, Vec<String>> {
     let mut temporary = None;
     let mut note = |result: Result<Backend, String>| result.map_err(|fault| faults.push(fault)).ok();
     let (backend, about) = match &options.place {
-        Place::Kafka(cluster) => (note(adapters::kafka(cluster, &options.seed)), format!("Kafka at {}", cluster.bootstrap)),
+        Place::Kafka(cluster) => (
+            note(adapters::kafka(cluster, &options.seed)),
+            format!("Kafka at {}", cluster.bootstrap),
+        ),
         Place::Directory(dir) => {
-            let fits = if options.demo { demo::check_directory(dir) } else { Ok(()) };
-            (note(fits.and_then(|()| adapters::embedded(dir, &options.seed))), format!("data in {}", dir.display()))
+            let fits = if options.demo {
+                demo::check_directory(dir)
+            } else {
+                Ok(())
+            };
+            (
+                note(fits.and_then(|()| adapters::embedded(dir, &options.seed))),
+                format!("data in {}", dir.display()),
+            )
         }
         Place::Temporary => {
             let made = tempfile::Builder::new().prefix("tacho-demo-").tempdir();
@@ -81,42 +91,82 @@ fn start(options: RunOptions) -> Result<Started, Vec<String>> {
                 temporary = Some(dir);
                 opened
             });
-            (note(opened), "recorded sessions, in a temporary directory".to_owned())
+            (
+                note(opened),
+                "recorded sessions, in a temporary directory".to_owned(),
+            )
         }
     };
     let port = |listener: &TcpListener, given: SocketAddr| listener.local_addr().unwrap_or(given);
-    let admin_file = AdminFile::new(admin.as_ref().map_or(options.admin, |listener| port(listener, options.admin)));
-    let dir = temporary.as_ref().map(|dir| dir.path().to_owned()).or_else(|| options.admin_dir.clone());
+    let admin_file = AdminFile::new(
+        admin
+            .as_ref()
+            .map_or(options.admin, |listener| port(listener, options.admin)),
+    );
+    let dir = temporary
+        .as_ref()
+        .map(|dir| dir.path().to_owned())
+        .or_else(|| options.admin_dir.clone());
     let mut written = None;
     // Only who holds the directory may say so in it.
     if let (Some(dir), Some(_), true) = (dir, &backend, faults.is_empty()) {
-        let mark = if options.demo { demo::mark_directory(&dir) } else { Ok(()) };
+        let mark = if options.demo {
+            demo::mark_directory(&dir)
+        } else {
+            Ok(())
+        };
         match mark.and_then(|()| admin_file.write(&dir)) {
             Ok(file) => written = Some(file),
             Err(error) => faults.push(format!("{}: can't write: {error}", dir.display())),
         }
     }
-    let dir = temporary.as_ref().map(tempfile::TempDir::path).or(match &options.place {
-        Place::Directory(dir) => Some(dir.as_path()),
-        Place::Kafka(_) | Place::Temporary => None,
-    });
+    let dir = temporary
+        .as_ref()
+        .map(tempfile::TempDir::path)
+        .or(match &options.place {
+            Place::Directory(dir) => Some(dir.as_path()),
+            Place::Kafka(_) | Place::Temporary => None,
+        });
     let mut hash_key = options.hash_key.clone();
     if let (None, Some(dir), Some(_)) = (&hash_key, dir, &backend) {
-        hash_key = hash_key::of_directory(dir).map_err(|fault| faults.push(fault)).ok();
+        hash_key = hash_key::of_directory(dir)
+            .map_err(|fault| faults.push(fault))
+            .ok();
     }
     let options = RunOptions { hash_key, ..options };
     match (http, grpc, admin, backend) {
-        (Some(http), Some(grpc), Some(admin), Some(backend)) if faults.is_empty() => {
-            Ok(Started { options, http, grpc, admin, backend, admin_file, written, temporary, about })
-        }
+        (Some(http), Some(grpc), Some(admin), Some(backend)) if faults.is_empty() => Ok(Started {
+            options,
+            http,
+            grpc,
+            admin,
+            backend,
+            admin_file,
+            written,
+            temporary,
+            about,
+        }),
         _ => Err(faults),
     }
 }
 
 async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String> {
-    let Started { options, http, grpc, admin, backend, admin_file, written, about, .. } = started;
+    let Started {
+        options,
+        http,
+        grpc,
+        admin,
+        backend,
+        admin_file,
+        written,
+        about,
+        ..
+    } = started;
     let text = |error: std::io::Error| error.to_string();
-    let (http_at, admin_at) = (http.local_addr().map_err(text)?, admin.local_addr().map_err(text)?);
+    let (http_at, admin_at) = (
+        http.local_addr().map_err(text)?,
+        admin.local_addr().map_err(text)?,
+    );
     telemetry::install().map_err(|error| format!("own metrics: {error}"))?;
     ingest::telemetry::describe();
     let view = Arc::new(View::default());
@@ -133,7 +183,9 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
         Admin {
             view: Arc::clone(&view),
             health: Arc::clone(&workers.health),
-            ingest_ready: Box::new(move || ingest::sink::Sink::ready(ingest_sink.as_ref()) && ingest_policies.is_read()),
+            ingest_ready: Box::new(move || {
+                ingest::sink::Sink::ready(ingest_sink.as_ref()) && ingest_policies.is_read()
+            }),
             open: backend.open,
             token: admin_file.token,
             page: PAGE,
@@ -143,14 +195,32 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
         admin_at.ip().is_loopback(),
     );
     let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
-    let admin = tokio::spawn(axum::serve(admin, routes).with_graceful_shutdown(over(ending.clone())).into_future());
+    let admin = tokio::spawn(
+        axum::serve(admin, routes)
+            .with_graceful_shutdown(over(ending.clone()))
+            .into_future(),
+    );
     let http = tokio::net::TcpListener::from_std(http).map_err(text)?;
     let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
-    let config_of_ingest = ingest::Config { keep_text: options.keep_text, hash_key: options.hash_key.clone(), ..ingest::Config::default() };
-    let mut ingest =
-        tokio::spawn(adapters::serve_ingest(config_of_ingest.clone(), Arc::clone(&policies), http, grpc, backend.sink, ending.clone()));
+    let config_of_ingest = ingest::Config {
+        keep_text: options.keep_text,
+        hash_key: options.hash_key.clone(),
+        ..ingest::Config::default()
+    };
+    let mut ingest = tokio::spawn(adapters::serve_ingest(
+        config_of_ingest.clone(),
+        Arc::clone(&policies),
+        http,
+        grpc,
+        backend.sink,
+        ending.clone(),
+    ));
     tokio::spawn(upkeep(ending));
-    let inbox = backend.drain.map(|drain| drain(config_of_ingest, Arc::clone(&policies))).transpose().map_err(text)?;
+    let inbox = backend
+        .drain
+        .map(|drain| drain(config_of_ingest, Arc::clone(&policies)))
+        .transpose()
+        .map_err(text)?;
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
         demo::start(setup::reachable(http_at), &policies, &demo_stop).map_err(text)?;
@@ -222,7 +292,10 @@ fn greet(options: &RunOptions, config: &str, admin: SocketAddr, about: &str, tem
         );
     }
     println!("Codex sends to tacho with this:\n\n{config}");
-    println!("{}", setup::where_to_look(admin, about, &format!("tacho read codex.sessions.v1{read}")));
+    println!(
+        "{}",
+        setup::where_to_look(admin, about, &format!("tacho read codex.sessions.v1{read}"))
+    );
 }
 
 #[cfg(test)]
@@ -231,8 +304,17 @@ mod tests {
     use crate::cli::{Action, Env, parse};
 
     fn options(args: &[&str]) -> RunOptions {
-        let env = Env { xdg_data_home: None, home: Some("/nowhere".into()), ..Env::default() };
-        match parse(std::iter::once("tacho").chain(args.iter().copied()).map(Into::into), &env) {
+        let env = Env {
+            xdg_data_home: None,
+            home: Some("/nowhere".into()),
+            ..Env::default()
+        };
+        match parse(
+            std::iter::once("tacho")
+                .chain(args.iter().copied())
+                .map(Into::into),
+            &env,
+        ) {
             Ok(Action::Run(options)) => *options,
             other => panic!("{other:?}"),
         }
@@ -240,7 +322,18 @@ mod tests {
 
     #[test]
     fn page_asks_nobody_but_us_and_sets_text_only() {
-        for part in ["http:", "https:", "//cdn", " src=", "@import", "url(", "innerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+        for part in [
+            "http:",
+            "https:",
+            "//cdn",
+            " src=",
+            "@import",
+            "url(",
+            "innerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+        ] {
             assert!(!PAGE.contains(part), "the page contains {part}");
         }
         assert_eq!(PAGE.matches("nonce=\"NONCE\"").count(), 2);
@@ -253,15 +346,35 @@ mod tests {
     fn busy_ports_and_a_foreign_directory_are_named_at_once() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("letter.txt"), "not ours").unwrap();
-        let taken = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
-        let [http, admin] = taken.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
+        let taken = [
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+        ];
+        let [http, admin] = taken
+            .each_ref()
+            .map(|listener| listener.local_addr().unwrap().to_string());
         let dir_name = dir.path().display().to_string();
-        let faults =
-            start(options(&["--http", &http, "--grpc", "127.0.0.1:0", "--admin", &admin, "--data", &dir_name])).err().unwrap().join("; ");
+        let faults = start(options(&[
+            "--http",
+            &http,
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            &admin,
+            "--data",
+            &dir_name,
+        ]))
+        .err()
+        .unwrap()
+        .join("; ");
         for part in ["--http", "--admin", &http, &admin, &dir_name] {
             assert!(faults.contains(part), "{part} is not in: {faults}");
         }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written there");
+        assert_eq!(
+            std::fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing was written there"
+        );
         drop(taken);
     }
 
@@ -269,7 +382,16 @@ mod tests {
     fn a_directory_in_use_is_refused_and_read_through_its_process() {
         let dir = tempfile::tempdir().unwrap();
         let name = dir.path().display().to_string();
-        let free = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", name.as_str()];
+        let free = [
+            "--http",
+            "127.0.0.1:0",
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+            name.as_str(),
+        ];
         let first = start(options(&free)).unwrap_or_else(|faults| panic!("{faults:?}"));
         let before = AdminFile::read(dir.path());
         assert_eq!(before.as_ref(), Some(&first.admin_file));

@@ -8,7 +8,12 @@ use strum::VariantArray;
 const FILES: [&str; 2] = ["prometheus.yml", "kubernetes.yml"];
 
 fn shipped(file: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus").join(file)).unwrap()
+    std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("deploy/prometheus")
+            .join(file),
+    )
+    .unwrap()
 }
 
 /// From `metric_relabel_configs` on.
@@ -18,9 +23,15 @@ fn relabeling(config: &str) -> &str {
 
 /// The names in the rule that tells a process's own metrics from results.
 fn own_names(config: &str) -> Vec<&str> {
-    let regex = relabeling(config).lines().find_map(|line| line.trim().strip_prefix("regex: (?:")).unwrap();
+    let regex = relabeling(config)
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("regex: (?:"))
+        .unwrap();
     let (names, suffixes) = regex.split_once(')').unwrap();
-    assert_eq!(suffixes, "(?:_bucket|_sum|_count)?", "and what a histogram's series end in");
+    assert_eq!(
+        suffixes, "(?:_bucket|_sum|_count)?",
+        "and what a histogram's series end in"
+    );
     names.split('|').collect()
 }
 
@@ -31,7 +42,11 @@ fn own_metrics_keep_their_process_and_results_do_not() {
     let own: Vec<&str> = processor.chain(ingest).collect();
     for file in FILES {
         let config = shipped(file);
-        assert_eq!(own_names(&config), own, "{file}: these are the process's own names now");
+        assert_eq!(
+            own_names(&config),
+            own,
+            "{file}: these are the process's own names now"
+        );
         for metric in Metric::VARIANTS {
             let result = metric.def().name;
             assert!(!own.contains(&result) && result.starts_with("tacho_"), "{result}");
@@ -54,7 +69,9 @@ fn both_files_scrape_in_the_same_way() {
         }
         for label in ["instance", "pod"] {
             assert!(
-                relabeling(config).contains(&format!("regex: tacho_.+;\n        target_label: {label}\n        replacement: \"\"\n")),
+                relabeling(config).contains(&format!(
+                    "regex: tacho_.+;\n        target_label: {label}\n        replacement: \"\"\n"
+                )),
                 "{label}"
             );
         }

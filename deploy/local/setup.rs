@@ -22,7 +22,9 @@ pub fn codex_config(http: SocketAddr) -> String {
 /// What is printed at start, beside the configuration.
 pub fn where_to_look(admin: SocketAddr, about: &str, read: &str) -> String {
     let admin = reachable(admin);
-    format!("Running on {about}.\n\n  page      http://{admin}/\n  metrics   http://{admin}/metrics\n  sessions  {read}\n\nCtrl-C ends it.")
+    format!(
+        "Running on {about}.\n\n  page      http://{admin}/\n  metrics   http://{admin}/metrics\n  sessions  {read}\n\nCtrl-C ends it."
+    )
 }
 
 /// An address that a client on this machine can use: loopback where the socket takes any.
@@ -43,8 +45,14 @@ mod tests {
     #[test]
     fn config_names_one_exporter_a_signal_with_its_full_path() {
         let text = codex_config("0.0.0.0:4318".parse().unwrap());
-        for (key, signal) in [("exporter", "logs"), ("trace_exporter", "traces"), ("metrics_exporter", "metrics")] {
-            let line = format!("{key} = {{ otlp-http = {{ endpoint = \"http://127.0.0.1:4318/v1/{signal}\", protocol = \"binary\" }} }}");
+        for (key, signal) in [
+            ("exporter", "logs"),
+            ("trace_exporter", "traces"),
+            ("metrics_exporter", "metrics"),
+        ] {
+            let line = format!(
+                "{key} = {{ otlp-http = {{ endpoint = \"http://127.0.0.1:4318/v1/{signal}\", protocol = \"binary\" }} }}"
+            );
             assert!(text.lines().any(|shown| shown == line), "{text}");
         }
     }

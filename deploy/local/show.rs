@@ -1,7 +1,8 @@
 //! Records as people and programs read them.
 
 use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
 };
 use prost::Message;
 use schemas::derived;
@@ -23,35 +24,47 @@ pub fn line(record: &Record, as_json: bool) -> String {
             "value": value,
         });
         if !record.headers.is_empty() {
-            let headers: Map<String, Value> = record.headers.iter().map(|(name, value)| (name.clone(), text_or_base64(value))).collect();
+            let headers: Map<String, Value> = record
+                .headers
+                .iter()
+                .map(|(name, value)| (name.clone(), text_or_base64(value)))
+                .collect();
             object["headers"] = Value::Object(headers);
         }
         return object.to_string();
     }
-    let key = record.key.as_deref().map_or_else(String::new, |key| match text_or_base64(key) {
-        Value::String(key) => key,
-        other => other.to_string(),
-    });
+    let key = record
+        .key
+        .as_deref()
+        .map_or_else(String::new, |key| match text_or_base64(key) {
+            Value::String(key) => key,
+            other => other.to_string(),
+        });
     let at = format_rfc3339(EventTime(record.appended.0));
     visible(&format!("{at} {}@{} {key} {value}", record.from, record.offset))
 }
 
 /// Control characters as escapes: what comes off the wire must not drive the terminal.
 pub fn visible(text: &str) -> String {
-    let hidden =
-        |c: char| c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if hidden(c) {
-            shown.extend(c.escape_unicode())
-        } else {
-            shown.push(c)
-        }
-        shown
-    })
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .fold(String::with_capacity(text.len()), |mut shown, c| {
+            if hidden(c) {
+                shown.extend(c.escape_unicode())
+            } else {
+                shown.push(c)
+            }
+            shown
+        })
 }
 
 fn value_of(record: &Record) -> Value {
-    let Some(bytes) = record.value.as_deref() else { return Value::Null };
+    let Some(bytes) = record.value.as_deref() else {
+        return Value::Null;
+    };
     decoded(record.from.topic, bytes).unwrap_or_else(|| text_or_base64(bytes))
 }
 
@@ -62,12 +75,24 @@ pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
         return Some(Value::from(""));
     }
     match topic {
-        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => derived::decode(topic, bytes).ok(),
-        Topic::RawLogs | Topic::InboxLogs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
-        Topic::RawTraces | Topic::InboxTraces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),
-        Topic::RawMetrics | Topic::InboxMetrics => serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok(),
+        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => {
+            derived::decode(topic, bytes).ok()
+        }
+        Topic::RawLogs | Topic::InboxLogs => {
+            serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok()
+        }
+        Topic::RawTraces | Topic::InboxTraces => {
+            serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok()
+        }
+        Topic::RawMetrics | Topic::InboxMetrics => {
+            serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok()
+        }
         Topic::Control => serde_json::from_slice(bytes).ok(),
-        Topic::Labels | Topic::Quarantine | Topic::Deltas | Topic::SessionsChangelog | Topic::SeriesChangelog => None,
+        Topic::Labels
+        | Topic::Quarantine
+        | Topic::Deltas
+        | Topic::SessionsChangelog
+        | Topic::SeriesChangelog => None,
     }
 }
 
@@ -81,10 +106,16 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
-        let word = (0..3).fold(0, |word, at| (word << 8) | usize::from(three.get(at).copied().unwrap_or(0)));
+        let word = (0..3).fold(0, |word, at| {
+            (word << 8) | usize::from(three.get(at).copied().unwrap_or(0))
+        });
         for digit in 0..4 {
             let shown = digit <= three.len();
-            text.push(if shown { char::from(ALPHABET[(word >> (18 - 6 * digit)) & 63]) } else { '=' });
+            text.push(if shown {
+                char::from(ALPHABET[(word >> (18 - 6 * digit)) & 63])
+            } else {
+                '='
+            });
         }
     }
     text
@@ -110,7 +141,14 @@ mod tests {
 
     #[test]
     fn base64_of_the_rfc() {
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")] {
+        for (bytes, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
         assert_eq!(base64(&[0xff, 0xfe]), "//4=");
@@ -126,23 +164,42 @@ mod tests {
     #[test]
     fn what_can_not_be_decoded_is_shown_as_it_is() {
         let shown = |record: &Record| serde_json::from_str::<Value>(&line(record, true)).unwrap();
-        assert_eq!(shown(&record(Topic::Deltas, &[0xff], Some(&[0xff])))["value"], json!({"base64": "/w=="}));
-        assert_eq!(shown(&record(Topic::RawLogs, b"k", Some(b"not protobuf")))["value"], "not protobuf");
+        assert_eq!(
+            shown(&record(Topic::Deltas, &[0xff], Some(&[0xff])))["value"],
+            json!({"base64": "/w=="})
+        );
+        assert_eq!(
+            shown(&record(Topic::RawLogs, b"k", Some(b"not protobuf")))["value"],
+            "not protobuf"
+        );
         assert_eq!(shown(&record(Topic::Sessions, b"k", None))["value"], Value::Null);
-        assert_eq!(shown(&record(Topic::Labels, b"k", Some(b"4711")))["value"], "4711", "a label's value is text");
+        assert_eq!(
+            shown(&record(Topic::Labels, b"k", Some(b"4711")))["value"],
+            "4711",
+            "a label's value is text"
+        );
     }
 
     #[test]
     fn human_line_is_one_line_and_can_not_drive_a_terminal() {
-        let line = line(&record(Topic::Quarantine, b"a\n\x1b[31m", Some("x\u{202e}".as_bytes())), false);
-        assert_eq!(line, "1970-01-01T00:00:01.234Z codex.quarantine.v1/2@7 a\\u{a}\\u{1b}[31m \"x\\u{202e}\"");
+        let line = line(
+            &record(Topic::Quarantine, b"a\n\x1b[31m", Some("x\u{202e}".as_bytes())),
+            false,
+        );
+        assert_eq!(
+            line,
+            "1970-01-01T00:00:01.234Z codex.quarantine.v1/2@7 a\\u{a}\\u{1b}[31m \"x\\u{202e}\""
+        );
     }
 
     #[test]
     fn raw_logs_are_shown_as_otlp_json() {
-        let request = ExportLogsServiceRequest { resource_logs: vec![Default::default()] };
+        let request = ExportLogsServiceRequest {
+            resource_logs: vec![Default::default()],
+        };
         let bytes: &'static [u8] = request.encode_to_vec().leak();
-        let shown: Value = serde_json::from_str(&line(&record(Topic::RawLogs, b"k", Some(bytes)), true)).unwrap();
+        let shown: Value =
+            serde_json::from_str(&line(&record(Topic::RawLogs, b"k", Some(bytes)), true)).unwrap();
         assert!(shown["value"]["resourceLogs"].is_array(), "{shown}");
     }
 }

@@ -81,14 +81,30 @@ impl Args {
             Command::Apply(args) => {
                 let seed = args.seed.as_deref().map(|file| seed_in(file, faults));
                 let seed = match seed {
-                    Some(seed) => Seed { raw_partitions: args.raw_partitions.unwrap_or(seed.as_ref()?.raw_partitions), ..seed? },
-                    None => Seed { raw_partitions: args.raw_partitions.unwrap_or(RAW_PARTITIONS), ..Seed::shipped() },
+                    Some(seed) => Seed {
+                        raw_partitions: args.raw_partitions.unwrap_or(seed.as_ref()?.raw_partitions),
+                        ..seed?
+                    },
+                    None => Seed {
+                        raw_partitions: args.raw_partitions.unwrap_or(RAW_PARTITIONS),
+                        ..Seed::shipped()
+                    },
                 };
-                (args.check, Some(Apply { replication_factor: args.replication_factor, seed }))
+                (
+                    args.check,
+                    Some(Apply {
+                        replication_factor: args.replication_factor,
+                        seed,
+                    }),
+                )
             }
         };
         let cluster = check.cluster.required(&env.vars, faults)?;
-        Some(Options { cluster, allow_single_broker: check.allow_single_broker, apply })
+        Some(Options {
+            cluster,
+            allow_single_broker: check.allow_single_broker,
+            apply,
+        })
     }
 }
 
@@ -96,7 +112,11 @@ impl Args {
 pub fn run(options: &Options) -> Result<(), Failure> {
     let cluster = &options.cluster;
     let failed = |error: LogError| Failure::Running(format!("{}: {}", cluster.bootstrap, chain(&error)));
-    if let Some(Apply { replication_factor, seed }) = &options.apply {
+    if let Some(Apply {
+        replication_factor,
+        seed,
+    }) = &options.apply
+    {
         let seed = match topics::stored_seed(cluster).map_err(failed)? {
             Some(stored) => stored,
             None => topics::real_partitions(cluster, seed).map_err(failed)?,
@@ -109,7 +129,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         if !faults.iter().any(Fault::is_refused) && topics::stored_seed(cluster).map_err(failed)?.is_none() {
             let mut log = adapters::kafka_reader(cluster).map_err(Failure::Running)?;
             control::append(log.as_mut(), "seed", seed.to_json()).map_err(failed)?;
-            println!("wrote the settings to {}{}: {} raw partitions", cluster.prefix, Topic::Control.name(), seed.raw_partitions);
+            println!(
+                "wrote the settings to {}{}: {} raw partitions",
+                cluster.prefix,
+                Topic::Control.name(),
+                seed.raw_partitions
+            );
         }
     }
     let (_, mut faults) = topics::inspect(cluster, &Seed::shipped()).map_err(failed)?;

@@ -120,11 +120,16 @@ pub fn check_fields(request: &[u8]) -> Result<Result<(), Excess>, WireError> {
 
 /// The payloads of all records, up to the first error.
 pub(crate) fn records(request: &[u8]) -> impl Iterator<Item = Result<&[u8], WireError>> {
-    children(Ok(request), 1).flat_map(|resource| children(resource, 2)).flat_map(|scope| children(scope, 2))
+    children(Ok(request), 1)
+        .flat_map(|resource| children(resource, 2))
+        .flat_map(|scope| children(scope, 2))
 }
 
 /// The messages in the fields of that number; an error is passed on.
-fn children(message: Result<&[u8], WireError>, number: u32) -> impl Iterator<Item = Result<&[u8], WireError>> {
+fn children(
+    message: Result<&[u8], WireError>,
+    number: u32,
+) -> impl Iterator<Item = Result<&[u8], WireError>> {
     let (message, error) = match message {
         Ok(message) => (message, None),
         Err(error) => (&[][..], Some(Err(error))),
@@ -154,7 +159,12 @@ impl Admission {
     /// Admits up to `bytes_max` bytes a tenant, and `all_max` in all.
     #[must_use]
     pub fn new(bytes_max: u64, all_max: u64) -> Self {
-        Self { tenants: DashMap::new(), bytes_max, all: Arc::default(), all_max }
+        Self {
+            tenants: DashMap::new(),
+            bytes_max,
+            all: Arc::default(),
+            all_max,
+        }
     }
 
     /// A permit for a request of that tenant; it holds nothing yet.
@@ -168,7 +178,13 @@ impl Admission {
             None if self.tenants.len() >= TENANTS_MAX => return Err(Busy),
             None => Arc::clone(&self.tenants.entry(tenant.to_owned()).or_default()),
         };
-        Ok(Permit { in_flight, all: Arc::clone(&self.all), held: 0, max: self.bytes_max, all_max: self.all_max })
+        Ok(Permit {
+            in_flight,
+            all: Arc::clone(&self.all),
+            held: 0,
+            max: self.bytes_max,
+            all_max: self.all_max,
+        })
     }
 }
 
@@ -191,7 +207,8 @@ impl Permit {
         let bytes = bytes as u64;
         let take = |held: &AtomicU64, max: u64| {
             let grown = |held: u64| held.checked_add(bytes).filter(|sum| *sum <= max);
-            held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).map_err(|_| Busy)
+            held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)
+                .map_err(|_| Busy)
         };
         take(&self.in_flight, self.max)?;
         if let Err(busy) = take(&self.all, self.all_max) {
@@ -237,13 +254,23 @@ mod tests {
         put_len(&mut resource, 1, b"\xff");
         put_len(&mut request, 1, &resource);
         put_len(&mut request, 1, &resource);
-        assert_eq!(Size::of(&request), Ok(Size { records: 4, parts: 10, bytes: 6 }));
+        assert_eq!(
+            Size::of(&request),
+            Ok(Size {
+                records: 4,
+                parts: 10,
+                bytes: 6
+            })
+        );
         assert_eq!(Size::of(b""), Ok(Size::default()));
         assert_eq!(Size::of(&request[..request.len() - 1]), Err(WireError::Truncated));
         let all: Result<Vec<_>, _> = records(&request).collect();
         assert_eq!(all, Ok(vec![&b""[..], b"\x1a\x01x", b"", b"\x1a\x01x"]));
         assert_eq!(check_fields(&request), Ok(Ok(())));
-        assert_eq!(check_fields(&request[..request.len() - 1]), Err(WireError::Truncated));
+        assert_eq!(
+            check_fields(&request[..request.len() - 1]),
+            Err(WireError::Truncated)
+        );
     }
 
     #[test]
@@ -256,7 +283,10 @@ mod tests {
         };
         let check = |request: &[u8]| Size::of(request).unwrap().check();
         assert_eq!(check(&nested(&[0x12, 0].repeat(RECORDS_MAX))), Ok(()));
-        assert_eq!(check(&nested(&[0x12, 0].repeat(RECORDS_MAX + 1))), Err(Excess::Records));
+        assert_eq!(
+            check(&nested(&[0x12, 0].repeat(RECORDS_MAX + 1))),
+            Err(Excess::Records)
+        );
         assert_eq!(check(&[0x0a, 0].repeat(PARTS_MAX)), Ok(()));
         assert_eq!(check(&[0x0a, 0].repeat(PARTS_MAX + 1)), Err(Excess::Parts));
         let record = |bytes: usize| {
@@ -271,7 +301,10 @@ mod tests {
             put_len(&mut scope, 2, &[0x32, 0].repeat(count));
             check_fields(&nested(&scope)).unwrap()
         };
-        assert_eq!((fields(FIELDS_MAX), fields(FIELDS_MAX + 1)), (Ok(()), Err(Excess::Fields)));
+        assert_eq!(
+            (fields(FIELDS_MAX), fields(FIELDS_MAX + 1)),
+            (Ok(()), Err(Excess::Fields))
+        );
     }
 
     #[test]

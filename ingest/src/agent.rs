@@ -30,10 +30,14 @@ impl Agent {
     /// Who says so.
     #[must_use]
     pub fn of(user_agent: Option<&[u8]>) -> Self {
-        let text = user_agent.and_then(|agent| std::str::from_utf8(agent).ok()).unwrap_or_default();
+        let text = user_agent
+            .and_then(|agent| std::str::from_utf8(agent).ok())
+            .unwrap_or_default();
         match text.strip_prefix(RUST) {
             Some(version) => {
-                let minor = version.strip_prefix("0.").and_then(|rest| rest.split('.').next()?.parse().ok());
+                let minor = version
+                    .strip_prefix("0.")
+                    .and_then(|rest| rest.split('.').next()?.parse().ok());
                 Self::Rust(minor.filter(|minor| RUST_MINORS.contains(minor)))
             }
             None if text.starts_with(COLLECTOR) => Self::Collector,
@@ -75,13 +79,21 @@ mod tests {
             ("OTel-OTLP-Exporter-Rust/0.33.1", "rust-0.33", true),
             ("OTel-OTLP-Exporter-Rust/0.31337.1", "rust", false),
             ("OTel-OTLP-Exporter-Rust/1.2.3", "rust", false),
-            ("OpenTelemetry Collector Contrib/0.161.0 (linux/amd64)", "collector", true),
+            (
+                "OpenTelemetry Collector Contrib/0.161.0 (linux/amd64)",
+                "collector",
+                true,
+            ),
             ("curl/8", "other", false),
             ("", "other", false),
         ];
         for (text, label, sends_again) in known {
             let agent = Agent::of(Some(text.as_bytes()));
-            assert_eq!((agent.label().as_str(), agent.sends_again()), (label, sends_again), "{text}");
+            assert_eq!(
+                (agent.label().as_str(), agent.sends_again()),
+                (label, sends_again),
+                "{text}"
+            );
         }
         assert_eq!(Agent::of(None), Agent::Other);
     }

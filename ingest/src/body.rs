@@ -15,8 +15,15 @@ const DISCARD_BYTES_MAX: usize = 64 << 20;
 const DISCARD_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The whole body, in that time; its bytes count against the permit as they come.
-pub(crate) async fn read(body: &mut Body, limit: usize, time: Duration, permit: &mut Permit) -> Result<Bytes, Reject> {
-    tokio::time::timeout(time, whole(body, limit, permit)).await.unwrap_or(Err(Reject::Slow))
+pub(crate) async fn read(
+    body: &mut Body,
+    limit: usize,
+    time: Duration,
+    permit: &mut Permit,
+) -> Result<Bytes, Reject> {
+    tokio::time::timeout(time, whole(body, limit, permit))
+        .await
+        .unwrap_or(Err(Reject::Slow))
 }
 
 async fn whole(body: &mut Body, limit: usize, permit: &mut Permit) -> Result<Bytes, Reject> {

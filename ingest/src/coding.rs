@@ -72,7 +72,8 @@ impl Coding {
             _ if body.is_empty() => Ok(body),
             Self::Gzip => self.inflate(flate2::read::MultiGzDecoder::new(body.as_ref()), limit, permit),
             Self::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(body.as_ref()).map_err(malformed)?;
+                let mut decoder =
+                    zstd::stream::read::Decoder::with_buffer(body.as_ref()).map_err(malformed)?;
                 decoder.window_log_max(WINDOW_LOG_MAX).map_err(malformed)?;
                 self.inflate(decoder, limit, permit)
             }
@@ -86,10 +87,17 @@ impl Coding {
             if out.capacity() - out.len() < STEP {
                 // Once it is large, room for all that may come, at once: growing would copy it, and have it twice for a while.
                 let grown = 2 * out.len() + STEP;
-                let room = if capacity(grown) == grown { grown } else { capacity(limit + STEP) };
+                let room = if capacity(grown) == grown {
+                    grown
+                } else {
+                    capacity(limit + STEP)
+                };
                 out.reserve_exact(room.max(grown) - out.len());
             }
-            let step = (&mut reader).take(STEP as u64).read_to_end(&mut out).map_err(|_| CodingError::Malformed(self))?;
+            let step = (&mut reader)
+                .take(STEP as u64)
+                .read_to_end(&mut out)
+                .map_err(|_| CodingError::Malformed(self))?;
             if out.len() > limit {
                 return Err(CodingError::TooLarge);
             }
@@ -121,7 +129,11 @@ mod tests {
     }
 
     fn decode(coding: Coding, body: &[u8], limit: usize, room: u64) -> Result<Bytes, CodingError> {
-        coding.decode(Bytes::copy_from_slice(body), limit, &mut Admission::new(room, room).permit("t").unwrap())
+        coding.decode(
+            Bytes::copy_from_slice(body),
+            limit,
+            &mut Admission::new(room, room).permit("t").unwrap(),
+        )
     }
 
     #[test]
@@ -135,7 +147,10 @@ mod tests {
             let broken = decode(coding, &two[..two.len() - 5], 100_010, 1 << 20);
             assert!(broken == malformed, "{coding:?}");
             assert_eq!(decode(coding, &two[..two.len() - 1], 100_010, 1 << 20), malformed);
-            assert_eq!(decode(coding, &[&two[..], b"more"].concat(), 100_010, 1 << 20), malformed);
+            assert_eq!(
+                decode(coding, &[&two[..], b"more"].concat(), 100_010, 1 << 20),
+                malformed
+            );
             assert_eq!(decode(coding, b"not that", 100_010, 1 << 20), malformed);
             assert_eq!(decode(coding, b"", 0, 0).unwrap(), "");
         }
@@ -146,7 +161,10 @@ mod tests {
         for coding in [Coding::Gzip, Coding::Zstd] {
             let bomb = encode(coding, &vec![0; 32 << 20]);
             assert_eq!(decode(coding, &bomb, 64 << 20, 1 << 20), Err(CodingError::Busy));
-            assert_eq!(decode(coding, &bomb, 1 << 20, 64 << 20), Err(CodingError::TooLarge));
+            assert_eq!(
+                decode(coding, &bomb, 1 << 20, 64 << 20),
+                Err(CodingError::TooLarge)
+            );
         }
     }
 
@@ -156,6 +174,9 @@ mod tests {
         encoder.window_log(WINDOW_LOG_MAX + 2).unwrap();
         encoder.write_all(&vec![7; 40 << 20]).unwrap();
         let far = encoder.finish().unwrap();
-        assert_eq!(decode(Coding::Zstd, &far, 64 << 20, 128 << 20), Err(CodingError::Malformed(Coding::Zstd)));
+        assert_eq!(
+            decode(Coding::Zstd, &far, 64 << 20, 128 << 20),
+            Err(CodingError::Malformed(Coding::Zstd))
+        );
     }
 }

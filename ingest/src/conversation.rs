@@ -24,7 +24,10 @@ impl<'a> Conversation<'a> {
 
     /// The first that is not empty.
     pub fn named(self) -> Option<&'a str> {
-        [self.own, self.sender, self.receiver].into_iter().flatten().find(|id| !id.is_empty())
+        [self.own, self.sender, self.receiver]
+            .into_iter()
+            .flatten()
+            .find(|id| !id.is_empty())
     }
 }
 
@@ -43,12 +46,18 @@ impl Conversations {
 
     /// The id that all records have, and how many there are.
     pub(crate) fn only(&self) -> Option<(&str, usize)> {
-        if let [(Some(id), count)] = self.0.as_slice() { Some((id, *count)) } else { None }
+        if let [(Some(id), count)] = self.0.as_slice() {
+            Some((id, *count))
+        } else {
+            None
+        }
     }
 
     /// Of each record, as far as it is known.
     pub(crate) fn each(&self) -> impl Iterator<Item = Option<&str>> {
-        self.0.iter().flat_map(|(id, count)| std::iter::repeat_n(id.as_deref(), *count))
+        self.0
+            .iter()
+            .flat_map(|(id, count)| std::iter::repeat_n(id.as_deref(), *count))
     }
 }
 
@@ -68,6 +77,9 @@ mod tests {
         all.push(Some("a/b\n"));
         all.push(Some("a"));
         assert_eq!(all.only(), None);
-        assert_eq!(all.each().collect::<Vec<_>>(), [Some("a"), Some("a"), Some("a"), None, None, Some("a")]);
+        assert_eq!(
+            all.each().collect::<Vec<_>>(),
+            [Some("a"), Some("a"), Some("a"), None, None, Some("a")]
+        );
     }
 }

@@ -52,7 +52,11 @@ pub(crate) fn json(body: &[u8]) -> Result<Told, JsonError> {
         };
         fits[signal as usize] = true;
     }
-    Ok(if fits == [false; 3] { Told::Empty } else { only(fits) })
+    Ok(if fits == [false; 3] {
+        Told::Empty
+    } else {
+        only(fits)
+    })
 }
 
 fn only(fits: [bool; 3]) -> Told {
@@ -67,7 +71,8 @@ fn only(fits: [bool; 3]) -> Told {
 ///
 /// Source: opentelemetry-proto `LogRecord`, `Span`, `Metric`.
 fn fits_into(signal: Signal, field: &Field<'_>) -> bool {
-    let id = |bytes: usize| field.wire == Wire::Len && (field.payload.is_empty() || field.payload.len() == bytes);
+    let id =
+        |bytes: usize| field.wire == Wire::Len && (field.payload.is_empty() || field.payload.len() == bytes);
     match signal {
         Signal::Logs => match field.number {
             1 | 11 => field.wire == Wire::Fixed64,
@@ -113,7 +118,10 @@ mod tests {
         assert_eq!(protobuf(&request(b"\x25\x00\x00\x00\x00")), Ok(Told::Unclear));
         assert_eq!(protobuf(&request(b"\x0a")), Err(WireError::Truncated));
         assert_eq!(json(b"{\"more\": 1}"), Ok(Told::Empty));
-        assert_eq!(json(b"{\"resourceLogs\": [], \"resourceSpans\": []}"), Ok(Told::Unclear));
+        assert_eq!(
+            json(b"{\"resourceLogs\": [], \"resourceSpans\": []}"),
+            Ok(Told::Unclear)
+        );
     }
 
     #[test]

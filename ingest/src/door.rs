@@ -107,7 +107,14 @@ impl<S: Sink> Door<S> {
         // Read before the first request, and not in it.
         Scrubber::shared();
         let admission = Admission::new(config.tenant_bytes_in_flight_max, config.bytes_in_flight_max);
-        Arc::new(Self { config, telemetry: Telemetry::new(), admission, lanes: Lanes::new(), policies, sink })
+        Arc::new(Self {
+            config,
+            telemetry: Telemetry::new(),
+            admission,
+            lanes: Lanes::new(),
+            policies,
+            sink,
+        })
     }
 
     /// Whether records would be taken now.
@@ -134,15 +141,26 @@ impl<S: Sink> Door<S> {
     }
 
     async fn take(self: &Arc<Self>, incoming: Incoming) -> Result<Accepted, Reject> {
-        let unread = || SinkError::Unavailable("the privacy policy in tacho.control is not read yet".to_owned());
-        let rule = self.policies.rule(&self.config, DEFAULT_TENANT).ok_or_else(unread)?;
+        let unread =
+            || SinkError::Unavailable("the privacy policy in tacho.control is not read yet".to_owned());
+        let rule = self
+            .policies
+            .rule(&self.config, DEFAULT_TENANT)
+            .ok_or_else(unread)?;
         let is_plain = incoming.coding == Coding::Identity && incoming.form == Form::Protobuf;
         let prepared = if is_plain && incoming.body.len() <= INLINE_BYTES_MAX {
             prepare_here(&self.config, rule, true, incoming)?
         } else {
             self.work(rule, incoming).await?
         };
-        let Prepared { signal, records, counts, decoded_bytes, rejected, mut permit } = prepared;
+        let Prepared {
+            signal,
+            records,
+            counts,
+            decoded_bytes,
+            rejected,
+            mut permit,
+        } = prepared;
         self.telemetry.payload(signal, decoded_bytes);
         self.telemetry.cleaned(&counts);
         if let Some((count, error)) = rejected {
@@ -167,8 +185,21 @@ impl<S: Sink> Door<S> {
         loop {
             let _turn = self.lanes.turn(lane).await.ok_or(Reject::Crowded)?;
             let door = Arc::clone(self);
-            let work = move || prepare_as(&door.config, Manner { rule, lane, is_lenient: true }, incoming);
-            match tokio::task::spawn_blocking(work).await.map_err(|_| Reject::Internal("the worker stopped"))? {
+            let work = move || {
+                prepare_as(
+                    &door.config,
+                    Manner {
+                        rule,
+                        lane,
+                        is_lenient: true,
+                    },
+                    incoming,
+                )
+            };
+            match tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|_| Reject::Internal("the worker stopped"))?
+            {
                 Ok(prepared) => return Ok(prepared),
                 Err(Failure::Reject(reject)) => return Err(reject),
                 Err(Failure::Outgrown(back)) => (incoming, lane) = (back, lane.wider()),
@@ -183,8 +214,21 @@ pub(crate) fn prepare(config: &Config, rule: Rule, incoming: Incoming) -> Result
 }
 
 /// On this thread, whatever its size.
-fn prepare_here(config: &Config, rule: Rule, is_lenient: bool, incoming: Incoming) -> Result<Prepared, Reject> {
-    match prepare_as(config, Manner { rule, lane: Lane::Large, is_lenient }, incoming) {
+fn prepare_here(
+    config: &Config,
+    rule: Rule,
+    is_lenient: bool,
+    incoming: Incoming,
+) -> Result<Prepared, Reject> {
+    match prepare_as(
+        config,
+        Manner {
+            rule,
+            lane: Lane::Large,
+            is_lenient,
+        },
+        incoming,
+    ) {
         Ok(prepared) => Ok(prepared),
         Err(Failure::Reject(reject)) => Err(reject),
         Err(Failure::Outgrown(_)) => Err(Reject::Internal("no lane is wide enough")),
@@ -192,7 +236,13 @@ fn prepare_here(config: &Config, rule: Rule, is_lenient: bool, incoming: Incomin
 }
 
 fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Prepared, Failure> {
-    let Incoming { signal, form, coding, body, mut permit } = incoming;
+    let Incoming {
+        signal,
+        form,
+        coding,
+        body,
+        mut permit,
+    } = incoming;
     let held = permit.held();
     let most = match form {
         Form::Protobuf => config.decoded_bytes_max,
@@ -205,7 +255,13 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
         (Ok(decoded), _) => decoded,
         (Err(CodingError::TooLarge), Some(body)) if limit < most => {
             permit.shrink(held);
-            return Err(Failure::Outgrown(Incoming { signal, form, coding, body, permit }));
+            return Err(Failure::Outgrown(Incoming {
+                signal,
+                form,
+                coding,
+                body,
+                permit,
+            }));
         }
         (Err(CodingError::TooLarge), _) => return Err(Reject::DecodedTooLarge(most).into()),
         (Err(CodingError::Busy), _) => return Err(crate::admit::Busy.into()),
@@ -222,7 +278,14 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
         Told::Unclear => return Err(Reject::Unclear.into()),
         Told::Empty => {
             let (records, counts) = (Vec::new(), Counts::default());
-            return Ok(Prepared { signal: Signal::Logs, records, counts, decoded_bytes, rejected: None, permit });
+            return Ok(Prepared {
+                signal: Signal::Logs,
+                records,
+                counts,
+                decoded_bytes,
+                rejected: None,
+                permit,
+            });
         }
     };
     let request = match form {
@@ -232,7 +295,11 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
             // What it was read from goes; for that moment the lane has room for both.
             drop(decoded);
             permit.shrink(request.len() as u64);
-            permit.grow(request.len().saturating_sub(usize::try_from(permit.held()).unwrap_or(usize::MAX)))?;
+            permit.grow(
+                request
+                    .len()
+                    .saturating_sub(usize::try_from(permit.held()).unwrap_or(usize::MAX)),
+            )?;
             Bytes::from(request)
         }
     };
@@ -246,12 +313,30 @@ fn prepare_as(config: &Config, manner: Manner, incoming: Incoming) -> Result<Pre
         Ok(cleaned) => (cleaned, None),
         Err(error) if !manner.is_lenient || size.records < 2 => return Err(error.into()),
         Err(error) => match partial::sound(signal, &request, actions, key) {
-            Ok(Some(sound)) => (privacy::apply(signal, sound.request, actions, key)?, Some((sound.rejected, error))),
+            Ok(Some(sound)) => (
+                privacy::apply(signal, sound.request, actions, key)?,
+                Some((sound.rejected, error)),
+            ),
             _ => return Err(error.into()),
         },
     };
     drop(request);
-    let mut records = route::route_by(&config.routes, signal, DEFAULT_TENANT, &cleaned.bytes, &cleaned.conversations)?;
-    records.iter_mut().for_each(|record| record.policy = manner.rule.epoch);
-    Ok(Prepared { signal, records, counts: cleaned.counts, decoded_bytes, rejected, permit })
+    let mut records = route::route_by(
+        &config.routes,
+        signal,
+        DEFAULT_TENANT,
+        &cleaned.bytes,
+        &cleaned.conversations,
+    )?;
+    records
+        .iter_mut()
+        .for_each(|record| record.policy = manner.rule.epoch);
+    Ok(Prepared {
+        signal,
+        records,
+        counts: cleaned.counts,
+        decoded_bytes,
+        rejected,
+        permit,
+    })
 }

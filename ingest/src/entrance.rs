@@ -22,7 +22,10 @@ enum Protocols {
 
 impl<S> Clone for Entrance<S> {
     fn clone(&self) -> Self {
-        Self { door: Arc::clone(&self.door), protocols: self.protocols }
+        Self {
+            door: Arc::clone(&self.door),
+            protocols: self.protocols,
+        }
     }
 }
 
@@ -31,19 +34,28 @@ impl<S: Sink> Entrance<S> {
     /// all three. Every other path is 404.
     #[must_use]
     pub const fn http(door: Arc<Door<S>>) -> Self {
-        Self { door, protocols: Protocols::Http }
+        Self {
+            door,
+            protocols: Protocols::Http,
+        }
     }
 
     /// OTLP/gRPC, to be served with HTTP/2; every other method is `UNIMPLEMENTED`.
     #[must_use]
     pub const fn grpc(door: Arc<Door<S>>) -> Self {
-        Self { door, protocols: Protocols::Grpc }
+        Self {
+            door,
+            protocols: Protocols::Grpc,
+        }
     }
 
     /// Both, told apart by content type, as OTLP/gRPC has one of its own.
     #[must_use]
     pub const fn both(door: Arc<Door<S>>) -> Self {
-        Self { door, protocols: Protocols::Both }
+        Self {
+            door,
+            protocols: Protocols::Both,
+        }
     }
 
     /// Answers a request, whatever it is.

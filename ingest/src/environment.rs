@@ -38,7 +38,8 @@ pub struct Route {
 impl Route {
     /// Whether all that `later` takes is taken already.
     fn covers(&self, later: &Self) -> bool {
-        let attribute = self.attribute.is_none() || (&self.attribute, &self.value) == (&later.attribute, &later.value);
+        let attribute =
+            self.attribute.is_none() || (&self.attribute, &self.value) == (&later.attribute, &later.value);
         attribute && (self.tenant.is_none() || self.tenant == later.tenant)
     }
 
@@ -46,12 +47,21 @@ impl Route {
         let mut faults = Vec::new();
         match (&self.attribute, &self.value, &self.tenant) {
             (Some(_), Some(_), _) | (None, None, Some(_)) => {}
-            (None, None, None) => faults.push("names neither an attribute with its value nor a tenant".to_owned()),
+            (None, None, None) => {
+                faults.push("names neither an attribute with its value nor a tenant".to_owned())
+            }
             (Some(_), None, _) => faults.push("names an attribute, but no value".to_owned()),
             (None, Some(_), _) => faults.push("names a value, but no attribute".to_owned()),
         }
-        let texts = [("attribute", &self.attribute), ("value", &self.value), ("tenant", &self.tenant)];
-        for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?))) {
+        let texts = [
+            ("attribute", &self.attribute),
+            ("value", &self.value),
+            ("tenant", &self.tenant),
+        ];
+        for (name, text) in texts
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.as_ref()?)))
+        {
             if text.is_empty() || text.len() > ROUTE_TEXT_BYTES_MAX {
                 faults.push(format!("{name} must have 1 to {ROUTE_TEXT_BYTES_MAX} bytes"));
             }
@@ -74,12 +84,25 @@ impl Routes {
     pub fn new(main_prefix: &str, routes: &[Route], faults: &mut Vec<String>) -> Self {
         let mut made = Self::default();
         if routes.len() > ROUTES_MAX {
-            faults.push(format!("routes: there are {}, but at most {ROUTES_MAX} may be", routes.len()));
+            faults.push(format!(
+                "routes: there are {}, but at most {ROUTES_MAX} may be",
+                routes.len()
+            ));
         }
         for (at, route) in routes.iter().enumerate().take(ROUTES_MAX) {
-            faults.extend(route.faults().into_iter().map(|fault| format!("routes.{at}: {fault}")));
-            if let Some(before) = routes[..at].iter().position(|before| before.faults().is_empty() && before.covers(route)) {
-                faults.push(format!("routes.{at}: takes nothing, since routes.{before} takes it before"));
+            faults.extend(
+                route
+                    .faults()
+                    .into_iter()
+                    .map(|fault| format!("routes.{at}: {fault}")),
+            );
+            if let Some(before) = routes[..at]
+                .iter()
+                .position(|before| before.faults().is_empty() && before.covers(route))
+            {
+                faults.push(format!(
+                    "routes.{at}: takes nothing, since routes.{before} takes it before"
+                ));
             }
             let environment = made.environment(main_prefix, &route.prefix);
             made.rules.push((route.clone(), environment));
@@ -125,16 +148,26 @@ impl Routes {
             }
             let (key, value) = key_and_value(field.len_payload()?)?;
             for (at, (rule, _)) in self.rules.iter().enumerate() {
-                if rule.attribute.as_ref().is_some_and(|attribute| attribute.as_bytes() == key) {
+                if rule
+                    .attribute
+                    .as_ref()
+                    .is_some_and(|attribute| attribute.as_bytes() == key)
+                {
                     let text = value.map_or(Ok(None), any_text)?;
                     fits |= u32::from(text.is_some() && text == rule.value.as_deref()) << at;
                 }
             }
         }
         let takes = |at: usize, rule: &Route| {
-            (rule.attribute.is_none() || fits >> at & 1 == 1) && rule.tenant.as_ref().is_none_or(|name| name == tenant)
+            (rule.attribute.is_none() || fits >> at & 1 == 1)
+                && rule.tenant.as_ref().is_none_or(|name| name == tenant)
         };
-        Ok(self.rules.iter().enumerate().find(|(at, (rule, _))| takes(*at, rule)).map_or(0, |(_, (_, environment))| *environment))
+        Ok(self
+            .rules
+            .iter()
+            .enumerate()
+            .find(|(at, (rule, _))| takes(*at, rule))
+            .map_or(0, |(_, (_, environment))| *environment))
     }
 }
 
@@ -163,7 +196,9 @@ impl<S> Routed<S> {
 
 impl<S: Sink> Sink for Routed<S> {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        let Some(first) = records.first().map(|record| record.environment) else { return Ok(()) };
+        let Some(first) = records.first().map(|record| record.environment) else {
+            return Ok(());
+        };
         if records.iter().all(|record| record.environment == first) {
             return self.sink(first)?.append(records).await;
         }
@@ -173,7 +208,10 @@ impl<S: Sink> Sink for Routed<S> {
             parts[usize::from(record.environment)].push(record);
         }
         let parts = self.sinks.iter().zip(parts).filter(|(_, part)| !part.is_empty());
-        all(parts.map(|(sink, part)| Box::pin(sink.append(part)) as Appending<'_>).collect()).await
+        all(parts
+            .map(|(sink, part)| Box::pin(sink.append(part)) as Appending<'_>)
+            .collect())
+        .await
     }
 
     /// Only when all are: a record of any environment may come next.
@@ -197,7 +235,11 @@ async fn all(mut waiting: Vec<Appending<'_>>) -> Result<(), SinkError> {
             }
             Poll::Pending => true,
         });
-        if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        if waiting.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     })
     .await;
     result

@@ -9,16 +9,27 @@ use tokio::sync::Notify;
 
 fn rule(attribute: &str, value: &str, tenant: &str, prefix: &str) -> Route {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Route { attribute: text(attribute), value: text(value), tenant: text(tenant), prefix: prefix.to_owned() }
+    Route {
+        attribute: text(attribute),
+        value: text(value),
+        tenant: text(tenant),
+        prefix: prefix.to_owned(),
+    }
 }
 
 fn resource(attributes: &[(&str, Value)]) -> Vec<u8> {
     let attribute = |(key, value): &(&str, Value)| KeyValue {
         key: (*key).to_owned(),
-        value: Some(AnyValue { value: Some(value.clone()) }),
+        value: Some(AnyValue {
+            value: Some(value.clone()),
+        }),
         ..KeyValue::default()
     };
-    Resource { attributes: attributes.iter().map(attribute).collect(), ..Resource::default() }.encode_to_vec()
+    Resource {
+        attributes: attributes.iter().map(attribute).collect(),
+        ..Resource::default()
+    }
+    .encode_to_vec()
 }
 
 fn text(value: &str) -> Value {
@@ -50,8 +61,16 @@ fn the_first_rule_that_fits_counts() {
     assert_eq!(of("big", &[("env", text("ci"))]), 1);
     assert_eq!(of("other", &[("env", text("ci"))]), 2);
     assert_eq!(of("other", &[("env", text("dev"))]), 3);
-    assert_eq!(of("other", &[("env", text("ci")), ("project", text("special"))]), 0, "back to the main prefix");
-    assert_eq!(of("default", &[("env", Value::IntValue(1))]), 0, "texts alone are compared");
+    assert_eq!(
+        of("other", &[("env", text("ci")), ("project", text("special"))]),
+        0,
+        "back to the main prefix"
+    );
+    assert_eq!(
+        of("default", &[("env", Value::IntValue(1))]),
+        0,
+        "texts alone are compared"
+    );
     assert_eq!(of("default", &[("env.name", text("ci"))]), 0);
     assert!(routes.of("default", b"\x0a\x7f").is_err());
 }
@@ -64,7 +83,11 @@ fn every_fault_is_named_at_once() {
         rule("", "", "", "a/b"),
         rule("env", "ci", "", "ci."),
         rule("env", "ci", "t", "other."),
-        Route { attribute: Some(String::new()), value: Some("x".repeat(ROUTE_TEXT_BYTES_MAX + 1)), ..Route::default() },
+        Route {
+            attribute: Some(String::new()),
+            value: Some("x".repeat(ROUTE_TEXT_BYTES_MAX + 1)),
+            ..Route::default()
+        },
     ];
     given.extend((0..ROUTES_MAX).map(|number| rule("env", &number.to_string(), "", "")));
     let mut faults = Vec::new();
@@ -80,7 +103,10 @@ fn every_fault_is_named_at_once() {
         "routes.5: value must",
     ];
     for part in parts {
-        assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+        assert!(
+            faults.iter().any(|fault| fault.contains(part)),
+            "{part} is not in {faults:#?}"
+        );
     }
     assert_eq!(faults.len(), parts.len(), "{faults:#?}");
 }
@@ -96,9 +122,16 @@ struct Gate {
 
 impl Sink for Gate {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        self.taken.lock().unwrap().extend(records.into_iter().map(|record| record.key));
+        self.taken
+            .lock()
+            .unwrap()
+            .extend(records.into_iter().map(|record| record.key));
         self.open.notified().await;
-        if self.fails { Err(SinkError::Full("gate".to_owned())) } else { Ok(()) }
+        if self.fails {
+            Err(SinkError::Full("gate".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn ready(&self) -> bool {
@@ -107,22 +140,45 @@ impl Sink for Gate {
 }
 
 fn record(key: &str, environment: u8) -> RawRecord {
-    RawRecord { topic: Topic::RawLogs, key: key.to_owned(), value: bytes::Bytes::new(), part: 0, policy: None, environment }
+    RawRecord {
+        topic: Topic::RawLogs,
+        key: key.to_owned(),
+        value: bytes::Bytes::new(),
+        part: 0,
+        policy: None,
+        environment,
+    }
 }
 
 #[tokio::test]
 async fn each_record_goes_to_its_sink_and_all_are_waited_for_side_by_side() {
-    let routed = Routed::new(vec![Gate::default(), Gate { fails: true, ..Gate::default() }]);
+    let routed = Routed::new(vec![
+        Gate::default(),
+        Gate {
+            fails: true,
+            ..Gate::default()
+        },
+    ]);
     let records = vec![record("a", 0), record("b", 1), record("c", 0)];
     let mut waiting = Box::pin(routed.append(records));
     assert!(poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await);
     let taken = |index: usize| routed.sinks[index].taken.lock().unwrap().clone();
-    assert_eq!((taken(0), taken(1)), (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()]), "neither waits for the other");
+    assert_eq!(
+        (taken(0), taken(1)),
+        (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()]),
+        "neither waits for the other"
+    );
     routed.sinks[1].open.notify_one();
-    assert!(poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await, "one is not all");
+    assert!(
+        poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await,
+        "one is not all"
+    );
     routed.sinks[0].open.notify_one();
     assert!(matches!(waiting.await, Err(SinkError::Full(_))));
-    assert!(matches!(routed.append(vec![record("d", 2)]).await, Err(SinkError::Unavailable(_))));
+    assert!(matches!(
+        routed.append(vec![record("d", 2)]).await,
+        Err(SinkError::Unavailable(_))
+    ));
     assert!(routed.append(Vec::new()).await.is_ok());
 }
 

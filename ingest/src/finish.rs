@@ -22,7 +22,9 @@ impl<T: Send + 'static> Future for Finishing<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Some(work) = &mut self.0 else { return Poll::Pending };
+        let Some(work) = &mut self.0 else {
+            return Poll::Pending;
+        };
         let outcome = work.as_mut().poll(context);
         if outcome.is_ready() {
             self.0 = None;
@@ -54,7 +56,11 @@ mod tests {
             let _ = begun.await;
             let _ = done.send("done");
         });
-        assert!(tokio::time::timeout(Duration::from_millis(1), work).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(1), work)
+                .await
+                .is_err()
+        );
         begin.send(()).expect("the work waits");
         assert_eq!(end.await, Ok("done"));
     }

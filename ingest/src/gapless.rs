@@ -40,7 +40,13 @@ pub(crate) fn config(cluster: &Cluster, client_id: &str) -> ClientConfig {
 pub(crate) fn headers(record: &RawRecord, origin: Origin<'_>) -> OwnedHeaders {
     let (wall, origin) = (wall_ms().to_string(), origin.to_string());
     let headers = OwnedHeaders::new()
-        .insert(Header { key: HEADER_WALL, value: Some(&wall) })
-        .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) });
+        .insert(Header {
+            key: HEADER_WALL,
+            value: Some(&wall),
+        })
+        .insert(Header {
+            key: HEADER_ORIGIN,
+            value: Some(&origin),
+        });
     with_policy(headers, record)
 }

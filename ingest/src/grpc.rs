@@ -31,28 +31,36 @@ const ENCODINGS: &str = "identity,gzip,zstd";
 
 /// Whether a request is a call.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    content_type.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&b""[..], HeaderValue::as_bytes);
+    content_type
+        .get(..16)
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
 pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
     let started = Instant::now();
     let agent = Agent::in_headers(request.headers());
-    let signal = Signal::ALL.into_iter().find(|signal| request.uri().path() == signal.grpc_path());
+    let signal = Signal::ALL
+        .into_iter()
+        .find(|signal| request.uri().path() == signal.grpc_path());
     let outcome = match signal {
         _ if !is_grpc(request.headers()) => Err(Reject::ContentType),
         None => refuse(Reject::NoSuchMethod, request.into_body()).await,
         Some(signal) => export(door, signal, request).await,
     };
     if let Err(reject) = &outcome {
-        door.telemetry.refused(agent, reject.verdict().retry_after.is_some());
+        door.telemetry
+            .refused(agent, reject.verdict().retry_after.is_some());
     }
     let (response, code, reason) = match outcome {
         Ok(accepted) => (success(&accepted), Code::Ok, None),
         Err(Reject::ContentType) => (no_call(), Code::InvalidArgument, Some(Reject::ContentType.tell())),
         Err(reject) => (failure(&reject), reject.verdict().code, Some(reject.tell())),
     };
-    door.telemetry.answered(Protocol::Grpc, signal, code as u16, reason, started.elapsed());
+    door.telemetry
+        .answered(Protocol::Grpc, signal, code as u16, reason, started.elapsed());
     response
 }
 
@@ -67,10 +75,19 @@ async fn export<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) 
         None => Some(Coding::Identity),
         Some(name) => name.to_str().ok().and_then(Coding::by_name),
     };
-    let Some(coding) = coding else { return refuse(Reject::GrpcEncoding, body).await };
+    let Some(coding) = coding else {
+        return refuse(Reject::GrpcEncoding, body).await;
+    };
     let mut permit = door.permit()?;
     let limit = door.config.body_bytes_max;
-    match read(&mut body, limit.saturating_add(PREFIX_BYTES), door.config.body_time_max, &mut permit).await {
+    match read(
+        &mut body,
+        limit.saturating_add(PREFIX_BYTES),
+        door.config.body_time_max,
+        &mut permit,
+    )
+    .await
+    {
         Ok(framed) => {
             let (is_compressed, message) = message(&framed)?;
             let coding = match (is_compressed, coding) {
@@ -78,7 +95,14 @@ async fn export<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) 
                 (true, Coding::Identity) => return Err(Reject::GrpcFrame),
                 (true, coding) => coding,
             };
-            door.accept(Incoming { signal: Some(signal), form: Form::Protobuf, coding, body: message, permit }).await
+            door.accept(Incoming {
+                signal: Some(signal),
+                form: Form::Protobuf,
+                coding,
+                body: message,
+                permit,
+            })
+            .await
         }
         Err(reject @ (Reject::Slow | Reject::Body)) => Err(reject),
         Err(Reject::BodyTooLarge(_)) => refuse(Reject::BodyTooLarge(limit), body).await,
@@ -88,7 +112,9 @@ async fn export<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) 
 
 /// The one message of a call, and whether it is compressed.
 fn message(framed: &Bytes) -> Result<(bool, Bytes), Reject> {
-    let (prefix, message) = framed.split_first_chunk::<PREFIX_BYTES>().ok_or(Reject::GrpcFrame)?;
+    let (prefix, message) = framed
+        .split_first_chunk::<PREFIX_BYTES>()
+        .ok_or(Reject::GrpcFrame)?;
     let [flag, length @ ..] = *prefix;
     if flag > 1 || usize::try_from(u32::from_be_bytes(length)) != Ok(message.len()) {
         return Err(Reject::GrpcFrame);
@@ -103,9 +129,16 @@ fn success(accepted: &Accepted) -> Response {
     // Far below 4 GiB: messages are cut.
     framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     framed.extend_from_slice(&message);
-    let mut response = Response::new(Body::new(Answer { message: Some(framed.freeze()), has_trailers: true }));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
+    let mut response = Response::new(Body::new(Answer {
+        message: Some(framed.freeze()),
+        has_trailers: true,
+    }));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+        .headers_mut()
+        .insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
     response
 }
 
@@ -113,8 +146,11 @@ fn success(accepted: &Accepted) -> Response {
 fn failure(reject: &Reject) -> Response {
     let status = reject.status();
     let code = reject.verdict().code;
-    let mut response: Response = Status::with_details(code, status.message.clone(), status.to_protobuf().into()).into_http();
-    response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
+    let mut response: Response =
+        Status::with_details(code, status.message.clone(), status.to_protobuf().into()).into_http();
+    response
+        .headers_mut()
+        .insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));
     response
 }
 
@@ -135,14 +171,20 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if let Some(message) = self.message.take() {
             return Poll::Ready(Some(Ok(Frame::data(message))));
         }
         if !std::mem::take(&mut self.has_trailers) {
             return Poll::Ready(None);
         }
-        let trailers = HeaderMap::from_iter([(header::HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))]);
+        let trailers = HeaderMap::from_iter([(
+            header::HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )]);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 
@@ -161,10 +203,17 @@ mod tests {
 
     #[test]
     fn one_whole_message() {
-        let of = |framed: &'static [u8]| message(&Bytes::from_static(framed)).map_err(|reject| reject.to_string());
+        let of =
+            |framed: &'static [u8]| message(&Bytes::from_static(framed)).map_err(|reject| reject.to_string());
         assert_eq!(of(b"\0\0\0\0\x02ab"), Ok((false, Bytes::from_static(b"ab"))));
         assert_eq!(of(b"\x01\0\0\0\0"), Ok((true, Bytes::new())));
-        for framed in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02a", b"\0\0\0\0\x01ab", b"\x02\0\0\0\0"] {
+        for framed in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\0\x02a",
+            b"\0\0\0\0\x01ab",
+            b"\x02\0\0\0\0",
+        ] {
             assert!(of(framed).is_err(), "{framed:?}");
         }
     }

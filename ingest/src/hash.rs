@@ -29,10 +29,16 @@ impl HashKey {
     /// Why they are none: too few or too many, never which.
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         if !(KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&bytes.len()) {
-            return Err(format!("has {} bytes: a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}", bytes.len()));
+            return Err(format!(
+                "has {} bytes: a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}",
+                bytes.len()
+            ));
         }
         let keyed = Hmac::<Sha256>::new_from_slice(bytes).map_err(|error| error.to_string())?;
-        Ok(Self { keyed, bytes: bytes.to_vec() })
+        Ok(Self {
+            keyed,
+            bytes: bytes.to_vec(),
+        })
     }
 
     /// The key in a file, without space around it.
@@ -42,9 +48,15 @@ impl HashKey {
     pub fn from_file(path: &Path) -> Result<Self, String> {
         let length = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
         if length > KEY_BYTES_MAX as u64 {
-            return Err(format!("has {length} bytes: a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}"));
+            return Err(format!(
+                "has {length} bytes: a key has {KEY_BYTES_MIN} to {KEY_BYTES_MAX}"
+            ));
         }
-        Self::new(std::fs::read(path).map_err(|error| error.to_string())?.trim_ascii())
+        Self::new(
+            std::fs::read(path)
+                .map_err(|error| error.to_string())?
+                .trim_ascii(),
+        )
     }
 
     /// HMAC-SHA256 of a value, its first 16 bytes as text: `hmac:` and 32 hex digits.

@@ -30,7 +30,13 @@ pub async fn serve<S: Sink>(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let gate = Gate::new(&config);
-    run(listener, Entrance::http(Door::new(config, policies, sink)), gate, shutdown).await;
+    run(
+        listener,
+        Entrance::http(Door::new(config, policies, sink)),
+        gate,
+        shutdown,
+    )
+    .await;
 }
 
 /// What a path stands for.
@@ -47,7 +53,10 @@ impl Target {
             return Some(Self::Any);
         }
         let path = path.strip_suffix('/').unwrap_or(path);
-        Signal::ALL.into_iter().find(|signal| path.ends_with(signal.path())).map(Self::Signal)
+        Signal::ALL
+            .into_iter()
+            .find(|signal| path.ends_with(signal.path()))
+            .map(Self::Signal)
     }
 
     const fn signal(self) -> Option<Signal> {
@@ -68,7 +77,8 @@ pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Re
         Some(target) => export(door, target, form, request).await,
     };
     if let Err(reject) = &outcome {
-        door.telemetry.refused(agent, reject.verdict().retry_after.is_some());
+        door.telemetry
+            .refused(agent, reject.verdict().retry_after.is_some());
     }
     finish(door, target.and_then(Target::signal), form, started, outcome)
 }
@@ -90,17 +100,40 @@ fn finish<S: Sink>(
         Ok(accepted) => (success(form, accepted), Some(accepted.signal), None),
         Err(reject) => (failure(form, reject), signal, Some(reject.tell())),
     };
-    door.telemetry.answered(Protocol::Http, signal, response.status().as_u16(), reason, started.elapsed());
+    door.telemetry.answered(
+        Protocol::Http,
+        signal,
+        response.status().as_u16(),
+        reason,
+        started.elapsed(),
+    );
     response
 }
 
-async fn export<S: Sink>(door: &Arc<Door<S>>, target: Target, form: Option<Form>, request: Request) -> Result<Accepted, Reject> {
+async fn export<S: Sink>(
+    door: &Arc<Door<S>>,
+    target: Target,
+    form: Option<Form>,
+    request: Request,
+) -> Result<Accepted, Reject> {
     let (parts, mut body) = request.into_parts();
     let read = match (form, coding(&parts.headers)) {
         (Some(form), Ok(coding)) => {
             let mut permit = door.permit()?;
-            let body = read(&mut body, door.config.body_bytes_max, door.config.body_time_max, &mut permit).await;
-            body.map(|body| Incoming { signal: target.signal(), form, coding, body, permit })
+            let body = read(
+                &mut body,
+                door.config.body_bytes_max,
+                door.config.body_time_max,
+                &mut permit,
+            )
+            .await;
+            body.map(|body| Incoming {
+                signal: target.signal(),
+                form,
+                coding,
+                body,
+                permit,
+            })
         }
         (None, _) => Err(Reject::ContentType),
         (_, Err(reject)) => Err(reject),
@@ -128,8 +161,14 @@ fn form(headers: &HeaderMap) -> Option<Form> {
 /// How the body is compressed.
 fn coding(headers: &HeaderMap) -> Result<Coding, Reject> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
-    let Some(value) = values.next() else { return Ok(Coding::Identity) };
-    let coding = value.to_str().ok().and_then(Coding::by_name).filter(|_| values.next().is_none());
+    let Some(value) = values.next() else {
+        return Ok(Coding::Identity);
+    };
+    let coding = value
+        .to_str()
+        .ok()
+        .and_then(Coding::by_name)
+        .filter(|_| values.next().is_none());
     coding.ok_or(Reject::ContentEncoding)
 }
 
@@ -150,13 +189,19 @@ fn failure(form: Form, reject: &Reject) -> Response {
     };
     let mut response = response(verdict.http, form, Body::from(body));
     if let Some(seconds) = verdict.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if matches!(reject, Reject::Method) {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        response
+            .headers_mut()
+            .insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
     if matches!(reject, Reject::ContentEncoding) {
-        response.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
+        response
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
     }
     response
 }
@@ -168,7 +213,9 @@ fn response(status: StatusCode, form: Form, body: Body) -> Response {
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

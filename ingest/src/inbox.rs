@@ -141,7 +141,9 @@ impl Inbox {
     pub fn start(settings: Settings) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("inbox".to_owned()).spawn(move || Drain::new(settings, stopped).run())?;
+        let thread = std::thread::Builder::new()
+            .name("inbox".to_owned())
+            .spawn(move || Drain::new(settings, stopped).run())?;
         Ok(Self { stop, thread })
     }
 
@@ -211,8 +213,17 @@ impl Stop {
 
 impl Drain {
     fn new(settings: Settings, told: Arc<AtomicBool>) -> Self {
-        let stop = Stop { told, since: std::cell::OnceCell::new() };
-        Self { settings, stop, doors: Telemetry::new(), telemetry: InboxTelemetry::new(), refused: BTreeSet::new() }
+        let stop = Stop {
+            told,
+            since: std::cell::OnceCell::new(),
+        };
+        Self {
+            settings,
+            stop,
+            doors: Telemetry::new(),
+            telemetry: InboxTelemetry::new(),
+            refused: BTreeSet::new(),
+        }
     }
 
     fn run(&mut self) {
@@ -225,7 +236,10 @@ impl Drain {
                 (pause, told) = (PAUSES.0, String::new());
             }
             if why != told {
-                tracing::warn!(reason = why, "draining the inbox begins anew, at what is committed");
+                tracing::warn!(
+                    reason = why,
+                    "draining the inbox begins anew, at what is committed"
+                );
                 told = why;
             }
             self.telemetry.restarted();
@@ -237,7 +251,11 @@ impl Drain {
     /// Drains with one consumer and one producer until the process ends, or something fails.
     fn drain(&mut self) -> Result<(), DrainError> {
         let mut group = Group::connect(&self.settings, self.telemetry.lags())?;
-        let outlet = Outlet::connect(&self.settings.cluster, self.settings.raw_partitions, &self.settings.others)?;
+        let outlet = Outlet::connect(
+            &self.settings.cluster,
+            self.settings.raw_partitions,
+            &self.settings.others,
+        )?;
         let mut looked: Option<Instant> = None;
         while !self.stop.is_told() {
             if group.lacks_topics() && looked.is_none_or(|at| at.elapsed() > LOOK_EVERY) {
@@ -264,7 +282,11 @@ impl Drain {
         if batch.is_empty() {
             return Ok(());
         }
-        let rule = self.settings.policies.rule(&self.settings.config, DEFAULT_TENANT).ok_or(DrainError::NoPolicy)?;
+        let rule = self
+            .settings
+            .policies
+            .rule(&self.settings.config, DEFAULT_TENANT)
+            .ok_or(DrainError::NoPolicy)?;
         let mut parts = [0; 3];
         let mut quarantined = Vec::new();
         for record in &batch {
@@ -278,8 +300,13 @@ impl Drain {
         if let Some((Place { source, offset }, reason)) = quarantined.first() {
             tracing::warn!(records = quarantined.len(), %source, offset, reason, "inbox records quarantined; the first one is named");
         }
-        quarantined.iter().for_each(|(_, reason)| self.telemetry.quarantined(reason));
-        Signal::ALL.iter().zip(parts).for_each(|(signal, parts)| self.telemetry.parts(*signal, parts));
+        quarantined
+            .iter()
+            .for_each(|(_, reason)| self.telemetry.quarantined(reason));
+        Signal::ALL
+            .iter()
+            .zip(parts)
+            .for_each(|(signal, parts)| self.telemetry.parts(*signal, parts));
         for record in &batch {
             self.telemetry.drained(record.signal);
             self.refused.remove(&record.place);
@@ -289,8 +316,17 @@ impl Drain {
 
     /// Hands over what becomes of one record.
     fn pass(&self, record: &Received, rule: Rule, outlet: &Outlet) -> Result<Passed, DrainError> {
-        let Received { signal, place, stamped_ms, retry_of, value } = record;
-        let whole = Sent { place: place.clone(), bytes: value.len() };
+        let Received {
+            signal,
+            place,
+            stamped_ms,
+            retry_of,
+            value,
+        } = record;
+        let whole = Sent {
+            place: place.clone(),
+            bytes: value.len(),
+        };
         if self.refused.contains(place) {
             outlet.quarantine(record, TOO_LARGE, whole, &self.stop)?;
             return Ok(Passed::Quarantined(TOO_LARGE));
@@ -310,8 +346,22 @@ impl Drain {
         for raw in &records {
             let abroad = (raw.environment != 0).then(|| abroad(&place.source, &self.settings.cluster.prefix));
             let source = abroad.as_deref().unwrap_or(&place.source);
-            let origin = Origin { source, offset: place.offset, part: raw.part, stamped_ms: *stamped_ms };
-            outlet.raw(raw, origin, retry_of.as_deref(), Sent { place: place.clone(), bytes: raw.value.len() }, &self.stop)?;
+            let origin = Origin {
+                source,
+                offset: place.offset,
+                part: raw.part,
+                stamped_ms: *stamped_ms,
+            };
+            outlet.raw(
+                raw,
+                origin,
+                retry_of.as_deref(),
+                Sent {
+                    place: place.clone(),
+                    bytes: raw.value.len(),
+                },
+                &self.stop,
+            )?;
         }
         Ok(Passed::Parts(records.len() as u64))
     }
@@ -340,7 +390,13 @@ fn prepare(config: &Config, rule: Rule, signal: Signal, value: &Bytes) -> Result
     door::prepare(
         config,
         rule,
-        Incoming { signal: Some(signal), form: Form::Protobuf, coding: Coding::Identity, body: value.clone(), permit },
+        Incoming {
+            signal: Some(signal),
+            form: Form::Protobuf,
+            coding: Coding::Identity,
+            body: value.clone(),
+            permit,
+        },
     )
 }
 
@@ -350,11 +406,23 @@ mod tests {
 
     #[test]
     fn a_source_abroad_is_another_one_and_still_a_source() {
-        let (near, far) = (abroad("codex.inbox.metrics.v1/2147483647", ""), abroad("codex.inbox.metrics.v1/2147483647", "main."));
+        let (near, far) = (
+            abroad("codex.inbox.metrics.v1/2147483647", ""),
+            abroad("codex.inbox.metrics.v1/2147483647", "main."),
+        );
         assert_ne!(near, far);
         for source in [&near, &far] {
-            let text = Origin { source, offset: i64::MAX, part: 0, stamped_ms: 1 }.to_string();
-            assert_eq!(Origin::parse(&text).map(|origin| origin.source), Some(source.as_str()));
+            let text = Origin {
+                source,
+                offset: i64::MAX,
+                part: 0,
+                stamped_ms: 1,
+            }
+            .to_string();
+            assert_eq!(
+                Origin::parse(&text).map(|origin| origin.source),
+                Some(source.as_str())
+            );
         }
     }
 }

@@ -25,7 +25,11 @@ pub fn to_protobuf_within(signal: Signal, body: &[u8], limit: usize) -> Result<V
         Signal::Metrics => json::Request::Metrics,
     };
     // Protobuf is smaller, but for lists of numbers; growing would copy it, and have it twice for a while.
-    let room = capacity(body.len() / 4).max(if body.len() > 1 << 20 { limit.min(4 * body.len()) } else { 0 });
+    let room = capacity(body.len() / 4).max(if body.len() > 1 << 20 {
+        limit.min(4 * body.len())
+    } else {
+        0
+    });
     json::to_protobuf(request, body, Vec::with_capacity(room), limit)
 }
 

@@ -100,18 +100,30 @@ struct Producing {
 impl Producing {
     fn new(cluster: &Cluster, linger_ms: u64, give_up: Duration) -> Result<Self, ConnectError> {
         let config = client_config(cluster, linger_ms, give_up);
-        let producer = config.create().map_err(|source| ConnectError::Client { bootstrap: cluster.bootstrap.clone(), source })?;
-        Ok(Self { config, producer: RwLock::new(producer), contact: Contact::new(cluster, TOPICS[0]) })
+        let producer = config.create().map_err(|source| ConnectError::Client {
+            bootstrap: cluster.bootstrap.clone(),
+            source,
+        })?;
+        Ok(Self {
+            config,
+            producer: RwLock::new(producer),
+            contact: Contact::new(cluster, TOPICS[0]),
+        })
     }
 
     fn get(&self) -> FutureProducer {
-        self.producer.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.producer
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// A producer that met a fatal error takes nothing more: another one takes its place.
     fn replace_if_dead(&self) {
         let mut producer = self.producer.write().unwrap_or_else(PoisonError::into_inner);
-        let Some((code, reason)) = producer.client().fatal_error() else { return };
+        let Some((code, reason)) = producer.client().fatal_error() else {
+            return;
+        };
         tracing::error!(%code, reason, "the producer failed for good: making another");
         self.replace(&mut producer);
     }
@@ -151,11 +163,13 @@ impl Future for Flight {
     type Output = Result<(), SinkError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.delivery).poll(context).map(|delivered| match delivered {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err((error, _))) => Err(refusal(&error)),
-            Err(gone) => Err(SinkError::Unavailable(gone.to_string())),
-        })
+        Pin::new(&mut self.delivery)
+            .poll(context)
+            .map(|delivered| match delivered {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(refusal(&error)),
+                Err(gone) => Err(SinkError::Unavailable(gone.to_string())),
+            })
     }
 }
 
@@ -179,12 +193,19 @@ impl KafkaSink {
         Self::connect_for(cluster, raw_partitions, GIVE_UP_TO_SPOOL).await
     }
 
-    async fn connect_for(cluster: &Cluster, raw_partitions: i32, give_up: Duration) -> Result<Self, ConnectError> {
+    async fn connect_for(
+        cluster: &Cluster,
+        raw_partitions: i32,
+        give_up: Duration,
+    ) -> Result<Self, ConnectError> {
         if raw_partitions < 1 {
             return Err(ConnectError::Partitions(raw_partitions));
         }
         let shared = Arc::new(Shared {
-            producers: [Producing::new(cluster, 0, give_up)?, Producing::new(cluster, WAIT_MS, give_up)?],
+            producers: [
+                Producing::new(cluster, 0, give_up)?,
+                Producing::new(cluster, WAIT_MS, give_up)?,
+            ],
             names: TOPICS.map(|topic| format!("{}{}", cluster.prefix, topic.name())),
             partitions: raw_partitions,
             state: AtomicU8::new(State::Unreachable as u8),
@@ -193,8 +214,16 @@ impl KafkaSink {
         // A look that panicked leaves the sink not ready.
         let _ = tokio::task::spawn_blocking(move || first.check()).await;
         let watched = Arc::downgrade(&shared);
-        std::thread::Builder::new().name("kafka-watch".to_owned()).spawn(move || watch(&watched)).map_err(ConnectError::Thread)?;
-        Ok(Self { shared, linger: Arc::new(Linger::new()), patience: Arc::default(), cluster: cluster.clone() })
+        std::thread::Builder::new()
+            .name("kafka-watch".to_owned())
+            .spawn(move || watch(&watched))
+            .map_err(ConnectError::Thread)?;
+        Ok(Self {
+            shared,
+            linger: Arc::new(Linger::new()),
+            patience: Arc::default(),
+            cluster: cluster.clone(),
+        })
     }
 
     /// The cluster that it writes to.
@@ -217,7 +246,10 @@ impl KafkaSink {
     pub(crate) fn flush(&self, most: Duration) {
         let until = std::time::Instant::now() + most;
         for producing in &self.shared.producers {
-            if let Err(error) = producing.get().flush(until.saturating_duration_since(std::time::Instant::now())) {
+            if let Err(error) = producing
+                .get()
+                .flush(until.saturating_duration_since(std::time::Instant::now()))
+            {
                 tracing::debug!(%error, "the producer still has records");
             }
         }
@@ -234,7 +266,10 @@ impl KafkaSink {
         let shared = &self.shared;
         let refused = |why: &str| Fate::Known(Err(SinkError::Unavailable(why.to_owned())));
         if shared.is(State::Mismatch) {
-            return records.iter().map(|_| refused("the raw topics have not the pinned number of partitions")).collect();
+            return records
+                .iter()
+                .map(|_| refused("the raw topics have not the pinned number of partitions"))
+                .collect();
         }
         let under_way = Arc::new(Linger::arrive(&self.linger));
         let producer = shared.producers[usize::from(under_way.waits)].get();
@@ -245,7 +280,10 @@ impl KafkaSink {
                 Err(error) => Err(error),
             };
             match sent {
-                Ok(delivery) => fates.push(Fate::Open(Flight { delivery, _under_way: Arc::clone(&under_way) })),
+                Ok(delivery) => fates.push(Fate::Open(Flight {
+                    delivery,
+                    _under_way: Arc::clone(&under_way),
+                })),
                 Err(error) => {
                     fates.push(Fate::Known(Err(error)));
                     break;
@@ -258,7 +296,13 @@ impl KafkaSink {
 
     /// Learns what becomes of records that are not confirmed, though nobody waits for them: so long there is an outage.
     fn listen_on(&self, came: Instant, fates: Vec<Fate<Flight>>) {
-        let open = fates.into_iter().filter_map(|fate| if let Fate::Open(flight) = fate { Some(flight) } else { None });
+        let open = fates.into_iter().filter_map(|fate| {
+            if let Fate::Open(flight) = fate {
+                Some(flight)
+            } else {
+                None
+            }
+        });
         let open: Vec<Flight> = open.collect();
         if open.is_empty() {
             return;
@@ -317,7 +361,11 @@ impl Shared {
 
     /// Asks for all topics: asking for one by name could create it.
     fn look(&self) -> State {
-        let metadata = match self.producers[0].get().client().fetch_metadata(None, CHECK_TIME_MAX) {
+        let metadata = match self.producers[0]
+            .get()
+            .client()
+            .fetch_metadata(None, CHECK_TIME_MAX)
+        {
             Ok(metadata) => metadata,
             Err(error) => {
                 tracing::warn!(%error, "the cluster can't be reached");
@@ -325,7 +373,11 @@ impl Shared {
             }
         };
         for name in &self.names {
-            let count = metadata.topics().iter().find(|topic| topic.name() == name).map(|topic| topic.partitions().len());
+            let count = metadata
+                .topics()
+                .iter()
+                .find(|topic| topic.name() == name)
+                .map(|topic| topic.partitions().len());
             if count.and_then(|count| i32::try_from(count).ok()) != Some(self.partitions) {
                 tracing::error!(topic = %name, ?count, pinned = self.partitions, "the topic has not the pinned number of partitions");
                 return State::Mismatch;
@@ -352,11 +404,23 @@ async fn enqueue(
     let partition = murmur2_partition(record.key.as_bytes(), partitions);
     loop {
         let wall = wall_ms().to_string();
-        let headers = with_policy(OwnedHeaders::new().insert(Header { key: HEADER_WALL, value: Some(&wall) }), record);
-        let attempt = FutureRecord::to(name).partition(partition).key(&record.key).payload(record.value.as_ref()).headers(headers);
+        let headers = with_policy(
+            OwnedHeaders::new().insert(Header {
+                key: HEADER_WALL,
+                value: Some(&wall),
+            }),
+            record,
+        );
+        let attempt = FutureRecord::to(name)
+            .partition(partition)
+            .key(&record.key)
+            .payload(record.value.as_ref())
+            .headers(headers);
         match producer.send_result(attempt) {
             Ok(delivery) => return Ok(delivery),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _))
+                if Instant::now() < deadline =>
+            {
                 tokio::time::sleep(QUEUE_PAUSE).await;
             }
             Err((error, _)) => return Err(refusal(&error)),
@@ -367,19 +431,26 @@ async fn enqueue(
 /// The headers, and which policy the record was cleaned under.
 pub(crate) fn with_policy(headers: OwnedHeaders, record: &RawRecord) -> OwnedHeaders {
     match record.policy {
-        Some(epoch) => headers.insert(Header { key: HEADER_POLICY, value: Some(&epoch.to_string()) }),
+        Some(epoch) => headers.insert(Header {
+            key: HEADER_POLICY,
+            value: Some(&epoch.to_string()),
+        }),
         None => headers,
     }
 }
 
 /// Wall time, ms since the Unix epoch.
 pub(crate) fn wall_ms() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis())
 }
 
 fn refusal(error: &KafkaError) -> SinkError {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => SinkError::TooLarge(error.to_string()),
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize) => {
+            SinkError::TooLarge(error.to_string())
+        }
         _ => SinkError::Unavailable(error.to_string()),
     }
 }
@@ -412,7 +483,9 @@ mod tests {
     /// Port 9 of this host discards nothing and serves no Kafka: connections are refused.
     #[tokio::test]
     async fn without_a_broker_the_sink_is_there_but_not_ready_and_refuses_in_time() {
-        let sink = KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 4).await.unwrap();
+        let sink = KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 4)
+            .await
+            .unwrap();
         assert!(!sink.ready());
         let record = RawRecord {
             topic: Topic::RawLogs,
@@ -422,11 +495,17 @@ mod tests {
             policy: None,
             environment: 0,
         };
-        assert!(matches!(sink.append(vec![record]).await, Err(SinkError::Unavailable(_))));
+        assert!(matches!(
+            sink.append(vec![record]).await,
+            Err(SinkError::Unavailable(_))
+        ));
     }
 
     #[tokio::test]
     async fn no_partitions_are_no_sink() {
-        assert!(matches!(KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 0).await, Err(ConnectError::Partitions(0))));
+        assert!(matches!(
+            KafkaSink::connect(&Cluster::plain("127.0.0.1:9", ""), 0).await,
+            Err(ConnectError::Partitions(0))
+        ));
     }
 }

@@ -64,7 +64,10 @@ pub(crate) struct Lanes {
 
 impl Lanes {
     pub const fn new() -> Self {
-        Self { small: Semaphore::const_new(SMALL_WORKERS), large: Semaphore::const_new(LARGE_SHARES as usize) }
+        Self {
+            small: Semaphore::const_new(SMALL_WORKERS),
+            large: Semaphore::const_new(LARGE_SHARES as usize),
+        }
     }
 
     /// Waits for a turn; nothing when it does not come in time.
@@ -96,7 +99,12 @@ mod tests {
     async fn the_large_wait_for_each_other_and_the_small_for_none_of_them() {
         let lanes = Lanes::new();
         // Whether there is a turn without waiting.
-        let now = async |lane| tokio::time::timeout(Duration::ZERO, lanes.turn(lane)).await.ok().flatten();
+        let now = async |lane| {
+            tokio::time::timeout(Duration::ZERO, lanes.turn(lane))
+                .await
+                .ok()
+                .flatten()
+        };
         let large = now(Lane::Large).await.unwrap();
         let _small = now(Lane::Small).await.unwrap();
         assert!(now(Lane::Middle).await.is_none());

@@ -39,8 +39,15 @@ impl Crowd {
     pub fn arrive(&mut self, at_ms: u64) {
         let piece = at_ms / PIECE_MS;
         if piece != self.piece {
-            self.before = if piece == self.piece + 1 { self.now } else { Piece::default() };
-            self.now = Piece { arrivals: 0, peak: self.under_way };
+            self.before = if piece == self.piece + 1 {
+                self.now
+            } else {
+                Piece::default()
+            };
+            self.now = Piece {
+                arrivals: 0,
+                peak: self.under_way,
+            };
             self.piece = piece;
         }
         self.under_way += 1;
@@ -77,13 +84,20 @@ pub(crate) struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.linger.crowd.lock().unwrap_or_else(PoisonError::into_inner).leave();
+        self.linger
+            .crowd
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .leave();
     }
 }
 
 impl Linger {
     pub fn new() -> Self {
-        Self { began: Instant::now(), crowd: Mutex::default() }
+        Self {
+            began: Instant::now(),
+            crowd: Mutex::default(),
+        }
     }
 
     /// One more request.
@@ -93,7 +107,10 @@ impl Linger {
         crowd.arrive(at_ms);
         let waits = crowd.waits();
         drop(crowd);
-        UnderWay { linger: Arc::clone(this), waits }
+        UnderWay {
+            linger: Arc::clone(this),
+            waits,
+        }
     }
 }
 

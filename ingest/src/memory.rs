@@ -12,7 +12,11 @@ const LARGE_BYTES: usize = 1 << 20;
 
 /// What to reserve for a buffer that may come to hold so many bytes.
 pub(crate) fn capacity(bytes: usize) -> usize {
-    if bytes > LARGE_BYTES { bytes.max(MAPPED_BYTES) } else { bytes }
+    if bytes > LARGE_BYTES {
+        bytes.max(MAPPED_BYTES)
+    } else {
+        bytes
+    }
 }
 
 #[cfg(test)]
@@ -21,6 +25,9 @@ mod tests {
 
     #[test]
     fn only_large_buffers_are_mapped() {
-        assert_eq!([0, LARGE_BYTES, LARGE_BYTES + 1, 64 << 20].map(capacity), [0, LARGE_BYTES, MAPPED_BYTES, 64 << 20]);
+        assert_eq!(
+            [0, LARGE_BYTES, LARGE_BYTES + 1, 64 << 20].map(capacity),
+            [0, LARGE_BYTES, MAPPED_BYTES, 64 << 20]
+        );
     }
 }

@@ -19,7 +19,12 @@ pub(crate) struct Sound {
 ///
 /// # Errors
 /// What holds the records is malformed.
-pub(crate) fn sound(signal: Signal, request: &Bytes, actions: Actions, key: Option<&HashKey>) -> Result<Option<Sound>, WireError> {
+pub(crate) fn sound(
+    signal: Signal,
+    request: &Bytes,
+    actions: Actions,
+    key: Option<&HashKey>,
+) -> Result<Option<Sound>, WireError> {
     let (mut rejected, mut taken) = (0, 0);
     let mut outer = Patch::new(request);
     for resource in Fields::new(request) {
@@ -57,7 +62,10 @@ pub(crate) fn sound(signal: Signal, request: &Bytes, actions: Actions, key: Opti
         }
     }
     let changed = outer.finish().filter(|_| taken > 0);
-    Ok(changed.map(|request| Sound { request: Bytes::from(request), rejected }))
+    Ok(changed.map(|request| Sound {
+        request: Bytes::from(request),
+        rejected,
+    }))
 }
 
 /// Whether the record, alone in a request, can be cleaned.
@@ -79,8 +87,14 @@ fn items(signal: Signal, record: &[u8]) -> u64 {
     if signal != Signal::Metrics {
         return 1;
     }
-    let data = Fields::new(record).flatten().filter(|field| matches!(field.number, 5 | 7 | 9 | 10 | 11));
-    let points = data.flat_map(|data| Fields::new(data.payload).flatten().filter(|point| point.number == 1));
+    let data = Fields::new(record)
+        .flatten()
+        .filter(|field| matches!(field.number, 5 | 7 | 9 | 10 | 11));
+    let points = data.flat_map(|data| {
+        Fields::new(data.payload)
+            .flatten()
+            .filter(|point| point.number == 1)
+    });
     (points.count() as u64).max(1)
 }
 
@@ -117,7 +131,9 @@ mod tests {
     fn a_metric_counts_for_its_points() {
         // A gauge of two points, and a name that is no text.
         let bad = &b"\x0a\x01\xff\x2a\x04\x0a\x00\x0a\x00"[..];
-        let rest = sound(Signal::Metrics, &request(&[b"\x0a\x01m", bad]), DROP, None).unwrap().unwrap();
+        let rest = sound(Signal::Metrics, &request(&[b"\x0a\x01m", bad]), DROP, None)
+            .unwrap()
+            .unwrap();
         assert_eq!((rest.request, rest.rejected), (request(&[b"\x0a\x01m"]), 2));
     }
 }

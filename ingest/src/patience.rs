@@ -78,6 +78,9 @@ mod tests {
         drop(first);
         assert_eq!(patience.until(start + 3_900 * MS, HOLD_LOGS), start + 4_150 * MS);
         drop(second);
-        assert_eq!(patience.until(start + 4_000 * MS, HOLD_LOGS), start + 4_000 * MS + HOLD_LOGS);
+        assert_eq!(
+            patience.until(start + 4_000 * MS, HOLD_LOGS),
+            start + 4_000 * MS + HOLD_LOGS
+        );
     }
 }

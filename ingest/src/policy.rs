@@ -35,11 +35,19 @@ struct InForce {
 
 impl InForce {
     fn new(policy: PrivacyPolicy, epoch: i64) -> Arc<Self> {
-        Arc::new(Self { default: policy.default_actions(), policy, epoch })
+        Arc::new(Self {
+            default: policy.default_actions(),
+            policy,
+            epoch,
+        })
     }
 
     fn actions(&self, tenant: &str) -> Actions {
-        if self.policy.tenants.contains_key(tenant) { self.policy.actions(tenant) } else { self.default }
+        if self.policy.tenants.contains_key(tenant) {
+            self.policy.actions(tenant)
+        } else {
+            self.default
+        }
     }
 }
 
@@ -55,7 +63,10 @@ impl Policies {
     /// One that nobody changes.
     #[must_use]
     pub fn fixed(policy: PrivacyPolicy) -> Arc<Self> {
-        Arc::new(Self { now: RwLock::new(Some(InForce::new(policy, 0))), told: AtomicI64::new(0) })
+        Arc::new(Self {
+            now: RwLock::new(Some(InForce::new(policy, 0))),
+            told: AtomicI64::new(0),
+        })
     }
 
     /// Whether there is one.
@@ -70,16 +81,25 @@ impl Policies {
     pub fn rule(&self, config: &Config, tenant: &str) -> Option<Rule> {
         let now = self.now()?;
         Some(match config.keep_text {
-            true => Rule { actions: Actions::all(Action::Keep), epoch: None },
+            true => Rule {
+                actions: Actions::all(Action::Keep),
+                epoch: None,
+            },
             false => {
                 let actions = now.actions(tenant);
-                if config.hash_key.is_none() && actions.any(Action::Hash) && self.told.swap(now.epoch + 1, Ordering::Relaxed) <= now.epoch {
+                if config.hash_key.is_none()
+                    && actions.any(Action::Hash)
+                    && self.told.swap(now.epoch + 1, Ordering::Relaxed) <= now.epoch
+                {
                     tracing::error!(
                         epoch = now.epoch,
                         "the privacy policy wants values hashed, and there is no key: they are dropped; set privacy.hash_key_file"
                     );
                 }
-                Rule { actions, epoch: Some(now.epoch) }
+                Rule {
+                    actions,
+                    epoch: Some(now.epoch),
+                }
             }
         })
     }
@@ -106,7 +126,12 @@ impl Reading {
     /// Nothing is read yet.
     #[must_use]
     pub const fn new(policies: Arc<Policies>) -> Self {
-        Self { policies, latest: None, published: None, raw_partitions: None }
+        Self {
+            policies,
+            latest: None,
+            published: None,
+            raw_partitions: None,
+        }
     }
 
     /// The pinned number of raw partitions; none before the seed was read.
@@ -128,9 +153,16 @@ impl Reading {
             return Ok(());
         }
         match EpochChange::of_record(key, value) {
-            Some(Ok(EpochChange { privacy: Some(policy), .. })) => self.latest = Some(InForce::new(policy, offset)),
+            Some(Ok(EpochChange {
+                privacy: Some(policy),
+                ..
+            })) => self.latest = Some(InForce::new(policy, offset)),
             Some(Err(error)) => {
-                tracing::error!(epoch = offset, reason = chain(&error), "an epoch can't be read: the privacy policy stays as it is");
+                tracing::error!(
+                    epoch = offset,
+                    reason = chain(&error),
+                    "an epoch can't be read: the privacy policy stays as it is"
+                );
             }
             Some(Ok(_)) | None => {}
         }
@@ -139,13 +171,30 @@ impl Reading {
 
     /// Puts the latest policy into force, and says so if it is another one.
     pub fn publish(&mut self) {
-        let Some(latest) = self.latest.as_ref().filter(|latest| self.published != Some(latest.epoch)) else { return };
+        let Some(latest) = self
+            .latest
+            .as_ref()
+            .filter(|latest| self.published != Some(latest.epoch))
+        else {
+            return;
+        };
         let of = |action: Action| latest.policy.rules_of(action).join(", ");
         let (keeps, scrubs, hashes) = (of(Action::Keep), of(Action::Scrub), of(Action::Hash));
         if keeps.is_empty() {
-            tracing::info!(epoch = latest.epoch, scrubs, hashes, "privacy policy in force: no text is stored as it came");
+            tracing::info!(
+                epoch = latest.epoch,
+                scrubs,
+                hashes,
+                "privacy policy in force: no text is stored as it came"
+            );
         } else {
-            tracing::warn!(epoch = latest.epoch, keeps, scrubs, hashes, "privacy policy in force: texts are stored in the clear");
+            tracing::warn!(
+                epoch = latest.epoch,
+                keeps,
+                scrubs,
+                hashes,
+                "privacy policy in force: texts are stored in the clear"
+            );
         }
         self.policies.set(Arc::clone(latest));
         self.published = Some(latest.epoch);
@@ -159,11 +208,16 @@ mod tests {
     use schemas::privacy::unnamed;
 
     fn keep(field: &str) -> PrivacyPolicy {
-        PrivacyPolicy { default: [(field.to_owned(), "keep".to_owned())].into(), ..PrivacyPolicy::default() }
+        PrivacyPolicy {
+            default: [(field.to_owned(), "keep".to_owned())].into(),
+            ..PrivacyPolicy::default()
+        }
     }
 
     fn rule(policies: &Policies) -> Option<(Actions, Option<i64>)> {
-        policies.rule(&Config::default(), "t").map(|rule| (rule.actions, rule.epoch))
+        policies
+            .rule(&Config::default(), "t")
+            .map(|rule| (rule.actions, rule.epoch))
     }
 
     fn epoch(reading: &mut Reading, offset: i64, value: &[u8]) {
@@ -176,21 +230,45 @@ mod tests {
         let policies = Arc::new(Policies::default());
         let mut reading = Reading::new(Arc::clone(&policies));
         reading.publish();
-        assert_eq!(rule(&policies), None, "nothing is written under a policy that is not known");
+        assert_eq!(
+            rule(&policies),
+            None,
+            "nothing is written under a policy that is not known"
+        );
         reading.add(0, Some(b"seed"), &Seed::shipped().to_json()).unwrap();
-        assert_eq!((rule(&policies), reading.raw_partitions()), (None, Some(Seed::shipped().raw_partitions)), "there may be more to read");
+        assert_eq!(
+            (rule(&policies), reading.raw_partitions()),
+            (None, Some(Seed::shipped().raw_partitions)),
+            "there may be more to read"
+        );
         reading.publish();
         let shipped = Seed::shipped().privacy.actions("t");
         assert_eq!(rule(&policies), Some((shipped, Some(0))));
         epoch(&mut reading, 1, &EpochChange::from(keep("prompt")).to_json());
-        let kept = |kept: &'static str| Actions::of(|field| if field == kept { Action::Keep } else { unnamed(field) });
+        let kept = |kept: &'static str| {
+            Actions::of(|field| {
+                if field == kept {
+                    Action::Keep
+                } else {
+                    unnamed(field)
+                }
+            })
+        };
         let prompts = kept("prompt");
         assert_eq!(rule(&policies), Some((prompts, Some(1))));
         // Prices alone, another's record, a later seed, and what can't be read: nothing changes.
-        epoch(&mut reading, 2, &EpochChange::from(schemas::price::PriceTable::shipped()).to_json());
+        epoch(
+            &mut reading,
+            2,
+            &EpochChange::from(schemas::price::PriceTable::shipped()).to_json(),
+        );
         reading.add(3, Some(b"foreign"), b"{\"privacy\":{}}").unwrap();
         reading.add(4, Some(b"seed"), &Seed::shipped().to_json()).unwrap();
-        epoch(&mut reading, 5, b"{\"privacy\":{\"default\":{\"prompt\":\"mask\",\"output\":\"keep\"}}}");
+        epoch(
+            &mut reading,
+            5,
+            b"{\"privacy\":{\"default\":{\"prompt\":\"mask\",\"output\":\"keep\"}}}",
+        );
         epoch(&mut reading, 6, b"no json");
         assert_eq!(rule(&policies), Some((prompts, Some(1))));
         epoch(&mut reading, 7, b"{\"privacy\":{}}");
@@ -202,17 +280,39 @@ mod tests {
         let policies = Arc::new(Policies::default());
         let mut reading = Reading::new(Arc::clone(&policies));
         assert!(reading.add(0, Some(b"seed"), b"{}").is_err());
-        let seed = Seed { privacy: keep("body"), ..Seed::shipped() };
+        let seed = Seed {
+            privacy: keep("body"),
+            ..Seed::shipped()
+        };
         reading.add(0, Some(b"seed"), &seed.to_json()).unwrap();
         reading.publish();
-        assert_eq!(rule(&policies), Some((Actions::of(|field| if field == "body" { Action::Keep } else { unnamed(field) }), Some(0))));
+        assert_eq!(
+            rule(&policies),
+            Some((
+                Actions::of(|field| if field == "body" {
+                    Action::Keep
+                } else {
+                    unnamed(field)
+                }),
+                Some(0)
+            ))
+        );
     }
 
     #[test]
     fn keep_text_wins_and_says_no_epoch() {
-        let config = Config { keep_text: true, ..Config::default() };
+        let config = Config {
+            keep_text: true,
+            ..Config::default()
+        };
         let policies = Policies::fixed(PrivacyPolicy::default());
-        assert_eq!(policies.rule(&config, "t"), Some(Rule { actions: Actions::all(Action::Keep), epoch: None }));
+        assert_eq!(
+            policies.rule(&config, "t"),
+            Some(Rule {
+                actions: Actions::all(Action::Keep),
+                epoch: None
+            })
+        );
         assert_eq!(Policies::default().rule(&config, "t"), None);
     }
 }

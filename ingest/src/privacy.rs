@@ -62,7 +62,9 @@ pub enum PrivacyError {
     #[error("not an OTLP request: {0}")]
     Wire(#[from] WireError),
     /// A record is over the limit, and not because of texts that could be cut.
-    #[error("a record of {bytes} bytes is over the limit of {RECORD_BYTES_MAX}, and its texts are not what makes it so")]
+    #[error(
+        "a record of {bytes} bytes is over the limit of {RECORD_BYTES_MAX}, and its texts are not what makes it so"
+    )]
     RecordTooLarge {
         /// Its size, after removals.
         bytes: usize,
@@ -79,8 +81,17 @@ pub enum PrivacyError {
 ///
 /// # Errors
 /// The bytes are malformed or nested deeper than [`DEPTH_MAX`], or a record can't be cut to [`RECORD_BYTES_MAX`].
-pub fn apply(signal: Signal, request: Bytes, actions: Actions, key: Option<&HashKey>) -> Result<Cleaned, PrivacyError> {
+pub fn apply(
+    signal: Signal,
+    request: Bytes,
+    actions: Actions,
+    key: Option<&HashKey>,
+) -> Result<Cleaned, PrivacyError> {
     let mut walker = rewrite::Walker::new(actions, key);
     let rewritten = walker.request(signal, &request)?;
-    Ok(Cleaned { bytes: rewritten.map_or(request, Bytes::from), counts: walker.counts, conversations: walker.conversations })
+    Ok(Cleaned {
+        bytes: rewritten.map_or(request, Bytes::from),
+        counts: walker.counts,
+        conversations: walker.conversations,
+    })
 }

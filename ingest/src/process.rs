@@ -67,11 +67,17 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let Some(flags) = shell::flags::of_process::<Flags>()? else { return Ok(()) };
+    let Some(flags) = shell::flags::of_process::<Flags>()? else {
+        return Ok(());
+    };
     let env = shell::layers::environment();
     let print_config = flags.common.print_config;
     let keep_text = flags.keep_text.then(|| "true".to_owned());
-    let more = vec![("http.listen", flags.http), ("grpc.listen", flags.grpc), ("keep_text", keep_text)];
+    let more = vec![
+        ("http.listen", flags.http),
+        ("grpc.listen", flags.grpc),
+        ("keep_text", keep_text),
+    ];
     let settings = Settings::read(&flags.common.sources(env, more)).map_err(Failure::Start)?;
     if print_config {
         print!("{}", shell::layers::print(&settings.given));
@@ -84,7 +90,10 @@ fn run() -> Result<(), Failure> {
     let places = places(&settings).map_err(Failure::Start)?;
     let ports = Ports::bind(&settings.given).map_err(Failure::Start)?;
     telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(serving_threads()).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(serving_threads())
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
     let result = runtime.block_on(attend(settings, ports, places));
     runtime.shutdown_timeout(THREADS_END);
@@ -101,17 +110,32 @@ pub fn serving_threads() -> usize {
 /// Where records go: to the main prefix, then to those of the routes. Each has a spool of its own, where there is one.
 fn places(settings: &Effective) -> Result<Vec<Place>, Vec<String>> {
     let (main, mut faults) = (&settings.cluster, Vec::new());
-    let others = settings.limits.routes.prefixes().iter().map(|prefix| Cluster { prefix: prefix.clone(), ..main.clone() });
-    let places = std::iter::once(main.clone()).chain(others).filter_map(|cluster| {
-        let directory = settings.given.spool.directory.as_ref().map(|directory| match cluster.prefix == main.prefix {
-            true => directory.clone(),
-            false => directory.join(format!("prefix-{}", cluster.prefix)),
-        });
-        let spool = directory.map(|directory| open_spool(&directory, settings.given.spool.bytes_max.0, &cluster.prefix)).transpose();
-        spool.map_err(|fault| faults.push(fault)).ok().map(|spool| Place { cluster, spool })
+    let others = settings.limits.routes.prefixes().iter().map(|prefix| Cluster {
+        prefix: prefix.clone(),
+        ..main.clone()
     });
+    let places =
+        std::iter::once(main.clone()).chain(others).filter_map(|cluster| {
+            let directory = settings.given.spool.directory.as_ref().map(|directory| {
+                match cluster.prefix == main.prefix {
+                    true => directory.clone(),
+                    false => directory.join(format!("prefix-{}", cluster.prefix)),
+                }
+            });
+            let spool = directory
+                .map(|directory| open_spool(&directory, settings.given.spool.bytes_max.0, &cluster.prefix))
+                .transpose();
+            spool
+                .map_err(|fault| faults.push(fault))
+                .ok()
+                .map(|spool| Place { cluster, spool })
+        });
     let places = places.collect();
-    if faults.is_empty() { Ok(places) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(places)
+    } else {
+        Err(faults)
+    }
 }
 
 /// Takes a spool's directory. Records that wait in it are for one prefix.
@@ -119,7 +143,9 @@ fn open_spool(directory: &Path, bytes_max: u64, prefix: &str) -> Result<Taken, S
     let taken = Taken::open(directory, bytes_max).map_err(|error| error.to_string())?;
     if taken.records() > 0 && Remembered::is_of_another(directory, prefix) {
         let directory = directory.display();
-        return Err(format!("spool.directory: {directory} holds records of a process with another kafka.prefix: start that once more"));
+        return Err(format!(
+            "spool.directory: {directory} holds records of a process with another kafka.prefix: start that once more"
+        ));
     }
     Ok(taken)
 }
@@ -136,7 +162,9 @@ impl Ports {
     fn bind(settings: &Settings) -> Result<Self, Vec<String>> {
         let mut faults = Vec::new();
         let http = bind("http.listen", settings.http.listen.0, &mut faults);
-        let grpc = (!settings.is_one_port()).then(|| bind("grpc.listen", settings.grpc.listen.0, &mut faults)).flatten();
+        let grpc = (!settings.is_one_port())
+            .then(|| bind("grpc.listen", settings.grpc.listen.0, &mut faults))
+            .flatten();
         let admin = bind("admin.listen", settings.admin.listen.0, &mut faults);
         match (http, admin) {
             (Some(http), Some(admin)) if faults.is_empty() => Ok(Self { http, grpc, admin }),
@@ -150,7 +178,11 @@ async fn attend(settings: Effective, ports: Ports, places: Vec<Place>) -> Result
     let (end, ending) = watch::channel(false);
     let sink = Arc::new(Late::new(ending.clone()));
     let http_at = ports.http.local_addr().map_err(text)?;
-    let grpc_at = ports.grpc.as_ref().map_or(Ok(http_at), TcpListener::local_addr).map_err(text)?;
+    let grpc_at = ports
+        .grpc
+        .as_ref()
+        .map_or(Ok(http_at), TcpListener::local_addr)
+        .map_err(text)?;
     let admin_at = ports.admin.local_addr().map_err(text)?;
     let admin = tokio::net::TcpListener::from_std(ports.admin).map_err(text)?;
     let admin = tokio::spawn(axum::serve(admin, admin_router(Arc::clone(&sink))).into_future());
@@ -163,7 +195,12 @@ async fn attend(settings: Effective, ports: Ports, places: Vec<Place>) -> Result
         None => tokio::spawn(serve::run(http, Entrance::both(door), gate, over(ending.clone()))),
         Some(grpc) => {
             let grpc = tokio::net::TcpListener::from_std(grpc).map_err(text)?;
-            let grpc = serve::run(grpc, Entrance::grpc(Arc::clone(&door)), Arc::clone(&gate), over(ending.clone()));
+            let grpc = serve::run(
+                grpc,
+                Entrance::grpc(Arc::clone(&door)),
+                Arc::clone(&gate),
+                over(ending.clone()),
+            );
             let http = serve::run(http, Entrance::http(door), gate, over(ending.clone()));
             tokio::spawn(async move {
                 tokio::join!(http, grpc);
@@ -171,7 +208,15 @@ async fn attend(settings: Effective, ports: Ports, places: Vec<Place>) -> Result
         }
     };
     tracing::info!(http = %http_at, grpc = %grpc_at, admin = %admin_at, kafka = settings.cluster.bootstrap, "listening");
-    let behind = tokio::spawn(behind(settings.given, settings.cluster, limits, policies, Arc::clone(&sink), ending, places));
+    let behind = tokio::spawn(behind(
+        settings.given,
+        settings.cluster,
+        limits,
+        policies,
+        Arc::clone(&sink),
+        ending,
+        places,
+    ));
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
     let ended = tokio::select! {
@@ -218,14 +263,24 @@ async fn behind(
     };
     let raw_partitions = control.raw_partitions;
     let until = ending.clone();
-    if let Err(error) = std::thread::Builder::new().name("control".to_owned()).spawn(move || control.follow(&until)) {
+    if let Err(error) = std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || control.follow(&until))
+    {
         tracing::error!(%error, "the control topic is not followed: there is no thread for it");
     }
     if !given.inbox.enabled {
         return;
     }
     let session_timeout = given.inbox.session_timeout.0;
-    let inbox = Inbox::start(inbox::Settings { cluster, raw_partitions, others, config, policies, session_timeout });
+    let inbox = Inbox::start(inbox::Settings {
+        cluster,
+        raw_partitions,
+        others,
+        config,
+        policies,
+        session_timeout,
+    });
     match inbox {
         Ok(inbox) => {
             over(ending).await;
@@ -255,5 +310,8 @@ fn admin_router(sink: Arc<Late>) -> Router {
             Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         }
     };
-    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
 }

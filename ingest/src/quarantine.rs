@@ -22,12 +22,18 @@ mod tests {
     fn secrets_are_overwritten_and_lengths_stay() {
         let secret = format!("ghp_{}", "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8");
         let kept = quarantined_bytes(format!("\u{fffd} token={secret} end").as_bytes());
-        assert_eq!(kept, format!("\u{fffd} token={} end", "*".repeat(secret.len())).into_bytes());
+        assert_eq!(
+            kept,
+            format!("\u{fffd} token={} end", "*".repeat(secret.len())).into_bytes()
+        );
     }
 
     #[test]
     fn what_fits_is_kept_whole_and_more_is_cut() {
         assert_eq!(quarantined_bytes(b"\xff"), &b"\xff"[..]);
-        assert_eq!(quarantined_bytes(&vec![7; VALUE_BYTES_MAX + 1]).len(), VALUE_BYTES_MAX);
+        assert_eq!(
+            quarantined_bytes(&vec![7; VALUE_BYTES_MAX + 1]).len(),
+            VALUE_BYTES_MAX
+        );
     }
 }

@@ -17,7 +17,9 @@ use tonic::Code;
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "each says what it is, right above it")]
 pub enum Reject {
-    #[error("no such path: OTLP/HTTP has /v1/logs, /v1/traces and /v1/metrics, under any prefix, and / for all three")]
+    #[error(
+        "no such path: OTLP/HTTP has /v1/logs, /v1/traces and /v1/metrics, under any prefix, and / for all three"
+    )]
     NotFound,
     #[error("no such method: OTLP has Export of logs, traces and metrics")]
     NoSuchMethod,
@@ -31,7 +33,9 @@ pub enum Reject {
     GrpcEncoding,
     #[error("the call must hold one message, with its length in front")]
     GrpcFrame,
-    #[error("the content does not tell which signal it is of: post it to /v1/logs, /v1/traces or /v1/metrics")]
+    #[error(
+        "the content does not tell which signal it is of: post it to /v1/logs, /v1/traces or /v1/metrics"
+    )]
     Unclear,
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
@@ -84,9 +88,21 @@ impl Reject {
             Self::NotFound => verdict(StatusCode::NOT_FOUND, Code::NotFound, "path"),
             Self::NoSuchMethod => verdict(StatusCode::NOT_FOUND, Code::Unimplemented, "path"),
             Self::Method => verdict(StatusCode::METHOD_NOT_ALLOWED, Code::Unimplemented, "method"),
-            Self::ContentType => verdict(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "content_type"),
-            Self::ContentEncoding => verdict(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "content_encoding"),
-            Self::GrpcEncoding => verdict(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unimplemented, "content_encoding"),
+            Self::ContentType => verdict(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::InvalidArgument,
+                "content_type",
+            ),
+            Self::ContentEncoding => verdict(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::InvalidArgument,
+                "content_encoding",
+            ),
+            Self::GrpcEncoding => verdict(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                Code::Unimplemented,
+                "content_encoding",
+            ),
             Self::GrpcFrame => malformed("grpc_frame"),
             Self::Unclear => malformed("signal"),
             Self::BodyTooLarge(_) => too_large("body_size"),
@@ -96,17 +112,33 @@ impl Reject {
             Self::Slow => again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "slow", 1),
             Self::Body => malformed("body"),
             Self::Json(_) => malformed("json"),
-            Self::Wire(_) | Self::Privacy(PrivacyError::Wire(_)) | Self::Route(RouteError::Wire(_)) => malformed("protobuf"),
+            Self::Wire(_) | Self::Privacy(PrivacyError::Wire(_)) | Self::Route(RouteError::Wire(_)) => {
+                malformed("protobuf")
+            }
             Self::Excess(Excess::Records | Excess::Parts) => too_large("records"),
             Self::Excess(Excess::Fields) => too_large("fields"),
             Self::Excess(Excess::Bytes) => too_large("records_size"),
             Self::Privacy(PrivacyError::RecordTooLarge { .. }) => too_large("record_size"),
-            Self::Route(RouteError::TooLarge { .. }) | Self::Sink(SinkError::TooLarge(_)) => too_large("message_size"),
+            Self::Route(RouteError::TooLarge { .. }) | Self::Sink(SinkError::TooLarge(_)) => {
+                too_large("message_size")
+            }
             Self::Route(RouteError::TooManyParts) => too_large("split_size"),
-            Self::Busy(_) => again(StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted, "tenant_busy", 1),
+            Self::Busy(_) => again(
+                StatusCode::TOO_MANY_REQUESTS,
+                Code::ResourceExhausted,
+                "tenant_busy",
+                1,
+            ),
             Self::Crowded => again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "crowded", 1),
-            Self::Sink(SinkError::Unavailable(_)) => again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "log_unavailable", 1),
-            Self::Sink(SinkError::Full(_)) => again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "log_full", 30),
+            Self::Sink(SinkError::Unavailable(_)) => again(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Code::Unavailable,
+                "log_unavailable",
+                1,
+            ),
+            Self::Sink(SinkError::Full(_)) => {
+                again(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "log_full", 30)
+            }
             Self::Internal(_) => verdict(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, "internal"),
         }
     }
@@ -121,14 +153,33 @@ impl Reject {
             message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
         }
         let details = if verdict.http == StatusCode::BAD_REQUEST {
-            let violation = FieldViolation { field: verdict.reason.to_owned(), description: message.clone() };
-            vec![Any::of(BAD_REQUEST, &BadRequest { field_violations: vec![violation] })]
+            let violation = FieldViolation {
+                field: verdict.reason.to_owned(),
+                description: message.clone(),
+            };
+            vec![Any::of(
+                BAD_REQUEST,
+                &BadRequest {
+                    field_violations: vec![violation],
+                },
+            )]
         } else if let Some(seconds) = verdict.retry_after {
-            vec![Any::of(RETRY_INFO, &RetryInfo { retry_delay: Some(Duration { seconds: seconds.into() }) })]
+            vec![Any::of(
+                RETRY_INFO,
+                &RetryInfo {
+                    retry_delay: Some(Duration {
+                        seconds: seconds.into(),
+                    }),
+                },
+            )]
         } else {
             Vec::new()
         };
-        RpcStatus { code: verdict.code as i32, message, details }
+        RpcStatus {
+            code: verdict.code as i32,
+            message,
+            details,
+        }
     }
 }
 
@@ -146,7 +197,12 @@ impl Reject {
 }
 
 const fn verdict(http: StatusCode, code: Code, reason: &'static str) -> Verdict {
-    Verdict { http, code, reason, retry_after: None }
+    Verdict {
+        http,
+        code,
+        reason,
+        retry_after: None,
+    }
 }
 
 const fn malformed(reason: &'static str) -> Verdict {
@@ -158,7 +214,12 @@ const fn too_large(reason: &'static str) -> Verdict {
 }
 
 const fn again(http: StatusCode, code: Code, reason: &'static str, seconds: u32) -> Verdict {
-    Verdict { http, code, reason, retry_after: Some(seconds) }
+    Verdict {
+        http,
+        code,
+        reason,
+        retry_after: Some(seconds),
+    }
 }
 
 /// Messages to clients are cut to that: an answer stays far below the 4 MiB that OTLP allows.
@@ -194,7 +255,10 @@ pub struct Any {
 
 impl Any {
     fn of(type_url: &str, message: &impl prost::Message) -> Self {
-        Self { type_url: type_url.to_owned(), value: message.encode_to_vec() }
+        Self {
+            type_url: type_url.to_owned(),
+            value: message.encode_to_vec(),
+        }
     }
 }
 
@@ -245,17 +309,27 @@ impl RpcStatus {
     pub fn to_json(&self) -> Vec<u8> {
         let detail = |any: &Any| match any.type_url.as_str() {
             BAD_REQUEST => {
-                let faults = BadRequest::decode(any.value.as_slice()).unwrap_or_default().field_violations;
-                let faults: Vec<_> = faults.iter().map(|fault| json!({ "field": fault.field, "description": fault.description })).collect();
+                let faults = BadRequest::decode(any.value.as_slice())
+                    .unwrap_or_default()
+                    .field_violations;
+                let faults: Vec<_> = faults
+                    .iter()
+                    .map(|fault| json!({ "field": fault.field, "description": fault.description }))
+                    .collect();
                 json!({ "@type": BAD_REQUEST, "fieldViolations": faults })
             }
             _ => {
-                let delay = RetryInfo::decode(any.value.as_slice()).unwrap_or_default().retry_delay.unwrap_or_default();
+                let delay = RetryInfo::decode(any.value.as_slice())
+                    .unwrap_or_default()
+                    .retry_delay
+                    .unwrap_or_default();
                 json!({ "@type": any.type_url, "retryDelay": format!("{}s", delay.seconds) })
             }
         };
         let details: Vec<_> = self.details.iter().map(detail).collect();
-        json!({ "code": self.code, "message": self.message, "details": details }).to_string().into_bytes()
+        json!({ "code": self.code, "message": self.message, "details": details })
+            .to_string()
+            .into_bytes()
     }
 }
 
@@ -273,32 +347,49 @@ pub struct Accepted {
 impl Accepted {
     pub(crate) fn new(signal: Signal, rejected: Option<(u64, PrivacyError)>, truncated: u64) -> Self {
         let left_out = rejected.map(|(count, error)| format!("{count} left out; the first of them: {error}"));
-        let cut = (truncated > 0).then(|| format!("{truncated} texts cut, because their records were over the limit"));
+        let cut = (truncated > 0)
+            .then(|| format!("{truncated} texts cut, because their records were over the limit"));
         let warning = match (left_out, cut) {
             (Some(left_out), Some(cut)) => Some(format!("{left_out}; {cut}")),
             (left_out, cut) => left_out.or(cut),
         };
-        Self { signal, rejected: rejected.map_or(0, |(count, _)| count), warning }
+        Self {
+            signal,
+            rejected: rejected.map_or(0, |(count, _)| count),
+            warning,
+        }
     }
 
     /// The `Export…ServiceResponse`: of no bytes where all was taken as it came.
     #[must_use]
     pub fn to_protobuf(&self) -> Vec<u8> {
-        let Some(warning) = &self.warning else { return Vec::new() };
-        let partial = PartialSuccess { rejected: self.rejected.cast_signed(), error_message: warning.clone() };
-        ExportResponse { partial_success: Some(partial) }.encode_to_vec()
+        let Some(warning) = &self.warning else {
+            return Vec::new();
+        };
+        let partial = PartialSuccess {
+            rejected: self.rejected.cast_signed(),
+            error_message: warning.clone(),
+        };
+        ExportResponse {
+            partial_success: Some(partial),
+        }
+        .encode_to_vec()
     }
 
     /// The same as JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        let Some(warning) = &self.warning else { return b"{}".to_vec() };
+        let Some(warning) = &self.warning else {
+            return b"{}".to_vec();
+        };
         let rejected = match self.signal {
             Signal::Logs => "rejectedLogRecords",
             Signal::Traces => "rejectedSpans",
             Signal::Metrics => "rejectedDataPoints",
         };
-        json!({ "partialSuccess": { rejected: self.rejected.to_string(), "errorMessage": warning } }).to_string().into_bytes()
+        json!({ "partialSuccess": { rejected: self.rejected.to_string(), "errorMessage": warning } })
+            .to_string()
+            .into_bytes()
     }
 }
 
@@ -329,20 +420,32 @@ mod tests {
         assert_eq!(Reject::Busy(Busy).verdict().http, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(Reject::Busy(Busy).verdict().retry_after, Some(1));
         assert_eq!(Reject::Compressed(Coding::Gzip).verdict().retry_after, None);
-        assert_eq!(Reject::Sink(SinkError::TooLarge(String::new())).verdict().http, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            Reject::Sink(SinkError::TooLarge(String::new())).verdict().http,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
     }
 
     #[test]
     fn a_status_reads_the_same_in_both_encodings() {
         let status = Reject::Compressed(Coding::Gzip).status();
-        assert_eq!(RpcStatus::decode(status.to_protobuf().as_slice()).unwrap(), status);
+        assert_eq!(
+            RpcStatus::decode(status.to_protobuf().as_slice()).unwrap(),
+            status
+        );
         let json: serde_json::Value = serde_json::from_slice(&status.to_json()).unwrap();
         assert_eq!(json["code"], 3);
         assert_eq!(json["message"], "the body is not valid gzip");
         assert_eq!(json["details"][0]["@type"], BAD_REQUEST);
-        assert_eq!(json["details"][0]["fieldViolations"][0]["description"], json["message"]);
+        assert_eq!(
+            json["details"][0]["fieldViolations"][0]["description"],
+            json["message"]
+        );
         let json: serde_json::Value = serde_json::from_slice(&Reject::Busy(Busy).status().to_json()).unwrap();
-        assert_eq!((&json["details"][0]["@type"], &json["details"][0]["retryDelay"]), (&json!(RETRY_INFO), &json!("1s")));
+        assert_eq!(
+            (&json["details"][0]["@type"], &json["details"][0]["retryDelay"]),
+            (&json!(RETRY_INFO), &json!("1s"))
+        );
     }
 
     #[test]
@@ -364,14 +467,30 @@ mod tests {
     fn a_partial_success_is_what_the_services_answer() {
         use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
         let whole = Accepted::new(Signal::Logs, None, 0);
-        assert_eq!((whole.to_protobuf(), whole.to_json()), (Vec::new(), b"{}".to_vec()));
-        let part = Accepted::new(Signal::Logs, Some((3, PrivacyError::RecordTooLarge { bytes: 9 })), 2);
-        let decoded = ExportLogsServiceResponse::decode(part.to_protobuf().as_slice()).unwrap().partial_success.unwrap();
-        assert_eq!((decoded.rejected_log_records, Some(decoded.error_message)), (3, part.warning.clone()));
+        assert_eq!(
+            (whole.to_protobuf(), whole.to_json()),
+            (Vec::new(), b"{}".to_vec())
+        );
+        let part = Accepted::new(
+            Signal::Logs,
+            Some((3, PrivacyError::RecordTooLarge { bytes: 9 })),
+            2,
+        );
+        let decoded = ExportLogsServiceResponse::decode(part.to_protobuf().as_slice())
+            .unwrap()
+            .partial_success
+            .unwrap();
+        assert_eq!(
+            (decoded.rejected_log_records, Some(decoded.error_message)),
+            (3, part.warning.clone())
+        );
         let json: serde_json::Value = serde_json::from_slice(&part.to_json()).unwrap();
         assert_eq!(json["partialSuccess"]["rejectedLogRecords"], "3");
         assert!(
-            json["partialSuccess"]["errorMessage"].as_str().unwrap().ends_with("2 texts cut, because their records were over the limit")
+            json["partialSuccess"]["errorMessage"]
+                .as_str()
+                .unwrap()
+                .ends_with("2 texts cut, because their records were over the limit")
         );
     }
 }

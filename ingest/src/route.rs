@@ -30,7 +30,9 @@ pub enum RouteError {
     #[error("not an OTLP request: {0}")]
     Wire(#[from] WireError),
     /// One record with its resource and scope is over [`VALUE_BYTES_MAX`].
-    #[error("a record with its resource and scope has {bytes} bytes; at most {VALUE_BYTES_MAX} fit into a message")]
+    #[error(
+        "a record with its resource and scope has {bytes} bytes; at most {VALUE_BYTES_MAX} fit into a message"
+    )]
     TooLarge {
         /// Its size.
         bytes: usize,
@@ -48,7 +50,13 @@ pub enum RouteError {
 /// # Errors
 /// The bytes are malformed, or a part does not fit into a message.
 pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
-    route_by(&Routes::default(), signal, tenant, request, &Conversations::default())
+    route_by(
+        &Routes::default(),
+        signal,
+        tenant,
+        request,
+        &Conversations::default(),
+    )
 }
 
 /// As [`route`], to the environments that `routes` say: a request whose resources belong to several is split too.
@@ -65,10 +73,20 @@ pub fn route_by(
 ) -> Result<Vec<RawRecord>, RouteError> {
     let record = |environment: u8, id: &str, value: Bytes, items: usize| {
         let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
-        RawRecord { topic: signal.topic(), key: raw_key(tenant, id), value, part, policy: None, environment }
+        RawRecord {
+            topic: signal.topic(),
+            key: raw_key(tenant, id),
+            value,
+            part,
+            policy: None,
+            environment,
+        }
     };
     // Most requests: nothing to take apart.
-    if let Some((id, items)) = conversations.only().filter(|_| routes.is_empty() && request.len() <= VALUE_BYTES_MAX) {
+    if let Some((id, items)) = conversations
+        .only()
+        .filter(|_| routes.is_empty() && request.len() <= VALUE_BYTES_MAX)
+    {
         return Ok(vec![record(0, id, request.clone(), items)]);
     }
     let mut parts = Parts::of(request)?;
@@ -77,19 +95,33 @@ pub fn route_by(
     }
     if !routes.is_empty() {
         let environment = |resource: &Envelope<'_>| routes.of(tenant, resource.payload);
-        parts.environments = parts.resources.iter().map(environment).collect::<Result<_, _>>()?;
+        parts.environments = parts
+            .resources
+            .iter()
+            .map(environment)
+            .collect::<Result<_, _>>()?;
     }
     let groups = match signal {
         Signal::Logs => by_conversation(&parts, conversations)?,
-        Signal::Traces => by_environment(&parts, |first| Ok(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request))))?,
-        Signal::Metrics => {
-            by_environment(&parts, |first| Ok(hash(&public(parts.resources[first.resource].payload, RESOURCE_ATTRIBUTES)?)))?
-        }
+        Signal::Traces => by_environment(&parts, |first| {
+            Ok(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request)))
+        })?,
+        Signal::Metrics => by_environment(&parts, |first| {
+            Ok(hash(&public(
+                parts.resources[first.resource].payload,
+                RESOURCE_ATTRIBUTES,
+            )?))
+        })?,
     };
     if let [group] = groups.as_slice()
         && request.len() <= VALUE_BYTES_MAX
     {
-        return Ok(vec![record(group.environment, &group.id, request.clone(), parts.items.len())]);
+        return Ok(vec![record(
+            group.environment,
+            &group.id,
+            request.clone(),
+            parts.items.len(),
+        )]);
     }
     let (mut records, mut total, mut before) = (Vec::with_capacity(groups.len()), 0, 0);
     for group in &groups {
@@ -99,7 +131,12 @@ pub fn route_by(
             if total > SPLIT_BYTES_MAX {
                 return Err(RouteError::TooManyParts);
             }
-            records.push(record(group.environment, &group.id, Bytes::from(value), before + end));
+            records.push(record(
+                group.environment,
+                &group.id,
+                Bytes::from(value),
+                before + end,
+            ));
         }
         before += items.len();
     }
@@ -125,7 +162,11 @@ fn by_conversation(parts: &Parts<'_>, conversations: &Conversations) -> Result<V
         match known.entry((environment, id)) {
             Entry::Occupied(group) => groups[*group.get()].items.push(index),
             Entry::Vacant(new) => {
-                groups.push(Group { environment, id: new.key().1.clone().into_owned(), items: vec![index] });
+                groups.push(Group {
+                    environment,
+                    id: new.key().1.clone().into_owned(),
+                    items: vec![index],
+                });
                 new.insert(groups.len() - 1);
             }
         }
@@ -134,13 +175,20 @@ fn by_conversation(parts: &Parts<'_>, conversations: &Conversations) -> Result<V
 }
 
 /// Items by environment, in the order of first occurrence; `id` says what a group is routed by, from its first item.
-fn by_environment(parts: &Parts<'_>, id: impl Fn(&Item<'_>) -> Result<String, WireError>) -> Result<Vec<Group>, WireError> {
+fn by_environment(
+    parts: &Parts<'_>,
+    id: impl Fn(&Item<'_>) -> Result<String, WireError>,
+) -> Result<Vec<Group>, WireError> {
     let mut groups: Vec<Group> = Vec::new();
     for (index, item) in parts.items.iter().enumerate() {
         let environment = parts.environment(item);
         match groups.iter_mut().find(|group| group.environment == environment) {
             Some(group) => group.items.push(index),
-            None => groups.push(Group { environment, id: id(item)?, items: vec![index] }),
+            None => groups.push(Group {
+                environment,
+                id: id(item)?,
+                items: vec![index],
+            }),
         }
     }
     Ok(groups)
@@ -238,10 +286,20 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(request: &'a [u8]) -> Result<Self, WireError> {
-        let mut parts = Self { own: Vec::new(), resources: Vec::new(), scopes: Vec::new(), items: Vec::new(), environments: Vec::new() };
+        let mut parts = Self {
+            own: Vec::new(),
+            resources: Vec::new(),
+            scopes: Vec::new(),
+            items: Vec::new(),
+            environments: Vec::new(),
+        };
         for field in Fields::new(request) {
             let field = field?;
-            if field.number == 1 { parts.resource(field.len_payload()?)? } else { parts.own.push(field.raw) }
+            if field.number == 1 {
+                parts.resource(field.len_payload()?)?
+            } else {
+                parts.own.push(field.raw)
+            }
         }
         Ok(parts)
     }
@@ -252,7 +310,11 @@ impl<'a> Parts<'a> {
 
     fn resource(&mut self, message: &'a [u8]) -> Result<(), WireError> {
         let index = self.resources.len();
-        self.resources.push(Envelope { own: Vec::new(), payload: &[], parent: 0 });
+        self.resources.push(Envelope {
+            own: Vec::new(),
+            payload: &[],
+            parent: 0,
+        });
         for field in Fields::new(message) {
             let field = field?;
             if field.number == 2 {
@@ -269,11 +331,20 @@ impl<'a> Parts<'a> {
 
     fn scope(&mut self, resource: usize, message: &'a [u8]) -> Result<(), WireError> {
         let scope = self.scopes.len();
-        self.scopes.push(Envelope { own: Vec::new(), payload: &[], parent: resource });
+        self.scopes.push(Envelope {
+            own: Vec::new(),
+            payload: &[],
+            parent: resource,
+        });
         for field in Fields::new(message) {
             let field = field?;
             if field.number == 2 {
-                self.items.push(Item { resource, scope, raw: field.raw, payload: field.len_payload()? });
+                self.items.push(Item {
+                    resource,
+                    scope,
+                    raw: field.raw,
+                    payload: field.len_payload()?,
+                });
             } else {
                 self.scopes[scope].own.push(field.raw);
             }
@@ -307,7 +378,11 @@ impl<'a> Parts<'a> {
                 grown += envelope_size(&self.scopes[item.scope]);
             }
             if grown > VALUE_BYTES_MAX {
-                return if at == start { Err(RouteError::TooLarge { bytes: grown }) } else { Ok(at) };
+                return if at == start {
+                    Err(RouteError::TooLarge { bytes: grown })
+                } else {
+                    Ok(at)
+                };
             }
             size = grown;
             (resource, scope) = (Some(item.resource), Some(item.scope));
@@ -338,7 +413,8 @@ impl<'a> Parts<'a> {
 
 /// The bytes of an envelope with the largest length that it can have.
 fn envelope_size(envelope: &Envelope<'_>) -> usize {
-    envelope.own.iter().map(|raw| raw.len()).sum::<usize>() + len_field_size(2, VALUE_BYTES_MAX) - VALUE_BYTES_MAX
+    envelope.own.iter().map(|raw| raw.len()).sum::<usize>() + len_field_size(2, VALUE_BYTES_MAX)
+        - VALUE_BYTES_MAX
 }
 
 #[cfg(test)]

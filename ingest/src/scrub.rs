@@ -74,12 +74,21 @@ impl Scrubber {
             return None;
         }
         let mut spans: Vec<(usize, usize, &'static str)> = Vec::with_capacity(found.len() + 1);
-        spans.extend(found.iter().map(|found| (found.start, found.end, self.rules.rules[usize::from(found.rule)].id.as_str())));
+        spans.extend(found.iter().map(|found| {
+            (
+                found.start,
+                found.end,
+                self.rules.rules[usize::from(found.rule)].id.as_str(),
+            )
+        }));
         spans.extend(cut.map(|(start, end)| (start, end, CUT)));
         let (mut out, mut at) = (String::with_capacity(text.len() + 32), 0);
         for &(start, end, rule) in &spans {
             // A rule may begin or end within a character.
-            let (start, end) = (text.floor_char_boundary(start).max(at), text.ceil_char_boundary(end));
+            let (start, end) = (
+                text.floor_char_boundary(start).max(at),
+                text.ceil_char_boundary(end),
+            );
             out.push_str(&text[at..start]);
             out.push_str("[scrubbed:");
             out.push_str(rule);
@@ -97,8 +106,18 @@ impl Scrubber {
         }
         let found = self.find(bytes);
         let mut out = bytes.to_vec();
-        found.iter().for_each(|found| out[found.start..found.end].fill(b'*'));
-        (!found.is_empty()).then(|| (out, found.iter().map(|found| self.rules.rules[usize::from(found.rule)].id.as_str()).collect()))
+        found
+            .iter()
+            .for_each(|found| out[found.start..found.end].fill(b'*'));
+        (!found.is_empty()).then(|| {
+            (
+                out,
+                found
+                    .iter()
+                    .map(|found| self.rules.rules[usize::from(found.rule)].id.as_str())
+                    .collect(),
+            )
+        })
     }
 
     /// Overwrites every secret by as many `*`, in any bytes: the lengths that protobuf writes before its fields stay right.
@@ -109,8 +128,13 @@ impl Scrubber {
         self.find_within(bytes, 0, 0, &mut found);
         let found = merged(found, |_| false);
         let mut out = bytes.to_vec();
-        found.iter().for_each(|found| out[found.start..found.end].fill(b'*'));
-        Masked { bytes: out, found: found.len() as u64 }
+        found
+            .iter()
+            .for_each(|found| out[found.start..found.end].fill(b'*'));
+        Masked {
+            bytes: out,
+            found: found.len() as u64,
+        }
     }
 
     /// What is in the texts of a protobuf message, as far as it is one.
@@ -125,7 +149,11 @@ impl Scrubber {
             let start = offset + at - field.payload.len();
             if is_text(field.payload) {
                 let inner = self.find(field.payload).into_iter();
-                found.extend(inner.map(|inner| Found { start: inner.start + start, end: inner.end + start, rule: inner.rule }));
+                found.extend(inner.map(|inner| Found {
+                    start: inner.start + start,
+                    end: inner.end + start,
+                    rule: inner.rule,
+                }));
             } else if depth < DEPTH_MAX {
                 self.find_within(field.payload, start, depth + 1, found);
             }
@@ -147,7 +175,9 @@ impl Scrubber {
                     None => {
                         let before = found.len();
                         self.look(string, &mut found);
-                        found[before..].iter_mut().for_each(|one| (one.start, one.end) = (one.start + start, one.end + start));
+                        found[before..]
+                            .iter_mut()
+                            .for_each(|one| (one.start, one.end) = (one.start + start, one.end + start));
                     }
                 }
             }
@@ -166,7 +196,11 @@ impl Scrubber {
         let mut more = Vec::new();
         self.look(&unescaped.bytes, &mut more);
         let place = |at: usize| unescaped.at[at] as usize + offset;
-        found.extend(more.into_iter().map(|one| Found { start: place(one.start), end: place(one.end - 1) + 1, rule: one.rule }));
+        found.extend(more.into_iter().map(|one| Found {
+            start: place(one.start),
+            end: place(one.end - 1) + 1,
+            rule: one.rule,
+        }));
     }
 
     /// Adds what the rules find in a text as it is; whether any rule was woken.
@@ -207,15 +241,33 @@ impl Scrubber {
     /// Adds the match unless it is known to be none.
     fn judge(&self, number: u16, text: &[u8], one: &Match, found: &mut Vec<Found>) -> bool {
         let newline = |byte: &u8| *byte == b'\n';
-        let (first, last) = (one.start.saturating_sub(LINE_BYTES_MAX), text.len().min(one.end + LINE_BYTES_MAX));
-        let begin = text[first..one.start].iter().rposition(newline).map_or(first, |at| first + at + 1);
-        let end = text[one.end..last].iter().position(newline).map_or(last, |at| one.end + at);
-        let candidate =
-            Candidate { secret: &text[one.secret.0..one.secret.1], matched: &text[one.start..one.end], line: &text[begin..end] };
-        if one.covered.0 == one.covered.1 || self.rules.rules[usize::from(number)].refuses(&candidate, &self.rules.global) {
+        let (first, last) = (
+            one.start.saturating_sub(LINE_BYTES_MAX),
+            text.len().min(one.end + LINE_BYTES_MAX),
+        );
+        let begin = text[first..one.start]
+            .iter()
+            .rposition(newline)
+            .map_or(first, |at| first + at + 1);
+        let end = text[one.end..last]
+            .iter()
+            .position(newline)
+            .map_or(last, |at| one.end + at);
+        let candidate = Candidate {
+            secret: &text[one.secret.0..one.secret.1],
+            matched: &text[one.start..one.end],
+            line: &text[begin..end],
+        };
+        if one.covered.0 == one.covered.1
+            || self.rules.rules[usize::from(number)].refuses(&candidate, &self.rules.global)
+        {
             return false;
         }
-        found.push(Found { start: one.covered.0, end: one.covered.1, rule: number });
+        found.push(Found {
+            start: one.covered.0,
+            end: one.covered.1,
+            rule: number,
+        });
         true
     }
 }
@@ -225,7 +277,11 @@ fn trim_quotes(text: &[u8], found: &mut Found) {
     let is_quote = |byte: &u8| b"\\\"'".contains(byte);
     let inner = &text[found.start..found.end];
     let before = inner.iter().take_while(|byte| is_quote(byte)).count();
-    let after = inner[before..].iter().rev().take_while(|byte| is_quote(byte)).count();
+    let after = inner[before..]
+        .iter()
+        .rev()
+        .take_while(|byte| is_quote(byte))
+        .count();
     (found.start, found.end) = (found.start + before, found.end - after);
 }
 
@@ -265,13 +321,16 @@ fn merged(mut found: Vec<Found>, general: impl Fn(u16) -> bool) -> Vec<Found> {
 /// Where the last word before a cut is.
 fn at_cut(text: &str) -> Option<(usize, usize)> {
     let before = text.strip_suffix(CUT_MARKER)?.trim_end();
-    let start = before.rfind(char::is_whitespace).map_or(0, |at| text.ceil_char_boundary(at + 1));
+    let start = before
+        .rfind(char::is_whitespace)
+        .map_or(0, |at| text.ceil_char_boundary(at + 1));
     let word = &before[start..];
     (!word.is_empty() && !word.starts_with("[scrubbed:")).then_some((start, before.len()))
 }
 
 fn is_text(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_ok_and(|text| !text.bytes().any(|byte| byte < 0x20 && !b"\n\r\t".contains(&byte)))
+    std::str::from_utf8(bytes)
+        .is_ok_and(|text| !text.bytes().any(|byte| byte < 0x20 && !b"\n\r\t".contains(&byte)))
 }
 
 /// Without the backslashes before quotes, slashes and letters of white space; none where there is none.
@@ -284,11 +343,18 @@ fn unescaped(text: &[u8]) -> Option<Unescaped> {
     };
     let mut out: Option<Unescaped> = None;
     let mut at = 0;
-    while let Some(next) = text[at..].iter().position(|byte| *byte == b'\\').map(|next| at + next) {
+    while let Some(next) = text[at..]
+        .iter()
+        .position(|byte| *byte == b'\\')
+        .map(|next| at + next)
+    {
         let run = text[next..].iter().take_while(|byte| **byte == b'\\').count();
         let meant = text.get(next + run).and_then(|byte| stands_for(*byte));
         if let (Some(meant), Ok(_)) = (meant, u32::try_from(text.len())) {
-            let out = out.get_or_insert_with(|| Unescaped { bytes: Vec::with_capacity(text.len()), at: Vec::with_capacity(text.len()) });
+            let out = out.get_or_insert_with(|| Unescaped {
+                bytes: Vec::with_capacity(text.len()),
+                at: Vec::with_capacity(text.len()),
+            });
             let copied = out.at.last().map_or(0, |last| *last as usize + 1);
             out.bytes.extend_from_slice(&text[copied..next]);
             out.at.extend(copied as u32..next as u32);
@@ -317,14 +383,22 @@ mod tests {
     }
 
     fn scrubbed(text: &str) -> String {
-        Scrubber::shared().scrub(text).map_or_else(|| text.to_owned(), |(text, _)| text)
+        Scrubber::shared()
+            .scrub(text)
+            .map_or_else(|| text.to_owned(), |(text, _)| text)
     }
 
     #[test]
     fn a_secret_goes_and_the_text_around_it_stays() {
         let text = format!("clone https://{}@host/é.git; echo done", token());
-        assert_eq!(scrubbed(&text), "clone https://[scrubbed:github-pat]@host/é.git; echo done");
-        assert_eq!(Scrubber::shared().scrub("git status && cargo test --workspace"), None);
+        assert_eq!(
+            scrubbed(&text),
+            "clone https://[scrubbed:github-pat]@host/é.git; echo done"
+        );
+        assert_eq!(
+            Scrubber::shared().scrub("git status && cargo test --workspace"),
+            None
+        );
         let (_, rules) = Scrubber::shared().scrub(&format!("{0} {0}", token())).unwrap();
         assert_eq!(rules, ["github-pat"; 2]);
     }
@@ -334,47 +408,93 @@ mod tests {
         let value = "Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB";
         for text in [
             format!("{{\"cmd\":\"export API_TOKEN=\\\"{value}\\\"; run\"}}"),
-            format!("{{\"cmd\":\"bash -c \\\"echo \\\\\\\"client_secret\\\\\\\": \\\\\\\"{value}\\\\\\\"\\\"\"}}"),
+            format!(
+                "{{\"cmd\":\"bash -c \\\"echo \\\\\\\"client_secret\\\\\\\": \\\\\\\"{value}\\\\\\\"\\\"\"}}"
+            ),
             format!("{{\"text\":\"a\\nAPI_TOKEN={value}\\nb\"}}"),
         ] {
             let after = scrubbed(&text);
-            assert!(!after.contains(value) && after.contains("[scrubbed:generic-api-key]"), "{after}");
-            assert_eq!(serde_json::from_str::<serde_json::Value>(&after).map(|_| ()).map_err(|error| error.to_string()), Ok(()), "{after}");
+            assert!(
+                !after.contains(value) && after.contains("[scrubbed:generic-api-key]"),
+                "{after}"
+            );
+            assert_eq!(
+                serde_json::from_str::<serde_json::Value>(&after)
+                    .map(|_| ())
+                    .map_err(|error| error.to_string()),
+                Ok(()),
+                "{after}"
+            );
         }
         assert!(unescaped(b"no escape").is_none() && unescaped(b"\\d \\").is_none());
         let view = unescaped(b"a\\\\\"b\\/c\\x").unwrap();
-        assert_eq!((view.bytes.as_slice(), view.at.as_slice()), (&b"a\"b/c\\x"[..], &[0, 3, 4, 6, 7, 8, 9][..]));
+        assert_eq!(
+            (view.bytes.as_slice(), view.at.as_slice()),
+            (&b"a\"b/c\\x"[..], &[0, 3, 4, 6, 7, 8, 9][..])
+        );
     }
 
     #[test]
     fn the_word_at_a_cut_goes_and_so_does_a_key_without_its_end() {
         let half = &token()[..20];
         let text = format!("some words {half}\n{CUT_MARKER}");
-        assert_eq!(scrubbed(&text), format!("some words [scrubbed:cut]\n{CUT_MARKER}"));
+        assert_eq!(
+            scrubbed(&text),
+            format!("some words [scrubbed:cut]\n{CUT_MARKER}")
+        );
         assert_eq!(scrubbed(&scrubbed(&text)), scrubbed(&text));
         let body = "MIIEpAIBAAKCAQEA7bq98Jx2\n".repeat(8);
         for kind in ["RSA ", "", "OPENSSH "] {
             let text = format!("-----BEGIN {kind}PRIVATE {}-----\n{body}", "KEY");
-            assert_eq!(scrubbed(&format!("before\n{text}")), "before\n[scrubbed:private-key-cut]", "{kind}");
+            assert_eq!(
+                scrubbed(&format!("before\n{text}")),
+                "before\n[scrubbed:private-key-cut]",
+                "{kind}"
+            );
         }
     }
 
     #[test]
     fn a_mask_has_the_length_of_what_it_hides() {
         let mut message = Vec::new();
-        crate::wire::put_len(&mut message, 6, &crate::wire::text_attribute("note", &format!("key {}", token())));
+        crate::wire::put_len(
+            &mut message,
+            6,
+            &crate::wire::text_attribute("note", &format!("key {}", token())),
+        );
         // The tag of what follows is a digit, which no rule takes for an end.
         crate::wire::put_len(&mut message, 6, &crate::wire::text_attribute("k", "v"));
         let damaged = [&message[..], &[0xff, 0xff, 0x00], token().as_bytes()].concat();
         for bytes in [&message, &damaged] {
             let masked = Scrubber::shared().mask(bytes);
             assert_eq!(masked.bytes.len(), bytes.len());
-            assert!(!masked.bytes.windows(20).any(|window| token().as_bytes().starts_with(window)));
-            let changed = masked.bytes.iter().zip(bytes.iter()).filter(|(after, before)| after != before).count();
+            assert!(
+                !masked
+                    .bytes
+                    .windows(20)
+                    .any(|window| token().as_bytes().starts_with(window))
+            );
+            let changed = masked
+                .bytes
+                .iter()
+                .zip(bytes.iter())
+                .filter(|(after, before)| after != before)
+                .count();
             assert_eq!(changed, masked.found as usize * token().len());
         }
-        assert_eq!(Scrubber::shared().mask(&[0, 255, 7]), Masked { bytes: vec![0, 255, 7], found: 0 });
-        let bare = Scrubber::shared().scrub_bytes(&[&[255, 254][..], token().as_bytes()].concat()).unwrap();
-        assert_eq!((bare.0, bare.1), ([&[255, 254][..], &[b'*'; 40]].concat(), vec!["github-pat"]));
+        assert_eq!(
+            Scrubber::shared().mask(&[0, 255, 7]),
+            Masked {
+                bytes: vec![0, 255, 7],
+                found: 0
+            }
+        );
+        let bare = Scrubber::shared()
+            .scrub_bytes(&[&[255, 254][..], token().as_bytes()].concat())
+            .unwrap();
+        assert_eq!(
+            (bare.0, bare.1),
+            ([&[255, 254][..], &[b'*'; 40]].concat(), vec!["github-pat"])
+        );
     }
 }

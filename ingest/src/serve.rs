@@ -59,9 +59,14 @@ impl Gate {
     /// For all listeners of the process. Make it after a metrics recorder is installed.
     #[must_use]
     pub fn new(config: &Config) -> Arc<Self> {
-        let files = open_files_max().map_or(usize::MAX, |files| files.saturating_sub(FILES_KEPT).max(files / 2));
+        let files = open_files_max().map_or(usize::MAX, |files| {
+            files.saturating_sub(FILES_KEPT).max(files / 2)
+        });
         if files < config.connections_max {
-            tracing::warn!(limit = files, "fewer connections than connections_max: the limit of open files is what it is");
+            tracing::warn!(
+                limit = files,
+                "fewer connections than connections_max: the limit of open files is what it is"
+            );
         }
         let connections = config.connections_max.min(files).clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Self {
@@ -76,11 +81,22 @@ impl Gate {
 /// How many files the process may open, where that can be known.
 fn open_files_max() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+    limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// Serves what comes through an entrance until `shutdown` resolves and up to five seconds more.
-pub async fn run<S: Sink>(listener: TcpListener, entrance: Entrance<S>, gate: Arc<Gate>, shutdown: impl Future<Output = ()> + Send) {
+pub async fn run<S: Sink>(
+    listener: TcpListener,
+    entrance: Entrance<S>,
+    gate: Arc<Gate>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
     let (end, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -114,17 +130,28 @@ pub async fn run<S: Sink>(listener: TcpListener, entrance: Entrance<S>, gate: Ar
 }
 
 async fn accept(listener: &TcpListener, gate: &Gate) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(&gate.connections).acquire_owned().await.map_err(io::Error::other)?;
+    let permit = Arc::clone(&gate.connections)
+        .acquire_owned()
+        .await
+        .map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((stream, permit))
 }
 
 /// Whether an accept failed because of the one peer alone.
 fn is_of_the_peer(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused)
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }
 
-async fn serve<S: Sink>(stream: TcpStream, entrance: Entrance<S>, gate: Arc<Gate>, mut ending: watch::Receiver<bool>) {
+async fn serve<S: Sink>(
+    stream: TcpStream,
+    entrance: Entrance<S>,
+    gate: Arc<Gate>,
+    mut ending: watch::Receiver<bool>,
+) {
     gate.telemetry.open.increment(1.0);
     // An answer is one small write: nothing to wait for.
     let _ = stream.set_nodelay(true);
@@ -139,7 +166,13 @@ async fn serve<S: Sink>(stream: TcpStream, entrance: Entrance<S>, gate: Arc<Gate
         }
     });
     let builder = builder();
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(Watched { stream, activity: activity.clone() }), service));
+    let mut connection = pin!(builder.serve_connection(
+        TokioIo::new(Watched {
+            stream,
+            activity: activity.clone()
+        }),
+        service
+    ));
     let look = gate.header_time_max.min(gate.idle_time_max) / 2;
     let mut is_ending = false;
     loop {
@@ -171,7 +204,11 @@ async fn serve<S: Sink>(stream: TcpStream, entrance: Entrance<S>, gate: Arc<Gate
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // Idle connections are not slow heads: hyper's own timeout does not tell them apart, `Activity` does.
-    builder.http1().header_read_timeout(None).max_headers(HEADERS_MAX).max_buf_size(HEAD_BYTES_MAX);
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .max_concurrent_streams(STREAMS_MAX)
@@ -202,7 +239,13 @@ struct Open(Activity);
 
 impl Activity {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(State { open: 0, is_head: true, is_http2: false, is_new: true, since: Instant::now() })))
+        Self(Arc::new(Mutex::new(State {
+            open: 0,
+            is_head: true,
+            is_http2: false,
+            is_new: true,
+            since: Instant::now(),
+        })))
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
@@ -256,7 +299,11 @@ struct Watched {
 }
 
 impl AsyncRead for Watched {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Some(bytes) = buffer.filled().get(before..).filter(|bytes| !bytes.is_empty()) {
@@ -267,7 +314,11 @@ impl AsyncRead for Watched {
 }
 
 impl AsyncWrite for Watched {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -279,7 +330,11 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(context, bytes)
     }
 

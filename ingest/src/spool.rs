@@ -77,7 +77,11 @@ pub trait Upstream: Send + Sync + 'static {
     type Outlet: Outlet;
 
     /// Hands records over, in order, waiting for room up to that time: a fate for each.
-    fn launch(&self, records: &[RawRecord], until: Instant) -> impl Future<Output = Vec<Fate<Self::Flight>>> + Send;
+    fn launch(
+        &self,
+        records: &[RawRecord],
+        until: Instant,
+    ) -> impl Future<Output = Vec<Fate<Self::Flight>>> + Send;
     /// Some of it failed.
     fn after_failure(&self);
     /// Whether records would be taken, as far as known.
@@ -157,13 +161,23 @@ impl Taken {
     /// # Errors
     /// It can't be made, read or written, or another process has it.
     pub fn open(path: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
-        let fault = |source| SpoolError::Directory { path: path.to_owned(), source };
+        let fault = |source| SpoolError::Directory {
+            path: path.to_owned(),
+            source,
+        };
         let directory = Directory::take(path).map_err(fault)?;
         let store = Store::open(directory, bytes_max, uuid::Uuid::new_v4().to_string()).map_err(fault)?;
         if store.records() > 0 {
-            tracing::warn!(records = store.records(), bytes = store.bytes(), "the spool holds records of an earlier run");
+            tracing::warn!(
+                records = store.records(),
+                bytes = store.bytes(),
+                "the spool holds records of an earlier run"
+            );
         }
-        Ok(Self { store, path: path.to_owned() })
+        Ok(Self {
+            store,
+            path: path.to_owned(),
+        })
     }
 
     /// Records that an earlier process left in it.
@@ -193,7 +207,11 @@ impl<U: Upstream> Spooled<U> {
     pub fn start(taken: Taken, upstream: U, prefix: &str) -> Result<Self, SpoolError> {
         let telemetry = SpoolTelemetry::new(prefix);
         telemetry.lost.increment(taken.store.lost_at_start());
-        let mode = if taken.store.records() > 0 { Mode::Spooling } else { Mode::Direct };
+        let mode = if taken.store.records() > 0 {
+            Mode::Spooling
+        } else {
+            Mode::Direct
+        };
         let core = Arc::new(Core {
             upstream,
             store: Mutex::new(taken.store),
@@ -207,10 +225,19 @@ impl<U: Upstream> Spooled<U> {
         });
         let spawn = |name: &str, work: fn(&Core<U>)| {
             let core = Arc::clone(&core);
-            std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&core)).map_err(SpoolError::Thread)
+            std::thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || work(&core))
+                .map_err(SpoolError::Thread)
         };
-        let threads = vec![spawn("spool-write", Core::write_all)?, spawn("spool-drain", Core::drain_all)?];
-        Ok(Self { core, threads: Mutex::new(threads) })
+        let threads = vec![
+            spawn("spool-write", Core::write_all)?,
+            spawn("spool-drain", Core::drain_all)?,
+        ];
+        Ok(Self {
+            core,
+            threads: Mutex::new(threads),
+        })
     }
 
     /// Where records go in the end.
@@ -282,7 +309,9 @@ impl<U: Upstream> Core<U> {
                     Mode::Handover => self.mode.subscribe(),
                 }
             };
-            let is_over = tokio::time::timeout(HANDOVER_MAX, mode.wait_for(|mode| *mode != Mode::Handover)).await.is_ok();
+            let is_over = tokio::time::timeout(HANDOVER_MAX, mode.wait_for(|mode| *mode != Mode::Handover))
+                .await
+                .is_ok();
             if !is_over {
                 self.turn(Mode::Handover, Mode::Spooling);
             }
@@ -312,7 +341,9 @@ impl<U: Upstream> Core<U> {
             }
             if queue.bytes + bytes > QUEUE_BYTES_MAX && queue.bytes > 0 {
                 self.telemetry.full.increment(1);
-                return Err(SinkError::Full("too much waits to be written to the spool".to_owned()));
+                return Err(SinkError::Full(
+                    "too much waits to be written to the spool".to_owned(),
+                ));
             }
             queue.bytes += bytes;
             queue.jobs.push_back(Job { bodies, bytes, done });
@@ -323,7 +354,9 @@ impl<U: Upstream> Core<U> {
             }
         }
         self.changed.notify_all();
-        written.await.unwrap_or_else(|_| Err(SinkError::Unavailable("the spool has ended".to_owned())))
+        written
+            .await
+            .unwrap_or_else(|_| Err(SinkError::Unavailable("the spool has ended".to_owned())))
     }
 
     /// Spools what Kafka did not confirm in time, and goes on to listen whether it does.
@@ -335,9 +368,14 @@ impl<U: Upstream> Core<U> {
         answer: oneshot::Sender<Result<(), SinkError>>,
         direct: Direct<U>,
     ) {
-        let open: Vec<usize> = (0..fates.len()).filter(|&index| !fates[index].is_durable()).collect();
+        let open: Vec<usize> = (0..fates.len())
+            .filter(|&index| !fates[index].is_durable())
+            .collect();
         let now_ms = work::now_ms();
-        let bodies = open.iter().map(|&index| segment::encode(&records[index], now_ms)).collect();
+        let bodies = open
+            .iter()
+            .map(|&index| segment::encode(&records[index], now_ms))
+            .collect();
         match self.spool(bodies).await {
             Ok(first) => {
                 let _ = answer.send(Ok(()));
@@ -367,9 +405,22 @@ impl<U: Upstream> Sink for Spooled<U> {
         let (hold, core) = (hold(&records), &self.core);
         let Some(direct) = core.enter().await else {
             let now_ms = work::now_ms();
-            return core.spool(records.iter().map(|record| segment::encode(record, now_ms)).collect()).await.map(drop);
+            return core
+                .spool(
+                    records
+                        .iter()
+                        .map(|record| segment::encode(record, now_ms))
+                        .collect(),
+                )
+                .await
+                .map(drop);
         };
-        let patience = began + if hold == HOLD_LOGS { AFTER_LOGS } else { AFTER_OTHERS };
+        let patience = began
+            + if hold == HOLD_LOGS {
+                AFTER_LOGS
+            } else {
+                AFTER_OTHERS
+            };
         let mut fates = core.upstream.launch(&records, patience).await;
         for fate in &mut fates {
             fate.wait(patience).await;
@@ -377,18 +428,24 @@ impl<U: Upstream> Sink for Spooled<U> {
         if fates.iter().all(Fate::is_durable) {
             return Ok(());
         }
-        if fates.iter().any(|fate| matches!(fate, Fate::Known(Err(SinkError::TooLarge(_))))) {
+        if fates
+            .iter()
+            .any(|fate| matches!(fate, Fate::Known(Err(SinkError::TooLarge(_)))))
+        {
             return conclude(&records, &fates);
         }
         let (answer, answered) = oneshot::channel();
         // Goes on whether the client waits or not.
         tokio::spawn(Arc::clone(core).spool_rest(records, fates, began + hold, answer, direct));
-        answered.await.unwrap_or_else(|_| Err(SinkError::Unavailable("the spool has ended".to_owned())))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(SinkError::Unavailable("the spool has ended".to_owned())))
     }
 
     fn ready(&self) -> bool {
         let core = &self.core;
-        !core.ending.load(Ordering::Relaxed) && (core.upstream.ready() || !core.is_refusing.load(Ordering::Relaxed))
+        !core.ending.load(Ordering::Relaxed)
+            && (core.upstream.ready() || !core.is_refusing.load(Ordering::Relaxed))
     }
 }
 

@@ -4,7 +4,10 @@
 use crate::agent::Agent;
 use crate::privacy::Counts;
 use crate::signal::Signal;
-use metrics::{Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, FIELD_COUNT, fields};
@@ -17,7 +20,16 @@ static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 /// Upper bounds of the buckets of request durations, in seconds.
 const DURATION_BOUNDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 4.0];
 /// Upper bounds of the buckets of bodies, in bytes.
-const PAYLOAD_BOUNDS: [f64; 8] = [1024.0, 4096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0];
+const PAYLOAD_BOUNDS: [f64; 8] = [
+    1024.0,
+    4096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+];
 
 /// A series, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +100,18 @@ impl Series {
     #[must_use]
     pub const fn def(self) -> (&'static str, &'static str) {
         match self {
-            Self::Requests => ("tacho_ingest_requests_total", "OTLP requests answered, by protocol, signal and status code"),
-            Self::RequestDuration => ("tacho_ingest_request_duration_seconds", "Time from a request's head to its answer, by protocol"),
-            Self::PayloadBytes => ("tacho_ingest_payload_bytes", "Size of request bodies after decompression, by signal"),
+            Self::Requests => (
+                "tacho_ingest_requests_total",
+                "OTLP requests answered, by protocol, signal and status code",
+            ),
+            Self::RequestDuration => (
+                "tacho_ingest_request_duration_seconds",
+                "Time from a request's head to its answer, by protocol",
+            ),
+            Self::PayloadBytes => (
+                "tacho_ingest_payload_bytes",
+                "Size of request bodies after decompression, by signal",
+            ),
             Self::Rejected => ("tacho_ingest_rejected_total", "OTLP requests refused, by reason"),
             Self::RejectedRecords => (
                 "tacho_ingest_rejected_records_total",
@@ -105,24 +126,75 @@ impl Series {
                 "tacho_redactions_total",
                 "What was changed before the first write, by field of the privacy policy, rule and action; policy: the whole value; no_hash_key: dropped, since there is no key; field tacho: attributes that only Tachograph may write",
             ),
-            Self::SpanEventsRemoved => ("tacho_span_events_removed_total", "Span events removed because their target is not a safe one"),
-            Self::TruncatedValues => ("tacho_truncated_values_total", "Texts cut because their record was over the limit"),
-            Self::InboxRecords => ("tacho_inbox_records_total", "Records of the inbox topics that are drained, by signal"),
-            Self::InboxParts => ("tacho_inbox_parts_total", "Raw records that they became, by signal"),
-            Self::InboxQuarantined => ("tacho_inbox_quarantined_total", "Records of the inbox that went to the quarantine, by reason"),
-            Self::InboxLost => ("tacho_inbox_lost_records_total", "Records deleted from the inbox before they were drained, by signal"),
-            Self::InboxLag => ("tacho_inbox_lag_records", "Records in this process's inbox partitions that are not drained yet, by signal"),
-            Self::InboxRestarts => ("tacho_inbox_restarts_total", "Times that draining began anew after a failure"),
+            Self::SpanEventsRemoved => (
+                "tacho_span_events_removed_total",
+                "Span events removed because their target is not a safe one",
+            ),
+            Self::TruncatedValues => (
+                "tacho_truncated_values_total",
+                "Texts cut because their record was over the limit",
+            ),
+            Self::InboxRecords => (
+                "tacho_inbox_records_total",
+                "Records of the inbox topics that are drained, by signal",
+            ),
+            Self::InboxParts => (
+                "tacho_inbox_parts_total",
+                "Raw records that they became, by signal",
+            ),
+            Self::InboxQuarantined => (
+                "tacho_inbox_quarantined_total",
+                "Records of the inbox that went to the quarantine, by reason",
+            ),
+            Self::InboxLost => (
+                "tacho_inbox_lost_records_total",
+                "Records deleted from the inbox before they were drained, by signal",
+            ),
+            Self::InboxLag => (
+                "tacho_inbox_lag_records",
+                "Records in this process's inbox partitions that are not drained yet, by signal",
+            ),
+            Self::InboxRestarts => (
+                "tacho_inbox_restarts_total",
+                "Times that draining began anew after a failure",
+            ),
             Self::SpoolBytes => ("tacho_spool_bytes", "Bytes of the spool on its volume"),
-            Self::SpoolRecords => ("tacho_spool_records", "Raw records in the spool that are not drained yet"),
-            Self::SpoolAge => ("tacho_spool_oldest_age_seconds", "How long the oldest record in the spool has waited; 0: none waits"),
-            Self::SpoolActive => ("tacho_spool_active", "1 while requests go through the spool, 0 while they go to Kafka directly"),
-            Self::SpoolAppended => ("tacho_spool_appended_records_total", "Raw records written to the spool"),
-            Self::SpoolDrained => ("tacho_spool_drained_records_total", "Raw records of the spool that Kafka has"),
-            Self::SpoolFull => ("tacho_spool_full_total", "Requests that the spool had no room for"),
-            Self::SpoolLost => ("tacho_spool_lost_records_total", "Raw records of the spool that can't be read any more, at least"),
-            Self::SpoolErrors => ("tacho_spool_errors_total", "Failures of the spool's volume, by what was tried"),
-            Self::Unsure => ("tacho_ingest_unsure_total", "Requests refused that may be in Kafka all the same, by signal"),
+            Self::SpoolRecords => (
+                "tacho_spool_records",
+                "Raw records in the spool that are not drained yet",
+            ),
+            Self::SpoolAge => (
+                "tacho_spool_oldest_age_seconds",
+                "How long the oldest record in the spool has waited; 0: none waits",
+            ),
+            Self::SpoolActive => (
+                "tacho_spool_active",
+                "1 while requests go through the spool, 0 while they go to Kafka directly",
+            ),
+            Self::SpoolAppended => (
+                "tacho_spool_appended_records_total",
+                "Raw records written to the spool",
+            ),
+            Self::SpoolDrained => (
+                "tacho_spool_drained_records_total",
+                "Raw records of the spool that Kafka has",
+            ),
+            Self::SpoolFull => (
+                "tacho_spool_full_total",
+                "Requests that the spool had no room for",
+            ),
+            Self::SpoolLost => (
+                "tacho_spool_lost_records_total",
+                "Raw records of the spool that can't be read any more, at least",
+            ),
+            Self::SpoolErrors => (
+                "tacho_spool_errors_total",
+                "Failures of the spool's volume, by what was tried",
+            ),
+            Self::Unsure => (
+                "tacho_ingest_unsure_total",
+                "Requests refused that may be in Kafka all the same, by signal",
+            ),
             Self::ProbablyLost => (
                 "tacho_ingest_probably_lost_total",
                 "Requests refused to a client that does not send again, or for what sending again won't mend, by agent",
@@ -143,7 +215,10 @@ pub fn install() -> Result<(), BuildError> {
     if HANDLE.get().is_some() {
         return Ok(());
     }
-    let bounds = [(Series::RequestDuration, &DURATION_BOUNDS[..]), (Series::PayloadBytes, &PAYLOAD_BOUNDS[..])];
+    let bounds = [
+        (Series::RequestDuration, &DURATION_BOUNDS[..]),
+        (Series::PayloadBytes, &PAYLOAD_BOUNDS[..]),
+    ];
     let handle = bounds
         .into_iter()
         .try_fold(PrometheusBuilder::new(), |builder, (series, bounds)| {
@@ -175,7 +250,12 @@ pub fn describe() {
         match series {
             Series::RequestDuration => describe_histogram!(name, Unit::Seconds, help),
             Series::PayloadBytes => describe_histogram!(name, Unit::Bytes, help),
-            Series::InboxLag | Series::Connections | Series::SpoolBytes | Series::SpoolRecords | Series::SpoolAge | Series::SpoolActive => {
+            Series::InboxLag
+            | Series::Connections
+            | Series::SpoolBytes
+            | Series::SpoolRecords
+            | Series::SpoolAge
+            | Series::SpoolActive => {
                 describe_gauge!(name, help)
             }
             _ => describe_counter!(name, help),
@@ -240,7 +320,8 @@ impl Telemetry {
             taken: Default::default(),
             durations: [Protocol::Http, Protocol::Grpc]
                 .map(|protocol| histogram!(Series::RequestDuration.name(), "protocol" => protocol.name())),
-            payloads: Signal::ALL.map(|signal| histogram!(Series::PayloadBytes.name(), "signal" => signal.name())),
+            payloads: Signal::ALL
+                .map(|signal| histogram!(Series::PayloadBytes.name(), "signal" => signal.name())),
             dropped: all("policy", Action::Drop),
             hashed: all("policy", Action::Hash),
             unhashed: all("no_hash_key", Action::Drop),
@@ -251,14 +332,23 @@ impl Telemetry {
     }
 
     /// A request was answered with `code`: HTTP's or gRPC's number.
-    pub fn answered(&self, protocol: Protocol, signal: Option<Signal>, code: u16, rejected: Option<&'static str>, took: Duration) {
+    pub fn answered(
+        &self,
+        protocol: Protocol,
+        signal: Option<Signal>,
+        code: u16,
+        rejected: Option<&'static str>,
+        took: Duration,
+    ) {
         let requests = || {
             let signal = signal.map_or("none", Signal::name);
             counter!(Series::Requests.name(), "protocol" => protocol.name(), "signal" => signal, "code" => code.to_string())
         };
         match signal.filter(|_| code == protocol.success()) {
             // Nearly all: their counters are not looked for again.
-            Some(signal) => self.taken[protocol as usize][signal as usize].get_or_init(requests).increment(1),
+            Some(signal) => self.taken[protocol as usize][signal as usize]
+                .get_or_init(requests)
+                .increment(1),
             None => requests().increment(1),
         }
         self.durations[protocol as usize].record(took.as_secs_f64());
@@ -284,8 +374,15 @@ impl Telemetry {
     }
 
     pub fn cleaned(&self, counts: &Counts) {
-        let whole = [(&self.dropped, &counts.dropped), (&self.hashed, &counts.hashed), (&self.unhashed, &counts.unhashed)];
-        for (counter, &count) in whole.into_iter().flat_map(|(counters, counts)| counters.iter().zip(counts)) {
+        let whole = [
+            (&self.dropped, &counts.dropped),
+            (&self.hashed, &counts.hashed),
+            (&self.unhashed, &counts.unhashed),
+        ];
+        for (counter, &count) in whole
+            .into_iter()
+            .flat_map(|(counters, counts)| counters.iter().zip(counts))
+        {
             if count > 0 {
                 counter.increment(count);
             }
@@ -294,7 +391,8 @@ impl Telemetry {
             redactions(fields().nth(field).unwrap_or("other"), rule, Action::Scrub).increment(count);
         }
         self.stripped.increment(counts.stripped);
-        self.span_events.increment(counts.dropped[SPAN_EVENTS_AT] + counts.unhashed[SPAN_EVENTS_AT]);
+        self.span_events
+            .increment(counts.dropped[SPAN_EVENTS_AT] + counts.unhashed[SPAN_EVENTS_AT]);
         self.truncated.increment(counts.truncated);
     }
 }
@@ -347,7 +445,9 @@ pub(crate) struct ConnectionTelemetry {
 
 impl ConnectionTelemetry {
     pub fn new() -> Self {
-        Self { open: gauge!(Series::Connections.name()) }
+        Self {
+            open: gauge!(Series::Connections.name()),
+        }
     }
 
     pub fn cut(&self, reason: &'static str) {
@@ -364,8 +464,13 @@ pub(crate) struct InboxTelemetry {
 
 impl InboxTelemetry {
     pub fn new() -> Self {
-        let of = |series: Series| Signal::ALL.map(|signal| counter!(series.name(), "signal" => signal.name()));
-        Self { records: of(Series::InboxRecords), parts: of(Series::InboxParts), restarts: counter!(Series::InboxRestarts.name()) }
+        let of =
+            |series: Series| Signal::ALL.map(|signal| counter!(series.name(), "signal" => signal.name()));
+        Self {
+            records: of(Series::InboxRecords),
+            parts: of(Series::InboxParts),
+            restarts: counter!(Series::InboxRestarts.name()),
+        }
     }
 
     /// One for each signal.
@@ -411,7 +516,12 @@ mod tests {
 
     impl CounterFn for Cell {
         fn increment(&self, value: u64) {
-            *self.1.lock().expect("no test panics with the lock").entry(self.0.clone()).or_default() += value;
+            *self
+                .1
+                .lock()
+                .expect("no test panics with the lock")
+                .entry(self.0.clone())
+                .or_default() += value;
         }
 
         fn absolute(&self, _value: u64) {}
@@ -423,8 +533,14 @@ mod tests {
         fn describe_histogram(&self, _key: KeyName, _unit: Option<Unit>, _help: SharedString) {}
 
         fn register_counter(&self, key: &Key, _metadata: &Metadata<'_>) -> Counter {
-            let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
-            Counter::from_arc(Arc::new(Cell(format!("{}{{{}}}", key.name(), labels.join(",")), Arc::clone(&self.0))))
+            let labels: Vec<_> = key
+                .labels()
+                .map(|label| format!("{}={}", label.key(), label.value()))
+                .collect();
+            Counter::from_arc(Arc::new(Cell(
+                format!("{}{{{}}}", key.name(), labels.join(",")),
+                Arc::clone(&self.0),
+            )))
         }
 
         fn register_gauge(&self, _key: &Key, _metadata: &Metadata<'_>) -> Gauge {
@@ -441,11 +557,26 @@ mod tests {
         let recorder = Counters::default();
         metrics::with_local_recorder(&recorder, || {
             let telemetry = Telemetry::new();
-            let mut counts = crate::privacy::Counts { stripped: 7, truncated: 9, ..crate::privacy::Counts::default() };
-            (counts.dropped[0], counts.dropped[SPAN_EVENTS_AT], counts.hashed[6], counts.unhashed[7]) = (1, 8, 2, 3);
+            let mut counts = crate::privacy::Counts {
+                stripped: 7,
+                truncated: 9,
+                ..crate::privacy::Counts::default()
+            };
+            (
+                counts.dropped[0],
+                counts.dropped[SPAN_EVENTS_AT],
+                counts.hashed[6],
+                counts.unhashed[7],
+            ) = (1, 8, 2, 3);
             counts.scrubbed.insert((2, "github-pat"), 4);
             telemetry.cleaned(&counts);
-            telemetry.answered(Protocol::Http, Some(Signal::Logs), 413, Some("body_size"), Duration::ZERO);
+            telemetry.answered(
+                Protocol::Http,
+                Some(Signal::Logs),
+                413,
+                Some("body_size"),
+                Duration::ZERO,
+            );
             telemetry.refused(Agent::Rust(Some(31)), true);
             telemetry.refused(Agent::Collector, true);
             telemetry.refused(Agent::Collector, false);
@@ -455,16 +586,34 @@ mod tests {
             ("tacho_ingest_probably_lost_total{agent=collector}", 1),
             ("tacho_ingest_probably_lost_total{agent=rust-0.31}", 1),
             ("tacho_ingest_rejected_total{reason=body_size}", 1),
-            ("tacho_ingest_requests_total{protocol=http,signal=logs,code=413}", 1),
-            ("tacho_redactions_total{field=output,rule=github-pat,action=scrub}", 4),
+            (
+                "tacho_ingest_requests_total{protocol=http,signal=logs,code=413}",
+                1,
+            ),
+            (
+                "tacho_redactions_total{field=output,rule=github-pat,action=scrub}",
+                4,
+            ),
             ("tacho_redactions_total{field=prompt,rule=policy,action=drop}", 1),
-            ("tacho_redactions_total{field=span_events,rule=policy,action=drop}", 8),
+            (
+                "tacho_redactions_total{field=span_events,rule=policy,action=drop}",
+                8,
+            ),
             ("tacho_redactions_total{field=tacho,rule=reserved,action=drop}", 7),
-            ("tacho_redactions_total{field=user.account_id,rule=no_hash_key,action=drop}", 3),
-            ("tacho_redactions_total{field=user.email,rule=policy,action=hash}", 2),
+            (
+                "tacho_redactions_total{field=user.account_id,rule=no_hash_key,action=drop}",
+                3,
+            ),
+            (
+                "tacho_redactions_total{field=user.email,rule=policy,action=hash}",
+                2,
+            ),
             ("tacho_span_events_removed_total{}", 8),
             ("tacho_truncated_values_total{}", 9),
         ];
-        assert_eq!(seen, expected.map(|(name, count)| (name.to_owned(), count)).into());
+        assert_eq!(
+            seen,
+            expected.map(|(name, count)| (name.to_owned(), count)).into()
+        );
     }
 }

@@ -33,7 +33,11 @@ pub(crate) struct Field<'a> {
 impl<'a> Field<'a> {
     /// The payload of a message, string or byte string.
     pub fn len_payload(&self) -> Result<&'a [u8], WireError> {
-        if self.wire == Wire::Len { Ok(self.payload) } else { Err(WireError::WireType) }
+        if self.wire == Wire::Len {
+            Ok(self.payload)
+        } else {
+            Err(WireError::WireType)
+        }
     }
 }
 
@@ -46,7 +50,10 @@ pub(crate) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub const fn new(message: &'a [u8]) -> Self {
-        Self { rest: message, error: None }
+        Self {
+            rest: message,
+            error: None,
+        }
     }
 
     /// The next field; none at the end, which [`Fields::end`] says more about. For loops that must be fast: a field fits
@@ -61,7 +68,9 @@ impl<'a> Fields<'a> {
         if start.is_empty() {
             return None;
         }
-        self.any_field().map_err(|error| (self.rest, self.error) = (&[], Some(error))).ok()
+        self.any_field()
+            .map_err(|error| (self.rest, self.error) = (&[], Some(error)))
+            .ok()
     }
 
     /// Why there was no next field, if it was not because of the end.
@@ -86,7 +95,10 @@ impl<'a> Fields<'a> {
             2 => {
                 let (size, length) = varint(&start[at..])?;
                 at += length;
-                (Wire::Len, usize::try_from(size).map_err(|_| WireError::Truncated)?)
+                (
+                    Wire::Len,
+                    usize::try_from(size).map_err(|_| WireError::Truncated)?,
+                )
             }
             5 => (Wire::Fixed32, 4),
             _ => return Err(WireError::Malformed),
@@ -94,7 +106,12 @@ impl<'a> Fields<'a> {
         let payload = start[at..].get(..size).ok_or(WireError::Truncated)?;
         let end = at + size;
         self.rest = &start[end..];
-        Ok(Field { number, wire, raw: &start[..end], payload })
+        Ok(Field {
+            number,
+            wire,
+            raw: &start[..end],
+            payload,
+        })
     }
 }
 
@@ -103,14 +120,21 @@ impl<'a> Fields<'a> {
 fn short(message: &[u8]) -> Option<Field<'_>> {
     let (key, length, at) = match message {
         [key @ 0..0x80, length @ 0..0x80, ..] => (*key, usize::from(*length), 2),
-        [key @ 0..0x80, low, high @ 0..0x80, ..] => (*key, usize::from(low & 0x7f) | usize::from(*high) << 7, 3),
+        [key @ 0..0x80, low, high @ 0..0x80, ..] => {
+            (*key, usize::from(low & 0x7f) | usize::from(*high) << 7, 3)
+        }
         _ => return None,
     };
     if key & 7 != 2 || key < 8 {
         return None;
     }
     let raw = message.get(..at + length)?;
-    Some(Field { number: u32::from(key >> 3), wire: Wire::Len, raw, payload: &raw[at..] })
+    Some(Field {
+        number: u32::from(key >> 3),
+        wire: Wire::Len,
+        raw,
+        payload: &raw[at..],
+    })
 }
 
 impl<'a> Iterator for Fields<'a> {
@@ -209,12 +233,22 @@ impl<'a> Pair<'a> {
         let key = short(raw)?;
         let value = short(&raw[key.raw.len()..])?;
         let is_usual = (key.number, value.number) == (1, 2) && key.raw.len() + value.raw.len() == raw.len();
-        is_usual.then_some(Self { raw, key: key.payload, value: Some(value.payload), is_usual })
+        is_usual.then_some(Self {
+            raw,
+            key: key.payload,
+            value: Some(value.payload),
+            is_usual,
+        })
     }
 
     /// One of any form.
     fn any(raw: &'a [u8]) -> Result<Self, WireError> {
-        let mut pair = Self { raw, key: &[], value: None, is_usual: false };
+        let mut pair = Self {
+            raw,
+            key: &[],
+            value: None,
+            is_usual: false,
+        };
         for field in Fields::new(raw) {
             let field = field?;
             match field.number {
@@ -229,7 +263,9 @@ impl<'a> Pair<'a> {
     /// Whether it is of the usual form and right: a key, and one string, boolean or number. False says nothing.
     #[inline]
     pub fn is_plain(&self) -> bool {
-        let Some(any) = self.value.filter(|_| self.is_usual) else { return false };
+        let Some(any) = self.value.filter(|_| self.is_usual) else {
+            return false;
+        };
         let text: &[u8] = match any {
             [0x10, 0..=1] | [0x21, _, _, _, _, _, _, _, _] => &[],
             [0x18, number @ ..] if varint(number).is_ok_and(|(_, length)| length == number.len()) => &[],
@@ -246,7 +282,9 @@ impl<'a> Pair<'a> {
 /// The text of an encoded `AnyValue`, if text is what it holds.
 pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
     if let Some(text) = short(any).filter(|field| field.number == 1 && field.raw.len() == any.len()) {
-        return std::str::from_utf8(text.payload).map(Some).map_err(|_| WireError::Utf8);
+        return std::str::from_utf8(text.payload)
+            .map(Some)
+            .map_err(|_| WireError::Utf8);
     }
     let mut text = None;
     for field in Fields::new(any) {
@@ -285,7 +323,11 @@ pub(crate) struct Patch<'a> {
 
 impl<'a> Patch<'a> {
     pub const fn new(input: &'a [u8]) -> Self {
-        Self { input, at: 0, out: None }
+        Self {
+            input,
+            at: 0,
+            out: None,
+        }
     }
 
     /// What becomes of the next field.
@@ -355,7 +397,11 @@ mod tests {
         for field in Fields::new(&message) {
             let field = field.unwrap();
             patch.keep(&field);
-            if field.number == 1 { changed.replace(&field, b"key") } else { changed.keep(&field) }
+            if field.number == 1 {
+                changed.replace(&field, b"key")
+            } else {
+                changed.keep(&field)
+            }
         }
         assert_eq!(patch.finish(), None);
         assert_eq!(changed.finish(), Some(text_attribute("key", "v")));

@@ -34,7 +34,9 @@ use ingest::reply::{BadRequest, RetryInfo, RpcStatus};
 use ingest::sink::SinkError;
 use ingest::{Config, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
-use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
@@ -57,15 +59,27 @@ async fn every_coding_of_every_signal() {
     for signal in Signal::ALL {
         let (json, protobuf) = one(signal);
         for (content_type, body, answer) in [(PROTOBUF, &protobuf, &b""[..]), (JSON, &json, b"{}")] {
-            for (encoding, sent) in
-                [("", body.clone()), ("identity", body.clone()), ("gzip", gzip(body)), ("zstd", zstd(body)), ("ZSTD", zstd(body))]
-            {
+            for (encoding, sent) in [
+                ("", body.clone()),
+                ("identity", body.clone()),
+                ("gzip", gzip(body)),
+                ("zstd", zstd(body)),
+                ("ZSTD", zstd(body)),
+            ] {
                 // To the signal's own path, and to where a client posts that takes its endpoint literally.
                 for path in [signal.path(), "/"] {
                     let reply = server.post_encoded(path, content_type, encoding, &sent).await;
-                    assert_eq!((reply.status, reply.body.as_slice()), (200, answer), "{path} {content_type} {encoding}");
+                    assert_eq!(
+                        (reply.status, reply.body.as_slice()),
+                        (200, answer),
+                        "{path} {content_type} {encoding}"
+                    );
                     let taken = server.taken();
-                    assert_eq!((taken.len(), taken[0].topic, taken[0].value.as_ref()), (1, signal.topic(), protobuf.as_slice()), "{path}");
+                    assert_eq!(
+                        (taken.len(), taken[0].topic, taken[0].value.as_ref()),
+                        (1, signal.topic(), protobuf.as_slice()),
+                        "{path}"
+                    );
                 }
             }
         }
@@ -81,15 +95,32 @@ async fn limits_to_the_byte() {
         assert_eq!(body.len(), bytes);
         body
     };
-    let as_sent = Server::start(Config { body_bytes_max: LIMIT, ..Config::default() }).await;
-    let decoded = Server::start(Config { body_bytes_max: LIMIT, decoded_bytes_max: LIMIT, ..Config::default() }).await;
+    let as_sent = Server::start(Config {
+        body_bytes_max: LIMIT,
+        ..Config::default()
+    })
+    .await;
+    let decoded = Server::start(Config {
+        body_bytes_max: LIMIT,
+        decoded_bytes_max: LIMIT,
+        ..Config::default()
+    })
+    .await;
     for (bytes, status) in [(LIMIT - 1, 200), (LIMIT, 200), (LIMIT + 1, 413)] {
         let body = sized(bytes);
         let reply = as_sent.post("/v1/logs", PROTOBUF, &body).await;
-        assert_eq!((reply.status, reply.header("retry-after")), (status, None), "{bytes}");
+        assert_eq!(
+            (reply.status, reply.header("retry-after")),
+            (status, None),
+            "{bytes}"
+        );
         for (encoding, sent) in [("gzip", gzip(&body)), ("zstd", zstd(&body))] {
             let reply = decoded.post_encoded("/v1/logs", PROTOBUF, encoding, &sent).await;
-            assert_eq!((reply.status, reply.header("retry-after")), (status, None), "{bytes} {encoding}");
+            assert_eq!(
+                (reply.status, reply.header("retry-after")),
+                (status, None),
+                "{bytes} {encoding}"
+            );
         }
         if status == 413 {
             let status = RpcStatus::decode(reply.body.as_slice()).unwrap();
@@ -110,11 +141,15 @@ async fn answers_stay_small() {
     assert!(reply.body.len() < 4096, "{}", reply.body.len());
     // 50,000 records, each wrong in its own way, and a good one.
     let mut scope = vec![0x12, 0];
-    (0..50_000_u32).for_each(|at| scope.extend_from_slice(&[&[0x12, 7, 0x1a, 5, 0xff][..], &at.to_le_bytes()].concat()));
+    (0..50_000_u32)
+        .for_each(|at| scope.extend_from_slice(&[&[0x12, 7, 0x1a, 5, 0xff][..], &at.to_le_bytes()].concat()));
     let reply = server.post("/v1/logs", PROTOBUF, &nested(&scope)).await;
     assert_eq!(reply.status, 200);
     assert!(reply.body.len() < 4096, "{}", reply.body.len());
-    let partial = ExportLogsServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    let partial = ExportLogsServiceResponse::decode(reply.body.as_slice())
+        .unwrap()
+        .partial_success
+        .unwrap();
     assert_eq!(partial.rejected_log_records, 50_000);
 }
 
@@ -135,9 +170,13 @@ async fn full_success_is_empty() {
     for signal in Signal::ALL {
         let (json, protobuf) = one(signal);
         for path in [signal.path(), "/"] {
-            for (content_type, body, answer) in
-                [(PROTOBUF, &protobuf[..], ""), (PROTOBUF, b"", ""), (JSON, &json, "{}"), (JSON, b"{}", "{}"), (JSON, b"", "{}")]
-            {
+            for (content_type, body, answer) in [
+                (PROTOBUF, &protobuf[..], ""),
+                (PROTOBUF, b"", ""),
+                (JSON, &json, "{}"),
+                (JSON, b"{}", "{}"),
+                (JSON, b"", "{}"),
+            ] {
                 let reply = server.post(path, content_type, body).await;
                 assert_eq!(
                     (reply.status, reply.body.as_slice(), reply.header("content-type")),
@@ -158,48 +197,85 @@ async fn bad_records_do_not_take_the_good_ones_with_them() {
     let body = request(vec![good.clone(), unfit.clone(), good.clone()]);
     let reply = server.post("/v1/logs", PROTOBUF, &body).await;
     assert_eq!(reply.status, 200);
-    let partial = ExportLogsServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    let partial = ExportLogsServiceResponse::decode(reply.body.as_slice())
+        .unwrap()
+        .partial_success
+        .unwrap();
     assert_eq!(partial.rejected_log_records, 1);
-    assert!(partial.error_message.contains("over the limit"), "{}", partial.error_message);
+    assert!(
+        partial.error_message.contains("over the limit"),
+        "{}",
+        partial.error_message
+    );
     assert_eq!(server.taken()[0].value, request(vec![good.clone(), good]));
 
     // In JSON, of a metric: its points are counted. (Written in protobuf: a name that is no text.)
     let metric = b"\x12\x03\x0a\x01m\x12\x09\x0a\x01\xff\x2a\x04\x0a\x00\x0a\x00";
     let reply = server.post("/v1/metrics", PROTOBUF, &nested(metric)).await;
-    let partial = ExportMetricsServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    let partial = ExportMetricsServiceResponse::decode(reply.body.as_slice())
+        .unwrap()
+        .partial_success
+        .unwrap();
     assert_eq!((reply.status, partial.rejected_data_points), (200, 2));
     assert_eq!(
-        ExportMetricsServiceRequest::decode(server.taken()[0].value.clone()).unwrap().resource_metrics[0].scope_metrics[0].metrics.len(),
+        ExportMetricsServiceRequest::decode(server.taken()[0].value.clone())
+            .unwrap()
+            .resource_metrics[0]
+            .scope_metrics[0]
+            .metrics
+            .len(),
         1
     );
 
     // None can be taken: nothing is partial about that.
-    let reply = server.post("/v1/logs", PROTOBUF, &request(vec![unfit.clone(), unfit])).await;
+    let reply = server
+        .post("/v1/logs", PROTOBUF, &request(vec![unfit.clone(), unfit]))
+        .await;
     assert_eq!((reply.status, server.taken().len()), (413, 0));
 }
 
 #[tokio::test]
 async fn what_is_cut_is_told() {
     let server = Server::start(Config::default()).await;
-    let body = request(vec![record(&[("conversation.id", "c"), ("note", &"n".repeat(6 << 20))])]);
+    let body = request(vec![record(&[
+        ("conversation.id", "c"),
+        ("note", &"n".repeat(6 << 20)),
+    ])]);
     let reply = server.post("/v1/logs", PROTOBUF, &body).await;
-    let partial = ExportLogsServiceResponse::decode(reply.body.as_slice()).unwrap().partial_success.unwrap();
+    let partial = ExportLogsServiceResponse::decode(reply.body.as_slice())
+        .unwrap()
+        .partial_success
+        .unwrap();
     assert_eq!((reply.status, partial.rejected_log_records), (200, 0));
-    assert!(partial.error_message.starts_with("1 texts cut"), "{}", partial.error_message);
+    assert!(
+        partial.error_message.starts_with("1 texts cut"),
+        "{}",
+        partial.error_message
+    );
     let json = format!(
         r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"attributes":[{{"key":"note","value":{{"stringValue":"{}"}}}}]}}]}}]}}]}}"#,
         "n".repeat(6 << 20)
     );
     let reply = server.post("/v1/logs", JSON, json.as_bytes()).await;
     let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap();
-    assert_eq!((reply.status, json["partialSuccess"]["rejectedLogRecords"].as_str()), (200, Some("0")));
+    assert_eq!(
+        (
+            reply.status,
+            json["partialSuccess"]["rejectedLogRecords"].as_str()
+        ),
+        (200, Some("0"))
+    );
     let kept = &records(&server.taken()[0].value)[0].attributes[1];
     assert_ne!(*kept, pair("note", &"n".repeat(6 << 20)));
 }
 
 #[tokio::test]
 async fn every_refusal_is_a_status() {
-    let server = Server::start(Config { body_bytes_max: 1 << 20, ..Config::default() }).await;
+    let server = Server::start(Config {
+        body_bytes_max: 1 << 20,
+        ..Config::default()
+    })
+    .await;
     let (json, protobuf) = one(Signal::Logs);
     let large = vec![0; (1 << 20) + 1];
     let unclear = nested(&[0x12, 0]);
@@ -210,30 +286,110 @@ async fn every_refusal_is_a_status() {
             ("method", "GET", "/v1/logs", vec![typed], b"", 405, 12),
             ("method of any signal", "PUT", "/", vec![typed], b"", 405, 12),
             ("size", "POST", "/v1/logs", vec![typed], &large, 413, 8),
-            ("encoding", "POST", "/v1/logs", vec![typed, ("content-encoding", "snappy")], body, 415, 3),
-            ("gzip that is none", "POST", "/v1/metrics", vec![typed, ("content-encoding", "gzip")], body, 400, 3),
-            ("zstd that is none", "POST", "/v1/traces", vec![typed, ("content-encoding", "zstd")], body, 400, 3),
-            ("broken off", "POST", "/v1/traces", vec![typed], &body[..body.len() - 2], 400, 3),
-            ("another form", "POST", "/v1/metrics", vec![typed], b"\x0a\x05\x0d\x00\x00\x00\x00", 400, 3),
-            ("broken off, of any signal", "POST", "/", vec![typed], &body[..body.len() - 2], 400, 3),
+            (
+                "encoding",
+                "POST",
+                "/v1/logs",
+                vec![typed, ("content-encoding", "snappy")],
+                body,
+                415,
+                3,
+            ),
+            (
+                "gzip that is none",
+                "POST",
+                "/v1/metrics",
+                vec![typed, ("content-encoding", "gzip")],
+                body,
+                400,
+                3,
+            ),
+            (
+                "zstd that is none",
+                "POST",
+                "/v1/traces",
+                vec![typed, ("content-encoding", "zstd")],
+                body,
+                400,
+                3,
+            ),
+            (
+                "broken off",
+                "POST",
+                "/v1/traces",
+                vec![typed],
+                &body[..body.len() - 2],
+                400,
+                3,
+            ),
+            (
+                "another form",
+                "POST",
+                "/v1/metrics",
+                vec![typed],
+                b"\x0a\x05\x0d\x00\x00\x00\x00",
+                400,
+                3,
+            ),
+            (
+                "broken off, of any signal",
+                "POST",
+                "/",
+                vec![typed],
+                &body[..body.len() - 2],
+                400,
+                3,
+            ),
         ];
         for (what, method, path, headers, body, http, code) in cases {
-            let reply = server.send(&Request { method, path, headers, body }).await;
-            assert_eq!((reply.status, reply.rpc().0), (http, code), "{what} {content_type}");
+            let reply = server
+                .send(&Request {
+                    method,
+                    path,
+                    headers,
+                    body,
+                })
+                .await;
+            assert_eq!(
+                (reply.status, reply.rpc().0),
+                (http, code),
+                "{what} {content_type}"
+            );
             assert_eq!(reply.header("content-type"), Some(content_type), "{what}");
             assert_eq!(reply.header("allow"), (http == 405).then_some("post"), "{what}");
             assert_eq!(reply.header("retry-after"), None, "{what}");
-            has_details(&reply.body, content_type, if http == 400 { "BadRequest" } else { "" });
+            has_details(
+                &reply.body,
+                content_type,
+                if http == 400 { "BadRequest" } else { "" },
+            );
         }
         *server.sink.refusal.lock().unwrap() = Some(SinkError::Unavailable("down".to_owned()));
         let reply = server.post("/v1/logs", content_type, body).await;
-        assert_eq!((reply.status, reply.rpc().0, reply.header("retry-after")), (503, 14, Some("1")));
+        assert_eq!(
+            (reply.status, reply.rpc().0, reply.header("retry-after")),
+            (503, 14, Some("1"))
+        );
         has_details(&reply.body, content_type, "RetryInfo");
     }
     // Without a content type that is known, JSON.
-    for headers in [vec![], vec![("content-type", "text/plain")], vec![("content-type", "application/protobuf")]] {
-        let reply = server.send(&Request { method: "POST", path: "/v1/logs", headers, body: &protobuf }).await;
-        assert_eq!((reply.status, reply.rpc().0, reply.header("content-type")), (415, 3, Some(JSON)));
+    for headers in [
+        vec![],
+        vec![("content-type", "text/plain")],
+        vec![("content-type", "application/protobuf")],
+    ] {
+        let reply = server
+            .send(&Request {
+                method: "POST",
+                path: "/v1/logs",
+                headers,
+                body: &protobuf,
+            })
+            .await;
+        assert_eq!(
+            (reply.status, reply.rpc().0, reply.header("content-type")),
+            (415, 3, Some(JSON))
+        );
     }
     let reply = server.post("/", PROTOBUF, &unclear).await;
     assert_eq!(
@@ -250,23 +406,46 @@ fn has_details(body: &[u8], content_type: &str, kind: &str) {
         let json: serde_json::Value = serde_json::from_slice(body).unwrap();
         let details = json["details"].as_array().unwrap();
         assert_eq!(
-            details.iter().map(|detail| detail["@type"].as_str().unwrap()).collect::<Vec<_>>(),
-            if kind.is_empty() { vec![] } else { vec![name.as_str()] }
+            details
+                .iter()
+                .map(|detail| detail["@type"].as_str().unwrap())
+                .collect::<Vec<_>>(),
+            if kind.is_empty() {
+                vec![]
+            } else {
+                vec![name.as_str()]
+            }
         );
         return;
     }
     let status = RpcStatus::decode(body).unwrap();
     assert_eq!(
-        status.details.iter().map(|any| any.type_url.as_str()).collect::<Vec<_>>(),
-        if kind.is_empty() { vec![] } else { vec![name.as_str()] }
+        status
+            .details
+            .iter()
+            .map(|any| any.type_url.as_str())
+            .collect::<Vec<_>>(),
+        if kind.is_empty() {
+            vec![]
+        } else {
+            vec![name.as_str()]
+        }
     );
     match kind {
         "BadRequest" => {
-            let faults = BadRequest::decode(status.details[0].value.as_slice()).unwrap().field_violations;
-            assert_eq!((faults.len(), faults[0].description.as_str()), (1, status.message.as_str()));
+            let faults = BadRequest::decode(status.details[0].value.as_slice())
+                .unwrap()
+                .field_violations;
+            assert_eq!(
+                (faults.len(), faults[0].description.as_str()),
+                (1, status.message.as_str())
+            );
         }
         "RetryInfo" => {
-            let delay = RetryInfo::decode(status.details[0].value.as_slice()).unwrap().retry_delay.unwrap();
+            let delay = RetryInfo::decode(status.details[0].value.as_slice())
+                .unwrap()
+                .retry_delay
+                .unwrap();
             assert_eq!(delay.seconds, 1);
         }
         _ => {}
@@ -278,20 +457,48 @@ async fn fields_of_tomorrow_are_kept() {
     let server = Server::start(Config::default()).await;
     // Field 9999 as a varint, in the record, its scope, its resource and the request.
     let unknown = [0xf8, 0xf0, 0x04, 0x07];
-    let field = |tag: u8, payload: &[u8]| [&[tag, u8::try_from(payload.len() + unknown.len()).unwrap()][..], payload, &unknown].concat();
-    let body = [field(0x0a, &field(0x12, &field(0x12, b"\x1a\x01x"))), unknown.to_vec()].concat();
+    let field = |tag: u8, payload: &[u8]| {
+        [
+            &[tag, u8::try_from(payload.len() + unknown.len()).unwrap()][..],
+            payload,
+            &unknown,
+        ]
+        .concat()
+    };
+    let body = [
+        field(0x0a, &field(0x12, &field(0x12, b"\x1a\x01x"))),
+        unknown.to_vec(),
+    ]
+    .concat();
     for signal in Signal::ALL {
         assert_eq!(server.post(signal.path(), PROTOBUF, &body).await.status, 200);
         assert_eq!(server.taken()[0].value, body);
     }
-    assert_eq!(ExportTraceServiceRequest::decode(body.as_slice()).unwrap().resource_spans.len(), 1);
+    assert_eq!(
+        ExportTraceServiceRequest::decode(body.as_slice())
+            .unwrap()
+            .resource_spans
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn paths_under_a_prefix() {
     let server = Server::start(Config::default()).await;
-    let body = request(vec![LogRecord { observed_time_unix_nano: 1, ..record(&[("conversation.id", "c")]) }]);
-    for path in ["/v1/logs", "/v1/logs/", "/team-a/v1/logs", "/a/b/c/v1/logs/", "/v1/logs?a=b", "/", "/?a=b"] {
+    let body = request(vec![LogRecord {
+        observed_time_unix_nano: 1,
+        ..record(&[("conversation.id", "c")])
+    }]);
+    for path in [
+        "/v1/logs",
+        "/v1/logs/",
+        "/team-a/v1/logs",
+        "/a/b/c/v1/logs/",
+        "/v1/logs?a=b",
+        "/",
+        "/?a=b",
+    ] {
         assert_eq!(server.post(path, PROTOBUF, &body).await.status, 200, "{path}");
         assert_eq!(server.taken().len(), 1, "{path}");
     }

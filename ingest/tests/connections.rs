@@ -21,7 +21,9 @@ fn body() -> Vec<u8> {
 }
 
 fn head(length: usize) -> String {
-    format!("POST /v1/logs HTTP/1.1\r\nhost: tacho\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {length}\r\n\r\n")
+    format!(
+        "POST /v1/logs HTTP/1.1\r\nhost: tacho\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {length}\r\n\r\n"
+    )
 }
 
 async fn connect(server: &Server) -> TcpStream {
@@ -51,15 +53,24 @@ async fn http2(server: &Server) -> (SendRequest<Bytes>, tokio::task::JoinHandle<
 }
 
 fn http2_request(headers: HeaderMap) -> Request<()> {
-    let mut request =
-        Request::builder().method(Method::POST).uri("http://tacho/v1/logs").header("content-type", PROTOBUF).body(()).unwrap();
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri("http://tacho/v1/logs")
+        .header("content-type", PROTOBUF)
+        .body(())
+        .unwrap();
     request.headers_mut().extend(headers);
     request
 }
 
 #[tokio::test]
 async fn a_slow_head_is_cut_off_and_a_busy_connection_is_not() {
-    let server = Server::start(Config { header_time_max: SHORT, idle_time_max: LONG, ..Config::default() }).await;
+    let server = Server::start(Config {
+        header_time_max: SHORT,
+        idle_time_max: LONG,
+        ..Config::default()
+    })
+    .await;
     let mut busy = connect(&server).await;
     for _ in 0..2 {
         let sent = [head(body().len()).as_bytes(), &body()].concat();
@@ -79,9 +90,17 @@ async fn a_slow_head_is_cut_off_and_a_busy_connection_is_not() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed() {
-    let server = Server::start(Config { header_time_max: LONG, idle_time_max: SHORT, ..Config::default() }).await;
+    let server = Server::start(Config {
+        header_time_max: LONG,
+        idle_time_max: SHORT,
+        ..Config::default()
+    })
+    .await;
     let mut stream = connect(&server).await;
-    stream.write_all(&[head(body().len()).as_bytes(), &body()].concat()).await.unwrap();
+    stream
+        .write_all(&[head(body().len()).as_bytes(), &body()].concat())
+        .await
+        .unwrap();
     assert_eq!(Reply::of(&rest(stream).await).status, 200);
     let (_client, connection) = http2(&server).await;
     let _ = connection.await.unwrap();
@@ -90,11 +109,21 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn a_slow_body_is_cut_off() {
-    let server = Server::start(Config { body_time_max: SHORT, ..Config::default() }).await;
+    let server = Server::start(Config {
+        body_time_max: SHORT,
+        ..Config::default()
+    })
+    .await;
     let mut stream = connect(&server).await;
-    stream.write_all(&[head(100).as_bytes(), b"half"].concat()).await.unwrap();
+    stream
+        .write_all(&[head(100).as_bytes(), b"half"].concat())
+        .await
+        .unwrap();
     let reply = Reply::of(&rest(stream).await);
-    assert_eq!((reply.status, reply.header("retry-after"), reply.rpc().0), (503, Some("1"), 14));
+    assert_eq!(
+        (reply.status, reply.header("retry-after"), reply.rpc().0),
+        (503, Some("1"), 14)
+    );
     server.is_well().await;
 }
 
@@ -103,7 +132,10 @@ async fn a_client_that_goes_away_is_counted() {
     ingest::telemetry::install().unwrap();
     let server = Server::start(Config::default()).await;
     let mut stream = connect(&server).await;
-    stream.write_all(&[head(100).as_bytes(), b"half"].concat()).await.unwrap();
+    stream
+        .write_all(&[head(100).as_bytes(), b"half"].concat())
+        .await
+        .unwrap();
     drop(stream);
     while !ingest::telemetry::render().contains("tacho_ingest_rejected_total{reason=\"body\"} 1") {
         tokio::task::yield_now().await;
@@ -113,8 +145,17 @@ async fn a_client_that_goes_away_is_counted() {
 
 #[tokio::test]
 async fn more_connections_wait_until_one_ends() {
-    let server = Server::start(Config { connections_max: 2, header_time_max: SHORT, ..Config::default() }).await;
-    let silent = [connect(&server).await, connect(&server).await, connect(&server).await];
+    let server = Server::start(Config {
+        connections_max: 2,
+        header_time_max: SHORT,
+        ..Config::default()
+    })
+    .await;
+    let silent = [
+        connect(&server).await,
+        connect(&server).await,
+        connect(&server).await,
+    ];
     // Answered once those before it are cut off.
     server.is_well().await;
     for stream in silent {
@@ -133,11 +174,22 @@ async fn a_bloated_head_is_refused() {
         // It may be refused before all of it is sent.
         let _ = stream.write_all(head.as_bytes()).await;
         let reply = rest(stream).await;
-        assert!(reply.is_empty() || Reply::of(&reply).status == 431, "{}", String::from_utf8_lossy(&reply));
+        assert!(
+            reply.is_empty() || Reply::of(&reply).status == 431,
+            "{}",
+            String::from_utf8_lossy(&reply)
+        );
         server.is_well().await;
     }
     let (mut client, connection) = http2(&server).await;
-    let headers: HeaderMap = (0..20).map(|at| (format!("x-{at}").parse().unwrap(), "y".repeat(1 << 10).parse().unwrap())).collect();
+    let headers: HeaderMap = (0..20)
+        .map(|at| {
+            (
+                format!("x-{at}").parse().unwrap(),
+                "y".repeat(1 << 10).parse().unwrap(),
+            )
+        })
+        .collect();
     let (response, _) = client.send_request(http2_request(headers), true).unwrap();
     match response.await {
         Ok(response) => assert_eq!(response.status(), 431),
@@ -152,7 +204,9 @@ async fn both_versions_of_http() {
     let server = Server::start(Config::default()).await;
     let (mut client, connection) = http2(&server).await;
     for _ in 0..3 {
-        let (response, mut stream) = client.send_request(http2_request(HeaderMap::new()), false).unwrap();
+        let (response, mut stream) = client
+            .send_request(http2_request(HeaderMap::new()), false)
+            .unwrap();
         stream.send_data(Bytes::from(body()), true).unwrap();
         assert_eq!(response.await.unwrap().status(), 200);
     }
@@ -166,8 +220,12 @@ async fn streams_that_are_reset_at_once_harm_nobody() {
     let (client, connection) = http2(&server).await;
     for _ in 0..20_000 {
         // The server ends the connection at some point.
-        let Ok(mut client) = client.clone().ready().await else { break };
-        let Ok((_, mut stream)) = client.send_request(http2_request(HeaderMap::new()), false) else { break };
+        let Ok(mut client) = client.clone().ready().await else {
+            break;
+        };
+        let Ok((_, mut stream)) = client.send_request(http2_request(HeaderMap::new()), false) else {
+            break;
+        };
         stream.send_reset(Reason::CANCEL);
     }
     connection.abort();
@@ -182,10 +240,16 @@ async fn open_requests_are_finished_at_the_end() {
     let server = Server::start(Config::default()).await;
     let body = body();
     let mut open = connect(&server).await;
-    open.write_all(&[head(body.len()).as_bytes(), &body[..5]].concat()).await.unwrap();
+    open.write_all(&[head(body.len()).as_bytes(), &body[..5]].concat())
+        .await
+        .unwrap();
     let (mut client, connection) = http2(&server).await;
-    let (response, mut stream) = client.send_request(http2_request(HeaderMap::new()), false).unwrap();
-    stream.send_data(Bytes::copy_from_slice(&body[..5]), false).unwrap();
+    let (response, mut stream) = client
+        .send_request(http2_request(HeaderMap::new()), false)
+        .unwrap();
+    stream
+        .send_data(Bytes::copy_from_slice(&body[..5]), false)
+        .unwrap();
     // Both have arrived once a later one is answered.
     server.is_well().await;
     server.stop.send(()).unwrap();
@@ -196,7 +260,9 @@ async fn open_requests_are_finished_at_the_end() {
     open.write_all(&body[5..]).await.unwrap();
     let reply = Reply::of(&rest(open).await);
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
-    stream.send_data(Bytes::copy_from_slice(&body[5..]), true).unwrap();
+    stream
+        .send_data(Bytes::copy_from_slice(&body[5..]), true)
+        .unwrap();
     assert_eq!(response.await.unwrap().status(), 200);
     drop(client);
     connection.await.unwrap().unwrap();

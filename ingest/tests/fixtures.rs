@@ -28,17 +28,32 @@ const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures")
 /// Every recorded body: its run, its signal, and the request in protobuf.
 fn bodies() -> Vec<(String, Signal, Bytes)> {
     let mut bodies = Vec::new();
-    let mut runs: Vec<PathBuf> = std::fs::read_dir(FIXTURES).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut runs: Vec<PathBuf> = std::fs::read_dir(FIXTURES)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     runs.sort();
     for run in runs.iter().filter(|path| path.is_dir()) {
         let name = run.file_name().unwrap().to_str().unwrap();
-        let mut files: Vec<PathBuf> = std::fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(run)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         files.sort();
         for file in files {
             let file_name = file.file_name().unwrap().to_str().unwrap();
-            let Some(signal) = Signal::ALL.into_iter().find(|signal| file_name.contains(&format!("-{}.", signal.name()))) else { continue };
+            let Some(signal) = Signal::ALL
+                .into_iter()
+                .find(|signal| file_name.contains(&format!("-{}.", signal.name())))
+            else {
+                continue;
+            };
             let bytes = content(&file);
-            let request = if file_name.contains(".json") { ingest::json::to_protobuf(signal, &bytes).unwrap() } else { bytes };
+            let request = if file_name.contains(".json") {
+                ingest::json::to_protobuf(signal, &bytes).unwrap()
+            } else {
+                bytes
+            };
             bodies.push((name.to_owned(), signal, Bytes::from(request)));
         }
     }
@@ -50,12 +65,22 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
 #[tokio::test]
 async fn every_body_tells_its_signal() {
     let sink = Arc::new(Seen::default());
-    let entrance = Entrance::http(Door::new(Config::default(), Policies::fixed(PrivacyPolicy::default()), Arc::clone(&sink)));
+    let entrance = Entrance::http(Door::new(
+        Config::default(),
+        Policies::fixed(PrivacyPolicy::default()),
+        Arc::clone(&sink),
+    ));
     for (run, signal, request) in bodies() {
-        let request = Request::post("/").header("content-type", "application/x-protobuf").body(Body::from(request)).unwrap();
+        let request = Request::post("/")
+            .header("content-type", "application/x-protobuf")
+            .body(Body::from(request))
+            .unwrap();
         assert_eq!(entrance.answer(request).await.status(), 200, "{run}");
         let topics = std::mem::take(&mut *sink.0.lock().unwrap());
-        assert!(topics.iter().all(|topic| *topic == signal.topic()), "{run}: {topics:?} for {signal:?}");
+        assert!(
+            topics.iter().all(|topic| *topic == signal.topic()),
+            "{run}: {topics:?} for {signal:?}"
+        );
     }
 }
 
@@ -65,7 +90,10 @@ struct Seen(Mutex<Vec<Topic>>);
 
 impl Sink for Seen {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        self.0.lock().unwrap().extend(records.iter().map(|record| record.topic));
+        self.0
+            .lock()
+            .unwrap()
+            .extend(records.iter().map(|record| record.topic));
         Ok(())
     }
 
@@ -80,17 +108,31 @@ fn content(file: &Path) -> Vec<u8> {
         return bytes;
     }
     let mut out = Vec::new();
-    flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut out).unwrap();
+    flate2::read::MultiGzDecoder::new(bytes.as_slice())
+        .read_to_end(&mut out)
+        .unwrap();
     out
 }
 
 fn records(request: &[u8]) -> Vec<LogRecord> {
     let request = ExportLogsServiceRequest::decode(request).unwrap();
-    request.resource_logs.into_iter().flat_map(|logs| logs.scope_logs).flat_map(|scope| scope.log_records).collect()
+    request
+        .resource_logs
+        .into_iter()
+        .flat_map(|logs| logs.scope_logs)
+        .flat_map(|scope| scope.log_records)
+        .collect()
 }
 
 fn value<'a>(record: &'a LogRecord, key: &str) -> Option<&'a Value> {
-    record.attributes.iter().find(|pair| pair.key == key)?.value.as_ref()?.value.as_ref()
+    record
+        .attributes
+        .iter()
+        .find(|pair| pair.key == key)?
+        .value
+        .as_ref()?
+        .value
+        .as_ref()
 }
 
 fn text<'a>(record: &'a LogRecord, key: &str) -> Option<&'a str> {
@@ -105,7 +147,18 @@ fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
     for (run, signal, request) in bodies() {
         let cleaned = privacy::apply(signal, request.clone(), DROP, None).unwrap();
         let raw = route(signal, "default", &cleaned.bytes).unwrap();
-        assert_eq!(route_by(&Routes::default(), signal, "default", &cleaned.bytes, &cleaned.conversations).unwrap(), raw, "{run}");
+        assert_eq!(
+            route_by(
+                &Routes::default(),
+                signal,
+                "default",
+                &cleaned.bytes,
+                &cleaned.conversations
+            )
+            .unwrap(),
+            raw,
+            "{run}"
+        );
         if signal != Signal::Logs {
             assert_eq!(raw.len(), 1, "{run}");
             assert_eq!(raw[0].value, cleaned.bytes);
@@ -115,7 +168,10 @@ fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
         for record in &raw {
             let conversations: Vec<_> = records(&record.value);
             if let Some(id) = record.key.strip_prefix("default/")
-                && let Some(other) = conversations.iter().filter_map(|record| text(record, "conversation.id")).find(|other| *other != id)
+                && let Some(other) = conversations
+                    .iter()
+                    .filter_map(|record| text(record, "conversation.id"))
+                    .find(|other| *other != id)
             {
                 panic!("{run}: a record of {other} under {id}");
             }
@@ -124,8 +180,14 @@ fn every_record_of_every_run_comes_out_once_and_without_its_texts() {
         assert_eq!(after.len(), before.len(), "{run}");
         for key in PRIVATE_KEYS {
             let texts: Vec<_> = before.iter().filter_map(|record| text(record, key)).collect();
-            assert!(after.iter().all(|record| value(record, key).is_none()), "{run}: {key}");
-            let sizes = after.iter().filter(|record| value(record, &format!("tacho.{key}.bytes")).is_some()).count();
+            assert!(
+                after.iter().all(|record| value(record, key).is_none()),
+                "{run}: {key}"
+            );
+            let sizes = after
+                .iter()
+                .filter(|record| value(record, &format!("tacho.{key}.bytes")).is_some())
+                .count();
             assert_eq!(sizes, texts.len(), "{run}: {key}");
         }
     }
@@ -139,9 +201,17 @@ fn recorded_span_events_are_all_safe() {
             continue;
         }
         let cleaned = privacy::apply(signal, request, DROP, None).unwrap();
-        assert_eq!(cleaned.counts.dropped[PRIVATE_KEYS.len() + 1], 0, "{run}: Codex sends only events of {TRACE_SAFE}");
+        assert_eq!(
+            cleaned.counts.dropped[PRIVATE_KEYS.len() + 1],
+            0,
+            "{run}: Codex sends only events of {TRACE_SAFE}"
+        );
         let decoded = ExportTraceServiceRequest::decode(cleaned.bytes).unwrap();
-        let spans = decoded.resource_spans.into_iter().flat_map(|spans| spans.scope_spans).flat_map(|scope| scope.spans);
+        let spans = decoded
+            .resource_spans
+            .into_iter()
+            .flat_map(|spans| spans.scope_spans)
+            .flat_map(|scope| scope.spans);
         events += spans.map(|span| span.events.len()).sum::<usize>();
     }
     assert!(events > 100, "{events}");
@@ -156,7 +226,9 @@ fn facts_of_recorded_tool_results() {
         }
         let cleaned = privacy::apply(signal, request, DROP, None).unwrap();
         for record in records(&cleaned.bytes) {
-            let Some(tool) = text(&record, "tool_name").filter(|_| text(&record, "event.name") == Some("codex.tool_result")) else {
+            let Some(tool) = text(&record, "tool_name")
+                .filter(|_| text(&record, "event.name") == Some("codex.tool_result"))
+            else {
                 continue;
             };
             let exit = match value(&record, "tacho.exit_code") {
@@ -166,39 +238,119 @@ fn facts_of_recorded_tool_results() {
             };
             let agent = text(&record, "tacho.spawned_agent").is_some();
             let shape = text(&record, "tacho.command_shape").map(str::to_owned);
-            facts.push((run.trim_start_matches("0.169.0-").to_owned(), tool.to_owned(), exit, agent, shape));
+            facts.push((
+                run.trim_start_matches("0.169.0-").to_owned(),
+                tool.to_owned(),
+                exit,
+                agent,
+                shape,
+            ));
         }
     }
     let has = |run: &str, tool: &str, exit: Option<i64>, agent: bool, shape: Option<&str>| {
-        let fact = (run.to_owned(), tool.to_owned(), exit, agent, shape.map(str::to_owned));
+        let fact = (
+            run.to_owned(),
+            tool.to_owned(),
+            exit,
+            agent,
+            shape.map(str::to_owned),
+        );
         assert!(facts.contains(&fact), "{fact:?} is not among {facts:#?}");
     };
-    has("http-binary-tool_fails", "exec_command", Some(3), false, Some("echo about-to-fail"));
-    has("0.104.0-http-binary-tool_fails", "exec_command", Some(3), false, Some("echo about-to-fail"));
-    has("http-binary-sandbox_denied", "exec_command", Some(1), false, Some("touch"));
-    has("http-binary-big_output", "exec_command", Some(0), false, Some("python3"));
-    has("http-binary-approval_denied", "exec_command", None, false, Some("touch"));
-    has("http-binary-tool_unknown", "exec_command", None, false, Some("other"));
+    has(
+        "http-binary-tool_fails",
+        "exec_command",
+        Some(3),
+        false,
+        Some("echo about-to-fail"),
+    );
+    has(
+        "0.104.0-http-binary-tool_fails",
+        "exec_command",
+        Some(3),
+        false,
+        Some("echo about-to-fail"),
+    );
+    has(
+        "http-binary-sandbox_denied",
+        "exec_command",
+        Some(1),
+        false,
+        Some("touch"),
+    );
+    has(
+        "http-binary-big_output",
+        "exec_command",
+        Some(0),
+        false,
+        Some("python3"),
+    );
+    has(
+        "http-binary-approval_denied",
+        "exec_command",
+        None,
+        false,
+        Some("touch"),
+    );
+    has(
+        "http-binary-tool_unknown",
+        "exec_command",
+        None,
+        false,
+        Some("other"),
+    );
     has("http-binary-apply_patch", "apply_patch", None, false, None);
     has("http-binary-subagent", "spawn_agent", None, true, None);
     has("http-binary-subagent_v2", "spawn_agent", None, false, None);
-    has("http-binary-code_mode", "exec_command", Some(0), false, Some("echo from-code-mode"));
-    has("http-json-basic", "exec_command", Some(0), false, Some("echo hello-from-tool"));
+    has(
+        "http-binary-code_mode",
+        "exec_command",
+        Some(0),
+        false,
+        Some("echo from-code-mode"),
+    );
+    has(
+        "http-json-basic",
+        "exec_command",
+        Some(0),
+        false,
+        Some("echo hello-from-tool"),
+    );
 }
 
 /// What is derived comes from attributes that no policy touches: the same under any.
 #[test]
 fn every_record_of_every_run_means_the_same_whatever_is_kept() {
     let key = HashKey::new(b"a key of some length").unwrap();
-    let of = |field: &'static str| Actions::of(move |kept| if kept == field { Action::Keep } else { Action::Drop });
+    let of = |field: &'static str| {
+        Actions::of(move |kept| if kept == field { Action::Keep } else { Action::Drop })
+    };
     let shipped = schemas::settings::Seed::shipped().privacy.actions("default");
-    let policies: Vec<Actions> = schemas::privacy::fields().map(of).chain(Action::ALL.map(Actions::all)).chain([shipped]).collect();
+    let policies: Vec<Actions> = schemas::privacy::fields()
+        .map(of)
+        .chain(Action::ALL.map(Actions::all))
+        .chain([shipped])
+        .collect();
     let mut texts = 0;
-    for (run, signal, request) in bodies().into_iter().filter(|(_, signal, _)| *signal == Signal::Logs) {
+    for (run, signal, request) in bodies()
+        .into_iter()
+        .filter(|(_, signal, _)| *signal == Signal::Logs)
+    {
         let under = |actions: Actions| {
             let cleaned = privacy::apply(signal, request.clone(), actions, Some(&key)).unwrap();
             let raw = route(signal, "default", &cleaned.bytes).unwrap();
-            assert_eq!(route_by(&Routes::default(), signal, "default", &cleaned.bytes, &cleaned.conversations).unwrap(), raw, "{run}");
+            assert_eq!(
+                route_by(
+                    &Routes::default(),
+                    signal,
+                    "default",
+                    &cleaned.bytes,
+                    &cleaned.conversations
+                )
+                .unwrap(),
+                raw,
+                "{run}"
+            );
             let places: Vec<_> = raw.iter().map(|record| record.key.clone()).collect();
             let kept: Vec<_> = raw.iter().flat_map(|record| records(&record.value)).collect();
             (places, kept)
@@ -208,7 +360,10 @@ fn every_record_of_every_run_means_the_same_whatever_is_kept() {
             let (kept_places, kept_records) = under(kept);
             assert_eq!(kept_places, places, "{run}: the same parts, in the same places");
             for (kept, dropped) in kept_records.iter().zip(&dropped) {
-                texts += PRIVATE_KEYS.iter().filter(|key| value(kept, key).is_some()).count();
+                texts += PRIVATE_KEYS
+                    .iter()
+                    .filter(|key| value(kept, key).is_some())
+                    .count();
                 assert_eq!(meaning(kept), meaning(dropped), "{run}");
             }
             assert_eq!(kept_records.len(), dropped.len(), "{run}");
@@ -219,10 +374,15 @@ fn every_record_of_every_run_means_the_same_whatever_is_kept() {
 
 /// A record without texts and without the sizes of those that were removed, in the order of keys.
 fn meaning(record: &LogRecord) -> LogRecord {
-    let mut record = LogRecord { body: None, ..record.clone() };
+    let mut record = LogRecord {
+        body: None,
+        ..record.clone()
+    };
     let is_text = |key: &str| PRIVATE_KEYS.contains(&key);
     let is_size = |key: &str| key.starts_with("tacho.") && key.ends_with(".bytes");
-    record.attributes.retain(|pair| !is_text(&pair.key) && !is_size(&pair.key));
+    record
+        .attributes
+        .retain(|pair| !is_text(&pair.key) && !is_size(&pair.key));
     record.attributes.sort_by(|a, b| a.key.cmp(&b.key));
     record
 }

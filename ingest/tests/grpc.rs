@@ -56,19 +56,39 @@ struct Answer {
 }
 
 /// Calls a method.
-async fn answer(sink: &Arc<Memory>, path: &str, encoding: Option<&str>, framed: &[u8], limit: usize) -> Answer {
-    let request = Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+async fn answer(
+    sink: &Arc<Memory>,
+    path: &str,
+    encoding: Option<&str>,
+    framed: &[u8],
+    limit: usize,
+) -> Answer {
+    let request = Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
     let request = match encoding {
         Some(encoding) => request.header("grpc-encoding", encoding),
         None => request,
     };
     let entrance = Entrance::grpc(Door::new(
-        Config { body_bytes_max: limit, decoded_bytes_max: limit, ..Config::default() },
+        Config {
+            body_bytes_max: limit,
+            decoded_bytes_max: limit,
+            ..Config::default()
+        },
         Policies::fixed(PrivacyPolicy::default()),
         Arc::clone(sink),
     ));
-    let response = entrance.answer(request.body(Body::from(framed.to_vec())).unwrap()).await;
-    assert_eq!((response.status(), response.headers()["content-type"].to_str().unwrap()), (StatusCode::OK, "application/grpc"));
+    let response = entrance
+        .answer(request.body(Body::from(framed.to_vec())).unwrap())
+        .await;
+    assert_eq!(
+        (
+            response.status(),
+            response.headers()["content-type"].to_str().unwrap()
+        ),
+        (StatusCode::OK, "application/grpc")
+    );
     let mut metadata = response.headers().clone();
     let (mut body, mut data) = (response.into_body(), Vec::new());
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
@@ -77,7 +97,12 @@ async fn answer(sink: &Arc<Memory>, path: &str, encoding: Option<&str>, framed: 
             Err(frame) => metadata.extend(frame.into_trailers().unwrap()),
         }
     }
-    let code = metadata.get("grpc-status").expect("a reply has a status").to_str().unwrap().to_owned();
+    let code = metadata
+        .get("grpc-status")
+        .expect("a reply has a status")
+        .to_str()
+        .unwrap()
+        .to_owned();
     let status = tonic::Status::from_header_map(&metadata).filter(|status| !status.details().is_empty());
     let status = status.map(|status| RpcStatus::decode(status.details()).unwrap());
     Answer { code, data, status }
@@ -93,7 +118,10 @@ async fn call(sink: &Arc<Memory>, path: &str, gzip: bool, message: &[u8]) -> (St
 async fn each_service_exports_to_its_topic() {
     for signal in Signal::ALL {
         let sink = Arc::new(Memory::default());
-        assert_eq!(call(&sink, signal.grpc_path(), false, &ONE).await, ("0".to_owned(), frame(false, b"")));
+        assert_eq!(
+            call(&sink, signal.grpc_path(), false, &ONE).await,
+            ("0".to_owned(), frame(false, b""))
+        );
         let taken = std::mem::take(&mut *sink.records.lock().unwrap());
         assert_eq!((taken.len(), taken[0].topic), (1, signal.topic()));
         assert_eq!(taken[0].value, Bytes::from_static(&ONE));
@@ -122,7 +150,10 @@ async fn gzip_is_taken_and_bad_input_is_not() {
 
 #[tokio::test]
 async fn a_log_that_is_down_is_unavailable() {
-    let sink = Arc::new(Memory { down: true, ..Memory::default() });
+    let sink = Arc::new(Memory {
+        down: true,
+        ..Memory::default()
+    });
     assert_eq!(call(&sink, Signal::Logs.grpc_path(), false, &ONE).await.0, "14");
 }
 
@@ -149,8 +180,15 @@ async fn every_coding_of_every_signal() {
             assert_eq!(answer.code, code, "{encoding:?}");
             let taken = std::mem::take(&mut *sink.records.lock().unwrap());
             assert_eq!(
-                taken.iter().map(|raw| (raw.topic, raw.value.as_ref())).collect::<Vec<_>>(),
-                if code == "0" { vec![(signal.topic(), &ONE[..])] } else { vec![] }
+                taken
+                    .iter()
+                    .map(|raw| (raw.topic, raw.value.as_ref()))
+                    .collect::<Vec<_>>(),
+                if code == "0" {
+                    vec![(signal.topic(), &ONE[..])]
+                } else {
+                    vec![]
+                }
             );
         }
     }
@@ -165,23 +203,52 @@ async fn limits_to_the_byte() {
         for (encoding, framed) in [(None, &frame(false, &large)), (Some("zstd"), &zstd)] {
             let answer = answer(&sink, Signal::Logs.grpc_path(), encoding, framed, limit).await;
             assert_eq!(answer.code, code, "{limit} {encoding:?}");
-            assert!(answer.status.is_none_or(|status| status.details.is_empty()), "what is too large is not to be sent again");
+            assert!(
+                answer.status.is_none_or(|status| status.details.is_empty()),
+                "what is too large is not to be sent again"
+            );
         }
     }
 }
 
 #[tokio::test]
 async fn refusals_carry_their_details() {
-    let detail = |answer: Answer| (answer.code, answer.status.unwrap().details.first().map(|any| any.type_url.clone()));
-    let (well, down) = (Arc::new(Memory::default()), Arc::new(Memory { down: true, ..Memory::default() }));
+    let detail = |answer: Answer| {
+        (
+            answer.code,
+            answer
+                .status
+                .unwrap()
+                .details
+                .first()
+                .map(|any| any.type_url.clone()),
+        )
+    };
+    let (well, down) = (
+        Arc::new(Memory::default()),
+        Arc::new(Memory {
+            down: true,
+            ..Memory::default()
+        }),
+    );
     let path = Signal::Logs.grpc_path();
     let bad = "type.googleapis.com/google.rpc.BadRequest".to_owned();
-    for framed in [frame(false, &ONE[..5]), frame(false, &ONE)[..8].to_vec(), [frame(false, &ONE), frame(false, &ONE)].concat(), Vec::new()]
-    {
-        assert_eq!(detail(answer(&well, path, None, &framed, 1 << 20).await), ("3".to_owned(), Some(bad.clone())));
+    for framed in [
+        frame(false, &ONE[..5]),
+        frame(false, &ONE)[..8].to_vec(),
+        [frame(false, &ONE), frame(false, &ONE)].concat(),
+        Vec::new(),
+    ] {
+        assert_eq!(
+            detail(answer(&well, path, None, &framed, 1 << 20).await),
+            ("3".to_owned(), Some(bad.clone()))
+        );
     }
     let again = "type.googleapis.com/google.rpc.RetryInfo".to_owned();
-    assert_eq!(detail(answer(&down, path, None, &frame(false, &ONE), 1 << 20).await), ("14".to_owned(), Some(again)));
+    assert_eq!(
+        detail(answer(&down, path, None, &frame(false, &ONE), 1 << 20).await),
+        ("14".to_owned(), Some(again))
+    );
 }
 
 #[tokio::test]
@@ -189,8 +256,18 @@ async fn what_is_left_out_is_told() {
     let sink = Arc::new(Memory::default());
     // An empty span, and one whose name is no text.
     let body = [0x0a, 0x09, 0x12, 0x07, 0x12, 0x00, 0x12, 0x03, 0x2a, 0x01, 0xff];
-    let answer = answer(&sink, Signal::Traces.grpc_path(), None, &frame(false, &body), 1 << 20).await;
-    let partial = ExportTraceServiceResponse::decode(&answer.data[5..]).unwrap().partial_success.unwrap();
+    let answer = answer(
+        &sink,
+        Signal::Traces.grpc_path(),
+        None,
+        &frame(false, &body),
+        1 << 20,
+    )
+    .await;
+    let partial = ExportTraceServiceResponse::decode(&answer.data[5..])
+        .unwrap()
+        .partial_success
+        .unwrap();
     assert_eq!((answer.code.as_str(), partial.rejected_spans), ("0", 1));
     assert_eq!(sink.records.lock().unwrap()[0].value.as_ref(), ONE);
 }

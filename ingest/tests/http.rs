@@ -14,32 +14,74 @@ use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn bad_bodies_are_refused_and_harm_nobody() {
-    let server = Server::start(Config { body_bytes_max: 1 << 20, decoded_bytes_max: 1 << 20, ..Config::default() }).await;
-    let good = request(vec![record(&[("conversation.id", "c"), ("note", &"n".repeat(300))])]);
+    let server = Server::start(Config {
+        body_bytes_max: 1 << 20,
+        decoded_bytes_max: 1 << 20,
+        ..Config::default()
+    })
+    .await;
+    let good = request(vec![record(&[
+        ("conversation.id", "c"),
+        ("note", &"n".repeat(300)),
+    ])]);
     let large = vec![0; (1 << 20) + 1];
     let deep = request(vec![record(&[])]);
     let compressed = gzip(&good);
     for (what, content_type, encoding, body, status) in [
-        ("truncated protobuf", PROTOBUF, "identity", &good[..good.len() - 5], 400),
-        ("random bytes", PROTOBUF, "identity", &b"\xd1\x07\x9f\x33\xfe\x8a\x00\x12\xab\xff\x1f\x55"[..], 400),
+        (
+            "truncated protobuf",
+            PROTOBUF,
+            "identity",
+            &good[..good.len() - 5],
+            400,
+        ),
+        (
+            "random bytes",
+            PROTOBUF,
+            "identity",
+            &b"\xd1\x07\x9f\x33\xfe\x8a\x00\x12\xab\xff\x1f\x55"[..],
+            400,
+        ),
         ("unknown content type", "text/plain", "identity", &good, 415),
         ("no gzip", PROTOBUF, "gzip", &good, 400),
-        ("truncated gzip", PROTOBUF, "gzip", &compressed[..compressed.len() - 9], 400),
+        (
+            "truncated gzip",
+            PROTOBUF,
+            "gzip",
+            &compressed[..compressed.len() - 9],
+            400,
+        ),
         ("no zstd", PROTOBUF, "zstd", &good, 400),
         ("unknown encoding", PROTOBUF, "br", &good, 415),
         ("two encodings", PROTOBUF, "gzip, gzip", &gzip(&compressed), 415),
         ("gzip within gzip", PROTOBUF, "gzip", &gzip(&compressed), 400),
         ("too large", PROTOBUF, "identity", &large, 413),
-        ("too large when decompressed", PROTOBUF, "gzip", &gzip(&large), 413),
+        (
+            "too large when decompressed",
+            PROTOBUF,
+            "gzip",
+            &gzip(&large),
+            413,
+        ),
         ("no JSON", JSON, "identity", &b"{\"resourceLogs\":[{]}"[..], 400),
         ("protobuf as JSON", JSON, "identity", &deep, 400),
     ] {
         let headers = vec![("content-type", content_type), ("content-encoding", encoding)];
-        let reply = server.send(&Request { method: "POST", path: "/v1/logs", headers, body }).await;
+        let reply = server
+            .send(&Request {
+                method: "POST",
+                path: "/v1/logs",
+                headers,
+                body,
+            })
+            .await;
         assert_eq!(reply.status, status, "{what}");
         let (code, message) = reply.rpc();
         assert_eq!(code, if status == 413 { 8 } else { 3 }, "{what}");
-        assert!(!message.is_empty() && !message.contains("nnn"), "{what}: {message}");
+        assert!(
+            !message.is_empty() && !message.contains("nnn"),
+            "{what}: {message}"
+        );
         let expected = if content_type == PROTOBUF { PROTOBUF } else { JSON };
         assert_eq!(reply.header("content-type"), Some(expected), "{what}");
         assert_eq!(server.taken(), [], "{what}");
@@ -51,7 +93,10 @@ async fn bad_bodies_are_refused_and_harm_nobody() {
 async fn unusual_records_are_taken() {
     let server = Server::start(Config::default()).await;
     for attributes in [
-        &[("event.name", "codex.user_prompt"), ("conversation.id", "no time at all")][..],
+        &[
+            ("event.name", "codex.user_prompt"),
+            ("conversation.id", "no time at all"),
+        ][..],
         &[("event.name", "codex.api_request")],
         &[("conversation.id", "c")],
         &[],
@@ -78,14 +123,23 @@ async fn a_large_record_is_kept_whole_but_for_its_texts() {
     let server = Server::start(Config::default()).await;
     let note = "x".repeat(2 << 20);
     let patch = format!("planted-{}", "y".repeat(2 << 20));
-    let body = request(vec![record(&[("conversation.id", "c"), ("note", &note), ("arguments", &patch)])]);
+    let body = request(vec![record(&[
+        ("conversation.id", "c"),
+        ("note", &note),
+        ("arguments", &patch),
+    ])]);
     assert_eq!(server.post("/v1/logs", PROTOBUF, &body).await.status, 200);
     let taken = server.taken();
     assert!(!taken[0].value.windows(8).any(|window| window == b"planted-"));
     let attributes = &records(&taken[0].value)[0].attributes;
     assert_eq!(attributes[1], pair("note", &note));
     assert_eq!(attributes[2].key, "tacho.arguments.bytes");
-    assert_eq!(attributes[2].value, Some(AnyValue { value: Some(Value::IntValue(patch.len() as i64)) }));
+    assert_eq!(
+        attributes[2].value,
+        Some(AnyValue {
+            value: Some(Value::IntValue(patch.len() as i64))
+        })
+    );
 }
 
 #[tokio::test]
@@ -98,15 +152,33 @@ async fn paths_and_methods() {
     }
     for method in ["GET", "PUT", "DELETE"] {
         let headers = vec![("content-type", PROTOBUF)];
-        let reply = server.send(&Request { method, path: "/v1/logs", headers, body: b"" }).await;
-        assert_eq!((reply.status, reply.rpc().0, reply.header("allow")), (405, 12, Some("post")), "{method}");
+        let reply = server
+            .send(&Request {
+                method,
+                path: "/v1/logs",
+                headers,
+                body: b"",
+            })
+            .await;
+        assert_eq!(
+            (reply.status, reply.rpc().0, reply.header("allow")),
+            (405, 12, Some("post")),
+            "{method}"
+        );
     }
-    for (path, topic) in [("/v1/logs", Topic::RawLogs), ("/v1/traces", Topic::RawTraces), ("/v1/metrics", Topic::RawMetrics)] {
+    for (path, topic) in [
+        ("/v1/logs", Topic::RawLogs),
+        ("/v1/traces", Topic::RawTraces),
+        ("/v1/metrics", Topic::RawMetrics),
+    ] {
         // The nesting down to a record is the same in all three.
         let body = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
         assert_eq!(server.post(path, PROTOBUF, &body).await.status, 200);
         let taken = server.taken();
-        assert_eq!((taken.len(), taken[0].topic, taken[0].value.as_ref()), (1, topic, &body[..]));
+        assert_eq!(
+            (taken.len(), taken[0].topic, taken[0].value.as_ref()),
+            (1, topic, &body[..])
+        );
     }
     server.is_well().await;
 }
@@ -128,10 +200,20 @@ async fn encodings_lead_to_the_same_record() {
         ("application/json;charset=UTF-8", "gzip", &gzip(json)),
     ] {
         let headers = vec![("content-type", content_type), ("content-encoding", encoding)];
-        let reply = server.send(&Request { method: "POST", path: "/v1/logs", headers, body: sent }).await;
+        let reply = server
+            .send(&Request {
+                method: "POST",
+                path: "/v1/logs",
+                headers,
+                body: sent,
+            })
+            .await;
         assert_eq!(reply.status, 200, "{content_type} {encoding}: {reply:?}");
         let taken = server.taken();
-        assert_eq!((taken.len(), taken[0].key.as_str(), taken[0].value.as_ref()), (1, "default/c", body.as_slice()));
+        assert_eq!(
+            (taken.len(), taken[0].key.as_str(), taken[0].value.as_ref()),
+            (1, "default/c", body.as_slice())
+        );
     }
 }
 
@@ -145,7 +227,10 @@ async fn conversations_are_told_apart() {
     ]);
     assert_eq!(server.post("/v1/logs", PROTOBUF, &body).await.status, 200);
     let taken = server.taken();
-    let counts: Vec<_> = taken.iter().map(|raw| (raw.key.as_str(), records(&raw.value).len())).collect();
+    let counts: Vec<_> = taken
+        .iter()
+        .map(|raw| (raw.key.as_str(), records(&raw.value).len()))
+        .collect();
     assert_eq!(counts, [("default/a", 2), ("default/b", 1)]);
     assert!(!taken[0].value.windows(7).any(|window| window == b"planted"));
 }
@@ -168,10 +253,20 @@ async fn what_the_log_refuses_is_not_acknowledged() {
 
 #[tokio::test]
 async fn a_tenant_has_a_limit_of_open_bytes() {
-    let server = Server::start(Config { tenant_bytes_in_flight_max: 1000, ..Config::default() }).await;
-    let body = request(vec![record(&[("conversation.id", "c"), ("note", &"n".repeat(1000))])]);
+    let server = Server::start(Config {
+        tenant_bytes_in_flight_max: 1000,
+        ..Config::default()
+    })
+    .await;
+    let body = request(vec![record(&[
+        ("conversation.id", "c"),
+        ("note", &"n".repeat(1000)),
+    ])]);
     let reply = server.post("/v1/logs", PROTOBUF, &body).await;
-    assert_eq!((reply.status, reply.rpc().0, reply.header("retry-after")), (429, 8, Some("1")));
+    assert_eq!(
+        (reply.status, reply.rpc().0, reply.header("retry-after")),
+        (429, 8, Some("1"))
+    );
     server.is_well().await;
 }
 
@@ -186,7 +281,11 @@ async fn a_request_has_a_limit_of_records() {
 
 #[tokio::test]
 async fn texts_are_kept_on_request_only() {
-    let server = Server::start(Config { keep_text: true, ..Config::default() }).await;
+    let server = Server::start(Config {
+        keep_text: true,
+        ..Config::default()
+    })
+    .await;
     let body = request(vec![record(&[("conversation.id", "c"), ("prompt", "planted")])]);
     assert_eq!(server.post("/v1/logs", PROTOBUF, &body).await.status, 200);
     assert_eq!(server.taken()[0].value, body);

@@ -8,13 +8,16 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, EntityRef, InstrumentationScope, KeyValue, KeyValueList,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
-    ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exemplar, metric, number_data_point,
+    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exemplar, metric,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
@@ -30,27 +33,59 @@ fn text(text: &str) -> Option<AnyValue> {
 }
 
 fn pair(key: &str, value: Option<AnyValue>) -> KeyValue {
-    KeyValue { key: key.to_owned(), value, ..Default::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value,
+        ..Default::default()
+    }
 }
 
 fn logs(record: LogRecord) -> ExportLogsServiceRequest {
-    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..Default::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }
+    let scope_logs = vec![ScopeLogs {
+        log_records: vec![record],
+        ..Default::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs,
+            ..Default::default()
+        }],
+    }
 }
 
 fn spans(span: Span) -> ExportTraceServiceRequest {
-    let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] }
+    let scope_spans = vec![ScopeSpans {
+        spans: vec![span],
+        ..Default::default()
+    }];
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans,
+            ..Default::default()
+        }],
+    }
 }
 
 fn metrics(data: metric::Data) -> ExportMetricsServiceRequest {
-    let metrics = vec![Metric { data: Some(data), ..Default::default() }];
-    let scope_metrics = vec![ScopeMetrics { metrics, ..Default::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] }
+    let metrics = vec![Metric {
+        data: Some(data),
+        ..Default::default()
+    }];
+    let scope_metrics = vec![ScopeMetrics {
+        metrics,
+        ..Default::default()
+    }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics,
+            ..Default::default()
+        }],
+    }
 }
 
 fn read_logs(json: &[u8]) -> ExportLogsServiceRequest {
-    let bytes = to_protobuf(Signal::Logs, json).unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(json)));
+    let bytes = to_protobuf(Signal::Logs, json)
+        .unwrap_or_else(|error| panic!("{}: {error}", String::from_utf8_lossy(json)));
     ExportLogsServiceRequest::decode(bytes.as_slice()).unwrap()
 }
 
@@ -70,68 +105,207 @@ fn in_metric(members: &str) -> Vec<u8> {
 const TRACE: &str = "5B8EFFF798038103D269B633813FC60C";
 
 fn trace_id() -> Vec<u8> {
-    (0..16).map(|at| u8::from_str_radix(&TRACE[2 * at..2 * at + 2], 16).unwrap()).collect()
+    (0..16)
+        .map(|at| u8::from_str_radix(&TRACE[2 * at..2 * at + 2], 16).unwrap())
+        .collect()
 }
 
 #[test]
 fn log_records() {
     let plain = LogRecord::default;
-    let body = |value| LogRecord { body: any(value), ..plain() };
-    let attributes = |attributes| LogRecord { attributes, ..plain() };
+    let body = |value| LogRecord {
+        body: any(value),
+        ..plain()
+    };
+    let attributes = |attributes| LogRecord {
+        attributes,
+        ..plain()
+    };
     let table: Vec<(&str, LogRecord)> = vec![
         ("", plain()),
         // Nulls, for messages, lists, numbers, texts and ids.
-        (r#""body":null,"attributes":null,"timeUnixNano":null,"severityText":null,"traceId":null,"flags":null"#, plain()),
-        (r#""attributes":[null,{"key":"k"},null]"#, attributes(vec![pair("k", None)])),
-        (r#""attributes":[{"key":"k","value":null}]"#, attributes(vec![pair("k", None)])),
-        (r#""attributes":[{"value":{"intValue":7}}]"#, attributes(vec![pair("", any(Value::IntValue(7)))])),
+        (
+            r#""body":null,"attributes":null,"timeUnixNano":null,"severityText":null,"traceId":null,"flags":null"#,
+            plain(),
+        ),
+        (
+            r#""attributes":[null,{"key":"k"},null]"#,
+            attributes(vec![pair("k", None)]),
+        ),
+        (
+            r#""attributes":[{"key":"k","value":null}]"#,
+            attributes(vec![pair("k", None)]),
+        ),
+        (
+            r#""attributes":[{"value":{"intValue":7}}]"#,
+            attributes(vec![pair("", any(Value::IntValue(7)))]),
+        ),
         (r#""attributes":[{}]"#, attributes(vec![pair("", None)])),
         // Values that are there and hold nothing.
-        (r#""body":{}"#, LogRecord { body: Some(AnyValue { value: None }), ..plain() }),
-        (r#""body":{"ofTomorrow":[1,{"a":2}]}"#, LogRecord { body: Some(AnyValue { value: None }), ..plain() }),
-        (r#""body":{"stringValue":null}"#, LogRecord { body: Some(AnyValue { value: None }), ..plain() }),
-        (r#""body":{"stringValue":""}"#, body(Value::StringValue(String::new()))),
+        (
+            r#""body":{}"#,
+            LogRecord {
+                body: Some(AnyValue { value: None }),
+                ..plain()
+            },
+        ),
+        (
+            r#""body":{"ofTomorrow":[1,{"a":2}]}"#,
+            LogRecord {
+                body: Some(AnyValue { value: None }),
+                ..plain()
+            },
+        ),
+        (
+            r#""body":{"stringValue":null}"#,
+            LogRecord {
+                body: Some(AnyValue { value: None }),
+                ..plain()
+            },
+        ),
+        (
+            r#""body":{"stringValue":""}"#,
+            body(Value::StringValue(String::new())),
+        ),
         (r#""body":{"intValue":0}"#, body(Value::IntValue(0))),
         (r#""body":{"boolValue":false}"#, body(Value::BoolValue(false))),
-        (r#""body":{"arrayValue":{}}"#, body(Value::ArrayValue(ArrayValue::default()))),
-        (r#""body":{"arrayValue":{"values":null}}"#, body(Value::ArrayValue(ArrayValue::default()))),
-        (r#""body":{"arrayValue":{"values":[]}}"#, body(Value::ArrayValue(ArrayValue::default()))),
-        (r#""body":{"kvlistValue":{}}"#, body(Value::KvlistValue(KeyValueList::default()))),
+        (
+            r#""body":{"arrayValue":{}}"#,
+            body(Value::ArrayValue(ArrayValue::default())),
+        ),
+        (
+            r#""body":{"arrayValue":{"values":null}}"#,
+            body(Value::ArrayValue(ArrayValue::default())),
+        ),
+        (
+            r#""body":{"arrayValue":{"values":[]}}"#,
+            body(Value::ArrayValue(ArrayValue::default())),
+        ),
+        (
+            r#""body":{"kvlistValue":{}}"#,
+            body(Value::KvlistValue(KeyValueList::default())),
+        ),
         // A null among values keeps its place.
         (
             r#""body":{"arrayValue":{"values":[null,{"boolValue":true}]}}"#,
-            body(Value::ArrayValue(ArrayValue { values: vec![AnyValue { value: None }, any(Value::BoolValue(true)).unwrap()] })),
+            body(Value::ArrayValue(ArrayValue {
+                values: vec![AnyValue { value: None }, any(Value::BoolValue(true)).unwrap()],
+            })),
         ),
         (
             r#""body":{"kvlistValue":{"values":[{"key":"a","value":{"stringValue":"b"}}]}}"#,
-            body(Value::KvlistValue(KeyValueList { values: vec![pair("a", text("b"))] })),
+            body(Value::KvlistValue(KeyValueList {
+                values: vec![pair("a", text("b"))],
+            })),
         ),
         // Integers: strings, numbers, with exponent, with fraction 0; the largest and the smallest.
-        (r#""timeUnixNano":"5""#, LogRecord { time_unix_nano: 5, ..plain() }),
-        (r#""timeUnixNano":5"#, LogRecord { time_unix_nano: 5, ..plain() }),
-        (r#""timeUnixNano":1e3"#, LogRecord { time_unix_nano: 1000, ..plain() }),
-        (r#""timeUnixNano":1.0"#, LogRecord { time_unix_nano: 1, ..plain() }),
-        (r#""timeUnixNano":"1e3""#, LogRecord { time_unix_nano: 1000, ..plain() }),
-        (r#""timeUnixNano":18446744073709551615"#, LogRecord { time_unix_nano: u64::MAX, ..plain() }),
-        (r#""timeUnixNano":"18446744073709551615""#, LogRecord { time_unix_nano: u64::MAX, ..plain() }),
-        (r#""body":{"intValue":"-9223372036854775808"}"#, body(Value::IntValue(i64::MIN))),
+        (
+            r#""timeUnixNano":"5""#,
+            LogRecord {
+                time_unix_nano: 5,
+                ..plain()
+            },
+        ),
+        (
+            r#""timeUnixNano":5"#,
+            LogRecord {
+                time_unix_nano: 5,
+                ..plain()
+            },
+        ),
+        (
+            r#""timeUnixNano":1e3"#,
+            LogRecord {
+                time_unix_nano: 1000,
+                ..plain()
+            },
+        ),
+        (
+            r#""timeUnixNano":1.0"#,
+            LogRecord {
+                time_unix_nano: 1,
+                ..plain()
+            },
+        ),
+        (
+            r#""timeUnixNano":"1e3""#,
+            LogRecord {
+                time_unix_nano: 1000,
+                ..plain()
+            },
+        ),
+        (
+            r#""timeUnixNano":18446744073709551615"#,
+            LogRecord {
+                time_unix_nano: u64::MAX,
+                ..plain()
+            },
+        ),
+        (
+            r#""timeUnixNano":"18446744073709551615""#,
+            LogRecord {
+                time_unix_nano: u64::MAX,
+                ..plain()
+            },
+        ),
+        (
+            r#""body":{"intValue":"-9223372036854775808"}"#,
+            body(Value::IntValue(i64::MIN)),
+        ),
         (r#""body":{"intValue":-8}"#, body(Value::IntValue(-8))),
-        (r#""flags":4294967295,"droppedAttributesCount":"3""#, LogRecord { flags: u32::MAX, dropped_attributes_count: 3, ..plain() }),
-        (r#""severityNumber":9"#, LogRecord { severity_number: 9, ..plain() }),
+        (
+            r#""flags":4294967295,"droppedAttributesCount":"3""#,
+            LogRecord {
+                flags: u32::MAX,
+                dropped_attributes_count: 3,
+                ..plain()
+            },
+        ),
+        (
+            r#""severityNumber":9"#,
+            LogRecord {
+                severity_number: 9,
+                ..plain()
+            },
+        ),
         // Doubles.
         (r#""body":{"doubleValue":"1.5"}"#, body(Value::DoubleValue(1.5))),
         (r#""body":{"doubleValue":1}"#, body(Value::DoubleValue(1.0))),
         (r#""body":{"doubleValue":0}"#, body(Value::DoubleValue(0.0))),
         (r#""body":{"doubleValue":-0.0}"#, body(Value::DoubleValue(-0.0))),
-        (r#""body":{"doubleValue":"Infinity"}"#, body(Value::DoubleValue(f64::INFINITY))),
-        (r#""body":{"doubleValue":"-Infinity"}"#, body(Value::DoubleValue(f64::NEG_INFINITY))),
+        (
+            r#""body":{"doubleValue":"Infinity"}"#,
+            body(Value::DoubleValue(f64::INFINITY)),
+        ),
+        (
+            r#""body":{"doubleValue":"-Infinity"}"#,
+            body(Value::DoubleValue(f64::NEG_INFINITY)),
+        ),
         // Ids in hex, of both cases; none.
-        (r#""traceId":"5B8EFFF798038103D269B633813FC60C""#, LogRecord { trace_id: trace_id(), ..plain() }),
-        (r#""traceId":"5b8efff798038103d269b633813fc60c""#, LogRecord { trace_id: trace_id(), ..plain() }),
+        (
+            r#""traceId":"5B8EFFF798038103D269B633813FC60C""#,
+            LogRecord {
+                trace_id: trace_id(),
+                ..plain()
+            },
+        ),
+        (
+            r#""traceId":"5b8efff798038103d269b633813fc60c""#,
+            LogRecord {
+                trace_id: trace_id(),
+                ..plain()
+            },
+        ),
         (r#""traceId":"","spanId":"""#, plain()),
         // Bytes: both alphabets, with and without padding.
-        (r#""body":{"bytesValue":"+/8="}"#, body(Value::BytesValue(vec![0xfb, 0xff]))),
-        (r#""body":{"bytesValue":"-_8"}"#, body(Value::BytesValue(vec![0xfb, 0xff]))),
+        (
+            r#""body":{"bytesValue":"+/8="}"#,
+            body(Value::BytesValue(vec![0xfb, 0xff])),
+        ),
+        (
+            r#""body":{"bytesValue":"-_8"}"#,
+            body(Value::BytesValue(vec![0xfb, 0xff])),
+        ),
         (r#""body":{"bytesValue":""}"#, body(Value::BytesValue(Vec::new()))),
         // Names of protobuf, and names of tomorrow, are unknown.
         (
@@ -139,13 +313,43 @@ fn log_records() {
             attributes(vec![pair("k", None)]),
         ),
         // Twice the same: the last counts, lists go on.
-        (r#""timeUnixNano":1,"timeUnixNano":2"#, LogRecord { time_unix_nano: 2, ..plain() }),
-        (r#""attributes":[{"key":"a"}],"attributes":[{"key":"b"}]"#, attributes(vec![pair("a", None), pair("b", None)])),
-        (r#""body":{"stringValue":"a","intValue":1}"#, body(Value::IntValue(1))),
+        (
+            r#""timeUnixNano":1,"timeUnixNano":2"#,
+            LogRecord {
+                time_unix_nano: 2,
+                ..plain()
+            },
+        ),
+        (
+            r#""attributes":[{"key":"a"}],"attributes":[{"key":"b"}]"#,
+            attributes(vec![pair("a", None), pair("b", None)]),
+        ),
+        (
+            r#""body":{"stringValue":"a","intValue":1}"#,
+            body(Value::IntValue(1)),
+        ),
         // Text: escapes, pairs of surrogates, half of one.
-        (r#""severityText":"\u00e9\ud83d\ude00\n\u0000""#, LogRecord { severity_text: "é😀\n\0".to_owned(), ..plain() }),
-        (r#""severityText":"a\ud800b""#, LogRecord { severity_text: "a\u{fffd}\u{fffd}\u{fffd}b".to_owned(), ..plain() }),
-        (r#""k\udc00":1,"eventName":"e""#, LogRecord { event_name: "e".to_owned(), ..plain() }),
+        (
+            r#""severityText":"\u00e9\ud83d\ude00\n\u0000""#,
+            LogRecord {
+                severity_text: "é😀\n\0".to_owned(),
+                ..plain()
+            },
+        ),
+        (
+            r#""severityText":"a\ud800b""#,
+            LogRecord {
+                severity_text: "a\u{fffd}\u{fffd}\u{fffd}b".to_owned(),
+                ..plain()
+            },
+        ),
+        (
+            r#""k\udc00":1,"eventName":"e""#,
+            LogRecord {
+                event_name: "e".to_owned(),
+                ..plain()
+            },
+        ),
     ];
     assert!(table.len() >= 40);
     for (members, expected) in table {
@@ -153,14 +357,22 @@ fn log_records() {
     }
     // NaN is equal to nothing.
     let nan = read_logs(&in_record(r#""body":{"doubleValue":"NaN"}"#));
-    let body = nan.resource_logs[0].scope_logs[0].log_records[0].body.clone().unwrap();
+    let body = nan.resource_logs[0].scope_logs[0].log_records[0]
+        .body
+        .clone()
+        .unwrap();
     assert!(matches!(body.value, Some(Value::DoubleValue(value)) if value.is_nan()));
 }
 
 #[test]
 fn whole_requests() {
     let empty = ExportLogsServiceRequest::default();
-    let resource = |resource| ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { resource, ..Default::default() }] };
+    let resource = |resource| ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource,
+            ..Default::default()
+        }],
+    };
     for (json, expected) in [
         ("{}", empty.clone()),
         ("", empty.clone()),
@@ -170,7 +382,10 @@ fn whole_requests() {
         (r#"{"resourceLogs":[null]}"#, empty.clone()),
         (r#"{"ofTomorrow":7,"resource_logs":[{}]}"#, empty),
         (r#"{"resourceLogs":[{}]}"#, resource(None)),
-        (r#"{"resourceLogs":[{"resource":null,"scopeLogs":null,"schemaUrl":null}]}"#, resource(None)),
+        (
+            r#"{"resourceLogs":[{"resource":null,"scopeLogs":null,"schemaUrl":null}]}"#,
+            resource(None),
+        ),
         (
             r#"{"resourceLogs":[{"resource":{"attributes":[],"entityRefs":[],"droppedAttributesCount":0}}]}"#,
             resource(Some(Resource::default())),
@@ -191,21 +406,39 @@ fn whole_requests() {
     }
     let scope = read_logs(br#"{"resourceLogs":[{"scopeLogs":[{"scope":{"name":"n","version":"v"},"schemaUrl":"u"}],"schemaUrl":"w"}]}"#);
     let expected = ScopeLogs {
-        scope: Some(InstrumentationScope { name: "n".to_owned(), version: "v".to_owned(), ..Default::default() }),
+        scope: Some(InstrumentationScope {
+            name: "n".to_owned(),
+            version: "v".to_owned(),
+            ..Default::default()
+        }),
         schema_url: "u".to_owned(),
         ..Default::default()
     };
-    assert_eq!((&scope.resource_logs[0].scope_logs[0], scope.resource_logs[0].schema_url.as_str()), (&expected, "w"));
+    assert_eq!(
+        (
+            &scope.resource_logs[0].scope_logs[0],
+            scope.resource_logs[0].schema_url.as_str()
+        ),
+        (&expected, "w")
+    );
 }
 
 #[test]
 fn spans_of_json() {
-    let read =
-        |members: &str| ExportTraceServiceRequest::decode(to_protobuf(Signal::Traces, &in_span(members)).unwrap().as_slice()).unwrap();
+    let read = |members: &str| {
+        ExportTraceServiceRequest::decode(to_protobuf(Signal::Traces, &in_span(members)).unwrap().as_slice())
+            .unwrap()
+    };
     for (members, expected) in [
         ("", Span::default()),
         (r#""status":null,"events":null,"links":[null]"#, Span::default()),
-        (r#""status":{}"#, Span { status: Some(Status::default()), ..Default::default() }),
+        (
+            r#""status":{}"#,
+            Span {
+                status: Some(Status::default()),
+                ..Default::default()
+            },
+        ),
         (
             r#""traceId":"5B8EFFF798038103D269B633813FC60C","spanId":"EEE19B7EC3C1B174","parentSpanId":"","traceState":"s","name":"n","kind":2,
                "startTimeUnixNano":"1","endTimeUnixNano":2,"status":{"code":2,"message":"m"},"flags":257,"droppedEventsCount":1,
@@ -220,7 +453,10 @@ fn spans_of_json() {
                 kind: 2,
                 start_time_unix_nano: 1,
                 end_time_unix_nano: 2,
-                status: Some(Status { code: 2, message: "m".to_owned() }),
+                status: Some(Status {
+                    code: 2,
+                    message: "m".to_owned(),
+                }),
                 flags: 257,
                 dropped_events_count: 1,
                 dropped_links_count: 2,
@@ -252,15 +488,26 @@ fn spans_of_json() {
 fn metrics_of_json() {
     for (members, expected) in metric_table() {
         let read = to_protobuf(Signal::Metrics, &in_metric(members)).unwrap();
-        assert_eq!(ExportMetricsServiceRequest::decode(read.as_slice()).unwrap(), metrics(expected), "{members}");
+        assert_eq!(
+            ExportMetricsServiceRequest::decode(read.as_slice()).unwrap(),
+            metrics(expected),
+            "{members}"
+        );
     }
 }
 
 fn metric_table() -> Vec<(&'static str, metric::Data)> {
-    let number = |value| NumberDataPoint { value, ..Default::default() };
+    let number = |value| NumberDataPoint {
+        value,
+        ..Default::default()
+    };
     let gauge = |data_points| metric::Data::Gauge(Gauge { data_points });
-    let exemplars =
-        vec![Exemplar { time_unix_nano: 1, value: Some(exemplar::Value::AsDouble(0.0)), trace_id: trace_id(), ..Default::default() }];
+    let exemplars = vec![Exemplar {
+        time_unix_nano: 1,
+        value: Some(exemplar::Value::AsDouble(0.0)),
+        trace_id: trace_id(),
+        ..Default::default()
+    }];
     let mut table = vec![
         (r#""gauge":{}"#, gauge(vec![])),
         (r#""gauge":{"dataPoints":null}"#, gauge(vec![])),
@@ -321,7 +568,10 @@ fn distributions() -> [(&'static str, metric::Data); 3] {
                     scale: -3,
                     zero_count: 1,
                     zero_threshold: 0.5,
-                    positive: Some(Buckets { offset: -2, bucket_counts: vec![300, 0] }),
+                    positive: Some(Buckets {
+                        offset: -2,
+                        bucket_counts: vec![300, 0],
+                    }),
                     negative: Some(Buckets::default()),
                     count: 5,
                     flags: 7,
@@ -336,7 +586,10 @@ fn distributions() -> [(&'static str, metric::Data); 3] {
                 data_points: vec![SummaryDataPoint {
                     count: 1,
                     sum: 2.0,
-                    quantile_values: vec![ValueAtQuantile { quantile: 0.5, value: 3.0 }],
+                    quantile_values: vec![ValueAtQuantile {
+                        quantile: 0.5,
+                        value: 3.0,
+                    }],
                     ..Default::default()
                 }],
             }),
@@ -381,17 +634,36 @@ fn what_is_refused() {
         deep(100_000),
         "\"a\":".to_owned(),
     ] {
-        assert!(to_protobuf(Signal::Logs, &in_record(&members)).is_err(), "{}", &members[..members.len().min(80)]);
+        assert!(
+            to_protobuf(Signal::Logs, &in_record(&members)).is_err(),
+            "{}",
+            &members[..members.len().min(80)]
+        );
     }
     assert!(to_protobuf(Signal::Logs, &in_record(&deep(30))).is_ok());
     // What is not looked at may be as deep as it likes.
     let unknown = format!(r#""x":{}{}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(to_protobuf(Signal::Logs, &in_record(&unknown)).is_ok());
-    for json in ["null", "[]", "7", "\"a\"", "{", "{}}", "{\"resourceLogs\":[{}}", "nul"] {
+    for json in [
+        "null",
+        "[]",
+        "7",
+        "\"a\"",
+        "{",
+        "{}}",
+        "{\"resourceLogs\":[{}}",
+        "nul",
+    ] {
         for signal in Signal::ALL {
             assert!(to_protobuf(signal, json.as_bytes()).is_err(), "{json}");
         }
     }
-    assert!(matches!(to_protobuf(Signal::Logs, &in_record(r#""flags":{}"#)), Err(JsonError::Form { line: 1, .. })));
-    assert!(matches!(to_protobuf(Signal::Logs, &in_record(r#""flags":"#)), Err(JsonError::Syntax { line: 1, .. })));
+    assert!(matches!(
+        to_protobuf(Signal::Logs, &in_record(r#""flags":{}"#)),
+        Err(JsonError::Form { line: 1, .. })
+    ));
+    assert!(matches!(
+        to_protobuf(Signal::Logs, &in_record(r#""flags":"#)),
+        Err(JsonError::Syntax { line: 1, .. })
+    ));
 }

@@ -61,7 +61,10 @@ struct Shared {
 /// The routes of the admin port. `loopback`: refuse requests whose `Host` is not this machine's, as a page of another
 /// origin would send after DNS rebinding.
 pub fn router(admin: Admin, loopback: bool) -> Router {
-    let shared = Arc::new(Shared { admin, reader: Mutex::new(None) });
+    let shared = Arc::new(Shared {
+        admin,
+        reader: Mutex::new(None),
+    });
     let routes = Router::new()
         .route("/", get(page))
         .route("/metrics", get(metrics))
@@ -71,11 +74,19 @@ pub fn router(admin: Admin, loopback: bool) -> Router {
         .route("/api/extent", get(api_extent))
         .route("/api/read", get(api_read))
         .with_state(shared);
-    if loopback { routes.layer(axum::middleware::from_fn(only_local_host)) } else { routes }
+    if loopback {
+        routes.layer(axum::middleware::from_fn(only_local_host))
+    } else {
+        routes
+    }
 }
 
 async fn only_local_host(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or("");
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
         _ => host,
@@ -84,27 +95,49 @@ async fn only_local_host(request: Request, next: Next) -> Response {
     if name.is_empty() || name.eq_ignore_ascii_case("localhost") || is_loopback(name) {
         next.run(request).await
     } else {
-        (StatusCode::FORBIDDEN, "this address is served on loopback only: use 127.0.0.1 or localhost\n").into_response()
+        (
+            StatusCode::FORBIDDEN,
+            "this address is served on loopback only: use 127.0.0.1 or localhost\n",
+        )
+            .into_response()
     }
 }
 
 fn is_loopback(name: &str) -> bool {
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let name = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    name.parse::<std::net::IpAddr>()
+        .is_ok_and(|address| address.is_loopback())
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let accepted = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let format = prometheus::Format::accepted(accepted);
     let body = prometheus::body(&shared.admin.view, &telemetry::render(), format);
-    ([(header::CONTENT_TYPE, format.content_type()), (header::VARY, "accept")], body).into_response()
+    (
+        [
+            (header::CONTENT_TYPE, format.content_type()),
+            (header::VARY, "accept"),
+        ],
+        body,
+    )
+        .into_response()
 }
 
 async fn livez(State(shared): State<Arc<Shared>>) -> Response {
     if shared.admin.health.is_alive() {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "a worker gave no sign of life for 60 s\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a worker gave no sign of life for 60 s\n",
+        )
+            .into_response()
     }
 }
 
@@ -126,17 +159,30 @@ async fn page(State(shared): State<Arc<Shared>>) -> Response {
     );
     let mut response = shared.admin.page.replace("NONCE", &nonce).into_response();
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/html; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_str(&policy).expect("hex digits and fixed ASCII"));
+    headers.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_str(&policy).expect("hex digits and fixed ASCII"),
+    );
     response
 }
 
 /// 128 bits that differ for each response: hashes under keys that the standard library takes from the system.
 fn nonce() -> String {
-    format!("{:016x}{:016x}", RandomState::new().hash_one(0), RandomState::new().hash_one(1))
+    format!(
+        "{:016x}{:016x}",
+        RandomState::new().hash_one(0),
+        RandomState::new().hash_one(1)
+    )
 }
 
 async fn api_overview(State(shared): State<Arc<Shared>>) -> Response {
@@ -144,7 +190,14 @@ async fn api_overview(State(shared): State<Arc<Shared>>) -> Response {
     value["ready"] = shared.admin.health.is_ready().into();
     value["setup"] = shared.admin.setup.as_str().into();
     value["about"] = shared.admin.about.as_str().into();
-    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")], value.to_string()).into_response()
+    (
+        [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "no-store"),
+        ],
+        value.to_string(),
+    )
+        .into_response()
 }
 
 #[derive(serde::Deserialize)]
@@ -157,19 +210,41 @@ struct Where {
     max: Option<usize>,
 }
 
-async fn api_extent(State(shared): State<Arc<Shared>>, Query(at): Query<Where>, headers: HeaderMap) -> Response {
+async fn api_extent(
+    State(shared): State<Arc<Shared>>,
+    Query(at): Query<Where>,
+    headers: HeaderMap,
+) -> Response {
     answer(shared, at, &headers, |log, topic, at| {
         let partitions = log.partitions(topic)?;
-        let extent = log.extent(TopicPartition { topic, partition: at.partition })?;
-        Ok(prost::Message::encode_to_vec(&ExtentReply { partitions, start: extent.start.0, end: extent.end.0 }))
+        let extent = log.extent(TopicPartition {
+            topic,
+            partition: at.partition,
+        })?;
+        Ok(prost::Message::encode_to_vec(&ExtentReply {
+            partitions,
+            start: extent.start.0,
+            end: extent.end.0,
+        }))
     })
     .await
 }
 
-async fn api_read(State(shared): State<Arc<Shared>>, Query(at): Query<Where>, headers: HeaderMap) -> Response {
+async fn api_read(
+    State(shared): State<Arc<Shared>>,
+    Query(at): Query<Where>,
+    headers: HeaderMap,
+) -> Response {
     answer(shared, at, &headers, |log, topic, at| {
         let max = at.max.unwrap_or(READ_RECORDS_MAX).clamp(1, READ_RECORDS_MAX);
-        let batch = log.read(TopicPartition { topic, partition: at.partition }, Position(at.from), max)?;
+        let batch = log.read(
+            TopicPartition {
+                topic,
+                partition: at.partition,
+            },
+            Position(at.from),
+            max,
+        )?;
         Ok(prost::Message::encode_to_vec(&reply_of(batch)))
     })
     .await
@@ -181,13 +256,19 @@ type Read = fn(&mut dyn Log, Topic, &Where) -> Result<Vec<u8>, LogError>;
 /// Checks the token and the topic, and runs `read` on the log, on a thread that may block.
 async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read) -> Response {
     if !authorized(headers, &shared.admin.token) {
-        return (StatusCode::UNAUTHORIZED, "the token is in admin.json of the data directory\n").into_response();
+        return (
+            StatusCode::UNAUTHORIZED,
+            "the token is in admin.json of the data directory\n",
+        )
+            .into_response();
     }
     let Some(topic) = Topic::by_name(&at.topic) else {
         return (StatusCode::NOT_FOUND, "there is no such topic\n").into_response();
     };
     let work = move || {
-        let mut reader = shared.reader.lock().map_err(|_| LogError::Unavailable { reason: "an earlier read panicked".to_owned() })?;
+        let mut reader = shared.reader.lock().map_err(|_| LogError::Unavailable {
+            reason: "an earlier read panicked".to_owned(),
+        })?;
         let log = match &mut *reader {
             Some(log) => log,
             none => none.insert((shared.admin.open)()?),
@@ -204,9 +285,14 @@ async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read)
 
 /// Compares without telling by its time where the first difference is.
 fn authorized(headers: &HeaderMap, token: &str) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer ")).unwrap_or(b"");
+    let given = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "))
+        .unwrap_or(b"");
     let token = token.as_bytes();
-    !token.is_empty() && given.len() == token.len() && given.iter().zip(token).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0
+    !token.is_empty()
+        && given.len() == token.len()
+        && given.iter().zip(token).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0
 }
 
 #[cfg(test)]

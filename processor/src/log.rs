@@ -131,7 +131,9 @@ pub enum LogError {
 /// All input partitions of a log that one worker has for itself.
 fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition> {
     let of = |topic, count| (0..count).map(move |partition| TopicPartition { topic, partition });
-    of(Topic::RawLogs, raw_partitions).chain(of(Topic::Deltas, delta_partitions)).collect()
+    of(Topic::RawLogs, raw_partitions)
+        .chain(of(Topic::Deltas, delta_partitions))
+        .collect()
 }
 
 /// The changelog with the state of an input partition.
@@ -140,7 +142,10 @@ pub(crate) const fn changelog_of(input: TopicPartition) -> TopicPartition {
         Topic::Deltas => Topic::SeriesChangelog,
         _ => Topic::SessionsChangelog,
     };
-    TopicPartition { topic, partition: input.partition }
+    TopicPartition {
+        topic,
+        partition: input.partition,
+    }
 }
 
 /// Adds partitions to those given out, or moves them there.
@@ -248,7 +253,12 @@ pub trait Log: Send {
     ///
     /// # Errors
     /// As [`Log::poll`]. Some may have been shown: what follows from them must be dropped.
-    fn poll_each(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+    fn poll_each(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        show: &mut dyn FnMut(Offered<'_>),
+    ) -> Result<usize, LogError> {
         let records = self.poll(max, wait)?;
         records.iter().for_each(|record| record.offer(&mut *show));
         Ok(records.len())

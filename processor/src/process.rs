@@ -58,7 +58,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let Some(flags) = shell::flags::of_process::<Flags>()? else { return Ok(()) };
+    let Some(flags) = shell::flags::of_process::<Flags>()? else {
+        return Ok(());
+    };
     let env = shell::layers::environment();
     let print_config = flags.common.print_config;
     let more = vec![
@@ -98,7 +100,11 @@ fn checked_topics(cluster: &Cluster) -> Result<Seed, Failure> {
     };
     let (seed, faults) = topics::inspect(cluster, &Seed::shipped()).map_err(failed)?;
     let refused = topics::refusals(faults);
-    if refused.is_empty() { Ok(seed) } else { Err(Failure::Start(refused.iter().map(ToString::to_string).collect())) }
+    if refused.is_empty() {
+        Ok(seed)
+    } else {
+        Err(Failure::Start(refused.iter().map(ToString::to_string).collect()))
+    }
 }
 
 async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<(), String> {
@@ -120,13 +126,19 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
     let shown = Arc::clone(&view);
     // Connecting waits for brokers.
     let started = tokio::task::spawn_blocking(move || Workers::start(&config, &shown)).await;
-    let mut workers = started.map_err(|panic| panic.to_string())?.map_err(|error| chain(&error))?;
+    let mut workers = started
+        .map_err(|panic| panic.to_string())?
+        .map_err(|error| chain(&error))?;
     let routes = router(
         Admin {
             view,
             health: Arc::clone(&workers.health),
             ingest_ready: Box::new(|| true),
-            open: Box::new(|| Err(LogError::Unavailable { reason: "read topics with `tacho read --kafka`".to_owned() })),
+            open: Box::new(|| {
+                Err(LogError::Unavailable {
+                    reason: "read topics with `tacho read --kafka`".to_owned(),
+                })
+            }),
             // None: nobody may read topics through this port.
             token: String::new(),
             page: PAGE,

@@ -92,7 +92,9 @@ pub enum RunError {
     #[error("the log can't be used")]
     Log(#[from] LogError),
     /// State can't be rebuilt.
-    #[error("state of {at} can't be restored; to rebuild it from the raw topics, use a new --prefix or data directory")]
+    #[error(
+        "state of {at} can't be restored; to rebuild it from the raw topics, use a new --prefix or data directory"
+    )]
     Restore {
         /// The changelog partition.
         at: TopicPartition,
@@ -129,7 +131,9 @@ pub enum RunError {
         previous: i64,
     },
     /// A record of one of our own topics can't be read.
-    #[error("{at}@{offset} is not what this topic holds: was it written by another program or a newer version?")]
+    #[error(
+        "{at}@{offset} is not what this topic holds: was it written by another program or a newer version?"
+    )]
     Foreign {
         /// The partition.
         at: TopicPartition,
@@ -196,7 +200,17 @@ struct State {
 impl<L: Log> Runner<L> {
     /// A worker that has done nothing yet. `seed` is written to the control topic if that is empty.
     pub fn new(log: L, seed: SeedSource, view: Arc<View>, status: Arc<Status>, options: Options) -> Self {
-        Self { log, seed, options, view, status, joined: false, owned: BTreeSet::new(), unanswered: None, state: None }
+        Self {
+            log,
+            seed,
+            options,
+            view,
+            status,
+            joined: false,
+            owned: BTreeSet::new(),
+            unanswered: None,
+            state: None,
+        }
     }
 
     /// Works until `stop`, then commits what is folded.
@@ -229,9 +243,13 @@ impl<L: Log> Runner<L> {
             self.begin()?;
         }
         self.answer()?;
-        let Some(state) = self.state.as_mut() else { return Ok(()) };
+        let Some(state) = self.state.as_mut() else {
+            return Ok(());
+        };
         let count = match state.take_in(&mut self.log, &self.options) {
-            Err(RunError::Log(LogError::OutOfRange { at, start, .. })) if is_past(&mut self.log, at, start)? => {
+            Err(RunError::Log(LogError::OutOfRange { at, start, .. }))
+                if is_past(&mut self.log, at, start)? =>
+            {
                 let reason = format!("{at} is with another worker, which has deleted what it merged");
                 return Err(LogError::Unavailable { reason }.into());
             }
@@ -282,7 +300,11 @@ impl<L: Log> Runner<L> {
         commit::show_restored(state, new, &self.view, &self.status);
         self.status.confirmed();
         self.status.set_ready(true);
-        tracing::info!(partitions = new.len(), took_ms = began.elapsed().as_millis(), "partitions restored");
+        tracing::info!(
+            partitions = new.len(),
+            took_ms = began.elapsed().as_millis(),
+            "partitions restored"
+        );
         Ok(())
     }
 
@@ -295,7 +317,9 @@ impl<L: Log> Runner<L> {
                 Some(Ownership::Assigned(new)) => {
                     tracing::info!(partitions = new.len(), "partitions assigned");
                     self.owned.extend(new.iter().copied());
-                    let Some(mut state) = self.state.take() else { return Ok(()) };
+                    let Some(mut state) = self.state.take() else {
+                        return Ok(());
+                    };
                     self.take_in(&mut state, &new)?;
                     self.state = Some(state);
                 }
@@ -305,7 +329,10 @@ impl<L: Log> Runner<L> {
                     self.give_up(&old)?;
                 }
                 Some(Ownership::Lost(old)) => {
-                    tracing::warn!(partitions = old.len(), "partitions lost: others may have them already");
+                    tracing::warn!(
+                        partitions = old.len(),
+                        "partitions lost: others may have them already"
+                    );
                     self.give_up(&old)?;
                 }
             }
@@ -330,7 +357,9 @@ impl<L: Log> Runner<L> {
     /// # Errors
     /// The log's: call [`Runner::drop_state`].
     pub fn commit(&mut self) -> Result<(), RunError> {
-        let Some(state) = self.state.as_mut().filter(|state| state.pending > 0) else { return Ok(()) };
+        let Some(state) = self.state.as_mut().filter(|state| state.pending > 0) else {
+            return Ok(());
+        };
         let (began, records) = (Instant::now(), state.pending);
         state.commit_began = Some(began);
         let mut prepared = commit::prepare(state, &mut self.log)?;
@@ -357,7 +386,13 @@ impl<L: Log> Runner<L> {
             }
         };
         if let Some(state) = self.state.as_mut() {
-            commit::done(state, &mut self.log, positions, prepared, (&self.view, &self.status))?;
+            commit::done(
+                state,
+                &mut self.log,
+                positions,
+                prepared,
+                (&self.view, &self.status),
+            )?;
             state.commit_took = began.elapsed();
             tracing::debug!(records, took_ms = state.commit_took.as_millis(), "committed");
         }
@@ -375,7 +410,9 @@ impl<L: Log> Runner<L> {
     /// Shows a partition no longer, unless another worker shows it already.
     fn hide(&self, at: TopicPartition) {
         if at.topic == Topic::Deltas {
-            self.view.partitions.remove_if(&at.partition, |_, shown| shown.is_of(&self.status));
+            self.view
+                .partitions
+                .remove_if(&at.partition, |_, shown| shown.is_of(&self.status));
         }
     }
 
@@ -419,12 +456,23 @@ const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
 
 /// Whether the group went on past the new start of a partition: then others have it, and this worker has not heard of it yet.
 fn is_past<L: Log>(log: &mut L, at: TopicPartition, start: i64) -> Result<bool, LogError> {
-    Ok(log.committed(&[at])?.first().copied().flatten().is_some_and(|committed| committed.0 >= start))
+    Ok(log
+        .committed(&[at])?
+        .first()
+        .copied()
+        .flatten()
+        .is_some_and(|committed| committed.0 >= start))
 }
 
 /// Whether restoring can help.
 const fn outlived(error: &LogError) -> bool {
-    matches!(error, LogError::Aborted { .. } | LogError::NotCommitted { .. } | LogError::Unavailable { .. } | LogError::Full { .. })
+    matches!(
+        error,
+        LogError::Aborted { .. }
+            | LogError::NotCommitted { .. }
+            | LogError::Unavailable { .. }
+            | LogError::Full { .. }
+    )
 }
 
 impl State {
@@ -450,7 +498,8 @@ impl State {
             // The client may have nothing for a moment; only when nothing comes for that long is it read to the end.
             return LONGEST;
         }
-        self.due_in(options.commit_interval).map_or(LONGEST, |until_commit| until_commit.min(LONGEST))
+        self.due_in(options.commit_interval)
+            .map_or(LONGEST, |until_commit| until_commit.min(LONGEST))
     }
 
     /// The commit interval after a poll that gave so many records.
@@ -468,8 +517,13 @@ impl State {
     fn commit_due(&self, options: &Options, interval: Duration) -> bool {
         let is_time = self.due_in(interval).is_some_and(|left| left.is_zero());
         let pending = self.sessions.values().map(SessionTask::pending);
-        let (entries, bytes) = pending.fold((0, 0), |(entries, bytes), of| (entries + of.entries, bytes + of.quarantined_bytes));
-        is_time || self.pending >= options.records_max || entries >= ENTRIES_MAX || bytes >= QUARANTINED_BYTES_MAX
+        let (entries, bytes) = pending.fold((0, 0), |(entries, bytes), of| {
+            (entries + of.entries, bytes + of.quarantined_bytes)
+        });
+        is_time
+            || self.pending >= options.records_max
+            || entries >= ENTRIES_MAX
+            || bytes >= QUARANTINED_BYTES_MAX
     }
 
     /// Time left until what is folded is to be committed; none while nothing is.
@@ -478,7 +532,9 @@ impl State {
     /// record still waits for those that came with it.
     fn due_in(&self, interval: Duration) -> Option<Duration> {
         let waited = self.pending_since?.elapsed();
-        let to_next = self.commit_began.map_or(Duration::ZERO, |began| interval.saturating_sub(began.elapsed()));
+        let to_next = self
+            .commit_began
+            .map_or(Duration::ZERO, |began| interval.saturating_sub(began.elapsed()));
         let gathering = (interval / GATHERING).saturating_sub(waited);
         Some(interval.saturating_sub(waited).min(to_next.max(gathering)))
     }

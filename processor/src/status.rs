@@ -32,7 +32,13 @@ impl Status {
     /// [`Duration::MAX`] where nobody else can take over.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
-        Self { started: Instant::now(), heartbeat: AtomicU64::new(0), ready: AtomicBool::new(false), lease, success: AtomicU64::new(0) }
+        Self {
+            started: Instant::now(),
+            heartbeat: AtomicU64::new(0),
+            ready: AtomicBool::new(false),
+            lease,
+            success: AtomicU64::new(0),
+        }
     }
 
     /// Says that the worker is alive: call it in each round of its loop, and while it restores.
@@ -77,7 +83,10 @@ impl Status {
     /// Whether what this worker has committed may be shown: its last success is recent enough.
     #[must_use]
     pub fn is_shown(&self) -> bool {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.success.load(Ordering::Acquire))) <= self.lease
+        self.started
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.success.load(Ordering::Acquire)))
+            <= self.lease
     }
 
     fn age_ms(&self) -> u64 {
@@ -96,7 +105,9 @@ impl Health {
     /// Of one worker.
     #[must_use]
     pub fn of(status: &Arc<Status>) -> Self {
-        Self { workers: vec![Arc::clone(status)] }
+        Self {
+            workers: vec![Arc::clone(status)],
+        }
     }
 
     /// Whether all state of all workers is restored.
@@ -130,7 +141,11 @@ mod tests {
         std::thread::sleep(Duration::from_millis(2));
         assert!(!status.is_shown());
         status.polled();
-        assert_eq!(status.success.load(Ordering::Acquire), 0, "a poll proves nothing then");
+        assert_eq!(
+            status.success.load(Ordering::Acquire),
+            0,
+            "a poll proves nothing then"
+        );
         status.confirmed();
         assert!(status.success.load(Ordering::Acquire) >= 2);
         assert!(Status::default().is_shown());

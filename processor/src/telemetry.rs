@@ -24,7 +24,9 @@ static RESTORE_SECONDS: AtomicU64 = AtomicU64::new(NOT_RESTORED);
 const NOT_RESTORED: u64 = u64::MAX;
 
 /// Upper bounds of the latency buckets, in seconds.
-const LATENCY_BOUNDS: [f64; 12] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0, 300.0, 3600.0];
+const LATENCY_BOUNDS: [f64; 12] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0, 300.0, 3600.0,
+];
 
 /// A metric of the process itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
@@ -69,8 +71,18 @@ pub struct SelfDef {
     pub labels: &'static [&'static str],
 }
 
-const fn def(name: &'static str, kind: SelfKind, labels: &'static [&'static str], help: &'static str) -> SelfDef {
-    SelfDef { name, help, kind, labels }
+const fn def(
+    name: &'static str,
+    kind: SelfKind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> SelfDef {
+    SelfDef {
+        name,
+        help,
+        kind,
+        labels,
+    }
 }
 
 impl SelfMetric {
@@ -85,27 +97,54 @@ impl SelfMetric {
                 &["outcome"],
                 "Commits by outcome: committed, aborted and sent again, or not confirmed and done again after a restore.",
             ),
-            Self::StateKeys => def("tacho_state_keys", Gauge, &["stage", "partition"], "Keys in the state of a task."),
-            Self::StateRestore => def("tacho_state_restore_seconds", Gauge, &[], "How long the last restore of all state took."),
-            Self::ConsumerLag => {
-                def("tacho_consumer_lag_records", Gauge, &["topic", "partition"], "Records in the log that are not in the committed state.")
-            }
+            Self::StateKeys => def(
+                "tacho_state_keys",
+                Gauge,
+                &["stage", "partition"],
+                "Keys in the state of a task.",
+            ),
+            Self::StateRestore => def(
+                "tacho_state_restore_seconds",
+                Gauge,
+                &[],
+                "How long the last restore of all state took.",
+            ),
+            Self::ConsumerLag => def(
+                "tacho_consumer_lag_records",
+                Gauge,
+                &["topic", "partition"],
+                "Records in the log that are not in the committed state.",
+            ),
             Self::ClockLag => def(
                 "tacho_partition_clock_lag_seconds",
                 Gauge,
                 &["partition"],
                 "How far the clock of a raw partition is behind the wall clock; above 15 s at rest, ticks do not come.",
             ),
-            Self::EndToEndLatency => {
-                def("tacho_end_to_end_latency_seconds", Histogram, &[], "From a raw record's append to the commit that made it visible.")
-            }
-            Self::Ticks => def("tacho_ticks_total", Counter, &[], "Ticks appended to raw partitions that are read to their end."),
-            Self::DeltaDuplicates => {
-                def("tacho_delta_duplicates_total", Counter, &[], "Delta records dropped because their position was seen before.")
-            }
-            Self::LabelOverflow => {
-                def("tacho_label_overflow_total", Counter, &["label"], "Label values shown as other: over the cap, or too long.")
-            }
+            Self::EndToEndLatency => def(
+                "tacho_end_to_end_latency_seconds",
+                Histogram,
+                &[],
+                "From a raw record's append to the commit that made it visible.",
+            ),
+            Self::Ticks => def(
+                "tacho_ticks_total",
+                Counter,
+                &[],
+                "Ticks appended to raw partitions that are read to their end.",
+            ),
+            Self::DeltaDuplicates => def(
+                "tacho_delta_duplicates_total",
+                Counter,
+                &[],
+                "Delta records dropped because their position was seen before.",
+            ),
+            Self::LabelOverflow => def(
+                "tacho_label_overflow_total",
+                Counter,
+                &["label"],
+                "Label values shown as other: over the cap, or too long.",
+            ),
             Self::LostRecords => def(
                 "tacho_lost_records_total",
                 Counter,
@@ -151,7 +190,9 @@ pub fn install() -> Result<(), BuildError> {
 
 fn builder(gauge_idle: Duration) -> Result<PrometheusBuilder, BuildError> {
     let latency = Matcher::Full(SelfMetric::EndToEndLatency.def().name.to_owned());
-    PrometheusBuilder::new().idle_timeout(MetricKindMask::GAUGE, Some(gauge_idle)).set_buckets_for_metric(latency, &LATENCY_BOUNDS)
+    PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::GAUGE, Some(gauge_idle))
+        .set_buckets_for_metric(latency, &LATENCY_BOUNDS)
 }
 
 /// Tells the recorder in use what each metric is.
@@ -188,7 +229,11 @@ pub fn transaction(outcome: &'static str) {
 
 /// Sets the number of keys in a task's state; `stage` is `sessions` or `series`.
 pub fn state_keys(stage: &'static str, partition: i32, keys: usize) {
-    gauge(SelfMetric::StateKeys, &[("stage", stage.to_owned()), ("partition", partition.to_string())], count(keys));
+    gauge(
+        SelfMetric::StateKeys,
+        &[("stage", stage.to_owned()), ("partition", partition.to_string())],
+        count(keys),
+    );
 }
 
 /// Sets how long the last restore took.
@@ -207,12 +252,20 @@ fn show_restore() {
 /// Sets how many records of a partition are not in the committed state yet; negative counts as 0.
 pub fn consumer_lag(topic: &'static str, partition: i32, records: i64) {
     let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
-    gauge(SelfMetric::ConsumerLag, &labels, count(usize::try_from(records).unwrap_or(0)));
+    gauge(
+        SelfMetric::ConsumerLag,
+        &labels,
+        count(usize::try_from(records).unwrap_or(0)),
+    );
 }
 
 /// Sets how far a raw partition's clock is behind the wall clock, in ms; may be negative.
 pub fn clock_lag(partition: i32, lag_ms: i64) {
-    gauge(SelfMetric::ClockLag, &[("partition", partition.to_string())], seconds(lag_ms));
+    gauge(
+        SelfMetric::ClockLag,
+        &[("partition", partition.to_string())],
+        seconds(lag_ms),
+    );
 }
 
 /// Adds the time from a raw record's append to the commit that includes it, in ms.
@@ -237,7 +290,8 @@ pub fn label_overflow(label: &'static str, values: u64) {
 
 /// Counts records that could not move the clock of a raw partition.
 pub fn clock_held(partition: i32, records: u64) {
-    metrics::counter!(SelfMetric::ClockHeld.def().name, "partition" => partition.to_string()).increment(records);
+    metrics::counter!(SelfMetric::ClockHeld.def().name, "partition" => partition.to_string())
+        .increment(records);
 }
 
 /// Counts a dead worker's transaction that was ended.
@@ -247,7 +301,11 @@ pub fn writer_fenced() {
 
 /// Shows which price table the latest epoch has.
 pub fn price_table(version: &str, epoch: i64) {
-    gauge(SelfMetric::PriceTable, &[("version", version.to_owned()), ("epoch", epoch.to_string())], 1.0);
+    gauge(
+        SelfMetric::PriceTable,
+        &[("version", version.to_owned()), ("epoch", epoch.to_string())],
+        1.0,
+    );
 }
 
 /// Counts records that were gone before they were read.
@@ -256,16 +314,25 @@ pub fn lost(topic: &'static str, partition: i32, records: u64) {
 }
 
 fn gauge(metric: SelfMetric, labels: &[(&'static str, String)], value: f64) {
-    let labels: Vec<metrics::Label> = labels.iter().map(|(name, value)| metrics::Label::new(*name, value.clone())).collect();
+    let labels: Vec<metrics::Label> = labels
+        .iter()
+        .map(|(name, value)| metrics::Label::new(*name, value.clone()))
+        .collect();
     metrics::gauge!(metric.def().name, labels).set(value);
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a gauge: beyond 2^53 the relative error of the cast is 1e-16")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge: beyond 2^53 the relative error of the cast is 1e-16"
+)]
 fn count(number: usize) -> f64 {
     number as f64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a gauge: milliseconds up to 2^53 are exact")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge: milliseconds up to 2^53 are exact"
+)]
 fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
@@ -279,8 +346,17 @@ mod tests {
     fn names_are_disjoint_from_derived_ones() {
         for own in SelfMetric::VARIANTS {
             let own = own.def();
-            assert!(own.name.starts_with("tacho_") && own.help.ends_with('.'), "{}", own.name);
-            assert_eq!(own.name.ends_with("_total"), own.kind == SelfKind::Counter, "{}", own.name);
+            assert!(
+                own.name.starts_with("tacho_") && own.help.ends_with('.'),
+                "{}",
+                own.name
+            );
+            assert_eq!(
+                own.name.ends_with("_total"),
+                own.kind == SelfKind::Counter,
+                "{}",
+                own.name
+            );
             for derived in Metric::VARIANTS {
                 assert!(!own.name.starts_with(derived.def().name), "{}", own.name);
             }
@@ -332,14 +408,22 @@ mod tests {
             "tacho_price_table_info{version=\"2026-11-23\",epoch=\"4\"} 1",
             "tacho_lost_records_total{topic=\"codex.raw.logs.v1\",partition=\"0\"} 12",
         ] {
-            assert!(text.lines().any(|shown| shown == line), "{line} is not in:\n{text}");
+            assert!(
+                text.lines().any(|shown| shown == line),
+                "{line} is not in:\n{text}"
+            );
         }
         for metric in SelfMetric::VARIANTS {
             let def = metric.def();
-            assert!(text.contains(&format!("# HELP {} {}", def.name, def.help)), "{}", def.name);
+            assert!(
+                text.contains(&format!("# HELP {} {}", def.name, def.help)),
+                "{}",
+                def.name
+            );
             for label in def.labels {
                 assert!(
-                    text.lines().any(|line| line.starts_with(def.name) && line.contains(&format!("{label}=\""))),
+                    text.lines()
+                        .any(|line| line.starts_with(def.name) && line.contains(&format!("{label}=\""))),
                     "{} {label}",
                     def.name
                 );
@@ -358,22 +442,41 @@ mod tests {
         let handle = recorder.handle();
         metrics::with_local_recorder(&recorder, record_each);
         let first = handle.render();
-        assert!(shows(&first, SelfMetric::ConsumerLag) && shows(&first, SelfMetric::ClockLag), "{first}");
+        assert!(
+            shows(&first, SelfMetric::ConsumerLag) && shows(&first, SelfMetric::ClockLag),
+            "{first}"
+        );
         // The recorder's clock needs to move by 2 ns; until then it is the same scrape again.
         let mut later = handle.render();
-        let gauges = [SelfMetric::ConsumerLag, SelfMetric::ClockLag, SelfMetric::StateKeys, SelfMetric::PriceTable];
+        let gauges = [
+            SelfMetric::ConsumerLag,
+            SelfMetric::ClockLag,
+            SelfMetric::StateKeys,
+            SelfMetric::PriceTable,
+        ];
         while gauges.iter().any(|gauge| shows(&later, *gauge)) {
             later = handle.render();
         }
         for metric in SelfMetric::VARIANTS {
-            assert_eq!(shows(&later, *metric), metric.def().kind != SelfKind::Gauge, "{}", metric.def().name);
+            assert_eq!(
+                shows(&later, *metric),
+                metric.def().kind != SelfKind::Gauge,
+                "{}",
+                metric.def().name
+            );
         }
         metrics::with_local_recorder(&recorder, || {
             consumer_lag("codex.raw.logs.v1", 1, 8);
             upkeep();
         });
         let back = handle.render();
-        assert!(back.contains("tacho_consumer_lag_records{topic=\"codex.raw.logs.v1\",partition=\"1\"} 8"), "{back}");
-        assert!(back.contains("tacho_state_restore_seconds 1.5"), "the process's own gauge is set again by upkeep: {back}");
+        assert!(
+            back.contains("tacho_consumer_lag_records{topic=\"codex.raw.logs.v1\",partition=\"1\"} 8"),
+            "{back}"
+        );
+        assert!(
+            back.contains("tacho_state_restore_seconds 1.5"),
+            "the process's own gauge is set again by upkeep: {back}"
+        );
     }
 }

@@ -70,7 +70,10 @@ impl View {
         if let Some(object) = row.as_object_mut() {
             object.insert("key".to_owned(), key.into());
         }
-        let mut recent = self.recent.lock().expect("nothing panics while holding this lock");
+        let mut recent = self
+            .recent
+            .lock()
+            .expect("nothing panics while holding this lock");
         recent.retain(|old| old["key"] != key);
         recent.push_back(row);
         while recent.len() > Self::RECENT_MAX {
@@ -84,6 +87,12 @@ impl View {
     /// Only after a panic of another thread within this module.
     #[must_use]
     pub fn recent_sessions(&self) -> Vec<SessionJson> {
-        self.recent.lock().expect("nothing panics while holding this lock").iter().rev().cloned().collect()
+        self.recent
+            .lock()
+            .expect("nothing panics while holding this lock")
+            .iter()
+            .rev()
+            .cloned()
+            .collect()
     }
 }

@@ -85,7 +85,11 @@ impl Workers {
     ///
     /// # Errors
     /// There are no threads.
-    pub fn alone(log: impl crate::log::Log + 'static, seed: &Seed, view: &Arc<View>) -> Result<Self, StartError> {
+    pub fn alone(
+        log: impl crate::log::Log + 'static,
+        seed: &Seed,
+        view: &Arc<View>,
+    ) -> Result<Self, StartError> {
         Self::run(vec![log], Duration::MAX, seed, &Options::default(), view)
     }
 
@@ -103,21 +107,36 @@ impl Workers {
         for (number, log) in logs.into_iter().enumerate() {
             let status = Arc::new(Status::new(lease));
             statuses.push(Arc::clone(&status));
-            let mut runner = Runner::new(log, SeedSource(seed.clone()), Arc::clone(view), status, options.clone());
+            let mut runner = Runner::new(
+                log,
+                SeedSource(seed.clone()),
+                Arc::clone(view),
+                status,
+                options.clone(),
+            );
             let (fail, alive, stop) = (fail.clone(), alive.clone(), Arc::clone(&stop));
-            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                let _alive = alive;
-                let result = runner.run(&stop);
-                // Leaves the group, which may take a while: before anybody hears that this worker has ended.
-                drop(runner);
-                match result {
-                    Err(error) => drop(fail.send_replace(Some(chain(&error)))),
-                    Ok(()) if !stop.load(Ordering::Relaxed) => drop(fail.send_replace(Some("a worker ended by itself".to_owned()))),
-                    Ok(()) => {}
-                }
-            })?;
+            std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || {
+                    let _alive = alive;
+                    let result = runner.run(&stop);
+                    // Leaves the group, which may take a while: before anybody hears that this worker has ended.
+                    drop(runner);
+                    match result {
+                        Err(error) => drop(fail.send_replace(Some(chain(&error)))),
+                        Ok(()) if !stop.load(Ordering::Relaxed) => {
+                            drop(fail.send_replace(Some("a worker ended by itself".to_owned())))
+                        }
+                        Ok(()) => {}
+                    }
+                })?;
         }
-        Ok(Self { health: Arc::new(Health { workers: statuses }), stop, failed, done })
+        Ok(Self {
+            health: Arc::new(Health { workers: statuses }),
+            stop,
+            failed,
+            done,
+        })
     }
 
     /// Resolves when a worker has failed for good: why.
@@ -135,6 +154,8 @@ impl Workers {
         self.stop.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + max;
         // Nothing is ever sent: the channel closes with the last worker.
-        self.done.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Disconnected)
+        self.done
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            == Err(RecvTimeoutError::Disconnected)
     }
 }

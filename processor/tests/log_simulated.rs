@@ -11,28 +11,55 @@ use schemas::topic::Topic;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-const RAW: TopicPartition = TopicPartition { topic: Topic::RawLogs, partition: 0 };
-const DELTAS: TopicPartition = TopicPartition { topic: Topic::Deltas, partition: 0 };
-const ROWS: TopicPartition = TopicPartition { topic: Topic::Sessions, partition: 0 };
+const RAW: TopicPartition = TopicPartition {
+    topic: Topic::RawLogs,
+    partition: 0,
+};
+const DELTAS: TopicPartition = TopicPartition {
+    topic: Topic::Deltas,
+    partition: 0,
+};
+const ROWS: TopicPartition = TopicPartition {
+    topic: Topic::Sessions,
+    partition: 0,
+};
 
 fn record(to: TopicPartition, key: &str, value: Option<&str>) -> NewRecord {
-    NewRecord { to, key: Some(Bytes::from(key.to_owned())), value: value.map(|value| Bytes::from(value.to_owned())), headers: Vec::new() }
+    NewRecord {
+        to,
+        key: Some(Bytes::from(key.to_owned())),
+        value: value.map(|value| Bytes::from(value.to_owned())),
+        headers: Vec::new(),
+    }
 }
 
 /// 200 commits under faults; how many were said to fail, and how many of those took effect.
 fn history(random: u64) -> (u32, u32, Vec<i64>) {
     let cluster = SimCluster::new(random, &Seed::shipped());
-    cluster.set_faults(Faults { commit_lost: 200, commit_unanswered: 200, ..Faults::default() });
+    cluster.set_faults(Faults {
+        commit_lost: 200,
+        commit_unanswered: 200,
+        ..Faults::default()
+    });
     let mut log = cluster.log("worker");
     let (mut failed, mut taken) = (0, 0);
     for step in 1..=200 {
         cluster.advance(10);
-        let commit = Commit { records: vec![record(DELTAS, "d", Some("x"))], positions: vec![(RAW, Position(step))] };
+        let commit = Commit {
+            records: vec![record(DELTAS, "d", Some("x"))],
+            positions: vec![(RAW, Position(step))],
+        };
         if let Err(error) = log.commit(commit) {
             assert!(matches!(error, LogError::NotCommitted { .. }));
             failed += 1;
-            let refused = log.commit(Commit { records: vec![record(DELTAS, "d", Some("y"))], positions: vec![] });
-            assert!(refused.is_err(), "a failed handle commits nothing before it recovers");
+            let refused = log.commit(Commit {
+                records: vec![record(DELTAS, "d", Some("y"))],
+                positions: vec![],
+            });
+            assert!(
+                refused.is_err(),
+                "a failed handle commits nothing before it recovers"
+            );
             log.recover().unwrap();
             if log.committed(&[RAW]).unwrap() == [Some(Position(step))] {
                 taken += 1;
@@ -40,14 +67,25 @@ fn history(random: u64) -> (u32, u32, Vec<i64>) {
         }
     }
     let records = cluster.records(DELTAS);
-    assert_eq!(u32::try_from(records.len()).unwrap(), 200 - failed + taken, "records and positions go together");
-    (failed, taken, records.iter().map(|record| record.appended.0).collect())
+    assert_eq!(
+        u32::try_from(records.len()).unwrap(),
+        200 - failed + taken,
+        "records and positions go together"
+    );
+    (
+        failed,
+        taken,
+        records.iter().map(|record| record.appended.0).collect(),
+    )
 }
 
 #[test]
 fn commits_fail_with_and_without_effect_and_one_seed_is_one_history() {
     let (failed, taken, times) = history(42);
-    assert!(taken > 0 && failed > taken, "{failed} failed, {taken} of them took effect");
+    assert!(
+        taken > 0 && failed > taken,
+        "{failed} failed, {taken} of them took effect"
+    );
     assert_eq!(history(42), (failed, taken, times.clone()));
     assert_ne!(history(43).2, times);
 }
@@ -56,11 +94,21 @@ fn commits_fail_with_and_without_effect_and_one_seed_is_one_history() {
 fn an_append_can_take_effect_unanswered() {
     let cluster = SimCluster::new(1, &Seed::shipped());
     let mut log = cluster.log("worker");
-    cluster.set_faults(Faults { append_unanswered: 1000, ..Faults::default() });
+    cluster.set_faults(Faults {
+        append_unanswered: 1000,
+        ..Faults::default()
+    });
     log.append(vec![record(RAW, "k", Some("one"))]).unwrap_err();
-    cluster.set_faults(Faults { append_lost: 1000, ..Faults::default() });
+    cluster.set_faults(Faults {
+        append_lost: 1000,
+        ..Faults::default()
+    });
     log.append(vec![record(RAW, "k", Some("two"))]).unwrap_err();
-    let kept: Vec<_> = cluster.records(RAW).into_iter().map(|record| record.value).collect();
+    let kept: Vec<_> = cluster
+        .records(RAW)
+        .into_iter()
+        .map(|record| record.value)
+        .collect();
     assert_eq!(kept, [Some(Bytes::from("one"))]);
 }
 
@@ -78,7 +126,12 @@ fn time_stands_still_until_it_is_moved() {
 fn compaction_leaves_the_latest_and_the_offsets() {
     let cluster = SimCluster::new(1, &Seed::shipped());
     let mut log = cluster.log("worker");
-    let records = vec![record(ROWS, "a", Some("1")), record(ROWS, "b", Some("1")), record(ROWS, "a", Some("2")), record(ROWS, "b", None)];
+    let records = vec![
+        record(ROWS, "a", Some("1")),
+        record(ROWS, "b", Some("1")),
+        record(ROWS, "a", Some("2")),
+        record(ROWS, "b", None),
+    ];
     log.append(records).unwrap();
     cluster.compact();
     let left: Vec<i64> = cluster.records(ROWS).iter().map(|record| record.offset).collect();
@@ -98,18 +151,31 @@ fn restored(log: &mut SimLog, at: TopicPartition) -> usize {
 }
 
 fn one_delta() -> Commit {
-    Commit { records: vec![record(DELTAS, "d", Some("x"))], positions: vec![(RAW, Position(1))] }
+    Commit {
+        records: vec![record(DELTAS, "d", Some("x"))],
+        positions: vec![(RAW, Position(1))],
+    }
 }
 
 #[test]
 fn a_late_mark_holds_readers_up_and_a_restore_waits_for_it() {
     let cluster = SimCluster::new(1, &Seed::shipped());
     let (mut writer, mut reader) = (cluster.log("writer"), cluster.log("reader"));
-    cluster.set_faults(Faults { mark_late: 1000, ..Faults::default() });
+    cluster.set_faults(Faults {
+        mark_late: 1000,
+        ..Faults::default()
+    });
     writer.commit(one_delta()).unwrap();
     let extent = reader.extent(DELTAS).unwrap();
-    assert_eq!((extent.end, reader.read(DELTAS, Position(0), 10).unwrap()), (Position(1), Batch::default()));
-    assert_eq!(reader.committed(&[RAW]).unwrap(), [Some(Position(1))], "whoever asks waits until positions are stable");
+    assert_eq!(
+        (extent.end, reader.read(DELTAS, Position(0), 10).unwrap()),
+        (Position(1), Batch::default())
+    );
+    assert_eq!(
+        reader.committed(&[RAW]).unwrap(),
+        [Some(Position(1))],
+        "whoever asks waits until positions are stable"
+    );
     assert_eq!(restored(&mut reader, DELTAS), 1);
     assert_eq!((cluster.happened().late_marks, cluster.happened().waits), (2, 2));
     // The writer's next transaction waits for the marks of the one before.
@@ -122,19 +188,30 @@ fn a_late_mark_holds_readers_up_and_a_restore_waits_for_it() {
 fn a_dead_writers_transaction_is_aborted_by_who_waits_and_by_its_timeout() {
     for by_timeout in [false, true] {
         let cluster = SimCluster::new(1, &Seed::shipped());
-        let (mut dead, mut writer, mut reader) = (cluster.log("dead"), cluster.log("writer"), cluster.log("reader"));
-        cluster.set_faults(Faults { commit_lost: 1000, ..Faults::default() });
+        let (mut dead, mut writer, mut reader) =
+            (cluster.log("dead"), cluster.log("writer"), cluster.log("reader"));
+        cluster.set_faults(Faults {
+            commit_lost: 1000,
+            ..Faults::default()
+        });
         dead.commit(one_delta()).unwrap_err();
         cluster.set_faults(Faults::default());
         writer.commit(one_delta()).unwrap();
-        assert_eq!(reader.read(DELTAS, Position(0), 10).unwrap().records.len(), 0, "what is behind it waits too");
+        assert_eq!(
+            reader.read(DELTAS, Position(0), 10).unwrap().records.len(),
+            0,
+            "what is behind it waits too"
+        );
         if by_timeout {
             cluster.advance(10_001);
             assert_eq!(reader.read(DELTAS, Position(0), 10).unwrap().records.len(), 1);
         }
         assert_eq!(restored(&mut reader, DELTAS), 1);
         assert_eq!(cluster.happened().fenced, usize::from(!by_timeout));
-        assert!(matches!(dead.commit(one_delta()), Err(LogError::NotCommitted { .. })), "it is of no use any more");
+        assert!(
+            matches!(dead.commit(one_delta()), Err(LogError::NotCommitted { .. })),
+            "it is of no use any more"
+        );
     }
 }
 
@@ -144,7 +221,8 @@ fn answer(log: &mut SimLog, has: &mut BTreeSet<TopicPartition>) {
     while let Some(change) = log.ownership() {
         match change {
             Ownership::Assigned(new) => {
-                log.take_over(&new.iter().map(|at| (*at, Position(0))).collect::<Vec<_>>()).unwrap();
+                log.take_over(&new.iter().map(|at| (*at, Position(0))).collect::<Vec<_>>())
+                    .unwrap();
                 has.extend(new);
             }
             Ownership::Revoked(old) | Ownership::Lost(old) => {
@@ -168,10 +246,19 @@ fn partitions_move_when_their_owner_lets_go_leaves_or_is_silent() {
     b.join().unwrap();
     answer(&mut b, &mut of_b);
     assert!(of_b.is_empty(), "nothing is free yet");
-    assert!(matches!(a.commit(Commit { positions: vec![(RAW, Position(1))], ..Commit::default() }), Err(LogError::Aborted { .. })));
+    assert!(matches!(
+        a.commit(Commit {
+            positions: vec![(RAW, Position(1))],
+            ..Commit::default()
+        }),
+        Err(LogError::Aborted { .. })
+    ));
     answer(&mut a, &mut of_a);
     answer(&mut b, &mut of_b);
-    assert!(of_a.is_disjoint(&of_b) && of_a.len() + of_b.len() == all && of_b.len() >= all / 2, "{of_a:?} {of_b:?}");
+    assert!(
+        of_a.is_disjoint(&of_b) && of_a.len() + of_b.len() == all && of_b.len() >= all / 2,
+        "{of_a:?} {of_b:?}"
+    );
     // A member that sleeps for long loses all, hears of it when it wakes, and gets its share anew.
     cluster.set_silent("a", true);
     cluster.advance(7_000);
@@ -179,12 +266,18 @@ fn partitions_move_when_their_owner_lets_go_leaves_or_is_silent() {
     assert_eq!(of_b.len(), all);
     cluster.set_silent("a", false);
     a.settle(Duration::ZERO).unwrap();
-    assert_eq!(a.ownership(), Some(Ownership::Lost(of_a.iter().copied().collect())));
+    assert_eq!(
+        a.ownership(),
+        Some(Ownership::Lost(of_a.iter().copied().collect()))
+    );
     a.release(&of_a.iter().copied().collect::<Vec<_>>()).unwrap();
     of_a.clear();
     answer(&mut b, &mut of_b);
     answer(&mut a, &mut of_a);
-    assert!(of_a.is_disjoint(&of_b) && of_a.len() + of_b.len() == all && !of_a.is_empty(), "{of_a:?} {of_b:?}");
+    assert!(
+        of_a.is_disjoint(&of_b) && of_a.len() + of_b.len() == all && !of_a.is_empty(),
+        "{of_a:?} {of_b:?}"
+    );
     // One that leaves is not waited for; one that comes again under its name in time has what it had.
     b.leave();
     answer(&mut a, &mut of_a);

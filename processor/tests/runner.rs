@@ -23,8 +23,14 @@ use schemas::topic::Topic;
 use std::sync::Arc;
 use std::time::Duration;
 
-const RAW: TopicPartition = TopicPartition { topic: Topic::RawLogs, partition: 0 };
-const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+const RAW: TopicPartition = TopicPartition {
+    topic: Topic::RawLogs,
+    partition: 0,
+};
+const CONTROL: TopicPartition = TopicPartition {
+    topic: Topic::Control,
+    partition: 0,
+};
 
 struct World {
     cluster: SimCluster,
@@ -41,7 +47,12 @@ impl World {
         change(&mut seed);
         let cluster = SimCluster::new(1, &seed);
         let (view, runner) = start(&cluster, &seed);
-        Self { cluster, seed, view, runner }
+        Self {
+            cluster,
+            seed,
+            view,
+            runner,
+        }
     }
 
     /// Drops the worker with everything that it has not committed, and starts another.
@@ -66,19 +77,38 @@ impl World {
     }
 
     fn append(&mut self, to: TopicPartition, key: &str, value: Vec<u8>) {
-        let headers = vec![(HEADER_WALL.to_owned(), Bytes::from(self.cluster.wall_ms().to_string()))];
-        let record = NewRecord { to, key: Some(Bytes::from(key.to_owned())), value: Some(value.into()), headers };
+        let headers = vec![(
+            HEADER_WALL.to_owned(),
+            Bytes::from(self.cluster.wall_ms().to_string()),
+        )];
+        let record = NewRecord {
+            to,
+            key: Some(Bytes::from(key.to_owned())),
+            value: Some(value.into()),
+            headers,
+        };
         self.cluster.log("ingest").append(vec![record]).unwrap();
     }
 
     fn prompt(&mut self, conversation: &str, team: &str) {
         let now = self.cluster.wall_ms();
-        self.append(RAW, &format!("default/{conversation}"), prompt(conversation, team, now));
+        self.append(
+            RAW,
+            &format!("default/{conversation}"),
+            prompt(conversation, team, now),
+        );
     }
 
     fn sessions(&self) -> Vec<SessionRow> {
-        let at = TopicPartition { topic: Topic::Sessions, partition: 0 };
-        self.cluster.records(at).iter().map(|record| SessionRow::decode(record.value.as_ref().unwrap()).unwrap()).collect()
+        let at = TopicPartition {
+            topic: Topic::Sessions,
+            partition: 0,
+        };
+        self.cluster
+            .records(at)
+            .iter()
+            .map(|record| SessionRow::decode(record.value.as_ref().unwrap()).unwrap())
+            .collect()
     }
 
     /// The sum of a counter over a team's series.
@@ -88,7 +118,9 @@ impl World {
             for (key, shown) in &partition.series {
                 let series = Series::parse(key).unwrap();
                 if series.metric.def().name == metric
-                    && series.labels().any(|(label, value)| label == Label::Team && value == team)
+                    && series
+                        .labels()
+                        .any(|(label, value)| label == Label::Team && value == team)
                     && let Some(Amount::Count(count)) = shown.total
                 {
                     sum += count;
@@ -101,15 +133,26 @@ impl World {
 
 fn start(cluster: &SimCluster, seed: &Seed) -> (Arc<View>, Runner<SimLog>) {
     let view = Arc::new(View::default());
-    let options = Options { commit_interval: Duration::ZERO, ..Options::default() };
-    let runner = Runner::new(cluster.log("worker"), SeedSource(seed.clone()), Arc::clone(&view), Arc::new(Status::default()), options);
+    let options = Options {
+        commit_interval: Duration::ZERO,
+        ..Options::default()
+    };
+    let runner = Runner::new(
+        cluster.log("worker"),
+        SeedSource(seed.clone()),
+        Arc::clone(&view),
+        Arc::new(Status::default()),
+        options,
+    );
     (view, runner)
 }
 
 fn prompt(conversation: &str, team: &str, now: i64) -> Vec<u8> {
     let text = |key: &str, value: &str| KeyValue {
         key: key.to_owned(),
-        value: Some(AnyValue { value: Some(Value::StringValue(value.to_owned())) }),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue(value.to_owned())),
+        }),
         ..KeyValue::default()
     };
     let attributes = vec![
@@ -117,10 +160,24 @@ fn prompt(conversation: &str, team: &str, now: i64) -> Vec<u8> {
         text("event.timestamp", &format_rfc3339(EventTime(now))),
         text("conversation.id", conversation),
     ];
-    let record = LogRecord { observed_time_unix_nano: u64::try_from(now).unwrap() * 1_000_000, attributes, ..LogRecord::default() };
-    let resource = Resource { attributes: vec![text("team.id", team)], ..Resource::default() };
-    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..ScopeLogs::default() }];
-    let resource_logs = vec![ResourceLogs { resource: Some(resource), scope_logs, ..ResourceLogs::default() }];
+    let record = LogRecord {
+        observed_time_unix_nano: u64::try_from(now).unwrap() * 1_000_000,
+        attributes,
+        ..LogRecord::default()
+    };
+    let resource = Resource {
+        attributes: vec![text("team.id", team)],
+        ..Resource::default()
+    };
+    let scope_logs = vec![ScopeLogs {
+        log_records: vec![record],
+        ..ScopeLogs::default()
+    }];
+    let resource_logs = vec![ResourceLogs {
+        resource: Some(resource),
+        scope_logs,
+        ..ResourceLogs::default()
+    }];
     ExportLogsServiceRequest { resource_logs }.encode_to_vec()
 }
 
@@ -136,15 +193,33 @@ fn a_new_epoch_changes_settings_from_its_tick_on() {
     // The control topic is looked at every half second.
     world.cluster.advance(500);
     world.settle();
-    assert!(world.cluster.records(RAW).iter().any(|record| record.header_number("epoch") == Some(1)));
+    assert!(
+        world
+            .cluster
+            .records(RAW)
+            .iter()
+            .any(|record| record.header_number("epoch") == Some(1))
+    );
     world.prompt("after", "a");
     world.pass(25);
-    let ended: Vec<_> = world.sessions().into_iter().filter(|row| row.state == SessionState::Ended).collect();
-    assert_eq!(ended.len(), 1, "the session of epoch 0 keeps its gap of half an hour");
+    let ended: Vec<_> = world
+        .sessions()
+        .into_iter()
+        .filter(|row| row.state == SessionState::Ended)
+        .collect();
+    assert_eq!(
+        ended.len(),
+        1,
+        "the session of epoch 0 keeps its gap of half an hour"
+    );
     assert_eq!((ended[0].conversation_id.as_str(), ended[0].epoch), ("after", 1));
     world.crash();
     world.settle();
-    assert_eq!(world.shown("tacho_sessions_active", "a"), 1, "a restarted worker knows the epoch again");
+    assert_eq!(
+        world.shown("tacho_sessions_active", "a"),
+        1,
+        "a restarted worker knows the epoch again"
+    );
     // A control record of its own key changes nothing, one at fault stops the worker.
     world.append(CONTROL, "of tomorrow", b"{}".to_vec());
     world.cluster.advance(500);
@@ -174,7 +249,15 @@ fn a_restart_goes_on_where_the_last_commit_was() {
     }
     world.pass(4);
     assert_eq!(world.shown("tacho_turns_total", "a"), 4);
-    assert_eq!(world.sessions().iter().map(|row| &row.conversation_id).collect::<std::collections::BTreeSet<_>>().len(), 4);
+    assert_eq!(
+        world
+            .sessions()
+            .iter()
+            .map(|row| &row.conversation_id)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        4
+    );
     assert_eq!(world.view.recent_sessions().len(), 4, "the page has them too");
 }
 
@@ -218,12 +301,25 @@ fn a_position_without_its_state_stops_the_worker() {
     let mut world = World::new(|_| {});
     world.prompt("c", "a");
     world.settle();
-    let changelog = TopicPartition { topic: Topic::SessionsChangelog, partition: 0 };
+    let changelog = TopicPartition {
+        topic: Topic::SessionsChangelog,
+        partition: 0,
+    };
     let end = world.runner.log().extent(changelog).unwrap().end;
     world.runner.log().trim(&[(changelog, end)]).unwrap();
     world.crash();
     let error = world.runner.turn().unwrap_err();
-    assert!(matches!(error, RunError::Mismatch { input: RAW, state: None, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            RunError::Mismatch {
+                input: RAW,
+                state: None,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(error.to_string().contains("nothing was folded"), "{error}");
 }
 
@@ -252,5 +348,8 @@ fn other_partition_counts_than_the_seed_stop_the_worker() {
     let error = runner.turn().unwrap_err();
     assert!(matches!(error, RunError::Log(_)), "{error}");
     let text = format!("{:?}", error);
-    assert!(text.contains("codex.raw.logs.v1") && text.contains("pins 1"), "{text}");
+    assert!(
+        text.contains("codex.raw.logs.v1") && text.contains("pins 1"),
+        "{text}"
+    );
 }

@@ -21,7 +21,11 @@ pub fn metrics_markdown() -> String {
     );
     for &metric in Metric::VARIANTS {
         let def = metric.def();
-        let labels: Vec<_> = def.labels.iter().map(|label| format!("`{}`", label.def().name)).collect();
+        let labels: Vec<_> = def
+            .labels
+            .iter()
+            .map(|label| format!("`{}`", label.def().name))
+            .collect();
         let _ = writeln!(
             out,
             "| `{}` | {} | {} | {} | {} | {} |",
@@ -43,7 +47,13 @@ pub fn metrics_markdown() -> String {
     for &label in Label::VARIANTS {
         let def = label.def();
         let attribute = def.dimension.map_or_else(String::new, |key| format!("`{key}`"));
-        let _ = writeln!(out, "| `{}` | {} | {} | {attribute} |", def.name, def.cap, if def.open { "yes" } else { "no" });
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {attribute} |",
+            def.name,
+            def.cap,
+            if def.open { "yes" } else { "no" }
+        );
     }
     out
 }

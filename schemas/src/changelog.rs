@@ -165,7 +165,10 @@ pub struct Identity {
 
 /// What happened in a session segment.
 #[derive(Clone, PartialEq, Eq, Message)]
-#[expect(missing_docs, reason = "the names are the row's, documented in its Avro schema")]
+#[expect(
+    missing_docs,
+    reason = "the names are the row's, documented in its Avro schema"
+)]
 pub struct Counts {
     #[prost(uint64, tag = "1")]
     pub records: u64,

@@ -41,7 +41,9 @@ impl EpochChange {
     pub fn of_record(key: Option<&[u8]>, value: &[u8]) -> Option<Result<Self, SettingsError>> {
         let read = match key {
             Some(key) if key == EPOCH_KEY.as_bytes() => serde_json::from_slice(value),
-            Some(key) if key == SETTINGS_KEY.as_bytes() => serde_json::from_slice::<Settings>(value).map(Self::from),
+            Some(key) if key == SETTINGS_KEY.as_bytes() => {
+                serde_json::from_slice::<Settings>(value).map(Self::from)
+            }
             _ => return None,
         };
         Some(read.map_err(SettingsError::from).and_then(Self::checked))
@@ -59,29 +61,47 @@ impl EpochChange {
     fn checked(self) -> Result<Self, SettingsError> {
         let mut faults = self.settings.as_ref().map(Settings::faults).unwrap_or_default();
         faults.extend(self.prices.as_ref().map(PriceTable::faults).unwrap_or_default());
-        faults.extend(self.privacy.as_ref().map(PrivacyPolicy::faults).unwrap_or_default());
+        faults.extend(
+            self.privacy
+                .as_ref()
+                .map(PrivacyPolicy::faults)
+                .unwrap_or_default(),
+        );
         if self == Self::default() {
             faults.push("there is neither [settings] nor [prices] nor [privacy]".to_owned());
         }
-        if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
+        if faults.is_empty() {
+            Ok(self)
+        } else {
+            Err(SettingsError::Faults(faults))
+        }
     }
 }
 
 impl From<Settings> for EpochChange {
     fn from(settings: Settings) -> Self {
-        Self { settings: Some(settings), ..Self::default() }
+        Self {
+            settings: Some(settings),
+            ..Self::default()
+        }
     }
 }
 
 impl From<PriceTable> for EpochChange {
     fn from(prices: PriceTable) -> Self {
-        Self { prices: Some(prices), ..Self::default() }
+        Self {
+            prices: Some(prices),
+            ..Self::default()
+        }
     }
 }
 
 impl From<PrivacyPolicy> for EpochChange {
     fn from(privacy: PrivacyPolicy) -> Self {
-        Self { privacy: Some(privacy), ..Self::default() }
+        Self {
+            privacy: Some(privacy),
+            ..Self::default()
+        }
     }
 }
 
@@ -97,13 +117,33 @@ mod tests {
         let old = serde_json::to_vec(&settings).unwrap();
         let change = EpochChange::of_record(Some(b"settings"), &old).unwrap().unwrap();
         assert_eq!(change, EpochChange::from(settings.clone()));
-        assert_eq!(EpochChange::of_record(Some(b"epoch"), &change.to_json()).unwrap().unwrap(), change);
-        let both = EpochChange { settings: Some(settings), prices: Some(PriceTable::shipped()), privacy: Some(PrivacyPolicy::default()) };
-        assert_eq!(EpochChange::of_record(Some(b"epoch"), &both.to_json()).unwrap().unwrap(), both);
+        assert_eq!(
+            EpochChange::of_record(Some(b"epoch"), &change.to_json())
+                .unwrap()
+                .unwrap(),
+            change
+        );
+        let both = EpochChange {
+            settings: Some(settings),
+            prices: Some(PriceTable::shipped()),
+            privacy: Some(PrivacyPolicy::default()),
+        };
+        assert_eq!(
+            EpochChange::of_record(Some(b"epoch"), &both.to_json())
+                .unwrap()
+                .unwrap(),
+            both
+        );
         assert!(EpochChange::of_record(Some(b"seed"), &old).is_none());
         assert!(EpochChange::of_record(None, &old).is_none());
-        assert!(EpochChange::of_record(Some(b"epoch"), &old).unwrap().is_err(), "settings alone have a key of their own");
-        assert!(EpochChange::of_record(Some(b"epoch"), b"{}").unwrap().is_err(), "an epoch changes something");
+        assert!(
+            EpochChange::of_record(Some(b"epoch"), &old).unwrap().is_err(),
+            "settings alone have a key of their own"
+        );
+        assert!(
+            EpochChange::of_record(Some(b"epoch"), b"{}").unwrap().is_err(),
+            "an epoch changes something"
+        );
     }
 
     #[test]
@@ -121,7 +161,14 @@ mod tests {
             settings.replace("1000", "0")
         );
         let text = read(&wrong).unwrap_err().to_string();
-        for part in ["session_gap_ms", "prices.version", "book must", "model must", "input must", "source \"s\""] {
+        for part in [
+            "session_gap_ms",
+            "prices.version",
+            "book must",
+            "model must",
+            "input must",
+            "source \"s\"",
+        ] {
             assert!(text.contains(part), "{part} is not in {text}");
         }
         assert!(read("[prise]\n").is_err());
@@ -130,13 +177,28 @@ mod tests {
     #[test]
     fn a_file_may_hold_the_privacy_policy_alone_and_an_empty_one_is_one() {
         let read = |text: &str| EpochChange::from_toml(text);
-        let keep = read("[privacy.default]\nprompt = \"keep\"\n[privacy.tenants.acme]\nprompt = \"drop\"\n").unwrap();
+        let keep = read("[privacy.default]\nprompt = \"keep\"\n[privacy.tenants.acme]\nprompt = \"drop\"\n")
+            .unwrap();
         assert!(keep.settings.is_none() && keep.prices.is_none());
         let policy = keep.privacy.clone().unwrap();
-        assert_eq!((policy.actions("default").at(0), policy.actions("acme").at(0)), (Action::Keep, Action::Drop));
-        assert_eq!(EpochChange::of_record(Some(b"epoch"), &keep.to_json()).unwrap().unwrap(), keep);
-        assert_eq!(read("[privacy]\n").unwrap(), EpochChange::from(PrivacyPolicy::default()));
+        assert_eq!(
+            (policy.actions("default").at(0), policy.actions("acme").at(0)),
+            (Action::Keep, Action::Drop)
+        );
+        assert_eq!(
+            EpochChange::of_record(Some(b"epoch"), &keep.to_json())
+                .unwrap()
+                .unwrap(),
+            keep
+        );
+        assert_eq!(
+            read("[privacy]\n").unwrap(),
+            EpochChange::from(PrivacyPolicy::default())
+        );
         let text = read("[privacy.default]\nprompt = \"mask\"\n[prices]\nrows = [{ book = \"b\", model = \"m\", input = 1, output = 0, source = \"s\" }]").unwrap_err().to_string();
-        assert!(text.contains("does not know \"mask\"") && text.contains("book must"), "{text}");
+        assert!(
+            text.contains("does not know \"mask\"") && text.contains("book must"),
+            "{text}"
+        );
     }
 }

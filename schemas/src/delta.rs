@@ -31,7 +31,13 @@ impl<'k> Series<'k> {
 
     /// The labels that have a value, with it.
     pub fn labels(&self) -> impl Iterator<Item = (Label, &'k str)> + '_ {
-        self.metric.def().labels.iter().copied().zip(self.values.iter().copied()).filter(|(_, value)| !value.is_empty())
+        self.metric
+            .def()
+            .labels
+            .iter()
+            .copied()
+            .zip(self.values.iter().copied())
+            .filter(|(_, value)| !value.is_empty())
     }
 }
 
@@ -129,7 +135,13 @@ impl From<&Amount> for AmountBytes {
     fn from(amount: &Amount) -> Self {
         let form = match amount {
             Amount::Count(count) => AmountForm::Count(*count),
-            Amount::Ratio { numerator, denominator } => AmountForm::Ratio(RatioBytes { numerator: *numerator, denominator: *denominator }),
+            Amount::Ratio {
+                numerator,
+                denominator,
+            } => AmountForm::Ratio(RatioBytes {
+                numerator: *numerator,
+                denominator: *denominator,
+            }),
             Amount::Values(histogram) => AmountForm::Values(HistogramBytes {
                 count: histogram.count,
                 sum: histogram.sum,
@@ -148,12 +160,20 @@ impl From<&AmountBytes> for Amount {
         match &bytes.form {
             None => Self::Count(0),
             Some(AmountForm::Count(count)) => Self::Count(*count),
-            Some(AmountForm::Ratio(ratio)) => Self::Ratio { numerator: ratio.numerator, denominator: ratio.denominator },
+            Some(AmountForm::Ratio(ratio)) => Self::Ratio {
+                numerator: ratio.numerator,
+                denominator: ratio.denominator,
+            },
             Some(AmountForm::Values(values)) => Self::Values(Histogram {
                 count: values.count,
                 sum: values.sum,
                 zero: values.zero,
-                buckets: values.indexes.iter().copied().zip(values.counts.iter().copied()).collect::<BTreeMap<_, _>>(),
+                buckets: values
+                    .indexes
+                    .iter()
+                    .copied()
+                    .zip(values.counts.iter().copied())
+                    .collect::<BTreeMap<_, _>>(),
             }),
         }
     }
@@ -173,8 +193,17 @@ mod tests {
     #[test]
     fn amounts_survive_writing() {
         let mut histogram = Histogram::default();
-        [0, 3, 700, 1 << 40].iter().for_each(|value| histogram.record(*value, 1_000));
-        for amount in [Amount::Count(-3), Amount::Ratio { numerator: 1, denominator: 7 }, Amount::Values(histogram)] {
+        [0, 3, 700, 1 << 40]
+            .iter()
+            .for_each(|value| histogram.record(*value, 1_000));
+        for amount in [
+            Amount::Count(-3),
+            Amount::Ratio {
+                numerator: 1,
+                denominator: 7,
+            },
+            Amount::Values(histogram),
+        ] {
             assert_eq!(Amount::from(&AmountBytes::from(&amount)), amount);
         }
     }
@@ -182,7 +211,10 @@ mod tests {
     #[test]
     fn series_keys_are_checked_against_the_table() {
         let key = format!("tacho_event_time_clamped_total{SEPARATOR}default");
-        assert_eq!(Series::parse(&key).map(|series| series.values), Some(vec!["default"]));
+        assert_eq!(
+            Series::parse(&key).map(|series| series.values),
+            Some(vec!["default"])
+        );
         assert_eq!(Series::parse("tacho_event_time_clamped_total"), None);
         assert_eq!(Series::parse("nobody_knows"), None);
     }

@@ -39,7 +39,9 @@ pub enum RowError {
     #[error("not Avro's single-object encoding: it begins with C3 01 and a schema's fingerprint")]
     Header,
     /// Written with a schema that this build does not have.
-    #[error("written with the schema of fingerprint {0}, which this build does not know: use the build that wrote it")]
+    #[error(
+        "written with the schema of fingerprint {0}, which this build does not know: use the build that wrote it"
+    )]
     Schema(String),
     /// The datum is not of the schema. (The reader's own error quotes the whole schema, and helps nobody.)
     #[error("the {0} bytes after the fingerprint are not a row of its schema")]
@@ -90,19 +92,31 @@ impl Codec {
 
     fn new(schema: &'static Schema, past: &'static [Schema]) -> Self {
         let header = |schema| RabinFingerprintHeader::from_schema(schema).build_header();
-        let reader =
-            |schema| GenericDatumReader::builder(schema).human_readable(false).build().expect("the schema is whole: a test reads it");
+        let reader = |schema| {
+            GenericDatumReader::builder(schema)
+                .human_readable(false)
+                .build()
+                .expect("the schema is whole: a test reads it")
+        };
         Self {
             header: header(schema),
-            writer: GenericDatumWriter::builder(schema).human_readable(false).build().expect("the schema is whole: a test reads it"),
+            writer: GenericDatumWriter::builder(schema)
+                .human_readable(false)
+                .build()
+                .expect("the schema is whole: a test reads it"),
             reader: reader(schema),
-            past: past.iter().map(|schema| (header(schema), reader(schema))).collect(),
+            past: past
+                .iter()
+                .map(|schema| (header(schema), reader(schema)))
+                .collect(),
         }
     }
 
     fn encode<T: Serialize>(&self, row: &T) -> Vec<u8> {
         let mut bytes = self.header.clone();
-        self.writer.write_ser(&mut bytes, row).expect("rows have the fields of their schema: tests write every shape");
+        self.writer
+            .write_ser(&mut bytes, row)
+            .expect("rows have the fields of their schema: tests write every shape");
         bytes
     }
 
@@ -111,13 +125,34 @@ impl Codec {
         if !header.starts_with(&MAGIC) {
             return Err(RowError::Header);
         }
-        let past = || self.past.iter().find(|(past, _)| header == past.as_slice()).map(|(_, reader)| reader);
-        let reader = if header == self.header { Some(&self.reader) } else { past() };
-        let Some(reader) = reader else {
-            return Err(RowError::Schema(header[MAGIC.len()..].iter().rev().map(|byte| format!("{byte:02x}")).collect()));
+        let past = || {
+            self.past
+                .iter()
+                .find(|(past, _)| header == past.as_slice())
+                .map(|(_, reader)| reader)
         };
-        let row = reader.read_deser(&mut datum).map_err(|_| RowError::Datum(bytes.len() - HEADER_BYTES))?;
-        if datum.is_empty() { Ok(row) } else { Err(RowError::Trailing(datum.len())) }
+        let reader = if header == self.header {
+            Some(&self.reader)
+        } else {
+            past()
+        };
+        let Some(reader) = reader else {
+            return Err(RowError::Schema(
+                header[MAGIC.len()..]
+                    .iter()
+                    .rev()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect(),
+            ));
+        };
+        let row = reader
+            .read_deser(&mut datum)
+            .map_err(|_| RowError::Datum(bytes.len() - HEADER_BYTES))?;
+        if datum.is_empty() {
+            Ok(row)
+        } else {
+            Err(RowError::Trailing(datum.len()))
+        }
     }
 }
 

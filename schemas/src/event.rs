@@ -97,9 +97,12 @@ impl EventKind {
                 ],
                 derives: true,
             },
-            Self::StartupPhase => {
-                EventDef { name: "codex.startup_phase", about: "a phase of starting up ended", reads: &[], derives: false }
-            }
+            Self::StartupPhase => EventDef {
+                name: "codex.startup_phase",
+                about: "a phase of starting up ended",
+                reads: &[],
+                derives: false,
+            },
             Self::UserPrompt => EventDef {
                 name: "codex.user_prompt",
                 about: "a turn's input, also of reviewers and of some sub-agents",
@@ -109,7 +112,14 @@ impl EventKind {
             Self::ApiRequest => EventDef {
                 name: "codex.api_request",
                 about: "one HTTP attempt at the model API",
-                reads: &[Attr::DurationMs, Attr::StatusCode, Attr::Attempt, Attr::Endpoint, Attr::ErrorMessage, Attr::TachoError],
+                reads: &[
+                    Attr::DurationMs,
+                    Attr::StatusCode,
+                    Attr::Attempt,
+                    Attr::Endpoint,
+                    Attr::ErrorMessage,
+                    Attr::TachoError,
+                ],
                 derives: true,
             },
             Self::SseEvent => EventDef {
@@ -159,11 +169,19 @@ impl EventKind {
                 ],
                 derives: true,
             },
-            Self::SandboxOutcome => unread("codex.sandbox_outcome", "the sandbox denied or escalated a command"),
+            Self::SandboxOutcome => unread(
+                "codex.sandbox_outcome",
+                "the sandbox denied or escalated a command",
+            ),
             Self::AgentCommunication => EventDef {
                 name: "codex.agent_communication",
                 about: "a message between agents, sent or received",
-                reads: &[Attr::CommunicationId, Attr::State, Attr::SenderThreadId, Attr::ReceiverThreadId],
+                reads: &[
+                    Attr::CommunicationId,
+                    Attr::State,
+                    Attr::SenderThreadId,
+                    Attr::ReceiverThreadId,
+                ],
                 derives: false,
             },
             Self::AgentResponse => unread("codex.agent_response", "an agent's final answer"),
@@ -176,11 +194,22 @@ impl EventKind {
                 derives: true,
             },
             Self::AuthRecovery => unread("codex.auth_recovery", "an attempt to recover from a 401"),
-            Self::WebsocketConnect => unread("codex.websocket_connect", "a WebSocket connection to the model API"),
+            Self::WebsocketConnect => unread(
+                "codex.websocket_connect",
+                "a WebSocket connection to the model API",
+            ),
             Self::WebsocketRequest => unread("codex.websocket_request", "a request over a WebSocket"),
-            Self::PluginInstallElicitationSent => unread("codex.plugin_install_elicitation_sent", "the user was asked about a plugin"),
-            Self::PluginInstallSuggestion => unread("codex.plugin_install_suggestion", "a plugin was suggested"),
-            Self::NetworkPolicyDecision => unread("codex.network_proxy.policy_decision", "the network proxy decided about a connection"),
+            Self::PluginInstallElicitationSent => unread(
+                "codex.plugin_install_elicitation_sent",
+                "the user was asked about a plugin",
+            ),
+            Self::PluginInstallSuggestion => {
+                unread("codex.plugin_install_suggestion", "a plugin was suggested")
+            }
+            Self::NetworkPolicyDecision => unread(
+                "codex.network_proxy.policy_decision",
+                "the network proxy decided about a connection",
+            ),
             Self::Unknown => unread("unknown", "any other record: kept and counted"),
         }
     }
@@ -197,12 +226,19 @@ impl EventKind {
             }
             Names::new(names)
         };
-        NAMES.find(name.as_bytes()).map_or(Self::Unknown, |index| Self::VARIANTS[index])
+        NAMES
+            .find(name.as_bytes())
+            .map_or(Self::Unknown, |index| Self::VARIANTS[index])
     }
 }
 
 const fn unread(name: &'static str, about: &'static str) -> EventDef {
-    EventDef { name, about, reads: &[], derives: false }
+    EventDef {
+        name,
+        about,
+        reads: &[],
+        derives: false,
+    }
 }
 
 /// An attribute that something reads: of a log record, or (the dimensions) of a resource.
@@ -398,8 +434,16 @@ const fn spread(name: &[u8]) -> usize {
 }
 
 /// The attributes whose text a privacy policy may touch; they never reach a dedup mark.
-pub const PRIVATE_KEYS: [&str; 8] =
-    ["prompt", "arguments", "output", "content", "response", "error.message", "user.email", "user.account_id"];
+pub const PRIVATE_KEYS: [&str; 8] = [
+    "prompt",
+    "arguments",
+    "output",
+    "content",
+    "response",
+    "error.message",
+    "user.email",
+    "user.account_id",
+];
 
 /// The prefix of attributes that only Tachograph writes; one sent by a client is stripped.
 pub const OWN_PREFIX: &str = "tacho.";

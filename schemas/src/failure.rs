@@ -11,7 +11,15 @@ pub const TIMEOUT: &str = "timeout";
 pub const OTHER: &str = "other";
 
 /// The words of failed response streams, but for [`OTHER`].
-const OF_STREAMS: [&str; 7] = ["idle_timeout", "rate_limited", "context_window", "quota", "network", "disconnected", "server"];
+const OF_STREAMS: [&str; 7] = [
+    "idle_timeout",
+    "rate_limited",
+    "context_window",
+    "quota",
+    "network",
+    "disconnected",
+    "server",
+];
 
 /// The word for the error message of an event; none for events whose message nothing is derived from.
 #[must_use]
@@ -34,7 +42,11 @@ pub fn known(text: &str) -> &'static str {
 /// The kind of failure of a request without a status.
 #[must_use]
 pub fn of_request(message: &str) -> &'static str {
-    if message.contains("timeout") || message.contains("timed out") { TIMEOUT } else { OTHER }
+    if message.contains("timeout") || message.contains("timed out") {
+        TIMEOUT
+    } else {
+        OTHER
+    }
 }
 
 /// The kind of failure of a response stream, by the words that Codex uses.
@@ -66,13 +78,25 @@ mod tests {
 
     #[test]
     fn every_word_leads_back_to_itself() {
-        for message in ["idle timeout", "429", "context window", "quota", "connection", "disconnected", "overloaded", "x"] {
+        for message in [
+            "idle timeout",
+            "429",
+            "context window",
+            "quota",
+            "connection",
+            "disconnected",
+            "overloaded",
+            "x",
+        ] {
             assert_eq!(known(of_stream(message)), of_stream(message), "{message}");
         }
         for message in ["it timed out", "timeout", "refused"] {
             assert_eq!(known(of_request(message)), of_request(message), "{message}");
         }
-        assert_eq!((known(UNREADABLE), known("a text of a client")), (UNREADABLE, OTHER));
+        assert_eq!(
+            (known(UNREADABLE), known("a text of a client")),
+            (UNREADABLE, OTHER)
+        );
         assert_eq!(word(EventKind::ToolResult, Some("timeout")), None);
         assert_eq!(word(EventKind::SseEvent, None), Some(UNREADABLE));
     }

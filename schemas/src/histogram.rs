@@ -65,7 +65,10 @@ pub struct Histogram {
 ///
 /// Source: `findBucket` of Prometheus' `histogram.go`: exponent by bits, fraction by binary search.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "beyond 2^53 µs the relative error of the cast is 1e-16")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "beyond 2^53 µs the relative error of the cast is 1e-16"
+)]
 fn bucket_index(value: u64, per_unit: u64) -> i32 {
     let scaled = value as f64 / per_unit as f64;
     let bits = scaled.to_bits();
@@ -133,7 +136,11 @@ impl Histogram {
     pub fn cumulative_by_octave(&self, first: i32, last: i32) -> Vec<(i32, u64)> {
         (first..=last)
             .map(|exponent| {
-                let below: u64 = self.buckets.range(..=exponent * PER_OCTAVE).map(|(_, count)| count).sum();
+                let below: u64 = self
+                    .buckets
+                    .range(..=exponent * PER_OCTAVE)
+                    .map(|(_, count)| count)
+                    .sum();
                 (exponent, self.zero + below)
             })
             .collect()
@@ -182,7 +189,10 @@ mod tests {
             let rank = (values.len() as u64 * thousandths).div_ceil(1000).max(1);
             let exact = values[usize::try_from(rank).unwrap() - 1] as f64 / SECONDS as f64;
             let shown = histogram.quantile(thousandths).unwrap();
-            assert!((shown - exact).abs() <= exact * 0.011, "q{thousandths}: {shown} is not within 1.1 % of {exact}");
+            assert!(
+                (shown - exact).abs() <= exact * 0.011,
+                "q{thousandths}: {shown} is not within 1.1 % of {exact}"
+            );
         }
     }
 

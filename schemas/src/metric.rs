@@ -14,7 +14,10 @@ use strum::{EnumCount, VariantArray};
 
 /// A derived metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, EnumCount)]
-#[expect(missing_docs, reason = "each is explained by its help text, in its definition")]
+#[expect(
+    missing_docs,
+    reason = "each is explained by its help text, in its definition"
+)]
 pub enum Metric {
     LogRecords,
     EventTimeSource,
@@ -135,7 +138,16 @@ impl Amount {
     pub fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Self::Count(a), Self::Count(b)) => *a = a.saturating_add(*b),
-            (Self::Ratio { numerator, denominator }, Self::Ratio { numerator: n, denominator: d }) => {
+            (
+                Self::Ratio {
+                    numerator,
+                    denominator,
+                },
+                Self::Ratio {
+                    numerator: n,
+                    denominator: d,
+                },
+            ) => {
                 *numerator = numerator.saturating_add(*n);
                 *denominator = denominator.saturating_add(*d);
             }
@@ -186,7 +198,10 @@ impl Metric {
     /// The metric of that name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        Self::VARIANTS.iter().copied().find(|metric| metric.def().name == name)
+        Self::VARIANTS
+            .iter()
+            .copied()
+            .find(|metric| metric.def().name == name)
     }
 }
 
@@ -204,7 +219,12 @@ mod tests {
             assert!(def.name.starts_with("tacho_"), "{}", def.name);
             assert!(def.help.ends_with('.'), "{}: the help is a sentence", def.name);
             let counts = def.kind == Kind::Counter;
-            assert_eq!(def.name.ends_with("_total"), counts, "{}: _total is for counters and only for them", def.name);
+            assert_eq!(
+                def.name.ends_with("_total"),
+                counts,
+                "{}: _total is for counters and only for them",
+                def.name
+            );
             match def.unit {
                 Unit::Seconds => assert!(def.name.ends_with("_seconds"), "{}", def.name),
                 Unit::Ratio => assert!(def.name.ends_with("_window_ratio"), "{}", def.name),
@@ -214,16 +234,31 @@ mod tests {
             }
             if matches!(def.kind, Kind::Histogram { .. } | Kind::WindowQuantiles) {
                 for label in [Label::Team, Label::Project, Label::CostCentre, Label::Department] {
-                    assert!(!def.labels.contains(&label), "{}: distributions never carry {}", def.name, label.def().name);
+                    assert!(
+                        !def.labels.contains(&label),
+                        "{}: distributions never carry {}",
+                        def.name,
+                        label.def().name
+                    );
                 }
             }
         }
     }
     /// Facts that make every metric of their kind count something.
     fn facts() -> Vec<Fact> {
-        let tokens = Tokens { input_cached: 3, output_visible: 2, ..Tokens::default() };
+        let tokens = Tokens {
+            input_cached: 3,
+            output_visible: 2,
+            ..Tokens::default()
+        };
         let method = CompactionMethod::Inferred;
-        let tool_call = Fact::ToolCall { tool: "exec", success: false, mcp: false, exit_code: Some(1), duration_us: Some(5) };
+        let tool_call = Fact::ToolCall {
+            tool: "exec",
+            success: false,
+            mcp: false,
+            exit_code: Some(1),
+            duration_us: Some(5),
+        };
         let request = Fact::Request {
             endpoint: "/responses",
             status: Some(429),
@@ -232,19 +267,49 @@ mod tests {
             duration_us: Some(5),
         };
         vec![
-            Fact::Record { event: "unknown", outcome: Outcome::Applied, time_source: TimeSource::Time, clamped: true },
+            Fact::Record {
+                event: "unknown",
+                outcome: Outcome::Applied,
+                time_source: TimeSource::Time,
+                clamped: true,
+            },
             request,
-            Fact::Response { tokens, mismatch: Some("total_ne_sum") },
-            Fact::Cost { basis: BillingBasis::ApiList, tier: "default", nano_usd: tokens, cache_savings_nano_usd: 3 },
-            Fact::Credits { tier: "default", micro_credits: 3 },
-            Fact::Unpriced { book: Book::ApiUsd, reason: Unpriced::Model, tokens: 3 },
-            Fact::TurnCost { nano_usd: 3, interrupted: true },
+            Fact::Response {
+                tokens,
+                mismatch: Some("total_ne_sum"),
+            },
+            Fact::Cost {
+                basis: BillingBasis::ApiList,
+                tier: "default",
+                nano_usd: tokens,
+                cache_savings_nano_usd: 3,
+            },
+            Fact::Credits {
+                tier: "default",
+                micro_credits: 3,
+            },
+            Fact::Unpriced {
+                book: Book::ApiUsd,
+                reason: Unpriced::Model,
+                tokens: 3,
+            },
+            Fact::TurnCost {
+                nano_usd: 3,
+                interrupted: true,
+            },
             Fact::StreamFailure { error: "cut" },
             Fact::FirstToken { duration_us: 5 },
             tool_call,
-            Fact::Decision { tool: "exec", decision: "approved", source: "human" },
+            Fact::Decision {
+                tool: "exec",
+                decision: "approved",
+                source: "human",
+            },
             Fact::Turn,
-            Fact::Compaction { method, reclaimed: Some(5) },
+            Fact::Compaction {
+                method,
+                reclaimed: Some(5),
+            },
             Fact::SessionStarted,
             Fact::SessionsActive { change: 1 },
         ]
@@ -253,13 +318,23 @@ mod tests {
     #[test]
     fn every_metric_is_made_of_the_kind_of_facts_that_it_names() {
         let facts = facts();
-        assert_eq!(facts.iter().map(Fact::kind).collect::<Vec<_>>(), FactKind::VARIANTS, "a fact of every kind");
+        assert_eq!(
+            facts.iter().map(Fact::kind).collect::<Vec<_>>(),
+            FactKind::VARIANTS,
+            "a fact of every kind"
+        );
         for metric in Metric::VARIANTS {
             let def = metric.def();
             for fact in &facts {
                 let mut samples = 0;
                 (def.observe)(fact, &mut |_, _| samples += 1);
-                assert_eq!(samples > 0, def.of == fact.kind(), "{} is made of {:?}, and {fact:?} is offered", def.name, def.of);
+                assert_eq!(
+                    samples > 0,
+                    def.of == fact.kind(),
+                    "{} is made of {:?}, and {fact:?} is offered",
+                    def.name,
+                    def.of
+                );
             }
         }
     }

@@ -28,15 +28,26 @@ impl<'a> Origin<'a> {
         let (place, stamped) = text.split_once(' ')?;
         let (source, at) = place.split_once('@')?;
         let (offset, part) = at.split_once('#')?;
-        let is_source = !source.is_empty() && source.len() <= SOURCE_BYTES_MAX && !source.chars().any(char::is_control);
-        let origin = Self { source, offset: offset.parse().ok()?, part: part.parse().ok()?, stamped_ms: stamped.parse().ok()? };
+        let is_source =
+            !source.is_empty() && source.len() <= SOURCE_BYTES_MAX && !source.chars().any(char::is_control);
+        let origin = Self {
+            source,
+            offset: offset.parse().ok()?,
+            part: part.parse().ok()?,
+            stamped_ms: stamped.parse().ok()?,
+        };
         is_source.then_some(origin)
     }
 }
 
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, offset, part, stamped_ms } = self;
+        let Self {
+            source,
+            offset,
+            part,
+            stamped_ms,
+        } = self;
         write!(f, "{source}@{offset}#{part} {stamped_ms}")
     }
 }
@@ -47,7 +58,12 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let origin = Origin { source: "codex.inbox.logs.v1/3", offset: 17, part: 2, stamped_ms: 1_795_348_800_000 };
+        let origin = Origin {
+            source: "codex.inbox.logs.v1/3",
+            offset: 17,
+            part: 2,
+            stamped_ms: 1_795_348_800_000,
+        };
         assert_eq!(origin.to_string(), "codex.inbox.logs.v1/3@17#2 1795348800000");
         assert_eq!(Origin::parse(&origin.to_string()), Some(origin));
     }
@@ -55,7 +71,17 @@ mod tests {
     #[test]
     fn other_texts_are_no_origins() {
         let long = format!("{}@1#0 1", "x".repeat(SOURCE_BYTES_MAX + 1));
-        for text in ["", "a/1@2", "a/1@2#3", "@2#3 4", "a/1@b#3 4", "a/1@2#-3 4", "a/1@2#3 4 5", "a\n@2#3 4", long.as_str()] {
+        for text in [
+            "",
+            "a/1@2",
+            "a/1@2#3",
+            "@2#3 4",
+            "a/1@b#3 4",
+            "a/1@2#-3 4",
+            "a/1@2#3 4 5",
+            "a\n@2#3 4",
+            long.as_str(),
+        ] {
             assert_eq!(Origin::parse(text), None, "{text:?}");
         }
     }

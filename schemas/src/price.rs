@@ -111,7 +111,9 @@ impl Book {
     }
 
     fn by_name(name: &str) -> Option<Self> {
-        [Self::ApiUsd, Self::ChatgptCredits].into_iter().find(|book| book.name() == name)
+        [Self::ApiUsd, Self::ChatgptCredits]
+            .into_iter()
+            .find(|book| book.name() == name)
     }
 }
 
@@ -140,7 +142,9 @@ impl Tier {
     /// The tier of that name; `None` for any that has no prices.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
-        [Self::Default, Self::Priority, Self::Flex].into_iter().find(|tier| tier.name() == name)
+        [Self::Default, Self::Priority, Self::Flex]
+            .into_iter()
+            .find(|tier| tier.name() == name)
     }
 }
 
@@ -182,6 +186,8 @@ impl PriceTable {
         struct File {
             prices: PriceTable,
         }
-        toml::from_str::<File>(SHIPPED_PRICES_TOML).expect("deploy/prices.toml is valid: a test reads it").prices
+        toml::from_str::<File>(SHIPPED_PRICES_TOML)
+            .expect("deploy/prices.toml is valid: a test reads it")
+            .prices
     }
 }

@@ -74,7 +74,9 @@ pub struct PrivacyPolicy {
 /// The fields that a policy can name: the keys of [`PRIVATE_KEYS`], in their order, then [`BODY`], [`SPAN_EVENTS`] and
 /// [`SPAN_ATTRIBUTES`].
 pub fn fields() -> impl Iterator<Item = &'static str> {
-    PRIVATE_KEYS.into_iter().chain([BODY, SPAN_EVENTS, SPAN_ATTRIBUTES])
+    PRIVATE_KEYS
+        .into_iter()
+        .chain([BODY, SPAN_EVENTS, SPAN_ATTRIBUTES])
 }
 
 /// What becomes of a field that a policy does not name. Who someone is stays, since rows are by it; what may hold a secret
@@ -154,9 +156,14 @@ impl PrivacyPolicy {
     }
 
     fn with(&self, own: Option<&FieldRules>) -> Actions {
-        Actions::of(|field| match own.and_then(|own| own.get(field)).or_else(|| self.default.get(field)) {
-            Some(value) => Action::by_name(value).unwrap_or_default(),
-            None => unnamed(field),
+        Actions::of(|field| {
+            match own
+                .and_then(|own| own.get(field))
+                .or_else(|| self.default.get(field))
+            {
+                Some(value) => Action::by_name(value).unwrap_or_default(),
+                None => unnamed(field),
+            }
         })
     }
 
@@ -165,16 +172,21 @@ impl PrivacyPolicy {
     #[must_use]
     pub fn rules_of(&self, action: Action) -> Vec<String> {
         let of = |rules: &FieldRules, table: &str| -> Vec<String> {
-            let chosen = rules.iter().filter(|(field, value)| *value == action.name() && unnamed(field) != Action::Keep);
+            let chosen = rules
+                .iter()
+                .filter(|(field, value)| *value == action.name() && unnamed(field) != Action::Keep);
             chosen.map(|(field, _)| format!("{table}.{field}")).collect()
         };
-        self.tables().flat_map(|(table, rules)| of(rules, &table)).collect()
+        self.tables()
+            .flat_map(|(table, rules)| of(rules, &table))
+            .collect()
     }
 
     /// Whether any rule, of any field and tenant, has that action.
     #[must_use]
     pub fn uses(&self, action: Action) -> bool {
-        self.tables().any(|(_, rules)| rules.values().any(|value| value == action.name()))
+        self.tables()
+            .any(|(_, rules)| rules.values().any(|value| value == action.name()))
     }
 
     /// Every rule that the policy breaks.
@@ -182,7 +194,10 @@ impl PrivacyPolicy {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.tenants.len() > TENANTS_MAX {
-            faults.push(format!("privacy.tenants has {} tenants: at most {TENANTS_MAX} can differ from the default", self.tenants.len()));
+            faults.push(format!(
+                "privacy.tenants has {} tenants: at most {TENANTS_MAX} can differ from the default",
+                self.tenants.len()
+            ));
         }
         for tenant in self.tenants.keys() {
             if tenant.is_empty() || tenant.len() > TENANT_BYTES_MAX || !can_route(tenant) {
@@ -195,11 +210,18 @@ impl PrivacyPolicy {
             for (field, value) in rules {
                 if !fields().any(|known| known == field) {
                     let known: Vec<&str> = fields().collect();
-                    faults.push(format!("privacy.{table}.{field}: there is no such field; there are {}", known.join(", ")));
+                    faults.push(format!(
+                        "privacy.{table}.{field}: there is no such field; there are {}",
+                        known.join(", ")
+                    ));
                 }
                 if Action::by_name(value).is_none() {
-                    let known = Action::ALL.map(|action| format!("{:?}", action.name())).join(", ");
-                    faults.push(format!("privacy.{table}.{field}: this build does not know {value:?}, only {known}"));
+                    let known = Action::ALL
+                        .map(|action| format!("{:?}", action.name()))
+                        .join(", ");
+                    faults.push(format!(
+                        "privacy.{table}.{field}: this build does not know {value:?}, only {known}"
+                    ));
                 }
             }
         }
@@ -207,7 +229,10 @@ impl PrivacyPolicy {
     }
 
     fn tables(&self) -> impl Iterator<Item = (String, &FieldRules)> {
-        let tenants = self.tenants.iter().map(|(tenant, rules)| (format!("tenants.{tenant}"), rules));
+        let tenants = self
+            .tenants
+            .iter()
+            .map(|(tenant, rules)| (format!("tenants.{tenant}"), rules));
         std::iter::once(("default".to_owned(), &self.default)).chain(tenants)
     }
 }
@@ -225,7 +250,10 @@ mod tests {
         let empty = PrivacyPolicy::default().actions("default");
         assert_eq!(empty, Actions::of(unnamed));
         assert_eq!(policy("[default]\nprompt = \"drop\"").actions("default"), empty);
-        assert_eq!([empty.body(), empty.span_events(), empty.span_attributes()], [Action::Drop, Action::Drop, Action::Scrub]);
+        assert_eq!(
+            [empty.body(), empty.span_events(), empty.span_attributes()],
+            [Action::Drop, Action::Drop, Action::Scrub]
+        );
         for (index, key) in PRIVATE_KEYS.into_iter().enumerate() {
             assert_eq!(empty.at(index), unnamed(key));
         }
@@ -253,7 +281,10 @@ mod tests {
             field => default(field),
         };
         assert_eq!(policy.actions("acme"), Actions::of(acme));
-        assert_eq!(policy.rules_of(Action::Keep), ["default.prompt", "tenants.acme.output"]);
+        assert_eq!(
+            policy.rules_of(Action::Keep),
+            ["default.prompt", "tenants.acme.output"]
+        );
         assert_eq!(policy.rules_of(Action::Scrub), ["default.body"]);
         assert!(policy.uses(Action::Hash) && !PrivacyPolicy::default().uses(Action::Hash));
         let json = serde_json::to_string(&policy).unwrap();
@@ -275,12 +306,29 @@ mod tests {
             "\"\"",
         ];
         for part in parts {
-            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+            assert!(
+                faults.iter().any(|fault| fault.contains(part)),
+                "{part} is not in {faults:#?}"
+            );
         }
         assert_eq!(faults.len(), parts.len(), "{faults:#?}");
-        assert_eq!(wrong.actions("acme"), PrivacyPolicy::default().actions("acme"), "what is wrong keeps nothing");
-        let many = (0..=TENANTS_MAX).map(|number| (format!("t{number}"), FieldRules::new())).collect();
-        assert_eq!(PrivacyPolicy { tenants: many, ..PrivacyPolicy::default() }.faults().len(), 1);
+        assert_eq!(
+            wrong.actions("acme"),
+            PrivacyPolicy::default().actions("acme"),
+            "what is wrong keeps nothing"
+        );
+        let many = (0..=TENANTS_MAX)
+            .map(|number| (format!("t{number}"), FieldRules::new()))
+            .collect();
+        assert_eq!(
+            PrivacyPolicy {
+                tenants: many,
+                ..PrivacyPolicy::default()
+            }
+            .faults()
+            .len(),
+            1
+        );
         assert!(toml::from_str::<PrivacyPolicy>("[defaults]").is_err());
     }
 }

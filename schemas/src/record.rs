@@ -72,7 +72,11 @@ impl Record {
     /// The last header of that name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.as_ref())
+        self.headers
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_ref())
     }
 
     /// A header that holds a decimal number; `None` where it is absent or not a number.
@@ -109,7 +113,11 @@ impl Offered<'_> {
             appended: self.appended,
             key: self.key.map(Bytes::copy_from_slice),
             value: self.value.map(Bytes::copy_from_slice),
-            headers: self.headers.iter().map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value))).collect(),
+            headers: self
+                .headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value)))
+                .collect(),
         }
     }
 }
@@ -117,9 +125,25 @@ impl Offered<'_> {
 impl Record {
     /// Shows the record as one that is offered.
     pub fn offer<T>(&self, take: impl FnOnce(Offered<'_>) -> T) -> T {
-        let headers: Vec<(&str, &[u8])> = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_ref())).collect();
-        let Self { from, offset, appended, .. } = *self;
-        take(Offered { from, offset, appended, key: self.key.as_deref(), value: self.value.as_deref(), headers: &headers })
+        let headers: Vec<(&str, &[u8])> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_ref()))
+            .collect();
+        let Self {
+            from,
+            offset,
+            appended,
+            ..
+        } = *self;
+        take(Offered {
+            from,
+            offset,
+            appended,
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: &headers,
+        })
     }
 }
 

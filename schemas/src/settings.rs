@@ -138,16 +138,33 @@ impl Seed {
         };
         let time = &self.time;
         let sizes = &time.window_sizes_ms;
-        rule((1..=1024).contains(&self.raw_partitions), "raw_partitions must be 1 to 1024");
-        rule((1..=256).contains(&self.delta_partitions), "delta_partitions must be 1 to 256");
-        rule(time.slot_ms > 0, "time.slot_ms must be positive");
-        rule((1..=3).contains(&sizes.len()), "time.window_sizes_ms must hold one to three sizes");
-        rule(sizes.windows(2).all(|pair| pair[0] < pair[1]), "time.window_sizes_ms must ascend");
         rule(
-            sizes.iter().all(|size| time.slot_ms > 0 && *size > 0 && size % time.slot_ms == 0),
+            (1..=1024).contains(&self.raw_partitions),
+            "raw_partitions must be 1 to 1024",
+        );
+        rule(
+            (1..=256).contains(&self.delta_partitions),
+            "delta_partitions must be 1 to 256",
+        );
+        rule(time.slot_ms > 0, "time.slot_ms must be positive");
+        rule(
+            (1..=3).contains(&sizes.len()),
+            "time.window_sizes_ms must hold one to three sizes",
+        );
+        rule(
+            sizes.windows(2).all(|pair| pair[0] < pair[1]),
+            "time.window_sizes_ms must ascend",
+        );
+        rule(
+            sizes
+                .iter()
+                .all(|size| time.slot_ms > 0 && *size > 0 && size % time.slot_ms == 0),
             "every window size must be a multiple of time.slot_ms",
         );
-        rule(time.mark_ms > 0 && time.mark_age_ms > 0 && time.marks_max > 0, "time.mark_ms, mark_age_ms and marks_max must be positive");
+        rule(
+            time.mark_ms > 0 && time.mark_age_ms > 0 && time.marks_max > 0,
+            "time.mark_ms, mark_age_ms and marks_max must be positive",
+        );
         rule(
             time.grace_ms >= 0 && time.max_skew_ms >= 0 && time.max_age_ms > 0 && time.max_step_ms > 0,
             "time's bounds must not be negative",
@@ -155,7 +172,11 @@ impl Seed {
         faults.extend(self.settings.faults());
         faults.extend(self.prices.faults());
         faults.extend(self.privacy.faults());
-        if faults.is_empty() { Ok(self) } else { Err(SettingsError::Faults(faults)) }
+        if faults.is_empty() {
+            Ok(self)
+        } else {
+            Err(SettingsError::Faults(faults))
+        }
     }
 }
 
@@ -164,12 +185,28 @@ impl Settings {
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let rules = [
-            (self.semantics == SEMANTICS, "settings.semantics is not one that this build computes"),
-            (self.session_gap_ms > 0, "settings.session_gap_ms must be positive"),
-            (self.reopen_horizon_ms >= self.session_gap_ms, "settings.reopen_horizon_ms must be at least session_gap_ms"),
-            (self.row_interval_ms >= 0, "settings.row_interval_ms must not be negative"),
+            (
+                self.semantics == SEMANTICS,
+                "settings.semantics is not one that this build computes",
+            ),
+            (
+                self.session_gap_ms > 0,
+                "settings.session_gap_ms must be positive",
+            ),
+            (
+                self.reopen_horizon_ms >= self.session_gap_ms,
+                "settings.reopen_horizon_ms must be at least session_gap_ms",
+            ),
+            (
+                self.row_interval_ms >= 0,
+                "settings.row_interval_ms must not be negative",
+            ),
         ];
-        rules.into_iter().filter(|(holds, _)| !holds).map(|(_, fault)| fault.to_owned()).collect()
+        rules
+            .into_iter()
+            .filter(|(holds, _)| !holds)
+            .map(|(_, fault)| fault.to_owned())
+            .collect()
     }
 }
 
@@ -185,9 +222,19 @@ mod tests {
         assert_eq!(seed.prices, PriceTable::shipped());
         assert!(!seed.prices.rows.is_empty());
         let actions = seed.privacy.actions("default");
-        assert_eq!(seed.privacy.default.len(), crate::privacy::FIELD_COUNT, "the shipped policy names every field");
+        assert_eq!(
+            seed.privacy.default.len(),
+            crate::privacy::FIELD_COUNT,
+            "the shipped policy names every field"
+        );
         let scrubbed = ["arguments", "output", "error.message", "span_attributes"];
-        let expected = Actions::of(|field| if scrubbed.contains(&field) { Action::Scrub } else { unnamed(field) });
+        let expected = Actions::of(|field| {
+            if scrubbed.contains(&field) {
+                Action::Scrub
+            } else {
+                unnamed(field)
+            }
+        });
         assert_eq!(actions, expected);
     }
 
@@ -197,7 +244,10 @@ mod tests {
         json.as_object_mut().unwrap().remove("prices");
         json.as_object_mut().unwrap().remove("privacy");
         let old = Seed::from_json(json.to_string().as_bytes()).unwrap();
-        assert_eq!((old.prices, old.privacy), (PriceTable::default(), PrivacyPolicy::default()));
+        assert_eq!(
+            (old.prices, old.privacy),
+            (PriceTable::default(), PrivacyPolicy::default())
+        );
         let none = format!("{DEFAULT_SEED_TOML}\n[prices]\n");
         assert_eq!(Seed::from_toml(&none).unwrap().prices, PriceTable::default());
     }

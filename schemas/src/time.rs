@@ -31,11 +31,21 @@ pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
 fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
     const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let text: &[u8; 24] = text.try_into().ok()?;
-    let is_usual = text.iter().zip(FORM).all(|(byte, form)| if *form == b'd' { byte.is_ascii_digit() } else { byte == form });
+    let is_usual = text.iter().zip(FORM).all(|(byte, form)| {
+        if *form == b'd' {
+            byte.is_ascii_digit()
+        } else {
+            byte == form
+        }
+    });
     if !is_usual {
         return None;
     }
-    let number = |from: usize, to: usize| text[from..to].iter().fold(0, |number: i64, digit| number * 10 + i64::from(digit - b'0'));
+    let number = |from: usize, to: usize| {
+        text[from..to]
+            .iter()
+            .fold(0, |number: i64, digit| number * 10 + i64::from(digit - b'0'))
+    };
     let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
     let (hour, minute, second) = (number(11, 13), number(14, 16), number(17, 19));
     let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -49,9 +59,19 @@ fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
         return None;
     }
     // Days since 1970-01-01, counted in years that begin in March, so that the leap day is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (month * 153 + 2) / 5 + day - 719_469;
-    Some(EventTime((((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + number(20, 23)))
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = year * 365 + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (month * 153 + 2) / 5
+        + day
+        - 719_469;
+    Some(EventTime(
+        (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000 + number(20, 23),
+    ))
 }
 
 /// Writes a time as RFC 3339 with milliseconds, in UTC.
@@ -59,7 +79,8 @@ fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
 /// Times outside of the years that RFC 3339 can write come out as the plain number.
 #[must_use]
 pub fn format_rfc3339(time: EventTime) -> String {
-    jiff::Timestamp::from_millisecond(time.0).map_or_else(|_| time.0.to_string(), |instant| format!("{instant:.3}"))
+    jiff::Timestamp::from_millisecond(time.0)
+        .map_or_else(|_| time.0.to_string(), |instant| format!("{instant:.3}"))
 }
 
 /// The start of the window of `size_ms` that holds `time`: floor, also before 1970.
@@ -77,14 +98,24 @@ mod tests {
     #[test]
     fn rfc3339_to_the_millisecond() {
         assert_eq!(parse_rfc3339("1970-01-01T00:00:01.234Z"), Some(EventTime(1234)));
-        assert_eq!(parse_rfc3339("2026-11-22T17:18:35.720Z"), Some(EventTime(1_795_367_915_720)));
+        assert_eq!(
+            parse_rfc3339("2026-11-22T17:18:35.720Z"),
+            Some(EventTime(1_795_367_915_720))
+        );
         assert_eq!(parse_rfc3339("yesterday"), None);
-        assert_eq!(format_rfc3339(EventTime(1_795_367_915_720)), "2026-11-22T17:18:35.720Z");
+        assert_eq!(
+            format_rfc3339(EventTime(1_795_367_915_720)),
+            "2026-11-22T17:18:35.720Z"
+        );
     }
 
     #[test]
     fn the_usual_form_is_read_as_every_other() {
-        let slowly = |text: &str| text.parse::<jiff::Timestamp>().ok().map(|instant| EventTime(instant.as_millisecond()));
+        let slowly = |text: &str| {
+            text.parse::<jiff::Timestamp>()
+                .ok()
+                .map(|instant| EventTime(instant.as_millisecond()))
+        };
         // Every day there can be, and those that can't.
         for year in (0..=9999).step_by(7).chain(1890..2110) {
             for month in 0..=13 {
@@ -94,11 +125,22 @@ mod tests {
                 }
             }
         }
-        for time in ["24:00:00.000", "00:60:00.000", "00:00:60.000", "00:00:61.000", "12:34:56.007", "1x:34:56.007", "12:34:56,007"] {
+        for time in [
+            "24:00:00.000",
+            "00:60:00.000",
+            "00:00:60.000",
+            "00:00:61.000",
+            "12:34:56.007",
+            "1x:34:56.007",
+            "12:34:56,007",
+        ] {
             let text = format!("2026-11-22T{time}Z");
             assert_eq!(parse_rfc3339(&text), slowly(&text), "{text}");
         }
-        assert!(usual_rfc3339(b"2024-02-29T00:00:00.000Z").is_some() && usual_rfc3339(b"2023-02-29T00:00:00.000Z").is_none());
+        assert!(
+            usual_rfc3339(b"2024-02-29T00:00:00.000Z").is_some()
+                && usual_rfc3339(b"2023-02-29T00:00:00.000Z").is_none()
+        );
     }
 
     #[test]

@@ -112,7 +112,9 @@ impl Topic {
         match self {
             Self::Control | Self::Labels | Self::Quarantine => Partitions::One,
             Self::InboxLogs | Self::InboxTraces | Self::InboxMetrics => Partitions::Few,
-            Self::Deltas | Self::SeriesChangelog | Self::Windows1m | Self::Windows5m | Self::Windows1h => Partitions::LikeDeltas,
+            Self::Deltas | Self::SeriesChangelog | Self::Windows1m | Self::Windows5m | Self::Windows1h => {
+                Partitions::LikeDeltas
+            }
             _ => Partitions::LikeRawLogs,
         }
     }
@@ -120,7 +122,10 @@ impl Topic {
     /// Whether the broker, not the producer, must stamp the records (`message.timestamp.type=LogAppendTime`).
     #[must_use]
     pub const fn stamped_by_log(self) -> bool {
-        matches!(self, Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas) || self.is_inbox()
+        matches!(
+            self,
+            Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas
+        ) || self.is_inbox()
     }
 
     /// Whether foreign writers write it.

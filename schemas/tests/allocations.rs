@@ -19,7 +19,13 @@ fn scan_and_mark_do_not_allocate() {
         for body in &bodies {
             records += scan(&body.bytes, |record| {
                 tokens += record.attrs.count(Attr::InputTokenCount).unwrap_or(0);
-                tokens += u64::from(mark(&record, "default", record.attrs.text(Attr::ConversationId).unwrap_or("")) == [0; 16]);
+                tokens += u64::from(
+                    mark(
+                        &record,
+                        "default",
+                        record.attrs.text(Attr::ConversationId).unwrap_or(""),
+                    ) == [0; 16],
+                );
             })
             .unwrap();
         }

@@ -13,5 +13,8 @@ fn the_document_is_the_tables() {
         fs::write(path, &wanted).unwrap();
     }
     let found = fs::read_to_string(path).unwrap_or_default();
-    assert!(found == wanted, "deploy/METRICS.md is stale: run TACHO_BLESS=1 cargo test -p schemas --test catalogue");
+    assert!(
+        found == wanted,
+        "deploy/METRICS.md is stale: run TACHO_BLESS=1 cargo test -p schemas --test catalogue"
+    );
 }

@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use schemas::changelog::{Counts, DecisionCount, Identity, ToolCount};
 use schemas::delta::SEPARATOR;
 use schemas::derived::{
-    RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SessionRow, SessionState, WINDOWS_AVSC, WindowRow, WindowValue, decode,
+    RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SessionRow, SessionState, WINDOWS_AVSC, WindowRow,
+    WindowValue, decode,
 };
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
@@ -47,7 +48,11 @@ fn counts(unit: u64) -> Counts {
             source: "human".to_owned(),
             count: 24 * unit,
         }],
-        tools: vec![ToolCount { tool: "apply_patch".to_owned(), calls: 25 * unit, failures: 26 * unit }],
+        tools: vec![ToolCount {
+            tool: "apply_patch".to_owned(),
+            calls: 25 * unit,
+            failures: 26 * unit,
+        }],
         cost_nano_usd: 27 * unit,
         equivalent_nano_usd: 28 * unit,
         micro_credits: 29 * unit,
@@ -77,7 +82,11 @@ fn session() -> SessionRow {
         open_calls: 1,
         ..SessionRow::default()
     };
-    row.set_identity(&Identity { model: "gpt-5.5".to_owned(), team: "infra".to_owned(), ..Identity::default() });
+    row.set_identity(&Identity {
+        model: "gpt-5.5".to_owned(),
+        team: "infra".to_owned(),
+        ..Identity::default()
+    });
     row.set_counts(&counts(1));
     row
 }
@@ -93,18 +102,35 @@ fn series(metric: Metric, value: &str) -> String {
 
 #[test]
 fn sessions_are_read_as_written() {
-    for row in [SessionRow::default(), session(), SessionRow { state: SessionState::Reopened, ended_ms: None, ..session() }] {
+    for row in [
+        SessionRow::default(),
+        session(),
+        SessionRow {
+            state: SessionState::Reopened,
+            ended_ms: None,
+            ..session()
+        },
+    ] {
         let bytes = row.encode();
         assert_eq!(bytes, row.clone().encode());
         assert_eq!(SessionRow::decode(&bytes).unwrap(), row);
-        assert_eq!(decode(Topic::Sessions, &bytes).unwrap(), serde_json::to_value(&row).unwrap());
+        assert_eq!(
+            decode(Topic::Sessions, &bytes).unwrap(),
+            serde_json::to_value(&row).unwrap()
+        );
     }
     let json = decode(Topic::Sessions, &session().encode()).unwrap();
     assert_eq!(json["state"], "ended");
     assert_eq!(json["api_retries"], 13);
     assert_eq!(json["tokens"]["total"], 11 + 12 + 13 + 14 + 15);
-    assert_eq!(json["decisions"][0], json!({"tool": "exec_command", "decision": "approved", "source": "human", "count": 24}));
-    assert_eq!(json["tools"][0], json!({"tool": "apply_patch", "calls": 25, "failures": 26}));
+    assert_eq!(
+        json["decisions"][0],
+        json!({"tool": "exec_command", "decision": "approved", "source": "human", "count": 24})
+    );
+    assert_eq!(
+        json["tools"][0],
+        json!({"tool": "apply_patch", "calls": 25, "failures": 26})
+    );
     assert_eq!(json["model"], "gpt-5.5");
 }
 
@@ -131,19 +157,54 @@ fn numbers(json: &Value, seen: &mut Vec<i64>) {
 #[test]
 fn windows_of_every_form() {
     let mut values = Histogram::default();
-    [0, 250_000, 1_000_000, 3_000_000].iter().for_each(|value| values.record(*value, 1_000_000));
-    let count = WindowRow::new(&series(Metric::Turns, "x"), 60_000, 120_000, None, &Amount::Count(-3)).unwrap();
+    [0, 250_000, 1_000_000, 3_000_000]
+        .iter()
+        .for_each(|value| values.record(*value, 1_000_000));
+    let count = WindowRow::new(
+        &series(Metric::Turns, "x"),
+        60_000,
+        120_000,
+        None,
+        &Amount::Count(-3),
+    )
+    .unwrap();
     assert_eq!(count.to_json()["value"], json!({"count": -3}));
     assert_eq!(count.end_ms, 180_000);
     assert_eq!(count.labels.len(), Metric::Turns.def().labels.len());
-    let money = WindowRow::new(&series(Metric::Cost, "x"), 60_000, 0, None, &Amount::Count(1_500_000_000)).unwrap();
-    assert_eq!(money.to_json()["value"], json!({"count": 1_500_000_000, "per_unit": 1_000_000_000}));
-    let ratio = Amount::Ratio { numerator: 1, denominator: 4 };
-    let ratio = WindowRow::new(&series(Metric::ApiRetryRatio, "x"), 60_000, 0, Some(60_000), &ratio).unwrap();
+    let money = WindowRow::new(
+        &series(Metric::Cost, "x"),
+        60_000,
+        0,
+        None,
+        &Amount::Count(1_500_000_000),
+    )
+    .unwrap();
+    assert_eq!(
+        money.to_json()["value"],
+        json!({"count": 1_500_000_000, "per_unit": 1_000_000_000})
+    );
+    let ratio = Amount::Ratio {
+        numerator: 1,
+        denominator: 4,
+    };
+    let ratio = WindowRow::new(
+        &series(Metric::ApiRetryRatio, "x"),
+        60_000,
+        0,
+        Some(60_000),
+        &ratio,
+    )
+    .unwrap();
     assert_eq!(ratio.to_json()["ratio"], 0.25);
     assert_eq!(ratio.arrival_ms, Some(60_000));
-    let histogram =
-        WindowRow::new(&series(Metric::ApiRequestDuration, ""), 60_000, -60_000, None, &Amount::Values(values.clone())).unwrap();
+    let histogram = WindowRow::new(
+        &series(Metric::ApiRequestDuration, ""),
+        60_000,
+        -60_000,
+        None,
+        &Amount::Values(values.clone()),
+    )
+    .unwrap();
     assert!(histogram.labels.is_empty(), "labels without a value are left out");
     assert_eq!(histogram.histogram(), Some(values.clone()));
     let json = histogram.to_json();
@@ -157,7 +218,10 @@ fn windows_of_every_form() {
             assert_eq!(decode(topic, &bytes).unwrap(), row.to_json());
         }
     }
-    assert_eq!(WindowRow::new("nobody_knows", 1, 0, None, &Amount::Count(1)), None);
+    assert_eq!(
+        WindowRow::new("nobody_knows", 1, 0, None, &Amount::Count(1)),
+        None
+    );
 }
 
 #[test]
@@ -166,19 +230,34 @@ fn every_metric_has_rows() {
         let row = WindowRow::new(&series(metric, "x"), 60_000, 0, None, &Amount::Count(1)).unwrap();
         assert_eq!(row.metric, metric.def().name);
         let names: Vec<_> = metric.def().labels.iter().map(|label| label.def().name).collect();
-        assert_eq!(row.labels.iter().map(|label| &label.name).collect::<Vec<_>>(), names);
+        assert_eq!(
+            row.labels.iter().map(|label| &label.name).collect::<Vec<_>>(),
+            names
+        );
     }
 }
 
 /// What is in the topics must stay readable: change these only together with a new version of the topic.
 #[test]
 fn the_bytes_are_these() {
-    let row = WindowRow::new(&series(Metric::EventTimeClamped, "default"), 60_000, 120_000, None, &Amount::Count(5)).unwrap();
+    let row = WindowRow::new(
+        &series(Metric::EventTimeClamped, "default"),
+        60_000,
+        120_000,
+        None,
+        &Amount::Count(5),
+    )
+    .unwrap();
     assert_eq!(
         hex(&row.encode()),
         "c301e03b9f2957dd153a3c746163686f5f6576656e745f74696d655f636c616d7065645f746f74616c020c74656e616e740e64656661756c7400c0a90780d30ec0fc1500000a"
     );
-    let row = SessionRow { tenant: "default".to_owned(), position: 42, ended_ms: Some(-1), ..SessionRow::default() };
+    let row = SessionRow {
+        tenant: "default".to_owned(),
+        position: 42,
+        ended_ms: Some(-1),
+        ..SessionRow::default()
+    };
     assert_eq!(
         hex(&row.encode()),
         "c301c3d17bf70bb19d580e64656661756c7400000000005400000000020100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
@@ -193,31 +272,59 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn rows_of_earlier_schemas_are_read() {
     let row = "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000";
-    let expected = SessionRow { tenant: "default".to_owned(), position: 42, ended_ms: Some(-1), ..SessionRow::default() };
+    let expected = SessionRow {
+        tenant: "default".to_owned(),
+        position: 42,
+        ended_ms: Some(-1),
+        ..SessionRow::default()
+    };
     assert_eq!(SessionRow::decode(&unhex(row)).unwrap(), expected);
-    let fields = |avsc: &str| serde_json::from_str::<Value>(avsc).unwrap()["fields"].as_array().unwrap().clone();
+    let fields = |avsc: &str| {
+        serde_json::from_str::<Value>(avsc).unwrap()["fields"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
     let now = fields(SESSIONS_AVSC);
     for past in SESSIONS_AVSC_PAST {
         let past = fields(past);
         let (same, added) = now.split_at(past.len());
         assert_eq!(same, past, "fields are added at the end, and none is changed");
-        assert!(!added.is_empty() && added.iter().all(|field| field.get("default").is_some()), "an added field has a default: {added:?}");
+        assert!(
+            !added.is_empty() && added.iter().all(|field| field.get("default").is_some()),
+            "an added field has a default: {added:?}"
+        );
     }
 }
 
 fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect()
 }
 
 #[test]
 fn other_bytes_are_refused() {
     let bytes = session().encode();
     assert!(matches!(SessionRow::decode(&[]), Err(RowError::Header)));
-    assert!(matches!(SessionRow::decode(b"0123456789abc"), Err(RowError::Header)));
+    assert!(matches!(
+        SessionRow::decode(b"0123456789abc"),
+        Err(RowError::Header)
+    ));
     assert!(matches!(WindowRow::decode(&bytes), Err(RowError::Schema(_))));
-    assert!(matches!(SessionRow::decode(&bytes[..bytes.len() - 1]), Err(RowError::Datum(_))));
-    assert!(matches!(SessionRow::decode(&[&bytes[..], &[0]].concat()), Err(RowError::Trailing(1))));
-    assert!(matches!(decode(Topic::RawLogs, &bytes), Err(RowError::NotDerived(Topic::RawLogs))));
+    assert!(matches!(
+        SessionRow::decode(&bytes[..bytes.len() - 1]),
+        Err(RowError::Datum(_))
+    ));
+    assert!(matches!(
+        SessionRow::decode(&[&bytes[..], &[0]].concat()),
+        Err(RowError::Trailing(1))
+    ));
+    assert!(matches!(
+        decode(Topic::RawLogs, &bytes),
+        Err(RowError::NotDerived(Topic::RawLogs))
+    ));
 }
 
 proptest! {
@@ -246,9 +353,16 @@ fn the_schema_alone_is_enough() {
     assert_eq!(json, serde_json::to_value(&row).unwrap());
     let schema = Schema::parse_str(WINDOWS_AVSC).unwrap();
     let reader = GenericDatumReader::builder(&schema).build().unwrap();
-    let ratio = Amount::Ratio { numerator: 1, denominator: 4 };
+    let ratio = Amount::Ratio {
+        numerator: 1,
+        denominator: 4,
+    };
     let row = WindowRow::new(&series(Metric::ApiRetryRatio, "x"), 60_000, 0, Some(1), &ratio).unwrap();
-    let json: Value = reader.read_value(&mut &row.encode()[10..]).unwrap().try_into().unwrap();
+    let json: Value = reader
+        .read_value(&mut &row.encode()[10..])
+        .unwrap()
+        .try_into()
+        .unwrap();
     assert_eq!(json["value"], json!({"numerator": 1, "denominator": 4}));
     assert!(matches!(row.value, WindowValue::Ratio { .. }));
 }

@@ -17,8 +17,10 @@ use strum::VariantArray;
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 
 fn sorted(folder: &Path) -> Vec<PathBuf> {
-    let mut entries: Vec<_> =
-        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).map(|entry| entry.unwrap().path()).collect();
+    let mut entries: Vec<_> = fs::read_dir(folder)
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        .map(|entry| entry.unwrap().path())
+        .collect();
     entries.sort();
     entries
 }
@@ -30,10 +32,17 @@ fn read_examples(kind: EventKind) -> BTreeSet<Attr> {
     assert!(!files.is_empty(), "{} has no example", kind.def().name);
     for file in files {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(name.as_bytes()[..2].iter().all(u8::is_ascii_digit) && name.ends_with(".in"), "{name}: not 01-name.in");
-        let request = json::logs(&fs::read(&file).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(
+            name.as_bytes()[..2].iter().all(u8::is_ascii_digit) && name.ends_with(".in"),
+            "{name}: not 01-name.in"
+        );
+        let request = json::logs(&fs::read(&file).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let mut records = Vec::new();
-        scan(&request.encode_to_vec(), |record| records.push(decode::OwnedRecord::from(&record))).unwrap();
+        scan(&request.encode_to_vec(), |record| {
+            records.push(decode::OwnedRecord::from(&record))
+        })
+        .unwrap();
         assert_eq!(records, decode::records(&request), "{}", file.display());
         assert_eq!(records.len(), 1, "{}: one event an example", file.display());
         assert_eq!(records[0].event, kind, "{}", file.display());
@@ -50,7 +59,12 @@ fn every_event_has_examples_with_all_that_is_read() {
         let attrs = read_examples(kind);
         for attr in kind.def().reads {
             let own = attr.key().starts_with(OWN_PREFIX);
-            assert!(own || attrs.contains(attr), "no example of {} has {}", kind.def().name, attr.key());
+            assert!(
+                own || attrs.contains(attr),
+                "no example of {} has {}",
+                kind.def().name,
+                attr.key()
+            );
         }
         seen.extend(attrs);
     }
@@ -61,8 +75,13 @@ fn every_event_has_examples_with_all_that_is_read() {
 
 #[test]
 fn every_example_belongs_to_an_event() {
-    let names: BTreeSet<_> = EventKind::VARIANTS.iter().map(|kind| kind.def().name.to_owned()).collect();
-    let folders: BTreeSet<_> =
-        sorted(Path::new(EXAMPLES)).iter().map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let names: BTreeSet<_> = EventKind::VARIANTS
+        .iter()
+        .map(|kind| kind.def().name.to_owned())
+        .collect();
+    let folders: BTreeSet<_> = sorted(Path::new(EXAMPLES))
+        .iter()
+        .map(|folder| folder.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
     assert_eq!(folders, names);
 }

@@ -36,13 +36,26 @@ fn recorded_runs_hold_the_events_of_their_manifests() {
             let mut records = Vec::new();
             scan::scan(&bytes, |record| records.push(decode::OwnedRecord::from(&record))).unwrap();
             assert_eq!(records, decode::records(&request), "{}", body.name);
-            assert!(records.iter().all(|record| record.observed_ns > 0), "{}", body.name);
-            assert!(records.iter().any(|record| record.trace_id.len() == 16), "{}", body.name);
+            assert!(
+                records.iter().all(|record| record.observed_ns > 0),
+                "{}",
+                body.name
+            );
+            assert!(
+                records.iter().any(|record| record.trace_id.len() == 16),
+                "{}",
+                body.name
+            );
         }
         // Runs of which too little arrived to be counted say nothing.
         if let Some(observed) = manifest["observed"].get("log_events") {
             compared += 1;
-            assert_eq!(events, serde_json::from_value(observed.clone()).unwrap(), "{}", folder.display());
+            assert_eq!(
+                events,
+                serde_json::from_value(observed.clone()).unwrap(),
+                "{}",
+                folder.display()
+            );
         }
     }
     assert!(json_runs >= 3, "only {json_runs} JSON log bodies");
@@ -53,13 +66,26 @@ fn recorded_runs_hold_the_events_of_their_manifests() {
 fn recorded_traces_and_metrics_are_read() {
     for body in support::bodies("traces", "json") {
         let request = json::traces(&body.bytes).unwrap_or_else(|error| panic!("{}: {error}", body.name));
-        let spans: usize = request.resource_spans.iter().flat_map(|spans| &spans.scope_spans).map(|scope| scope.spans.len()).sum();
+        let spans: usize = request
+            .resource_spans
+            .iter()
+            .flat_map(|spans| &spans.scope_spans)
+            .map(|scope| scope.spans.len())
+            .sum();
         assert!(spans > 0, "{}", body.name);
     }
     for body in support::bodies("metrics", "json") {
         let request = json::metrics(&body.bytes).unwrap_or_else(|error| panic!("{}: {error}", body.name));
-        let metrics: Vec<_> =
-            request.resource_metrics.iter().flat_map(|metrics| &metrics.scope_metrics).flat_map(|scope| &scope.metrics).collect();
-        assert!(!metrics.is_empty() && metrics.iter().all(|metric| metric.data.is_some()), "{}", body.name);
+        let metrics: Vec<_> = request
+            .resource_metrics
+            .iter()
+            .flat_map(|metrics| &metrics.scope_metrics)
+            .flat_map(|scope| &scope.metrics)
+            .collect();
+        assert!(
+            !metrics.is_empty() && metrics.iter().all(|metric| metric.data.is_some()),
+            "{}",
+            body.name
+        );
     }
 }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use schemas::price::{Book, PRICE_MAX, PriceRow, PriceSource, PriceTable, Prices, ROWS_MAX, Rates, TABLE_BYTES_MAX, Unpriced};
+use schemas::price::{
+    Book, PRICE_MAX, PriceRow, PriceSource, PriceTable, Prices, ROWS_MAX, Rates, TABLE_BYTES_MAX, Unpriced,
+};
 use schemas::time::parse_rfc3339;
 use std::collections::BTreeMap;
 
@@ -11,8 +13,15 @@ fn at(text: &str) -> i64 {
 }
 
 fn table(rows: Vec<PriceRow>) -> PriceTable {
-    let source = PriceSource { what: "made up".to_owned(), read: "2026-11-23".to_owned() };
-    PriceTable { version: "1".to_owned(), sources: BTreeMap::from([("here".to_owned(), source)]), rows }
+    let source = PriceSource {
+        what: "made up".to_owned(),
+        read: "2026-11-23".to_owned(),
+    };
+    PriceTable {
+        version: "1".to_owned(),
+        sources: BTreeMap::from([("here".to_owned(), source)]),
+        rows,
+    }
 }
 
 fn row(model: &str, input: i64) -> PriceRow {
@@ -28,7 +37,11 @@ fn row(model: &str, input: i64) -> PriceRow {
 }
 
 fn from_to(row: PriceRow, from: Option<&str>, to: Option<&str>) -> PriceRow {
-    PriceRow { effective_from: from.map(str::to_owned), effective_to: to.map(str::to_owned), ..row }
+    PriceRow {
+        effective_from: from.map(str::to_owned),
+        effective_to: to.map(str::to_owned),
+        ..row
+    }
 }
 
 fn above(row: PriceRow, context_above: i64) -> PriceRow {
@@ -41,11 +54,18 @@ fn the_shipped_table_is_right_and_every_row_has_a_source_that_is_used() {
     assert_eq!(shipped.faults(), Vec::<String>::new());
     assert!(shipped.rows.len() > 50);
     for name in shipped.sources.keys() {
-        assert!(shipped.rows.iter().any(|row| &row.source == name), "no row is from {name}");
+        assert!(
+            shipped.rows.iter().any(|row| &row.source == name),
+            "no row is from {name}"
+        );
     }
     let json = serde_json::to_vec(&shipped).unwrap();
     assert_eq!(serde_json::from_slice::<PriceTable>(&json).unwrap(), shipped);
-    assert_eq!(PriceTable::default().faults(), Vec::<String>::new(), "no prices are no fault");
+    assert_eq!(
+        PriceTable::default().faults(),
+        Vec::<String>::new(),
+        "no prices are no fault"
+    );
 }
 
 #[test]
@@ -59,10 +79,26 @@ fn large_requests_of_the_shipped_table_follow_the_rule() {
                     == (&row.book, &row.model, &row.tier, &row.effective_from)
         };
         let base = shipped.rows.iter().find(same).unwrap();
-        assert_eq!((row.book.as_str(), row.context_above), ("api_usd", 272_000), "{row:?}");
-        assert_eq!((row.input, 2 * row.output), (2 * base.input, 3 * base.output), "{row:?}");
-        assert_eq!(row.cached_input, base.cached_input.map(|price| 2 * price), "{row:?}");
-        assert_eq!(row.cache_write, base.cache_write.map(|price| 2 * price), "{row:?}");
+        assert_eq!(
+            (row.book.as_str(), row.context_above),
+            ("api_usd", 272_000),
+            "{row:?}"
+        );
+        assert_eq!(
+            (row.input, 2 * row.output),
+            (2 * base.input, 3 * base.output),
+            "{row:?}"
+        );
+        assert_eq!(
+            row.cached_input,
+            base.cached_input.map(|price| 2 * price),
+            "{row:?}"
+        );
+        assert_eq!(
+            row.cache_write,
+            base.cache_write.map(|price| 2 * price),
+            "{row:?}"
+        );
         large += 1;
     }
     assert!(large > 10);
@@ -71,8 +107,17 @@ fn large_requests_of_the_shipped_table_follow_the_rule() {
 #[test]
 fn every_fault_is_told_at_once() {
     let mut wrong = table(vec![
-        PriceRow { book: "api".to_owned(), tier: "scale".to_owned(), source: "there".to_owned(), ..row("", -1) },
-        PriceRow { cached_input: Some(PRICE_MAX + 1), cache_write: Some(-5), ..above(row("a", 1), -1) },
+        PriceRow {
+            book: "api".to_owned(),
+            tier: "scale".to_owned(),
+            source: "there".to_owned(),
+            ..row("", -1)
+        },
+        PriceRow {
+            cached_input: Some(PRICE_MAX + 1),
+            cache_write: Some(-5),
+            ..above(row("a", 1), -1)
+        },
         from_to(row("b", 1), Some("2026-13-01"), Some("soon")),
         from_to(row("c", 1), Some("2026-02-01"), Some("2026-02-01")),
         above(row("d", 1), 272_000),
@@ -81,7 +126,13 @@ fn every_fault_is_told_at_once() {
         from_to(row("e", 1), Some("2026-03-01"), Some("2026-04-01")),
     ]);
     wrong.version = String::new();
-    wrong.sources.insert(String::new(), PriceSource { what: "x".repeat(600), read: "2026-2-1".to_owned() });
+    wrong.sources.insert(
+        String::new(),
+        PriceSource {
+            what: "x".repeat(600),
+            read: "2026-2-1".to_owned(),
+        },
+    );
     let faults = wrong.faults();
     for parts in [
         &["prices.version"][..],
@@ -103,20 +154,42 @@ fn every_fault_is_told_at_once() {
         &["rows 6 and 7 ", "overlap"],
         &["rows 7 and 8 ", "overlap"],
     ] {
-        assert!(faults.iter().any(|fault| parts.iter().all(|part| fault.contains(part))), "{parts:?} is not in {faults:#?}");
+        assert!(
+            faults
+                .iter()
+                .any(|fault| parts.iter().all(|part| fault.contains(part))),
+            "{parts:?} is not in {faults:#?}"
+        );
     }
     assert_eq!(faults.len(), 18, "{faults:#?}");
 }
 
 #[test]
 fn a_table_has_limits() {
-    let many = table((0..=ROWS_MAX).map(|number| row(&format!("m{number}"), 1)).collect());
-    assert!(many.faults().iter().any(|fault| fault.contains(&format!("{} rows", ROWS_MAX + 1))), "{:?}", many.faults());
+    let many = table(
+        (0..=ROWS_MAX)
+            .map(|number| row(&format!("m{number}"), 1))
+            .collect(),
+    );
+    assert!(
+        many.faults()
+            .iter()
+            .any(|fault| fault.contains(&format!("{} rows", ROWS_MAX + 1))),
+        "{:?}",
+        many.faults()
+    );
     let long = "m".repeat(400);
-    let large = table((0..ROWS_MAX).map(|number| row(&format!("{long}{number}"), 1)).collect());
+    let large = table(
+        (0..ROWS_MAX)
+            .map(|number| row(&format!("{long}{number}"), 1))
+            .collect(),
+    );
     let faults = large.faults();
     assert_eq!(faults.len(), 1, "{faults:?}");
-    assert!(faults[0].contains(&format!("may have {TABLE_BYTES_MAX}")), "{faults:?}");
+    assert!(
+        faults[0].contains(&format!("may have {TABLE_BYTES_MAX}")),
+        "{faults:?}"
+    );
 }
 
 #[test]
@@ -125,14 +198,33 @@ fn a_price_is_found_by_model_tier_time_and_size() {
     let prices = Prices::new(&table(vec![
         from_to(row("a", 10), None, Some("2026-07-30")),
         from_to(row("a", 20), Some("2026-07-30"), Some("2026-08-01")),
-        above(from_to(row("a", 30), Some("2026-07-30"), Some("2026-08-01")), 1_000),
-        above(from_to(row("a", 40), Some("2026-07-30"), Some("2026-08-01")), 2_000),
-        PriceRow { cached_input: Some(1), cache_write: Some(7), tier: "flex".to_owned(), ..row("a", 5) },
+        above(
+            from_to(row("a", 30), Some("2026-07-30"), Some("2026-08-01")),
+            1_000,
+        ),
+        above(
+            from_to(row("a", 40), Some("2026-07-30"), Some("2026-08-01")),
+            2_000,
+        ),
+        PriceRow {
+            cached_input: Some(1),
+            cache_write: Some(7),
+            tier: "flex".to_owned(),
+            ..row("a", 5)
+        },
         row("b-2026-01-01", 50),
     ]));
-    let input = |model, tier, time, tokens| prices.find(Book::ApiUsd, model, tier, time, tokens).map(|rates| rates.input);
+    let input = |model, tier, time, tokens| {
+        prices
+            .find(Book::ApiUsd, model, tier, time, tokens)
+            .map(|rates| rates.input)
+    };
     let turn = day("2026-07-30");
-    assert_eq!(input("a", "default", turn - 1, 5_000), Ok(10), "large requests had no price of their own before");
+    assert_eq!(
+        input("a", "default", turn - 1, 5_000),
+        Ok(10),
+        "large requests had no price of their own before"
+    );
     assert_eq!(input("a", "default", turn, 1_000), Ok(20));
     assert_eq!(input("a", "default", turn, 1_001), Ok(30));
     assert_eq!(input("a", "default", turn, 2_001), Ok(40));
@@ -141,13 +233,34 @@ fn a_price_is_found_by_model_tier_time_and_size() {
     assert_eq!(input("a", "priority", turn, 0), Err(Unpriced::Tier));
     assert_eq!(input("a", "other", turn, 0), Err(Unpriced::Tier));
     assert_eq!(input("a-2026-01-01", "default", turn, 0), Ok(20));
-    assert_eq!(input("b-2026-01-01", "default", turn, 0), Ok(50), "as it is, first");
+    assert_eq!(
+        input("b-2026-01-01", "default", turn, 0),
+        Ok(50),
+        "as it is, first"
+    );
     for model in ["a-mini", "a-", "A", "", "b", "a-2026-01-01-x"] {
         assert_eq!(input(model, "default", turn, 0), Err(Unpriced::Model), "{model}");
     }
-    assert_eq!(prices.find(Book::ChatgptCredits, "a", "default", turn, 0), Err(Unpriced::Model));
-    let flex = Rates { input: 5, cached_input: 1, cache_write: 7, output: 10 };
+    assert_eq!(
+        prices.find(Book::ChatgptCredits, "a", "default", turn, 0),
+        Err(Unpriced::Model)
+    );
+    let flex = Rates {
+        input: 5,
+        cached_input: 1,
+        cache_write: 7,
+        output: 10,
+    };
     assert_eq!(prices.find(Book::ApiUsd, "a", "flex", turn, 9_999), Ok(flex));
-    let plain = Rates { input: 20, cached_input: 20, cache_write: 20, output: 40 };
-    assert_eq!(prices.find(Book::ApiUsd, "a", "default", turn, 1), Ok(plain), "what has no price of its own costs what input does");
+    let plain = Rates {
+        input: 20,
+        cached_input: 20,
+        cache_write: 20,
+        output: 40,
+    };
+    assert_eq!(
+        prices.find(Book::ApiUsd, "a", "default", turn, 1),
+        Ok(plain),
+        "what has no price of its own costs what input does"
+    );
 }

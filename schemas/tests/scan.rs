@@ -4,7 +4,9 @@
 mod support;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::collection::vec;
@@ -45,8 +47,17 @@ fn marks(bytes: &[u8]) -> Vec<[u8; 16]> {
 
 fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![
-        prop::sample::select(vec!["event.name", "model", "env", "call_id", "prompt", "tacho.exit_code", "state", "other"])
-            .prop_map(str::to_owned),
+        prop::sample::select(vec![
+            "event.name",
+            "model",
+            "env",
+            "call_id",
+            "prompt",
+            "tacho.exit_code",
+            "state",
+            "other"
+        ])
+        .prop_map(str::to_owned),
         "\\PC{0,12}",
     ]
 }
@@ -65,7 +76,14 @@ fn any_value() -> impl Strategy<Value = Option<AnyValue>> {
         prop_oneof![
             vec(any.clone(), 0..3).prop_map(|values| Value::ArrayValue(ArrayValue { values })),
             vec((any_key(), option::of(any)), 0..3).prop_map(|pairs| {
-                let values = pairs.into_iter().map(|(key, value)| KeyValue { key, value, key_strindex: 0 }).collect();
+                let values = pairs
+                    .into_iter()
+                    .map(|(key, value)| KeyValue {
+                        key,
+                        value,
+                        key_strindex: 0,
+                    })
+                    .collect();
                 Value::KvlistValue(KeyValueList { values })
             }),
         ]
@@ -74,44 +92,68 @@ fn any_value() -> impl Strategy<Value = Option<AnyValue>> {
 }
 
 fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
-    vec((any_key(), any_value(), 0..3i32).prop_map(|(key, value, key_strindex)| KeyValue { key, value, key_strindex }), 0..6)
+    vec(
+        (any_key(), any_value(), 0..3i32).prop_map(|(key, value, key_strindex)| KeyValue {
+            key,
+            value,
+            key_strindex,
+        }),
+        0..6,
+    )
 }
 
 fn log_record() -> impl Strategy<Value = LogRecord> {
     let numbers = (any::<u64>(), any::<u64>(), any::<i32>(), any::<u32>());
-    (numbers, "\\PC{0,8}", any_value(), attributes(), vec(any::<u8>(), 0..17)).prop_map(|(numbers, text, body, attributes, id)| LogRecord {
-        time_unix_nano: numbers.0,
-        observed_time_unix_nano: numbers.1,
-        severity_number: numbers.2,
-        severity_text: text.clone(),
-        body,
-        attributes,
-        dropped_attributes_count: numbers.3,
-        flags: numbers.3,
-        trace_id: id.clone(),
-        span_id: id,
-        event_name: text,
-    })
+    (
+        numbers,
+        "\\PC{0,8}",
+        any_value(),
+        attributes(),
+        vec(any::<u8>(), 0..17),
+    )
+        .prop_map(|(numbers, text, body, attributes, id)| LogRecord {
+            time_unix_nano: numbers.0,
+            observed_time_unix_nano: numbers.1,
+            severity_number: numbers.2,
+            severity_text: text.clone(),
+            body,
+            attributes,
+            dropped_attributes_count: numbers.3,
+            flags: numbers.3,
+            trace_id: id.clone(),
+            span_id: id,
+            event_name: text,
+        })
 }
 
 fn request() -> impl Strategy<Value = ExportLogsServiceRequest> {
-    let scope = option::of(("\\PC{0,8}", attributes()).prop_map(|(name, attributes)| InstrumentationScope {
-        version: name.clone(),
-        name,
+    let scope = option::of(
+        ("\\PC{0,8}", attributes()).prop_map(|(name, attributes)| InstrumentationScope {
+            version: name.clone(),
+            name,
+            attributes,
+            dropped_attributes_count: 1,
+        }),
+    );
+    let scope_logs =
+        (scope, vec(log_record(), 0..3), "\\PC{0,4}").prop_map(|(scope, log_records, schema_url)| {
+            ScopeLogs {
+                scope,
+                log_records,
+                schema_url,
+            }
+        });
+    let resource = option::of(attributes().prop_map(|attributes| Resource {
         attributes,
-        dropped_attributes_count: 1,
+        ..Resource::default()
     }));
-    let scope_logs = (scope, vec(log_record(), 0..3), "\\PC{0,4}").prop_map(|(scope, log_records, schema_url)| ScopeLogs {
-        scope,
-        log_records,
-        schema_url,
-    });
-    let resource = option::of(attributes().prop_map(|attributes| Resource { attributes, ..Resource::default() }));
     vec(
-        (resource, vec(scope_logs, 0..3), "\\PC{0,4}").prop_map(|(resource, scope_logs, schema_url)| ResourceLogs {
-            resource,
-            scope_logs,
-            schema_url,
+        (resource, vec(scope_logs, 0..3), "\\PC{0,4}").prop_map(|(resource, scope_logs, schema_url)| {
+            ResourceLogs {
+                resource,
+                scope_logs,
+                schema_url,
+            }
         }),
         0..3,
     )
@@ -177,8 +219,14 @@ fn scrub(pairs: &mut Vec<KeyValue>) {
     for pair in &mut *pairs {
         scrub_value(pair.value.as_mut());
     }
-    let value = Some(AnyValue { value: Some(Value::IntValue(9)) });
-    pairs.push(KeyValue { key: "tacho.prompt.bytes".to_owned(), value, key_strindex: 0 });
+    let value = Some(AnyValue {
+        value: Some(Value::IntValue(9)),
+    });
+    pairs.push(KeyValue {
+        key: "tacho.prompt.bytes".to_owned(),
+        value,
+        key_strindex: 0,
+    });
 }
 
 fn scrub_value(any: Option<&mut AnyValue>) {
@@ -221,7 +269,9 @@ fn unusual_encodings_are_often_valid() {
     let mut seed = 1u64;
     for _ in 0..1000 {
         let choices: Vec<u8> = std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed = seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (seed >> 56) as u8
         })
         .take(300)
@@ -229,7 +279,10 @@ fn unusual_encodings_are_often_valid() {
         let bytes = wild(Kind::Request, &mut Dice(&choices), 9);
         valid += usize::from(same(&bytes) && check(&bytes).unwrap() > 0);
     }
-    assert!(valid > 100, "only {valid} of 1000 wild requests are valid and hold records: the test tests too little");
+    assert!(
+        valid > 100,
+        "only {valid} of 1000 wild requests are valid and hold records: the test tests too little"
+    );
 }
 
 #[test]
@@ -265,18 +318,41 @@ fn recorded_records_have_marks_of_their_own() {
 
 #[test]
 fn every_part_of_a_record_is_in_its_mark() {
-    let pair = |key: &str, value| KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), key_strindex: 0 };
+    let pair = |key: &str, value| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        key_strindex: 0,
+    };
     let of = |observed: u64, attributes: Vec<KeyValue>, tenant: &str, conversation: &str| {
-        let record = LogRecord { observed_time_unix_nano: observed, attributes, ..LogRecord::default() };
-        let logs = ScopeLogs { log_records: vec![record], ..ScopeLogs::default() };
-        let resource_logs = vec![ResourceLogs { scope_logs: vec![logs], ..ResourceLogs::default() }];
+        let record = LogRecord {
+            observed_time_unix_nano: observed,
+            attributes,
+            ..LogRecord::default()
+        };
+        let logs = ScopeLogs {
+            log_records: vec![record],
+            ..ScopeLogs::default()
+        };
+        let resource_logs = vec![ResourceLogs {
+            scope_logs: vec![logs],
+            ..ResourceLogs::default()
+        }];
         let mut found = [0; 16];
-        scan(&ExportLogsServiceRequest { resource_logs }.encode_to_vec(), |record| found = mark(&record, tenant, conversation)).unwrap();
+        scan(
+            &ExportLogsServiceRequest { resource_logs }.encode_to_vec(),
+            |record| found = mark(&record, tenant, conversation),
+        )
+        .unwrap();
         found
     };
     let text = |text: &str| Value::StringValue(text.to_owned());
     let list = |values: Vec<Value>| {
-        Value::ArrayValue(ArrayValue { values: values.into_iter().map(|value| AnyValue { value: Some(value) }).collect() })
+        Value::ArrayValue(ArrayValue {
+            values: values
+                .into_iter()
+                .map(|value| AnyValue { value: Some(value) })
+                .collect(),
+        })
     };
     let map = |values| Value::KvlistValue(KeyValueList { values });
     let mut variants = vec![
@@ -288,14 +364,29 @@ fn every_part_of_a_record_is_in_its_mark() {
         of(1, vec![pair("call_id", text("1"))], "t", "c"),
         of(1, vec![pair("state", text("1"))], "t", "c"),
         of(1, vec![pair("call_id", Value::IntValue(1))], "t", "c"),
-        of(1, vec![pair("call_id", text("1")), pair("call_id", text("1"))], "t", "c"),
+        of(
+            1,
+            vec![pair("call_id", text("1")), pair("call_id", text("1"))],
+            "t",
+            "c",
+        ),
         of(1, vec![pair("a", text("bc"))], "t", "c"),
         of(1, vec![pair("ab", text("c"))], "t", "c"),
         of(1, vec![pair("a", Value::BytesValue(b"bc".to_vec()))], "t", "c"),
         of(1, vec![pair("a", list(vec![text("b"), text("c")]))], "t", "c"),
         of(1, vec![pair("a", list(vec![text("bc")]))], "t", "c"),
-        of(1, vec![pair("a", list(vec![list(vec![text("b")]), text("c")]))], "t", "c"),
-        of(1, vec![pair("a", list(vec![list(vec![text("b"), text("c")])]))], "t", "c"),
+        of(
+            1,
+            vec![pair("a", list(vec![list(vec![text("b")]), text("c")]))],
+            "t",
+            "c",
+        ),
+        of(
+            1,
+            vec![pair("a", list(vec![list(vec![text("b"), text("c")])]))],
+            "t",
+            "c",
+        ),
         of(1, vec![pair("a", map(vec![pair("b", text("c"))]))], "t", "c"),
         of(1, vec![pair("a", map(vec![]))], "t", "c"),
         of(1, vec![pair("a", list(vec![]))], "t", "c"),
@@ -304,10 +395,16 @@ fn every_part_of_a_record_is_in_its_mark() {
     variants.sort_unstable();
     variants.dedup();
     assert_eq!(variants.len(), count);
-    let private = vec![pair("prompt", text("x")), pair("tacho.exit_code", Value::IntValue(1))];
+    let private = vec![
+        pair("prompt", text("x")),
+        pair("tacho.exit_code", Value::IntValue(1)),
+    ];
     assert_eq!(of(1, private, "t", "c"), of(1, vec![], "t", "c"));
     let within = vec![pair("a", map(vec![pair("output", text("x"))]))];
-    assert_eq!(of(1, within, "t", "c"), of(1, vec![pair("a", map(vec![]))], "t", "c"));
+    assert_eq!(
+        of(1, within, "t", "c"),
+        of(1, vec![pair("a", map(vec![]))], "t", "c")
+    );
 }
 
 #[test]

@@ -96,59 +96,185 @@ fn json_records(content: &str) -> Vec<u8> {
 }
 
 fn attacks() -> Vec<Attack> {
-    let list = |item: &str, bytes: usize| format!("{}{item}", format!("{item},").repeat(bytes / (item.len() + 1)));
+    let list =
+        |item: &str, bytes: usize| format!("{}{item}", format!("{item},").repeat(bytes / (item.len() + 1)));
     let numbers = format!(
         r#"{{"resourceMetrics":[{{"scopeMetrics":[{{"metrics":[{{"histogram":{{"dataPoints":[{{"bucketCounts":[{}]}}]}}}}]}}]}}]}}"#,
         list("0", 15 * MIB)
     );
-    let many_conversations: Vec<u8> =
-        (0..5_000).flat_map(|at: u32| field(2, &attribute(b"conversation.id", format!("c-{at}").as_bytes()))).collect();
+    let many_conversations: Vec<u8> = (0..5_000)
+        .flat_map(|at: u32| field(2, &attribute(b"conversation.id", format!("c-{at}").as_bytes())))
+        .collect();
     let text = vec![b'x'; 60 * MIB];
-    let of = |what, content_type, encoding, body, status| Attack { what, path: "/v1/logs", content_type, encoding, body, status };
+    let of = |what, content_type, encoding, body, status| Attack {
+        what,
+        path: "/v1/logs",
+        content_type,
+        encoding,
+        body,
+        status,
+    };
     let (gzip, plain) = (Some("gzip"), None);
     vec![
         // Bombs.
         of("gzip of many members", PROTOBUF, gzip, gzip_bomb(256), 413),
-        of("gzip within gzip", PROTOBUF, gzip, otlp::gzip(&gzip_bomb(256)), 400),
+        of(
+            "gzip within gzip",
+            PROTOBUF,
+            gzip,
+            otlp::gzip(&gzip_bomb(256)),
+            400,
+        ),
         of("zstd", PROTOBUF, Some("zstd"), zstd_bomb(20), 413),
-        of("zstd with a large window", PROTOBUF, Some("zstd"), zstd_bomb(27), 400),
+        of(
+            "zstd with a large window",
+            PROTOBUF,
+            Some("zstd"),
+            zstd_bomb(27),
+            400,
+        ),
         of("gzip of JSON", JSON, gzip, gzip_bomb(256), 413),
         // What grows when decoded.
-        of("empty records", PROTOBUF, plain, in_scope(&[0x12, 0].repeat(2 * MIB)), 413),
-        of("empty records, compressed", PROTOBUF, gzip, otlp::gzip(&in_scope(&[0x12, 0].repeat(30 * MIB))), 413),
-        of("empty attributes", PROTOBUF, plain, in_record(&[0x32, 0].repeat(2 * MIB)), 413),
+        of(
+            "empty records",
+            PROTOBUF,
+            plain,
+            in_scope(&[0x12, 0].repeat(2 * MIB)),
+            413,
+        ),
+        of(
+            "empty records, compressed",
+            PROTOBUF,
+            gzip,
+            otlp::gzip(&in_scope(&[0x12, 0].repeat(30 * MIB))),
+            413,
+        ),
+        of(
+            "empty attributes",
+            PROTOBUF,
+            plain,
+            in_record(&[0x32, 0].repeat(2 * MIB)),
+            413,
+        ),
         of("empty resources", PROTOBUF, plain, [0x0a, 0].repeat(7 * MIB), 413),
-        of("empty scopes", PROTOBUF, Some("zstd"), zstd(&field(1, &[0x12, 0].repeat(30 * MIB))), 413),
-        of("unknown fields of the request", PROTOBUF, plain, [0x78, 0].repeat(7 * MIB), 413),
-        of("records of as many conversations", PROTOBUF, plain, in_scope(&many_conversations), 200),
-        of("empty records of JSON", JSON, plain, json_records(&list("{}", 15 * MIB)), 413),
-        of("empty attributes of JSON", JSON, plain, json_records(&format!(r#"{{"attributes":[{}]}}"#, list("{}", 15 * MIB))), 413),
-        of("unknown lists of JSON", JSON, plain, json_records(&format!(r#"{{"x":[{}]}}"#, list("[]", 15 * MIB))), 200),
-        Attack { path: "/v1/metrics", ..of("numbers of JSON", JSON, plain, numbers.into_bytes(), 413) },
+        of(
+            "empty scopes",
+            PROTOBUF,
+            Some("zstd"),
+            zstd(&field(1, &[0x12, 0].repeat(30 * MIB))),
+            413,
+        ),
+        of(
+            "unknown fields of the request",
+            PROTOBUF,
+            plain,
+            [0x78, 0].repeat(7 * MIB),
+            413,
+        ),
+        of(
+            "records of as many conversations",
+            PROTOBUF,
+            plain,
+            in_scope(&many_conversations),
+            200,
+        ),
+        of(
+            "empty records of JSON",
+            JSON,
+            plain,
+            json_records(&list("{}", 15 * MIB)),
+            413,
+        ),
+        of(
+            "empty attributes of JSON",
+            JSON,
+            plain,
+            json_records(&format!(r#"{{"attributes":[{}]}}"#, list("{}", 15 * MIB))),
+            413,
+        ),
+        of(
+            "unknown lists of JSON",
+            JSON,
+            plain,
+            json_records(&format!(r#"{{"x":[{}]}}"#, list("[]", 15 * MIB))),
+            200,
+        ),
+        Attack {
+            path: "/v1/metrics",
+            ..of("numbers of JSON", JSON, plain, numbers.into_bytes(), 413)
+        },
         // Depth.
         of("lists in lists", PROTOBUF, plain, nested(48, false), 400),
         of("more lists in lists", PROTOBUF, plain, nested(200, false), 400),
-        of("a great many lists in lists", PROTOBUF, plain, nested(200_000, false), 400),
+        of(
+            "a great many lists in lists",
+            PROTOBUF,
+            plain,
+            nested(200_000, false),
+            400,
+        ),
         of("maps in maps", PROTOBUF, plain, nested(200_000, true), 400),
         of(
             "lists in lists of JSON",
             JSON,
             plain,
-            json_records(&format!(r#"{{"body":{}"#, r#"{"arrayValue":{"values":["#.repeat(200_000))),
+            json_records(&format!(
+                r#"{{"body":{}"#,
+                r#"{"arrayValue":{"values":["#.repeat(200_000)
+            )),
             400,
         ),
-        of("arrays in arrays of JSON", JSON, plain, json_records(&"[".repeat(8 * MIB)), 400),
+        of(
+            "arrays in arrays of JSON",
+            JSON,
+            plain,
+            json_records(&"[".repeat(8 * MIB)),
+            400,
+        ),
         // Huge values: cut where that is enough, refused where it is not.
-        of("a text of 60 MiB", PROTOBUF, gzip, otlp::gzip(&in_record(&attribute(b"note", &text))), 200),
-        of("a text of 60 MiB by zstd", PROTOBUF, Some("zstd"), zstd(&in_record(&attribute(b"note", &text))), 200),
-        of("a text of 15 MiB", PROTOBUF, plain, in_record(&attribute(b"note", &text[..15 * MIB])), 200),
-        of("a key of 60 MiB", PROTOBUF, Some("zstd"), zstd(&in_record(&attribute(&text, b"v"))), 413),
-        of("300,000 attributes", PROTOBUF, plain, in_record(&attribute(b"key", b"value").repeat(300_000)), 413),
+        of(
+            "a text of 60 MiB",
+            PROTOBUF,
+            gzip,
+            otlp::gzip(&in_record(&attribute(b"note", &text))),
+            200,
+        ),
+        of(
+            "a text of 60 MiB by zstd",
+            PROTOBUF,
+            Some("zstd"),
+            zstd(&in_record(&attribute(b"note", &text))),
+            200,
+        ),
+        of(
+            "a text of 15 MiB",
+            PROTOBUF,
+            plain,
+            in_record(&attribute(b"note", &text[..15 * MIB])),
+            200,
+        ),
+        of(
+            "a key of 60 MiB",
+            PROTOBUF,
+            Some("zstd"),
+            zstd(&in_record(&attribute(&text, b"v"))),
+            413,
+        ),
+        of(
+            "300,000 attributes",
+            PROTOBUF,
+            plain,
+            in_record(&attribute(b"key", b"value").repeat(300_000)),
+            413,
+        ),
         of(
             "a text of 60 MiB of JSON",
             JSON,
             gzip,
-            otlp::gzip(&json_records(&format!(r#"{{"eventName":"{}"}}"#, String::from_utf8(text).unwrap()))),
+            otlp::gzip(&json_records(&format!(
+                r#"{{"eventName":"{}"}}"#,
+                String::from_utf8(text).unwrap()
+            ))),
             413,
         ),
     ]
@@ -200,13 +326,20 @@ fn withstand(target: &impl Target, memory_max: u64) {
         });
         for answer in answers {
             // Who finds no room comes back later.
-            assert!(matches!(answer, Ok(status) if status == attack.status || [429, 503].contains(&status)), "{}: {answer:?}", attack.what);
+            assert!(
+                matches!(answer, Ok(status) if status == attack.status || [429, 503].contains(&status)),
+                "{}: {answer:?}",
+                attack.what
+            );
         }
         target.good();
         peaks.push((attack.what, target.memory_peak() / MIB as u64));
         println!("{:?} MiB", peaks[peaks.len() - 1]);
     }
-    assert!(target.memory_peak() < memory_max, "MiB after each attack: {peaks:#?}");
+    assert!(
+        target.memory_peak() < memory_max,
+        "MiB after each attack: {peaks:#?}"
+    );
 }
 
 #[test]
@@ -218,7 +351,17 @@ fn tacho_withstands() {
 #[test]
 fn ingest_withstands_over_both_protocols() {
     let bootstrap = Broker::shared().bootstrap();
-    let topics = ["topics", "apply", "--allow-single-broker", "--kafka", &bootstrap, "--prefix", "attacks.", "--raw-partitions", "1"];
+    let topics = [
+        "topics",
+        "apply",
+        "--allow-single-broker",
+        "--kafka",
+        &bootstrap,
+        "--prefix",
+        "attacks.",
+        "--raw-partitions",
+        "1",
+    ];
     let made = processes::tacho().args(&topics).run();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let door = processes::ingest(&bootstrap, "attacks.").ready();
@@ -229,13 +372,25 @@ fn ingest_withstands_over_both_protocols() {
             413 => "8",
             _ => "3",
         };
-        let call = || door.grpc_encoded("/opentelemetry.proto.collector.logs.v1.LogsService/Export", attack.encoding, &attack.body);
+        let call = || {
+            door.grpc_encoded(
+                "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+                attack.encoding,
+                &attack.body,
+            )
+        };
         assert_eq!(call(), expected, "{}", attack.what);
         let answers: Vec<_> = std::thread::scope(|scope| {
             let all: Vec<_> = (0..4).map(|_| scope.spawn(call)).collect();
             all.into_iter().map(|one| one.join().unwrap()).collect()
         });
-        assert!(answers.iter().all(|answer| [expected, "8", "14"].contains(&answer.as_str())), "{}: {answers:?}", attack.what);
+        assert!(
+            answers
+                .iter()
+                .all(|answer| [expected, "8", "14"].contains(&answer.as_str())),
+            "{}: {answers:?}",
+            attack.what
+        );
         Target::good(&door);
     }
     let peak = Target::memory_peak(&door);

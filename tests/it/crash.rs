@@ -30,7 +30,9 @@ fn killed_under_load_it_goes_on_with_all_that_was_answered() {
     for round in 0..ROUNDS {
         let tacho = Start::data(dir.path()).ready();
         let before = ledger.lock().unwrap().acked.len();
-        let clients: Vec<_> = (0..CLIENTS).map(|client| client_thread(&tacho, round, client, &ledger)).collect();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| client_thread(&tacho, round, client, &ledger))
+            .collect();
         eventually("answers", || match ledger.lock().unwrap().acked.len() - before {
             count if count >= ANSWERS => Ok(()),
             count => Err(format!("{count} of {ANSWERS}; {}", tacho.said())),
@@ -58,7 +60,11 @@ fn killed_under_load_it_goes_on_with_all_that_was_answered() {
     expect_totals(&tacho, kept.len() + 20);
     let rows = eventually("a row of each conversation", || {
         let rows = rows(&place);
-        if rows.len() == kept.len() + 20 && rows.values().all(|row| *row == [1, 1, 110]) { Ok(rows) } else { Err(format!("{rows:?}")) }
+        if rows.len() == kept.len() + 20 && rows.values().all(|row| *row == [1, 1, 110]) {
+            Ok(rows)
+        } else {
+            Err(format!("{rows:?}"))
+        }
     });
     assert!(kept.iter().all(|conversation| rows.contains_key(conversation)));
     tacho.kill();
@@ -73,7 +79,11 @@ fn rows(place: &[&OsStr]) -> BTreeMap<String, [i64; 3]> {
     let row = |record: serde_json::Value| {
         let row = &record["value"];
         let of = |value: &serde_json::Value| value.as_i64().unwrap();
-        let counts = [of(&row["user_prompts"]), of(&row["responses_completed"]), of(&row["tokens"]["total"])];
+        let counts = [
+            of(&row["user_prompts"]),
+            of(&row["responses_completed"]),
+            of(&row["tokens"]["total"]),
+        ];
         (row["conversation_id"].as_str().unwrap().to_owned(), counts)
     };
     read("codex.sessions.v1", place).into_iter().map(row).collect()
@@ -85,7 +95,12 @@ fn conversation(id: &str) -> Vec<u8> {
 }
 
 /// Sends one conversation after another until the process is gone.
-fn client_thread(tacho: &Tacho, round: usize, client: usize, ledger: &Arc<Mutex<Ledger>>) -> std::thread::JoinHandle<()> {
+fn client_thread(
+    tacho: &Tacho,
+    round: usize,
+    client: usize,
+    ledger: &Arc<Mutex<Ledger>>,
+) -> std::thread::JoinHandle<()> {
     let (post, ledger) = (tacho.poster(), Arc::clone(ledger));
     std::thread::spawn(move || {
         for number in 0.. {
@@ -102,8 +117,11 @@ fn client_thread(tacho: &Tacho, round: usize, client: usize, ledger: &Arc<Mutex<
 fn conversations_in_raw(place: &[&OsStr]) -> BTreeSet<String> {
     let mut args = place.to_vec();
     args.push("--from-start".as_ref());
-    let keys = read("codex.raw.logs.v1", &args).into_iter().map(|record| record["key"].as_str().unwrap().to_owned());
-    keys.filter_map(|key| key.strip_prefix("default/").map(str::to_owned)).collect()
+    let keys = read("codex.raw.logs.v1", &args)
+        .into_iter()
+        .map(|record| record["key"].as_str().unwrap().to_owned());
+    keys.filter_map(|key| key.strip_prefix("default/").map(str::to_owned))
+        .collect()
 }
 
 fn expect_totals(tacho: &Tacho, conversations: usize) {
@@ -131,7 +149,10 @@ fn ctrl_c_ends_it_and_all_is_kept() {
     tacho.wait_for_count("tacho_turns_total", &[], 1);
     let (status, said) = tacho.end();
     assert_eq!(status.code(), Some(0), "{said}");
-    assert_eq!(conversations_in_raw(&["--data".as_ref(), dir.path().as_os_str()]), BTreeSet::from(["kept".to_owned()]));
+    assert_eq!(
+        conversations_in_raw(&["--data".as_ref(), dir.path().as_os_str()]),
+        BTreeSet::from(["kept".to_owned()])
+    );
     let tacho = Start::data(dir.path()).ready();
     tacho.wait_for_count("tacho_turns_total", &[], 1);
     tacho.signal(Signal::SIGTERM);
@@ -149,7 +170,17 @@ fn assert_refused(output: &Output, about: &str) {
 }
 
 fn start_args<'a>(dir: &'a Path, http: &'a str) -> Vec<&'a OsStr> {
-    let mut args: Vec<&OsStr> = ["--admin", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--http", http, "--data"].map(OsStr::new).to_vec();
+    let mut args: Vec<&OsStr> = [
+        "--admin",
+        "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
+        "--http",
+        http,
+        "--data",
+    ]
+    .map(OsStr::new)
+    .to_vec();
     args.push(dir.as_os_str());
     args
 }
@@ -158,7 +189,10 @@ fn start_args<'a>(dir: &'a Path, http: &'a str) -> Vec<&'a OsStr> {
 fn a_directory_has_one_process() {
     let dir = tempfile::tempdir().unwrap();
     let tacho = Start::data(dir.path()).ready();
-    assert_refused(&run(&start_args(dir.path(), "127.0.0.1:0")), dir.path().to_str().unwrap());
+    assert_refused(
+        &run(&start_args(dir.path(), "127.0.0.1:0")),
+        dir.path().to_str().unwrap(),
+    );
     tacho.logs(&conversation("one"));
     tacho.wait_for_count("tacho_turns_total", &[], 1);
 }
@@ -175,6 +209,13 @@ fn a_busy_port_is_named() {
 fn a_foreign_directory_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("letter.txt"), "not ours").unwrap();
-    assert_refused(&run(&start_args(dir.path(), "127.0.0.1:0")), dir.path().to_str().unwrap());
-    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was written there");
+    assert_refused(
+        &run(&start_args(dir.path(), "127.0.0.1:0")),
+        dir.path().to_str().unwrap(),
+    );
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "nothing was written there"
+    );
 }

@@ -23,7 +23,17 @@ const MAIN: &str = "people.";
 const CI: &str = "people-ci.";
 
 fn apply(bootstrap: &str, prefix: &str, raw_partitions: &str) {
-    let args = ["topics", "apply", "--allow-single-broker", "--kafka", bootstrap, "--prefix", prefix, "--raw-partitions", raw_partitions];
+    let args = [
+        "topics",
+        "apply",
+        "--allow-single-broker",
+        "--kafka",
+        bootstrap,
+        "--prefix",
+        prefix,
+        "--raw-partitions",
+        raw_partitions,
+    ];
     let output = tacho().args(&args).run();
     assert!(output.status.success(), "{output:?}");
 }
@@ -31,11 +41,19 @@ fn apply(bootstrap: &str, prefix: &str, raw_partitions: &str) {
 /// A prompt of that conversation in each environment, in one request.
 fn request(conversation: &str, environments: &[&str]) -> Vec<u8> {
     let resource_logs = environments.iter().map(|env| {
-        let mut logs = otlp::logs(vec![otlp::prompt(conversation, now_ms())]).resource_logs.remove(0);
-        logs.resource = Some(Resource { attributes: vec![otlp::attribute("env", otlp::text(*env))], ..Resource::default() });
+        let mut logs = otlp::logs(vec![otlp::prompt(conversation, now_ms())])
+            .resource_logs
+            .remove(0);
+        logs.resource = Some(Resource {
+            attributes: vec![otlp::attribute("env", otlp::text(*env))],
+            ..Resource::default()
+        });
         logs
     });
-    ExportLogsServiceRequest { resource_logs: resource_logs.collect() }.encode_to_vec()
+    ExportLogsServiceRequest {
+        resource_logs: resource_logs.collect(),
+    }
+    .encode_to_vec()
 }
 
 fn turns(worker: &Process, count: i64) {
@@ -49,8 +67,13 @@ fn raw(bootstrap: &str, prefix: &str) -> (Vec<Record>, BTreeSet<String>) {
     records.retain(|record| record.header("tacho-tick").is_none());
     let env = |record: &Record| {
         let request = ExportLogsServiceRequest::decode(record.value.clone().unwrap()).unwrap();
-        let resources = request.resource_logs.into_iter().flat_map(|logs| logs.resource.unwrap().attributes);
-        resources.map(|attribute| format!("{:?}", attribute.value.unwrap().value.unwrap())).collect::<Vec<_>>()
+        let resources = request
+            .resource_logs
+            .into_iter()
+            .flat_map(|logs| logs.resource.unwrap().attributes);
+        resources
+            .map(|attribute| format!("{:?}", attribute.value.unwrap().value.unwrap()))
+            .collect::<Vec<_>>()
     };
     let environments = records.iter().flat_map(env).collect();
     (records, environments)
@@ -62,16 +85,27 @@ fn what_ci_sends_is_derived_apart() {
     apply(&bootstrap, MAIN, "3");
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("ingest.toml");
-    let text = format!("[inbox]\nsession_timeout = \"6s\"\n[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"{CI}\"\n");
+    let text = format!(
+        "[inbox]\nsession_timeout = \"6s\"\n[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"{CI}\"\n"
+    );
     std::fs::write(&file, text).unwrap();
-    let door = processes::ingest(&bootstrap, MAIN).args(&["--config".as_ref(), file.as_os_str()]).start();
+    let door = processes::ingest(&bootstrap, MAIN)
+        .args(&["--config".as_ref(), file.as_os_str()])
+        .start();
     // A record of CI may come next: nothing is taken before there is a place for it.
     eventually("a word about the other topics", || {
         let said = door.said();
-        if said.contains(&format!("--prefix {CI}")) { Ok(()) } else { Err(said) }
+        if said.contains(&format!("--prefix {CI}")) {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
     assert_eq!(door.get("/readyz").unwrap().0, 503);
-    assert_eq!(door.post("/v1/logs", PROTOBUF, &request("early", &["dev"])), Ok(503));
+    assert_eq!(
+        door.post("/v1/logs", PROTOBUF, &request("early", &["dev"])),
+        Ok(503)
+    );
     apply(&bootstrap, CI, "2");
     door.wait_until_ready();
 
@@ -85,11 +119,17 @@ fn what_ci_sends_is_derived_apart() {
     turns(&workers[1], 21);
 
     // The inbox goes the same ways.
-    let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .create()
+        .unwrap();
     let inbox = format!("{MAIN}{}", Topic::InboxLogs.name());
     for number in 0..10 {
         let value = request(&format!("foreign-{number}"), &["ci", "dev"]);
-        producer.send(BaseRecord::<(), [u8]>::to(&inbox).payload(&value)).map_err(|(error, _)| error).unwrap();
+        producer
+            .send(BaseRecord::<(), [u8]>::to(&inbox).payload(&value))
+            .map_err(|(error, _)| error)
+            .unwrap();
     }
     producer.flush(Duration::from_secs(30)).unwrap();
     turns(&workers[0], 12);
@@ -104,12 +144,21 @@ fn what_ci_sends_is_derived_apart() {
     // CI's topics may have an inbox of their own: ours is another source there.
     let sources = |records: &[Record]| {
         let origin = |record: &Record| String::from_utf8(record.header("tacho-origin")?.to_vec()).ok();
-        let sources = records.iter().filter_map(origin).map(|origin| Origin::parse(&origin).unwrap().source.to_owned());
+        let sources = records
+            .iter()
+            .filter_map(origin)
+            .map(|origin| Origin::parse(&origin).unwrap().source.to_owned());
         sources.collect::<BTreeSet<_>>()
     };
     let (near, far) = (sources(&of_people), sources(&of_ci));
-    assert!(!near.is_empty() && near.iter().all(|source| !source.contains('~')), "{near:?}");
-    assert!(!far.is_empty() && far.iter().all(|source| source.contains('~')), "{far:?}");
+    assert!(
+        !near.is_empty() && near.iter().all(|source| !source.contains('~')),
+        "{near:?}"
+    );
+    assert!(
+        !far.is_empty() && far.iter().all(|source| source.contains('~')),
+        "{far:?}"
+    );
     for process in workers.into_iter().chain([door]) {
         process.signal(Signal::SIGTERM);
         let (status, said) = process.ended();

@@ -20,7 +20,10 @@ fn every_fact_of_every_manifest_has_its_place_or_a_reason() {
             }
         }
     }
-    assert!(missing.is_empty(), "facts without an entry in tests/support/facts.rs: {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "facts without an entry in tests/support/facts.rs: {missing:?}"
+    );
 }
 
 #[test]
@@ -34,12 +37,18 @@ fn recorded_runs_on_the_embedded_log() {
 fn recorded_runs_on_kafka() {
     let bootstrap = Broker::shared().bootstrap();
     let tacho = Start::kafka(&bootstrap, "facts.").ready();
-    replay_and_compare(&tacho, &["--kafka", &bootstrap, "--prefix", "facts."].map(OsStr::new));
+    replay_and_compare(
+        &tacho,
+        &["--kafka", &bootstrap, "--prefix", "facts."].map(OsStr::new),
+    );
 }
 
 fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
     let mut conversations = BTreeMap::new();
-    let recordings: Vec<Recording> = fixtures::all().into_iter().filter(|recording| !recording.lossy).collect();
+    let recordings: Vec<Recording> = fixtures::all()
+        .into_iter()
+        .filter(|recording| !recording.lossy)
+        .collect();
     let mut before = tacho.metrics();
     for recording in &recordings {
         let (records, of) = send(tacho, recording);
@@ -48,13 +57,23 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
         // that does so later is found in the next recording's growth.
         let after: Samples = tacho.metrics_when("the recording's facts", |samples| {
             let wrong = differ(recording, records, &samples.since(&before));
-            if wrong.is_empty() { Ok(samples.clone()) } else { Err(format!("{}: {}", recording.name, wrong.join("; "))) }
+            if wrong.is_empty() {
+                Ok(samples.clone())
+            } else {
+                Err(format!("{}: {}", recording.name, wrong.join("; ")))
+            }
         });
         assert!(conversations.insert(recording.name.clone(), of).is_none());
         before = after;
     }
-    assert_eq!(before.count("tacho_log_records_total", &[("outcome", "duplicate")]), 0);
-    assert_eq!(before.count("tacho_log_records_total", &[("outcome", "quarantined")]), 0);
+    assert_eq!(
+        before.count("tacho_log_records_total", &[("outcome", "duplicate")]),
+        0
+    );
+    assert_eq!(
+        before.count("tacho_log_records_total", &[("outcome", "quarantined")]),
+        0
+    );
     assert_eq!(before.count("tacho_event_time_clamped_total", &[]), 0);
 
     // An open session's row follows its last record by some seconds.
@@ -63,14 +82,34 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
         let mut wrong = Vec::new();
         for recording in &recordings {
             let of = &conversations[&recording.name];
-            let rows: Vec<Value> = records.iter().map(|record| record["value"].clone()).filter(|row| is_of(row, of)).collect();
-            wrong.extend(differ_in_rows(&recording.expected, &rows).into_iter().map(|text| format!("{}: {text}", recording.name)));
+            let rows: Vec<Value> = records
+                .iter()
+                .map(|record| record["value"].clone())
+                .filter(|row| is_of(row, of))
+                .collect();
+            wrong.extend(
+                differ_in_rows(&recording.expected, &rows)
+                    .into_iter()
+                    .map(|text| format!("{}: {text}", recording.name)),
+            );
         }
-        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("\n"))
+        }
     });
     let later = tacho.metrics().since(&before);
-    assert_eq!(later.count("tacho_log_records_total", &[]), 0, "nothing is counted once more");
-    assert_eq!(later.count("tacho_tokens_total", &[]), 0, "nothing is counted once more");
+    assert_eq!(
+        later.count("tacho_log_records_total", &[]),
+        0,
+        "nothing is counted once more"
+    );
+    assert_eq!(
+        later.count("tacho_tokens_total", &[]),
+        0,
+        "nothing is counted once more"
+    );
 }
 
 /// How the growth on `/metrics` differs from a recording's facts, if it does.
@@ -81,14 +120,18 @@ fn differ(recording: &Recording, records: i64, growth: &Samples) -> Vec<String> 
         wrong.push(format!("{counted} of {records} records"));
     }
     // Codex says that the tool worked; the command's exit code is taken out of its output.
-    if recording.expected["scenario"] == "tool_fails" && growth.count("tacho_tool_nonzero_exit_total", &[]) != 1 {
+    if recording.expected["scenario"] == "tool_fails"
+        && growth.count("tacho_tool_nonzero_exit_total", &[]) != 1
+    {
         wrong.push("the exit code of the command is not counted".to_owned());
     }
     wrong
 }
 
 fn is_of(row: &Value, conversations: &BTreeSet<String>) -> bool {
-    row["conversation_id"].as_str().is_some_and(|id| conversations.contains(id))
+    row["conversation_id"]
+        .as_str()
+        .is_some_and(|id| conversations.contains(id))
 }
 
 /// Sends a recording as if it had just ended: how many log records, and their conversations.
@@ -97,7 +140,12 @@ fn send(tacho: &Tacho, recording: &Recording) -> (i64, BTreeSet<String>) {
     let (mut records, mut conversations) = (0, BTreeSet::new());
     for body in &recording.bodies {
         let sent = body.shifted(shift);
-        assert_eq!(tacho.post(&body.path(), body.content_type(), &sent.bytes), Ok(200), "{}", recording.name);
+        assert_eq!(
+            tacho.post(&body.path(), body.content_type(), &sent.bytes),
+            Ok(200),
+            "{}",
+            recording.name
+        );
         records += sent.records;
         conversations.extend(sent.conversations);
     }

@@ -37,10 +37,19 @@ fn start(name: &str, is_static: bool, workers: usize, seed: &Seed, view: &Arc<Vi
         session_timeout: Duration::from_secs(6),
         workers,
         seed: seed.clone(),
-        options: Options { commit_interval: Duration::from_millis(50), ..Options::default() },
+        options: Options {
+            commit_interval: Duration::from_millis(50),
+            ..Options::default()
+        },
     };
     let workers = Workers::start(&config, view).unwrap();
-    eventually("a worker that has its partitions", || if workers.health.is_ready() { Ok(()) } else { Err(name.to_owned()) });
+    eventually("a worker that has its partitions", || {
+        if workers.health.is_ready() {
+            Ok(())
+        } else {
+            Err(name.to_owned())
+        }
+    });
     workers
 }
 
@@ -50,7 +59,11 @@ fn end(workers: Workers) {
 
 #[test]
 fn workers_come_and_go_and_the_results_are_those_of_one() {
-    let seed = Seed { raw_partitions: 6, delta_partitions: 4, ..quick_seed() };
+    let seed = Seed {
+        raw_partitions: 6,
+        delta_partitions: 4,
+        ..quick_seed()
+    };
     topics::prepare(&cluster(), &seed).unwrap();
     let mut client = KafkaLog::connect(KafkaConfig::reader(&cluster(), &format!("{PREFIX}reader"))).unwrap();
     let mut traffic = Traffic::new(7, seed.raw_partitions);
@@ -75,13 +88,20 @@ fn workers_come_and_go_and_the_results_are_those_of_one() {
     send(&mut client);
 
     let sent = now_ms();
-    let results = eventually("windows final and sessions ended", || at_rest(&mut client, &view, &seed, sent));
-    assert!(results.windows.len() > 100 && results.sessions.len() > 5, "the traffic shows too little");
+    let results = eventually("windows final and sessions ended", || {
+        at_rest(&mut client, &view, &seed, sent)
+    });
+    assert!(
+        results.windows.len() > 100 && results.sessions.len() > 5,
+        "the traffic shows too little"
+    );
     end(second);
     end(third);
     let alone = SimCluster::new(0, &seed);
     alone.import(inputs(&mut client)).unwrap();
-    replay(alone.log("worker"), &seed, 1_000).unwrap().assert_same(&results, "one worker and many");
+    replay(alone.log("worker"), &seed, 1_000)
+        .unwrap()
+        .assert_same(&results, "one worker and many");
     assert!(view.partitions.is_empty(), "who has left shows nothing");
 }
 
@@ -90,20 +110,35 @@ fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result
     let largest = seed.time.window_sizes_ms.len() - 1;
     let partitions = usize::try_from(seed.delta_partitions).unwrap();
     if view.partitions.len() < partitions {
-        return Err(format!("{} of {partitions} partitions are shown", view.partitions.len()));
+        return Err(format!(
+            "{} of {partitions} partitions are shown",
+            view.partitions.len()
+        ));
     }
     for partition in &view.partitions {
         let latest = partition.latest_final.get(largest).copied().flatten();
         if latest.is_none_or(|start| start <= sent) {
-            return Err(format!("partition {} is final up to {latest:?}, not {sent}", partition.key()));
+            return Err(format!(
+                "partition {} is final up to {latest:?}, not {sent}",
+                partition.key()
+            ));
         }
     }
     let results = Results::of(client, view);
-    if results.all_ended() { Ok(results) } else { Err("sessions are open".to_owned()) }
+    if results.all_ended() {
+        Ok(results)
+    } else {
+        Err("sessions are open".to_owned())
+    }
 }
 
 /// A transaction that its worker left open, and that the broker would keep open for ten minutes.
-fn leave_open(writer: &str, prefix: &str, to: &str, offsets_of: Option<&str>) -> ThreadedProducer<DefaultProducerContext> {
+fn leave_open(
+    writer: &str,
+    prefix: &str,
+    to: &str,
+    offsets_of: Option<&str>,
+) -> ThreadedProducer<DefaultProducerContext> {
     let bootstrap = Broker::shared().bootstrap();
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", &bootstrap)
@@ -113,19 +148,34 @@ fn leave_open(writer: &str, prefix: &str, to: &str, offsets_of: Option<&str>) ->
         .unwrap();
     producer.init_transactions(PATIENCE).unwrap();
     producer.begin_transaction().unwrap();
-    let headers = OwnedHeaders::new().insert(Header { key: HEADER_WRITER, value: Some(writer) });
+    let headers = OwnedHeaders::new().insert(Header {
+        key: HEADER_WRITER,
+        value: Some(writer),
+    });
     let topic = format!("{prefix}{to}");
     producer
-        .send(BaseRecord::<str, str>::to(&topic).partition(0).key("of").payload("a dead worker").headers(headers))
+        .send(
+            BaseRecord::<str, str>::to(&topic)
+                .partition(0)
+                .key("of")
+                .payload("a dead worker")
+                .headers(headers),
+        )
         .map_err(|(error, _)| error)
         .unwrap();
     producer.flush(PATIENCE).unwrap();
     if let Some(input) = offsets_of {
-        let member: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", &bootstrap).set("group.id", format!("{prefix}tacho")).create().unwrap();
+        let member: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &bootstrap)
+            .set("group.id", format!("{prefix}tacho"))
+            .create()
+            .unwrap();
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&format!("{prefix}{input}"), 0, Offset::Offset(1)).unwrap();
-        producer.send_offsets_to_transaction(&list, &member.group_metadata().unwrap(), PATIENCE).unwrap();
+        list.add_partition_offset(&format!("{prefix}{input}"), 0, Offset::Offset(1))
+            .unwrap();
+        producer
+            .send_offsets_to_transaction(&list, &member.group_metadata().unwrap(), PATIENCE)
+            .unwrap();
     }
     producer
 }
@@ -134,13 +184,22 @@ fn leave_open(writer: &str, prefix: &str, to: &str, offsets_of: Option<&str>) ->
 fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
     const PREFIX: &str = "open-ends.";
     let cluster = Cluster::plain(&Broker::shared().bootstrap(), PREFIX);
-    let seed = Seed { raw_partitions: 1, delta_partitions: 1, ..quick_seed() };
+    let seed = Seed {
+        raw_partitions: 1,
+        delta_partitions: 1,
+        ..quick_seed()
+    };
     topics::prepare(&cluster, &seed).unwrap();
     let mut client = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{PREFIX}reader"))).unwrap();
     let mut traffic = Traffic::new(3, 1);
 
     // Positions and state are unstable: the restore waits, and ends it.
-    let at_restore = leave_open(&format!("{PREFIX}tacho-dead-0"), PREFIX, "tacho.sessions-changelog", Some("codex.raw.logs.v1"));
+    let at_restore = leave_open(
+        &format!("{PREFIX}tacho-dead-0"),
+        PREFIX,
+        "tacho.sessions-changelog",
+        Some("codex.raw.logs.v1"),
+    );
     let view = Arc::new(View::default());
     let config = Config {
         cluster,
@@ -153,8 +212,17 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
         options: Options::default(),
     };
     let workers = Workers::start(&config, &view).unwrap();
-    eventually("a restore", || if workers.health.is_ready() { Ok(()) } else { Err(String::new()) });
-    assert!(at_restore.commit_transaction(PATIENCE).is_err(), "the dead worker was fenced");
+    eventually("a restore", || {
+        if workers.health.is_ready() {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    });
+    assert!(
+        at_restore.commit_transaction(PATIENCE).is_err(),
+        "the dead worker was fenced"
+    );
 
     // Readers of deltas wait behind it.
     let at_work = leave_open(&format!("{PREFIX}tacho-dead-1"), PREFIX, "tacho.deltas", None);
@@ -162,7 +230,12 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
         client.append(vec![traffic.record(now_ms())]).unwrap();
     }
     let sent = now_ms();
-    eventually("results behind the open transaction", || at_rest(&mut client, &view, &seed, sent));
-    assert!(at_work.commit_transaction(PATIENCE).is_err(), "the dead worker was fenced");
+    eventually("results behind the open transaction", || {
+        at_rest(&mut client, &view, &seed, sent)
+    });
+    assert!(
+        at_work.commit_transaction(PATIENCE).is_err(),
+        "the dead worker was fenced"
+    );
     end(workers);
 }

@@ -34,14 +34,26 @@ const GARBAGE: &[u8] = b"\xff\xff no request at all";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 fn apply(bootstrap: &str, prefix: &str) {
-    let args = ["topics", "apply", "--allow-single-broker", "--kafka", bootstrap, "--prefix", prefix, "--raw-partitions", "3"];
+    let args = [
+        "topics",
+        "apply",
+        "--allow-single-broker",
+        "--kafka",
+        bootstrap,
+        "--prefix",
+        prefix,
+        "--raw-partitions",
+        "3",
+    ];
     let output = tacho().args(&args).run();
     assert!(output.status.success(), "{output:?}");
 }
 
 fn ingest(bootstrap: &str, prefix: &str) -> Process {
     let timeout = format!("{}s", SESSION_TIMEOUT.as_secs());
-    processes::ingest(bootstrap, prefix).set("inbox.session_timeout", &timeout).ready()
+    processes::ingest(bootstrap, prefix)
+        .set("inbox.session_timeout", &timeout)
+        .ready()
 }
 
 /// Somebody who writes to the inbox without asking us.
@@ -63,7 +75,12 @@ impl Writer {
             .set("message.max.bytes", "8388608")
             .create()
             .unwrap();
-        Self { producer, prefix: prefix.to_owned(), sent: BTreeMap::new(), unique }
+        Self {
+            producer,
+            prefix: prefix.to_owned(),
+            sent: BTreeMap::new(),
+            unique,
+        }
     }
 
     fn count(&mut self, what: &'static str, count: i64) {
@@ -72,7 +89,9 @@ impl Writer {
 
     fn write(&self, topic: Topic, partition: usize, value: &[u8]) {
         let name = format!("{}{}", self.prefix, topic.name());
-        let record = BaseRecord::<(), [u8]>::to(&name).payload(value).partition(i32::try_from(partition % 4).unwrap());
+        let record = BaseRecord::<(), [u8]>::to(&name)
+            .payload(value)
+            .partition(i32::try_from(partition % 4).unwrap());
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
     }
 
@@ -83,7 +102,9 @@ impl Writer {
     /// No two records are equal: equal ones count once.
     fn unique(&mut self, mut record: LogRecord) -> LogRecord {
         self.unique += 1;
-        record.attributes.push(otlp::attribute("number", otlp::int(self.unique)));
+        record
+            .attributes
+            .push(otlp::attribute("number", otlp::int(self.unique)));
         record
     }
 
@@ -94,9 +115,18 @@ impl Writer {
             let conversation = format!("c{}", (number * 7 + further * 3) % CONVERSATIONS);
             let now = now_ms();
             let mut prompt = otlp::prompt(&conversation, now);
-            prompt.attributes.push(otlp::attribute("prompt", otlp::text(format!("say {PLANTED}"))));
-            prompt.body = Some(AnyValue { value: Some(otlp::text(PLANTED)) });
-            let noise = otlp::record("codex.sse_event", &conversation, now, vec![("event.kind", otlp::text("response.created"))]);
+            prompt
+                .attributes
+                .push(otlp::attribute("prompt", otlp::text(format!("say {PLANTED}"))));
+            prompt.body = Some(AnyValue {
+                value: Some(otlp::text(PLANTED)),
+            });
+            let noise = otlp::record(
+                "codex.sse_event",
+                &conversation,
+                now,
+                vec![("event.kind", otlp::text("response.created"))],
+            );
             for record in [prompt, noise, otlp::tokens(&conversation, now, 10, 1)] {
                 records.push(self.unique(record));
             }
@@ -135,15 +165,41 @@ impl Writer {
 
 fn traces() -> Vec<u8> {
     let attributes = vec![otlp::attribute("prompt", otlp::text(PLANTED))];
-    let span = Span { trace_id: vec![7; 16], span_id: vec![7; 8], name: "span".to_owned(), attributes, ..Span::default() };
-    let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }.encode_to_vec()
+    let span = Span {
+        trace_id: vec![7; 16],
+        span_id: vec![7; 8],
+        name: "span".to_owned(),
+        attributes,
+        ..Span::default()
+    };
+    let scope_spans = vec![ScopeSpans {
+        spans: vec![span],
+        ..ScopeSpans::default()
+    }];
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans,
+            ..ResourceSpans::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 fn metrics() -> Vec<u8> {
-    let scope_metrics =
-        vec![ScopeMetrics { metrics: vec![Metric { name: "m".to_owned(), ..Metric::default() }], ..ScopeMetrics::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }] }.encode_to_vec()
+    let scope_metrics = vec![ScopeMetrics {
+        metrics: vec![Metric {
+            name: "m".to_owned(),
+            ..Metric::default()
+        }],
+        ..ScopeMetrics::default()
+    }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics,
+            ..ResourceMetrics::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 /// Waits until all that was sent is derived, and nothing twice.
@@ -152,14 +208,30 @@ fn expect(worker: &Process, sent: &BTreeMap<&'static str, i64>) {
         let once = |name: &'static str| samples.count(name, &[]);
         let of = |outcome| samples.count("tacho_log_records_total", &[("outcome", outcome)]);
         let records = once("tacho_log_records_total") - of("duplicate");
-        let is = [once("tacho_turns_total"), once("tacho_tokens_total"), records, of("quarantined")];
-        let wanted = [sent["tacho_turns_total"], sent["tacho_tokens_total"], sent["log records"], 0];
-        if is == wanted { Ok(()) } else { Err(format!("{is:?}, and not {wanted:?}")) }
+        let is = [
+            once("tacho_turns_total"),
+            once("tacho_tokens_total"),
+            records,
+            of("quarantined"),
+        ];
+        let wanted = [
+            sent["tacho_turns_total"],
+            sent["tacho_tokens_total"],
+            sent["log records"],
+            0,
+        ];
+        if is == wanted {
+            Ok(())
+        } else {
+            Err(format!("{is:?}, and not {wanted:?}"))
+        }
     });
 }
 
 fn drained(process: &Process) -> i64 {
-    process.metrics_when("a scrape", |samples| Ok(samples.count("tacho_inbox_records_total", &[("signal", "logs")])))
+    process.metrics_when("a scrape", |samples| {
+        Ok(samples.count("tacho_inbox_records_total", &[("signal", "logs")]))
+    })
 }
 
 /// Waits until one of them has drained more than now; which one.
@@ -168,7 +240,9 @@ fn busy(processes: &[Process]) -> usize {
     eventually("drained records", || {
         let now: Vec<i64> = processes.iter().map(drained).collect();
         let said = || processes.iter().map(Process::said).collect::<String>();
-        (0..now.len()).find(|one| now[*one] > before[*one]).ok_or_else(|| format!("{now:?}; {}", said()))
+        (0..now.len())
+            .find(|one| now[*one] > before[*one])
+            .ok_or_else(|| format!("{now:?}; {}", said()))
     })
 }
 
@@ -209,19 +283,29 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
         busy(&ingests);
         stop.store(true, Ordering::Relaxed);
         let mut sent = other.join().unwrap().sent;
-        writer.sent.iter().for_each(|(what, count)| *sent.get_mut(what).unwrap() += count);
+        writer
+            .sent
+            .iter()
+            .for_each(|(what, count)| *sent.get_mut(what).unwrap() += count);
         sent
     });
     expect(&worker, &sent);
     eventually("an inbox without lag", || {
-        let lag = |process: &Process| process.metrics_when("a scrape", |samples| Ok(samples.count("tacho_inbox_lag_records", &[])));
+        let lag = |process: &Process| {
+            process.metrics_when("a scrape", |samples| {
+                Ok(samples.count("tacho_inbox_lag_records", &[]))
+            })
+        };
         let lags: Vec<i64> = ingests.iter().map(lag).collect();
         if lags.iter().sum::<i64>() == 0 {
             Ok(())
         } else {
             Err(format!(
                 "{lags:?}; {}",
-                ingests.iter().map(|process| process.said() + &process.get("/metrics").unwrap().1).collect::<String>()
+                ingests
+                    .iter()
+                    .map(|process| process.said() + &process.get("/metrics").unwrap().1)
+                    .collect::<String>()
             ))
         }
     });
@@ -233,21 +317,45 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
 
 /// Nothing secret in what was drained, an origin on all of it, and what was no request in the quarantine.
 fn look_at_topics(bootstrap: &str, prefix: &str, sent: &BTreeMap<&'static str, i64>) {
-    let mut log = KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(bootstrap, prefix), &format!("{prefix}reader"))).unwrap();
-    let header = |record: &Record, name| record.header(name).map(|value| String::from_utf8(value.to_vec()).unwrap());
-    for (topic, least) in
-        [(Topic::RawLogs, sent["log records"] / 9), (Topic::RawTraces, sent["others"]), (Topic::RawMetrics, sent["others"])]
-    {
+    let mut log = KafkaLog::connect(KafkaConfig::reader(
+        &Cluster::plain(bootstrap, prefix),
+        &format!("{prefix}reader"),
+    ))
+    .unwrap();
+    let header = |record: &Record, name| {
+        record
+            .header(name)
+            .map(|value| String::from_utf8(value.to_vec()).unwrap())
+    };
+    for (topic, least) in [
+        (Topic::RawLogs, sent["log records"] / 9),
+        (Topic::RawTraces, sent["others"]),
+        (Topic::RawMetrics, sent["others"]),
+    ] {
         let mut records = read_topic(&mut log, topic);
         records.retain(|record| record.header("tacho-tick").is_none());
-        assert!(i64::try_from(records.len()).unwrap() >= least, "{}: {}", topic.name(), records.len());
+        assert!(
+            i64::try_from(records.len()).unwrap() >= least,
+            "{}: {}",
+            topic.name(),
+            records.len()
+        );
         for record in &records {
             let bytes = record.value.as_deref().unwrap();
-            assert!(!bytes.windows(PLANTED.len()).any(|part| part == PLANTED.as_bytes()), "{} holds the text", topic.name());
+            assert!(
+                !bytes
+                    .windows(PLANTED.len())
+                    .any(|part| part == PLANTED.as_bytes()),
+                "{} holds the text",
+                topic.name()
+            );
             let origin = header(record, "tacho-origin").unwrap();
             let origin = Origin::parse(&origin).unwrap_or_else(|| panic!("{origin}"));
             let inbox = topic.name().replace("raw", "inbox");
-            assert!(origin.source.starts_with(&inbox) && origin.stamped_ms > 0, "{origin}");
+            assert!(
+                origin.source.starts_with(&inbox) && origin.stamped_ms > 0,
+                "{origin}"
+            );
             assert!(record.header_number("tacho-wall").is_some());
         }
     }
@@ -269,24 +377,44 @@ fn ingest_runs_without_an_inbox_and_finds_it_later() {
     let bootstrap = Broker::shared().bootstrap();
     apply(&bootstrap, PREFIX);
     let names = ["logs", "traces", "metrics"].map(|signal| format!("{PREFIX}codex.inbox.{signal}.v1"));
-    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .create()
+        .unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let gone = runtime.block_on(admin.delete_topics(&names.each_ref().map(String::as_str), &AdminOptions::new())).unwrap();
+    let gone = runtime
+        .block_on(admin.delete_topics(&names.each_ref().map(String::as_str), &AdminOptions::new()))
+        .unwrap();
     assert!(gone.iter().all(Result::is_ok), "{gone:?}");
 
     let door = ingest(&bootstrap, PREFIX);
     door.logs(&otlp::encode(vec![otlp::prompt("direct", now_ms())]));
     eventually("a word about the topics", || {
         let said = door.said();
-        if said.contains("not all inbox topics are there") { Ok(()) } else { Err(said) }
+        if said.contains("not all inbox topics are there") {
+            Ok(())
+        } else {
+            Err(said)
+        }
     });
     apply(&bootstrap, PREFIX);
     let mut writer = Writer::new(&bootstrap, PREFIX, 0);
     let request = writer.request(1);
     writer.write(Topic::InboxLogs, 0, &request);
     writer.flush();
-    eventually("drained records", || if drained(&door) == 1 { Ok(()) } else { Err(door.said()) });
-    assert_eq!(door.said().matches("not all inbox topics are there").count(), 1, "told once: {}", door.said());
+    eventually("drained records", || {
+        if drained(&door) == 1 {
+            Ok(())
+        } else {
+            Err(door.said())
+        }
+    });
+    assert_eq!(
+        door.said().matches("not all inbox topics are there").count(),
+        1,
+        "told once: {}",
+        door.said()
+    );
     assert_eq!(door.get("/readyz").unwrap().0, 200);
     end(door);
 }
@@ -296,18 +424,25 @@ fn what_the_brokers_turn_down_is_quarantined_and_passed() {
     const PREFIX: &str = "largeinbox.";
     let bootstrap = Broker::shared().bootstrap();
     apply(&bootstrap, PREFIX);
-    let admin: AdminClient<_> = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .create()
+        .unwrap();
     let raw = format!("{PREFIX}{}", Topic::RawLogs.name());
     let settings = AlterConfig::new(ResourceSpecifier::Topic(&raw)).set("max.message.bytes", "1500000");
     let settings = settings.set("message.timestamp.type", "LogAppendTime");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let altered = runtime.block_on(admin.alter_configs([&settings], &AdminOptions::new())).unwrap();
+    let altered = runtime
+        .block_on(admin.alter_configs([&settings], &AdminOptions::new()))
+        .unwrap();
     assert!(altered.iter().all(Result::is_ok), "{altered:?}");
 
     let mut writer = Writer::new(&bootstrap, PREFIX, 0);
     let mut random = Random(1);
     // Nothing that lz4 could make smaller.
-    let noise: String = (0..3_000_000).map(|_| char::from(b'!' + u8::try_from(random.below(90)).unwrap())).collect();
+    let noise: String = (0..3_000_000)
+        .map(|_| char::from(b'!' + u8::try_from(random.below(90)).unwrap()))
+        .collect();
     let mut large = otlp::prompt("large", now_ms());
     large.attributes.push(otlp::attribute("noise", otlp::text(noise)));
     let [before, after] = [1, 2].map(|number| writer.request(number));
@@ -316,14 +451,36 @@ fn what_the_brokers_turn_down_is_quarantined_and_passed() {
     }
     writer.flush();
     let door = ingest(&bootstrap, PREFIX);
-    eventually("all that was written", || if drained(&door) == 3 { Ok(()) } else { Err(door.said()) });
-    let quarantined = |samples: &Samples| samples.count("tacho_inbox_quarantined_total", &[("reason", "message_size")]);
-    assert_eq!(door.metrics_when("a scrape", |samples| Ok(quarantined(samples))), 1);
+    eventually("all that was written", || {
+        if drained(&door) == 3 {
+            Ok(())
+        } else {
+            Err(door.said())
+        }
+    });
+    let quarantined =
+        |samples: &Samples| samples.count("tacho_inbox_quarantined_total", &[("reason", "message_size")]);
+    assert_eq!(
+        door.metrics_when("a scrape", |samples| Ok(quarantined(samples))),
+        1
+    );
     end(door);
-    let mut log = KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(&bootstrap, PREFIX), &format!("{PREFIX}reader"))).unwrap();
+    let mut log = KafkaLog::connect(KafkaConfig::reader(
+        &Cluster::plain(&bootstrap, PREFIX),
+        &format!("{PREFIX}reader"),
+    ))
+    .unwrap();
     let kept = read_topic(&mut log, Topic::Quarantine);
     assert_eq!(kept.len(), 1);
-    assert!(kept[0].value.as_deref().is_some_and(|value| value.len() > 3_000_000));
-    let conversations: BTreeSet<_> = read_topic(&mut log, Topic::RawLogs).into_iter().map(|record| record.key.unwrap()).collect();
+    assert!(
+        kept[0]
+            .value
+            .as_deref()
+            .is_some_and(|value| value.len() > 3_000_000)
+    );
+    let conversations: BTreeSet<_> = read_topic(&mut log, Topic::RawLogs)
+        .into_iter()
+        .map(|record| record.key.unwrap())
+        .collect();
     assert_eq!(conversations.len(), 6, "three of each request around it");
 }

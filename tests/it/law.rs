@@ -21,7 +21,11 @@ const RECORDS: usize = 400;
 const RESTART_EVERY: usize = 150;
 
 fn kafka() -> KafkaLog {
-    let config = KafkaConfig::worker(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &format!("{PREFIX}tacho"), "0");
+    let config = KafkaConfig::worker(
+        &Cluster::plain(&Broker::shared().bootstrap(), PREFIX),
+        &format!("{PREFIX}tacho"),
+        "0",
+    );
     let mut log = KafkaLog::connect(config).unwrap();
     log.recover().unwrap();
     log
@@ -43,7 +47,11 @@ fn run_on_kafka(seed: &Seed) -> (Results, Vec<Record>) {
     let deadline = Instant::now() + PATIENCE;
     while !at_rest(&mut runner, &view, seed, sent) {
         turn(&mut runner);
-        assert!(Instant::now() < deadline, "windows and sessions of {sent} do not end: {:?}", view.partitions);
+        assert!(
+            Instant::now() < deadline,
+            "windows and sessions of {sent} do not end: {:?}",
+            view.partitions
+        );
     }
     (Results::of(runner.log(), &view), inputs(runner.log()))
 }
@@ -63,7 +71,10 @@ fn turn(runner: &mut Runner<KafkaLog>) {
 
 /// A handle that commits nothing, and so fences nobody.
 fn kafka_reader() -> KafkaLog {
-    let config = KafkaConfig::reader(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &format!("{PREFIX}reader"));
+    let config = KafkaConfig::reader(
+        &Cluster::plain(&Broker::shared().bootstrap(), PREFIX),
+        &format!("{PREFIX}reader"),
+    );
     KafkaLog::connect(config).unwrap()
 }
 
@@ -71,8 +82,13 @@ fn kafka_reader() -> KafkaLog {
 fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -> bool {
     let partitions = usize::try_from(seed.delta_partitions).unwrap();
     let largest = seed.time.window_sizes_ms.len() - 1;
-    let is_final =
-        |view: &processor::view::PartitionView| view.latest_final.get(largest).copied().flatten().is_some_and(|start| start > sent);
+    let is_final = |view: &processor::view::PartitionView| {
+        view.latest_final
+            .get(largest)
+            .copied()
+            .flatten()
+            .is_some_and(|start| start > sent)
+    };
     if view.partitions.len() < partitions || !view.partitions.iter().all(|view| is_final(view.value())) {
         return false;
     }
@@ -82,32 +98,52 @@ fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -
 #[test]
 fn same_raw_bytes_same_rows() {
     let seed = quick_seed();
-    assert_eq!(topics::prepare(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &seed).unwrap(), seed);
+    assert_eq!(
+        topics::prepare(&Cluster::plain(&Broker::shared().bootstrap(), PREFIX), &seed).unwrap(),
+        seed
+    );
     let (on_kafka, records) = run_on_kafka(&seed);
-    assert!(on_kafka.windows.len() > 100 && on_kafka.corrections() > 10 && on_kafka.sessions.len() > 5, "the traffic shows too little");
+    assert!(
+        on_kafka.windows.len() > 100 && on_kafka.corrections() > 10 && on_kafka.sessions.len() > 5,
+        "the traffic shows too little"
+    );
 
     let dir = tempfile::tempdir().unwrap();
     let embedded = Embedded::open(dir.path(), &seed).unwrap();
     embedded.import(records.clone()).unwrap();
-    replay(embedded.handle(), &seed, 1_000).unwrap().assert_same(&on_kafka, "embedded and Kafka");
+    replay(embedded.handle(), &seed, 1_000)
+        .unwrap()
+        .assert_same(&on_kafka, "embedded and Kafka");
 
     // One record at a time, so that the partitions take turns in another order; results are still the same.
     for poll_max in [1, 17] {
         let cluster = SimCluster::new(0, &seed);
         cluster.import(records.clone()).unwrap();
-        replay(cluster.log("worker"), &seed, poll_max).unwrap().assert_same(&on_kafka, "simulation and Kafka");
+        replay(cluster.log("worker"), &seed, poll_max)
+            .unwrap()
+            .assert_same(&on_kafka, "simulation and Kafka");
     }
     // And backwards over the partitions: each one's own order is all that counts.
     let cluster = SimCluster::new(0, &seed);
     let mut backwards = records;
     backwards.sort_by_key(|record| (std::cmp::Reverse(record.from), record.offset));
     cluster.import(backwards).unwrap();
-    let (mut runner, _) = worker(cluster.log("worker"), &seed, Options { ticks: false, records_max: 1, ..Options::default() });
+    let (mut runner, _) = worker(
+        cluster.log("worker"),
+        &seed,
+        Options {
+            ticks: false,
+            records_max: 1,
+            ..Options::default()
+        },
+    );
     for _ in 0..60 {
         // State comes from the changelog every time.
         runner.turn().unwrap();
         runner.drop_state();
     }
     drop(runner);
-    replay(cluster.log("worker"), &seed, 1_000).unwrap().assert_same(&on_kafka, "simulation with restores and Kafka");
+    replay(cluster.log("worker"), &seed, 1_000)
+        .unwrap()
+        .assert_same(&on_kafka, "simulation with restores and Kafka");
 }

@@ -13,26 +13,48 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 const PROMPTS: i64 = 20;
 
 fn apply(bootstrap: &str, prefix: &str) {
-    let args = ["topics", "apply", "--kafka", bootstrap, "--prefix", prefix, "--raw-partitions", "3", "--allow-single-broker"];
+    let args = [
+        "topics",
+        "apply",
+        "--kafka",
+        bootstrap,
+        "--prefix",
+        prefix,
+        "--raw-partitions",
+        "3",
+        "--allow-single-broker",
+    ];
     let output = tacho().args(&args).run();
     assert!(output.status.success(), "{output:?}");
 }
 
 fn named_one(bootstrap: &str, prefix: &str) -> Launch {
-    processor(bootstrap, prefix, "one").set("group.session_timeout", &format!("{}s", SESSION_TIMEOUT.as_secs()))
+    processor(bootstrap, prefix, "one").set(
+        "group.session_timeout",
+        &format!("{}s", SESSION_TIMEOUT.as_secs()),
+    )
 }
 
 /// Sends prompts of as many conversations, and gives how many were sent in all.
 fn send(door: &Process, sent: &mut i64) -> i64 {
     for number in *sent..*sent + PROMPTS {
-        door.logs(&otlp::encode(vec![otlp::prompt(&format!("named-{number}"), now_ms())]));
+        door.logs(&otlp::encode(vec![otlp::prompt(
+            &format!("named-{number}"),
+            now_ms(),
+        )]));
     }
     *sent += PROMPTS;
     *sent
 }
 
 fn wait_to_hear(process: &Process, text: &str) {
-    eventually(text, || if process.said().contains(text) { Ok(()) } else { Err(process.said()) });
+    eventually(text, || {
+        if process.said().contains(text) {
+            Ok(())
+        } else {
+            Err(process.said())
+        }
+    });
 }
 
 fn expect_turns(worker: &Process, sent: i64) {
@@ -43,7 +65,9 @@ fn expect_turns(worker: &Process, sent: i64) {
 fn a_name_that_another_process_takes_is_its_own_until_that_dies() {
     let bootstrap = Broker::shared().bootstrap();
     apply(&bootstrap, "taken.");
-    let door = processes::ingest(&bootstrap, "taken.").set("inbox.enabled", "false").ready();
+    let door = processes::ingest(&bootstrap, "taken.")
+        .set("inbox.enabled", "false")
+        .ready();
     let mut sent = 0;
     let first = named_one(&bootstrap, "taken.").ready();
     expect_turns(&first, send(&door, &mut sent));
@@ -58,9 +82,16 @@ fn a_name_that_another_process_takes_is_its_own_until_that_dies() {
     // Who took the name lives: the first one ends, and has not fenced it.
     let second = named_one(&bootstrap, "taken.").start();
     let (status, said) = first.ended();
-    assert!(status.code() != Some(0) && said.contains("fenced"), "{status}: {said}");
+    assert!(
+        status.code() != Some(0) && said.contains("fenced"),
+        "{status}: {said}"
+    );
     expect_turns(&second, send(&door, &mut sent));
-    assert!(!second.said().contains("somebody has our name"), "{}", second.said());
+    assert!(
+        !second.said().contains("somebody has our name"),
+        "{}",
+        second.said()
+    );
     second.signal(Signal::SIGTERM);
     let (status, said) = second.ended();
     assert_eq!(status.code(), Some(0), "{said}");

@@ -63,8 +63,12 @@ impl Clients {
         self.stop.store(false, Ordering::Relaxed);
         for client in 0..CLIENTS {
             let (post, began_ms) = (process.poster(), self.began_ms);
-            let (ledger, answers, next, stop) =
-                (Arc::clone(&self.ledger), Arc::clone(&self.answers), Arc::clone(&self.next), Arc::clone(&self.stop));
+            let (ledger, answers, next, stop) = (
+                Arc::clone(&self.ledger),
+                Arc::clone(&self.answers),
+                Arc::clone(&self.next),
+                Arc::clone(&self.stop),
+            );
             self.threads.push(std::thread::spawn(move || {
                 let conversation = format!("client-{client}");
                 let mut next = next[client].lock().unwrap();
@@ -72,7 +76,12 @@ impl Clients {
                     let numbers: Vec<u64> = (*next..).take(SIZE).collect();
                     *next += SIZE as u64;
                     let time = |number: &u64| began_ms + i64::try_from(*number).unwrap();
-                    let body = otlp::encode(numbers.iter().map(|number| otlp::prompt(&conversation, time(number))).collect());
+                    let body = otlp::encode(
+                        numbers
+                            .iter()
+                            .map(|number| otlp::prompt(&conversation, time(number)))
+                            .collect(),
+                    );
                     let ids = numbers.into_iter().map(|number| (conversation.clone(), number));
                     ledger.lock().unwrap().sent.extend(ids.clone());
                     match post("/v1/logs", PROTOBUF, &body) {
@@ -94,7 +103,11 @@ impl Clients {
         let goal = self.answers.load(Ordering::Relaxed) + more;
         eventually("answers", || match self.answers.load(Ordering::Relaxed) {
             answers if answers >= goal => Ok(()),
-            answers => Err(format!("{answers} of {goal}; refused: {:?}; {}", self.ledger.lock().unwrap().refused, process.said())),
+            answers => Err(format!(
+                "{answers} of {goal}; refused: {:?}; {}",
+                self.ledger.lock().unwrap().refused,
+                process.said()
+            )),
         });
     }
 
@@ -115,11 +128,24 @@ impl Clients {
         let (mut kept, mut again) = (BTreeSet::new(), 0);
         for record in read_topic(&mut log, schemas::topic::Topic::RawLogs) {
             let request = ExportLogsServiceRequest::decode(record.value.unwrap_or_default()).unwrap();
-            let conversation = record.key.and_then(|key| Some(std::str::from_utf8(&key).ok()?.strip_prefix("default/")?.to_owned()));
-            let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+            let conversation = record.key.and_then(|key| {
+                Some(
+                    std::str::from_utf8(&key)
+                        .ok()?
+                        .strip_prefix("default/")?
+                        .to_owned(),
+                )
+            });
+            let scopes = request
+                .resource_logs
+                .iter()
+                .flat_map(|resource| &resource.scope_logs);
             for found in scopes.flat_map(|scope| &scope.log_records) {
                 let time_ms = i64::try_from(found.observed_time_unix_nano / 1_000_000).unwrap();
-                let id = (conversation.clone().unwrap(), u64::try_from(time_ms - self.began_ms).unwrap());
+                let id = (
+                    conversation.clone().unwrap(),
+                    u64::try_from(time_ms - self.began_ms).unwrap(),
+                );
                 if kept.insert(id.clone()) {
                     order.entry(id.0).or_default().push(id.1);
                 } else {
@@ -141,7 +167,16 @@ impl Clients {
 }
 
 fn apply(bootstrap: &str, prefix: &str, more: &[&str]) {
-    let args = ["topics", "apply", "--kafka", bootstrap, "--prefix", prefix, "--raw-partitions", "3"];
+    let args = [
+        "topics",
+        "apply",
+        "--kafka",
+        bootstrap,
+        "--prefix",
+        prefix,
+        "--raw-partitions",
+        "3",
+    ];
     let output = tacho().args(&args).args(more).run();
     assert!(output.status.success(), "{output:?}");
 }
@@ -156,8 +191,13 @@ fn ingest(bootstrap: &str, prefix: &str, spool: Option<&Path>) -> Launch {
 
 fn wait_until_drained(process: &Process) {
     process.metrics_when("an empty spool", |samples| {
-        let left = ["tacho_spool_active", "tacho_spool_records", "tacho_spool_bytes"].map(|name| samples.sum(name, &[]));
-        if left == [0.0; 3] { Ok(()) } else { Err(format!("{left:?}")) }
+        let left = ["tacho_spool_active", "tacho_spool_records", "tacho_spool_bytes"]
+            .map(|name| samples.sum(name, &[]));
+        if left == [0.0; 3] {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
     });
 }
 
@@ -185,7 +225,11 @@ fn one_of_three_brokers_dies_and_nobody_is_refused() {
     clients.stop();
     let (kept, again) = clients.check(&bootstrap, "");
     let ledger = clients.ledger.lock().unwrap();
-    assert!(ledger.refused.is_empty() && ledger.acked == ledger.sent, "{:?}", ledger.refused);
+    assert!(
+        ledger.refused.is_empty() && ledger.acked == ledger.sent,
+        "{:?}",
+        ledger.refused
+    );
     assert_eq!((kept.len(), again), (ledger.sent.len(), 0));
 }
 
@@ -220,10 +264,17 @@ fn the_only_broker_is_away_and_the_spool_answers() {
     wait_until_drained(&door);
     {
         let ledger = clients.ledger.lock().unwrap();
-        assert!(ledger.refused.is_empty() && ledger.acked == ledger.sent, "{:?}", ledger.refused);
+        assert!(
+            ledger.refused.is_empty() && ledger.acked == ledger.sent,
+            "{:?}",
+            ledger.refused
+        );
     }
     let (kept, again) = clients.check(&bootstrap, "away.");
-    eprintln!("{} records, {again} of them more than once in the raw topic", kept.len());
+    eprintln!(
+        "{} records, {again} of them more than once in the raw topic",
+        kept.len()
+    );
     expect_derived(&bootstrap, "away.", &kept);
 
     // Killed again and again, with Kafka asleep every other time.

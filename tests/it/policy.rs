@@ -48,9 +48,15 @@ const WAYS: [&str; 3] = ["ingest", "tacho", "inbox"];
 
 fn request(conversation: &str) -> Vec<u8> {
     let mut record = otlp::prompt(conversation, now_ms());
-    record.attributes.push(otlp::attribute("prompt", otlp::text(PROMPT)));
-    record.attributes.push(otlp::attribute("output", otlp::text(OUTPUT)));
-    record.attributes.push(otlp::attribute("user.email", otlp::text(EMAIL)));
+    record
+        .attributes
+        .push(otlp::attribute("prompt", otlp::text(PROMPT)));
+    record
+        .attributes
+        .push(otlp::attribute("output", otlp::text(OUTPUT)));
+    record
+        .attributes
+        .push(otlp::attribute("user.email", otlp::text(EMAIL)));
     otlp::encode(vec![record])
 }
 
@@ -59,23 +65,45 @@ fn apply(policy: &str, place: &[&OsStr]) -> i64 {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("policy.toml");
     std::fs::write(&file, policy).unwrap();
-    let output = tacho().args(&["control", "apply", file.to_str().unwrap()]).args(place).run();
+    let output = tacho()
+        .args(&["control", "apply", file.to_str().unwrap()])
+        .args(place)
+        .run();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    said.strip_prefix("epoch ").and_then(|said| said.split(':').next()).unwrap().parse().unwrap()
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    said.strip_prefix("epoch ")
+        .and_then(|said| said.split(':').next())
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 fn holds(record: &Record, text: &str) -> bool {
-    record.value.as_deref().unwrap_or_default().windows(text.len()).any(|window| window == text.as_bytes())
+    record
+        .value
+        .as_deref()
+        .unwrap_or_default()
+        .windows(text.len())
+        .any(|window| window == text.as_bytes())
 }
 
 /// The raw records that are no ticks: each holds what the policy of its header keeps. Gives conversation and policy.
 fn checked(log: &mut impl Log, keeping: i64) -> Vec<(String, i64)> {
-    let records = read_topic(log, Topic::RawLogs).into_iter().filter(|record| record.header("tacho-tick").is_none());
+    let records = read_topic(log, Topic::RawLogs)
+        .into_iter()
+        .filter(|record| record.header("tacho-tick").is_none());
     records
         .map(|record| {
             let epoch = record.header_number(HEADER_POLICY).unwrap();
-            assert_eq!(holds(&record, PROMPT), epoch == keeping, "a prompt under epoch {epoch}");
+            assert_eq!(
+                holds(&record, PROMPT),
+                epoch == keeping,
+                "a prompt under epoch {epoch}"
+            );
             assert!(!holds(&record, OUTPUT), "an output under epoch {epoch}");
             let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
             (key.strip_prefix("default/").unwrap().to_owned(), epoch)
@@ -97,7 +125,10 @@ impl Running {
             self.ingest.logs(&request("ingest"));
             self.tacho.logs(&request("tacho"));
             let (name, value) = (format!("{PREFIX}{}", Topic::InboxLogs.name()), request("inbox"));
-            self.inbox.send(BaseRecord::<(), [u8]>::to(&name).payload(&value)).map_err(|(error, _)| error).unwrap();
+            self.inbox
+                .send(BaseRecord::<(), [u8]>::to(&name).payload(&value))
+                .map_err(|(error, _)| error)
+                .unwrap();
             self.inbox.flush(Duration::from_secs(30)).unwrap();
             let found: BTreeSet<(String, i64)> = checked(&mut self.log, keeping).into_iter().collect();
             match WAYS.iter().all(|way| found.contains(&((*way).to_owned(), epoch))) {
@@ -112,13 +143,25 @@ impl Running {
 fn a_policy_holds_for_what_comes_later_without_a_restart() {
     let bootstrap = Broker::shared().bootstrap();
     let place = ["--kafka", &bootstrap, "--prefix", PREFIX];
-    let made = tacho().args(&["topics", "apply", "--allow-single-broker", "--raw-partitions", "3"]).args(&place).run();
+    let made = tacho()
+        .args(&[
+            "topics",
+            "apply",
+            "--allow-single-broker",
+            "--raw-partitions",
+            "3",
+        ])
+        .args(&place)
+        .run();
     assert!(made.status.success(), "{made:?}");
     let config = KafkaConfig::reader(&Cluster::plain(&bootstrap, PREFIX), &format!("{PREFIX}reader"));
     let mut running = Running {
         ingest: ingest(&bootstrap, PREFIX).ready(),
         tacho: Start::kafka(&bootstrap, PREFIX).ready(),
-        inbox: ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap(),
+        inbox: ClientConfig::new()
+            .set("bootstrap.servers", &bootstrap)
+            .create()
+            .unwrap(),
         log: KafkaLog::connect(config).unwrap(),
     };
     let place = place.map(OsStr::new);
@@ -130,13 +173,23 @@ fn a_policy_holds_for_what_comes_later_without_a_restart() {
     running.send_until(dropping, keeping);
 
     // An epoch that this build can't read: the policy stays. (A processor stops at it.)
-    let Running { ingest, tacho, mut log, .. } = running;
+    let Running {
+        ingest,
+        tacho,
+        mut log,
+        ..
+    } = running;
     let (status, said) = tacho.end();
     assert!(status.success(), "{said}");
     let wrong = NewRecord {
-        to: TopicPartition { topic: Topic::Control, partition: 0 },
+        to: TopicPartition {
+            topic: Topic::Control,
+            partition: 0,
+        },
         key: Some(Bytes::from_static(EPOCH_KEY.as_bytes())),
-        value: Some(Bytes::from_static(br#"{"privacy":{"default":{"prompt":"keep","output":"mask"}}}"#)),
+        value: Some(Bytes::from_static(
+            br#"{"privacy":{"default":{"prompt":"keep","output":"mask"}}}"#,
+        )),
         headers: Vec::new(),
     };
     let wrong = log.append(vec![wrong]).unwrap()[0].offset;
@@ -147,13 +200,19 @@ fn a_policy_holds_for_what_comes_later_without_a_restart() {
     let before = checked(&mut log, keeping).len();
     ingest.logs(&request("ingest"));
     let after = checked(&mut log, keeping);
-    assert!(after.len() > before && !after.iter().any(|(_, epoch)| *epoch == wrong), "{after:?}");
+    assert!(
+        after.len() > before && !after.iter().any(|(_, epoch)| *epoch == wrong),
+        "{after:?}"
+    );
 
     // One that starts now reads all of it before it is ready.
     let fresh = crate::support::processes::ingest(&bootstrap, PREFIX).ready();
     fresh.logs(&request("fresh"));
     let found = checked(&mut log, keeping);
-    assert_eq!(found.iter().filter(|(way, _)| way == "fresh").collect::<Vec<_>>(), [&("fresh".to_owned(), dropping)]);
+    assert_eq!(
+        found.iter().filter(|(way, _)| way == "fresh").collect::<Vec<_>>(),
+        [&("fresh".to_owned(), dropping)]
+    );
 }
 
 fn send_alone(dir: &Path, conversation: &str) {
@@ -175,7 +234,14 @@ fn a_policy_in_the_embedded_log_holds_from_the_next_start() {
     let mut log = Embedded::open(dir.path(), &Seed::shipped()).unwrap().handle();
     let mut found = checked(&mut log, keeping);
     found.sort();
-    assert_eq!(found, [("first".to_owned(), 0), ("second".to_owned(), keeping), ("third".to_owned(), dropping)]);
+    assert_eq!(
+        found,
+        [
+            ("first".to_owned(), 0),
+            ("second".to_owned(), keeping),
+            ("third".to_owned(), dropping)
+        ]
+    );
 }
 
 /// The raw records of all recordings, cleaned under a policy; when they are said to have been appended does not depend
@@ -186,14 +252,21 @@ fn recorded(actions: Actions, key: &HashKey, partitions: i32, began_ms: i64) -> 
     for recording in fixtures::all() {
         for body in recording.bodies.iter().filter(|body| body.signal == "logs") {
             let sent = body.shifted(recording.shift_to(at)).bytes;
-            let sent = if body.json { ingest::json::to_protobuf(Signal::Logs, &sent).unwrap() } else { sent };
+            let sent = if body.json {
+                ingest::json::to_protobuf(Signal::Logs, &sent).unwrap()
+            } else {
+                sent
+            };
             let cleaned = privacy::apply(Signal::Logs, sent.into(), actions, Some(key)).unwrap();
             for raw in route(Signal::Logs, "default", &cleaned.bytes).unwrap() {
                 at += 1;
                 let partition = murmur2_partition(raw.key.as_bytes(), partitions);
                 let end = &mut ends[usize::try_from(partition).unwrap()];
                 records.push(Record {
-                    from: TopicPartition { topic: Topic::RawLogs, partition },
+                    from: TopicPartition {
+                        topic: Topic::RawLogs,
+                        partition,
+                    },
                     offset: *end,
                     appended: AppendTime(at),
                     key: Some(raw.key.into()),
@@ -209,28 +282,52 @@ fn recorded(actions: Actions, key: &HashKey, partitions: i32, began_ms: i64) -> 
 
 #[test]
 fn what_is_derived_does_not_depend_on_the_policy() {
-    let (seed, began_ms, key) = (quick_seed(), now_ms(), HashKey::new(b"a key of some length").unwrap());
+    let (seed, began_ms, key) = (
+        quick_seed(),
+        now_ms(),
+        HashKey::new(b"a key of some length").unwrap(),
+    );
     let under = |actions: Actions| {
         let records = recorded(actions, &key, seed.raw_partitions, began_ms);
-        let bytes: usize = records.iter().filter_map(|record| record.value.as_ref()).map(Bytes::len).sum();
+        let bytes: usize = records
+            .iter()
+            .filter_map(|record| record.value.as_ref())
+            .map(Bytes::len)
+            .sum();
         let cluster = SimCluster::new(0, &seed);
         cluster.import(records).unwrap();
         (replay(cluster.log("worker"), &seed, 1_000).unwrap(), bytes)
     };
     let (kept, large) = under(Actions::all(Action::Keep));
-    assert!(kept.sessions.len() > 10 && kept.totals.len() > 100, "the recordings show too little");
+    assert!(
+        kept.sessions.len() > 10 && kept.totals.len() > 100,
+        "the recordings show too little"
+    );
     assert!(kept.total("tacho_tool_nonzero_exit_total") > 0 && kept.total("tacho_api_errors_total") > 0);
     // Who it was is in the rows, where that is kept.
-    let outputs = Actions::of(|field| if field.starts_with("user.") { Action::Keep } else { Action::Drop });
+    let outputs = Actions::of(|field| {
+        if field.starts_with("user.") {
+            Action::Keep
+        } else {
+            Action::Drop
+        }
+    });
     let shipped = Seed::shipped().privacy.actions("default");
-    for (actions, what) in [(Actions::all(Action::Scrub), "all scrubbed"), (shipped, "the shipped policy"), (outputs, "texts dropped")] {
+    for (actions, what) in [
+        (Actions::all(Action::Scrub), "all scrubbed"),
+        (shipped, "the shipped policy"),
+        (outputs, "texts dropped"),
+    ] {
         under(actions).0.assert_same(&kept, what);
     }
     let kept = kept.anonymous();
     for action in [Action::Drop, Action::Hash] {
         let (results, small) = under(Actions::all(action));
         assert!(small < large, "texts are gone");
-        let named = results.sessions.values().any(|row| SessionRow::decode(row).unwrap().user_email.starts_with("hmac:"));
+        let named = results
+            .sessions
+            .values()
+            .any(|row| SessionRow::decode(row).unwrap().user_email.starts_with("hmac:"));
         assert_eq!(named, action == Action::Hash);
         results.anonymous().assert_same(&kept, action.name());
     }
@@ -252,14 +349,27 @@ fn a_hash_takes_the_place_of_a_name() {
             assert!(!holds(&record, EMAIL) && !holds(&record, PROMPT));
             let request = ExportLogsServiceRequest::decode(record.value.unwrap()).unwrap();
             let attributes = &request.resource_logs[0].scope_logs[0].log_records[0].attributes;
-            let of = |key: &str| attributes.iter().find(|pair| pair.key == key).unwrap().value.clone().unwrap();
+            let of = |key: &str| {
+                attributes
+                    .iter()
+                    .find(|pair| pair.key == key)
+                    .unwrap()
+                    .value
+                    .clone()
+                    .unwrap()
+            };
             (of("user.email"), of("prompt"))
         });
         let found: Vec<_> = found.collect();
         assert_eq!(found.len(), 2, "of second and third");
         assert_eq!(found[0], found[1]);
         let rows = read_topic(&mut log, Topic::Sessions);
-        assert!(rows.iter().any(|row| SessionRow::decode(row.value.as_ref().unwrap()).unwrap().user_email.starts_with("hmac:")));
+        assert!(rows.iter().any(|row| {
+            SessionRow::decode(row.value.as_ref().unwrap())
+                .unwrap()
+                .user_email
+                .starts_with("hmac:")
+        }));
         found.into_iter().next().unwrap()
     };
     let (first, second) = (hashes(dir.path()), hashes(other.path()));

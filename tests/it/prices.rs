@@ -41,10 +41,19 @@ fn start(seed: &Seed, view: &Arc<View>) -> Workers {
         session_timeout: Duration::from_secs(6),
         workers: 2,
         seed: seed.clone(),
-        options: Options { commit_interval: Duration::from_millis(50), ..Options::default() },
+        options: Options {
+            commit_interval: Duration::from_millis(50),
+            ..Options::default()
+        },
     };
     let workers = Workers::start(&config, view).unwrap();
-    eventually("a worker that has its partitions", || if workers.health.is_ready() { Ok(()) } else { Err(String::new()) });
+    eventually("a worker that has its partitions", || {
+        if workers.health.is_ready() {
+            Ok(())
+        } else {
+            Err(String::new())
+        }
+    });
     workers
 }
 
@@ -55,10 +64,15 @@ fn round(client: &mut KafkaLog, seed: &Seed) {
         let conversation = format!("c{number}");
         let mut response = otlp::tokens(&conversation, now, 1_000, 100);
         if number % 2 == 1 {
-            response.attributes.push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
+            response
+                .attributes
+                .push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
         }
         let record = NewRecord {
-            to: TopicPartition { topic: Topic::RawLogs, partition: number % seed.raw_partitions },
+            to: TopicPartition {
+                topic: Topic::RawLogs,
+                partition: number % seed.raw_partitions,
+            },
             key: Some(raw_key("default", &conversation).into()),
             value: Some(otlp::encode(vec![response]).into()),
             headers: vec![(HEADER_WALL.to_owned(), Bytes::from(now.to_string()))],
@@ -74,16 +88,35 @@ fn expected(prices: &[i64]) -> [i64; 4] {
     let usd: i64 = prices.iter().map(|price| 1_600 * price / 1_000).sum();
     let credits: i64 = prices.iter().map(|price| 1_600 * (price / 10) / 1_000_000).sum();
     let (paid, plans) = (i64::from(CONVERSATIONS) - 4, 4);
-    [paid * usd, plans * usd, plans * credits, i64::from(CONVERSATIONS) * rounds * 1_100]
+    [
+        paid * usd,
+        plans * usd,
+        plans * credits,
+        i64::from(CONVERSATIONS) * rounds * 1_100,
+    ]
 }
 
 fn found(client: &mut KafkaLog, view: &View) -> [i64; 4] {
     let results = Results::of(client, view);
     let basis = |basis: &str| -> i64 {
-        let of = results.totals.iter().filter(|(series, _)| series.starts_with("tacho_cost_usd_total\u{1f}") && series.ends_with(basis));
-        of.map(|(_, total)| if let schemas::metric::Amount::Count(count) = total { *count } else { 0 }).sum()
+        let of = results.totals.iter().filter(|(series, _)| {
+            series.starts_with("tacho_cost_usd_total\u{1f}") && series.ends_with(basis)
+        });
+        of.map(|(_, total)| {
+            if let schemas::metric::Amount::Count(count) = total {
+                *count
+            } else {
+                0
+            }
+        })
+        .sum()
     };
-    [basis("api_list"), basis("subscription_equivalent"), results.total("tacho_credits_total"), results.total("tacho_tokens_total")]
+    [
+        basis("api_list"),
+        basis("subscription_equivalent"),
+        results.total("tacho_credits_total"),
+        results.total("tacho_tokens_total"),
+    ]
 }
 
 fn wait_for(client: &mut KafkaLog, view: &View, prices: &[i64]) {
@@ -99,24 +132,46 @@ fn apply(client: &mut KafkaLog, seed: &Seed, change: &EpochChange) {
     let file = dir.path().join("epoch.toml");
     std::fs::write(&file, toml::to_string(change).unwrap()).unwrap();
     let place = ["--kafka", &Broker::shared().bootstrap(), "--prefix", PREFIX];
-    let output = tacho().args(&["control", "apply", file.to_str().unwrap()]).args(&place).run();
+    let output = tacho()
+        .args(&["control", "apply", file.to_str().unwrap()])
+        .args(&place)
+        .run();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let epoch: i64 = said.strip_prefix("epoch ").and_then(|said| said.split(':').next()).unwrap().parse().unwrap();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let epoch: i64 = said
+        .strip_prefix("epoch ")
+        .and_then(|said| said.split(':').next())
+        .unwrap()
+        .parse()
+        .unwrap();
     eventually("the epoch's start in every partition", || {
         let records = read_topic(client, Topic::RawLogs);
-        let mut begun: Vec<i32> =
-            records.iter().filter(|record| record.header_number("epoch") == Some(epoch)).map(|record| record.from.partition).collect();
+        let mut begun: Vec<i32> = records
+            .iter()
+            .filter(|record| record.header_number("epoch") == Some(epoch))
+            .map(|record| record.from.partition)
+            .collect();
         begun.sort_unstable();
         begun.dedup();
-        if begun.len() == usize::try_from(seed.raw_partitions).unwrap() { Ok(()) } else { Err(format!("{begun:?}")) }
+        if begun.len() == usize::try_from(seed.raw_partitions).unwrap() {
+            Ok(())
+        } else {
+            Err(format!("{begun:?}"))
+        }
     });
 }
 
 #[test]
 fn new_prices_hold_for_what_comes_later_and_for_good() {
     const PRICES: [i64; 3] = [1_250_000, 40_000_000, 5_000_000];
-    let mut seed = Seed { prices: prices(PRICES[0]), ..quick_seed() };
+    let mut seed = Seed {
+        prices: prices(PRICES[0]),
+        ..quick_seed()
+    };
     // Sessions last until the test says otherwise.
     seed.settings.session_gap_ms = 3_600_000;
     seed.settings.reopen_horizon_ms = 7_200_000;
@@ -131,7 +186,10 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     round(&mut client, &seed);
     wait_for(&mut client, &view, &PRICES[..2]);
     let text = String::from_utf8(body(&view, "", Format::Text)).unwrap();
-    assert!(text.contains("billing_basis=\"api_list\"} 0.33 "), "dollars are shown as dollars:\n{text}");
+    assert!(
+        text.contains("billing_basis=\"api_list\"} 0.33 "),
+        "dollars are shown as dollars:\n{text}"
+    );
 
     // Restored state goes on with the prices of its epoch.
     assert!(workers.end(PATIENCE), "the workers end");
@@ -141,36 +199,69 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     wait_for(&mut client, &view, &[PRICES[0], PRICES[1], PRICES[1]]);
 
     // Settings and prices at once: sessions end now.
-    let settings = Settings { session_gap_ms: 2_000, ..quick_seed().settings };
-    apply(&mut client, &seed, &EpochChange { settings: Some(settings), prices: Some(prices(PRICES[2])), ..EpochChange::default() });
+    let settings = Settings {
+        session_gap_ms: 2_000,
+        ..quick_seed().settings
+    };
+    apply(
+        &mut client,
+        &seed,
+        &EpochChange {
+            settings: Some(settings),
+            prices: Some(prices(PRICES[2])),
+            ..EpochChange::default()
+        },
+    );
     round(&mut client, &seed);
     let all = [PRICES[0], PRICES[1], PRICES[1], PRICES[2]];
     wait_for(&mut client, &view, &all);
     // Nothing happens after the sessions' end: once the windows that it is in are final, all is.
-    eventually("the end of all sessions", || match Results::of(&mut client, &view).all_ended() {
-        true => Ok(()),
-        false => Err("some are open".to_owned()),
+    eventually("the end of all sessions", || {
+        match Results::of(&mut client, &view).all_ended() {
+            true => Ok(()),
+            false => Err("some are open".to_owned()),
+        }
     });
     let ended = now_ms();
     let largest = seed.time.window_sizes_ms.len() - 1;
     eventually("final windows", || {
-        let is_final = |latest: &[Option<i64>]| latest.get(largest).copied().flatten().is_some_and(|start| start > ended);
-        match view.partitions.iter().all(|partition| is_final(&partition.latest_final)) {
+        let is_final = |latest: &[Option<i64>]| {
+            latest
+                .get(largest)
+                .copied()
+                .flatten()
+                .is_some_and(|start| start > ended)
+        };
+        match view
+            .partitions
+            .iter()
+            .all(|partition| is_final(&partition.latest_final))
+        {
             true => Ok(()),
             false => Err("some are open".to_owned()),
         }
     });
     let results = Results::of(&mut client, &view);
     assert!(workers.end(PATIENCE), "the workers end");
-    let rows: Vec<SessionRow> = results.sessions.values().map(|row| SessionRow::decode(row).unwrap()).collect();
+    let rows: Vec<SessionRow> = results
+        .sessions
+        .values()
+        .map(|row| SessionRow::decode(row).unwrap())
+        .collect();
     assert_eq!(rows.len(), usize::try_from(CONVERSATIONS).unwrap());
     let sum = |of: fn(&SessionRow) -> i64| rows.iter().map(of).sum::<i64>();
-    let by_rows =
-        [sum(|row| row.cost_nano_usd), sum(|row| row.equivalent_nano_usd), sum(|row| row.micro_credits), sum(|row| row.tokens.total)];
+    let by_rows = [
+        sum(|row| row.cost_nano_usd),
+        sum(|row| row.equivalent_nano_usd),
+        sum(|row| row.micro_credits),
+        sum(|row| row.tokens.total),
+    ];
     assert_eq!(by_rows, expected(&all), "rows say the same");
 
     // From the raw records, settings, prices and labels alone, the same bytes.
     let alone = SimCluster::new(0, &seed);
     alone.import(inputs(&mut client)).unwrap();
-    replay(alone.log("worker"), &seed, 1_000).unwrap().assert_same(&results, "a replay and two workers");
+    replay(alone.log("worker"), &seed, 1_000)
+        .unwrap()
+        .assert_same(&results, "a replay and two workers");
 }

@@ -7,7 +7,9 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue, KeyValueList};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
@@ -22,7 +24,14 @@ use strum::VariantArray;
 /// What nobody may find: dropped with the texts that go, and a secret by the rules where texts are scrubbed. (In two parts,
 /// so that no scanner takes it for a leak.)
 const PLANTED: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
-const KEYS: [&str; 6] = ["prompt", "arguments", "output", "content", "response", "error.message"];
+const KEYS: [&str; 6] = [
+    "prompt",
+    "arguments",
+    "output",
+    "content",
+    "response",
+    "error.message",
+];
 
 fn any(value: Value) -> AnyValue {
     AnyValue { value: Some(value) }
@@ -31,7 +40,10 @@ fn any(value: Value) -> AnyValue {
 /// The secret attributes, plainly, nested, and as what commands and outputs look like.
 fn secrets() -> Vec<KeyValue> {
     let plain = KEYS.map(|key| otlp::attribute(key, otlp::text(format!("say {PLANTED} now"))));
-    let inner = vec![otlp::attribute("content", otlp::text(PLANTED)), otlp::attribute("harmless", otlp::int(1))];
+    let inner = vec![
+        otlp::attribute("content", otlp::text(PLANTED)),
+        otlp::attribute("harmless", otlp::int(1)),
+    ];
     let list = any(Value::KvlistValue(KeyValueList { values: inner }));
     let nested = otlp::attribute("nested", Value::ArrayValue(ArrayValue { values: vec![list] }));
     plain.into_iter().chain([nested]).collect()
@@ -42,61 +54,152 @@ fn logs() -> ExportLogsServiceRequest {
     let mut prompt = otlp::prompt("c", now);
     prompt.attributes.extend(secrets());
     prompt.body = Some(any(otlp::text(format!("body {PLANTED}"))));
-    let command = otlp::attribute("arguments", otlp::text(format!("{{\"cmd\":\"{PLANTED} --flag\",\"command\":[\"{PLANTED}\"]}}")));
-    let output = otlp::attribute("output", otlp::text(format!("Process exited with code 3\n{PLANTED}")));
-    let mut result =
-        otlp::record("codex.tool_result", "c", now, vec![("tool_name", otlp::text("exec_command")), ("success", otlp::text("true"))]);
+    let command = otlp::attribute(
+        "arguments",
+        otlp::text(format!(
+            "{{\"cmd\":\"{PLANTED} --flag\",\"command\":[\"{PLANTED}\"]}}"
+        )),
+    );
+    let output = otlp::attribute(
+        "output",
+        otlp::text(format!("Process exited with code 3\n{PLANTED}")),
+    );
+    let mut result = otlp::record(
+        "codex.tool_result",
+        "c",
+        now,
+        vec![
+            ("tool_name", otlp::text("exec_command")),
+            ("success", otlp::text("true")),
+        ],
+    );
     result.attributes.extend([command, output]);
     let bytes = KEYS.map(|key| otlp::attribute(key, Value::BytesValue(PLANTED.as_bytes().to_vec())));
     let mut communication = otlp::record("codex.agent_communication", "c", now, vec![]);
     communication.attributes.extend(bytes);
     let mut request = otlp::logs(vec![prompt, result, communication]);
-    request.resource_logs[0].resource = Some(Resource { attributes: secrets(), ..Resource::default() });
-    request.resource_logs[0].scope_logs[0].scope.get_or_insert_default().attributes = secrets();
+    request.resource_logs[0].resource = Some(Resource {
+        attributes: secrets(),
+        ..Resource::default()
+    });
+    request.resource_logs[0].scope_logs[0]
+        .scope
+        .get_or_insert_default()
+        .attributes = secrets();
     request
 }
 
 fn traces() -> ExportTraceServiceRequest {
     let event = |target: &str| Event {
         name: "event".to_owned(),
-        attributes: secrets().into_iter().chain([otlp::attribute("target", otlp::text(target))]).collect(),
+        attributes: secrets()
+            .into_iter()
+            .chain([otlp::attribute("target", otlp::text(target))])
+            .collect(),
         ..Event::default()
     };
-    let untold = Event { name: PLANTED.to_owned(), attributes: vec![otlp::attribute("message", otlp::text(PLANTED))], ..Event::default() };
+    let untold = Event {
+        name: PLANTED.to_owned(),
+        attributes: vec![otlp::attribute("message", otlp::text(PLANTED))],
+        ..Event::default()
+    };
     let span = Span {
         trace_id: vec![7; 16],
         span_id: vec![7; 8],
         name: "span".to_owned(),
-        attributes: secrets().into_iter().chain([otlp::attribute("note", otlp::text(PLANTED))]).collect(),
-        events: vec![event("codex_otel.trace_safe"), event("codex_otel.log_only"), untold],
-        links: vec![Link { trace_id: vec![8; 16], span_id: vec![8; 8], attributes: secrets(), ..Link::default() }],
+        attributes: secrets()
+            .into_iter()
+            .chain([otlp::attribute("note", otlp::text(PLANTED))])
+            .collect(),
+        events: vec![
+            event("codex_otel.trace_safe"),
+            event("codex_otel.log_only"),
+            untold,
+        ],
+        links: vec![Link {
+            trace_id: vec![8; 16],
+            span_id: vec![8; 8],
+            attributes: secrets(),
+            ..Link::default()
+        }],
         ..Span::default()
     };
-    let scope_spans = vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] }
+    let scope_spans = vec![ScopeSpans {
+        spans: vec![span],
+        ..ScopeSpans::default()
+    }];
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans,
+            ..ResourceSpans::default()
+        }],
+    }
 }
 
 fn metrics() -> ExportMetricsServiceRequest {
-    let point = NumberDataPoint { attributes: secrets(), value: Some(number_data_point::Value::AsInt(1)), ..NumberDataPoint::default() };
-    let data = Some(metric::Data::Sum(Sum { data_points: vec![point], ..Sum::default() }));
-    let metric = Metric { name: "m".to_owned(), data, ..Metric::default() };
-    let scope_metrics = vec![ScopeMetrics { metrics: vec![metric], ..ScopeMetrics::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }] }
+    let point = NumberDataPoint {
+        attributes: secrets(),
+        value: Some(number_data_point::Value::AsInt(1)),
+        ..NumberDataPoint::default()
+    };
+    let data = Some(metric::Data::Sum(Sum {
+        data_points: vec![point],
+        ..Sum::default()
+    }));
+    let metric = Metric {
+        name: "m".to_owned(),
+        data,
+        ..Metric::default()
+    };
+    let scope_metrics = vec![ScopeMetrics {
+        metrics: vec![metric],
+        ..ScopeMetrics::default()
+    }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics,
+            ..ResourceMetrics::default()
+        }],
+    }
 }
 
 /// Sends all three signals in every form in which they may come.
 fn send_all(tacho: &Tacho) {
     let bodies = [
-        ("/v1/logs", logs().encode_to_vec(), serde_json::to_vec(&logs()).unwrap()),
-        ("/v1/traces", traces().encode_to_vec(), serde_json::to_vec(&traces()).unwrap()),
-        ("/v1/metrics", metrics().encode_to_vec(), serde_json::to_vec(&metrics()).unwrap()),
+        (
+            "/v1/logs",
+            logs().encode_to_vec(),
+            serde_json::to_vec(&logs()).unwrap(),
+        ),
+        (
+            "/v1/traces",
+            traces().encode_to_vec(),
+            serde_json::to_vec(&traces()).unwrap(),
+        ),
+        (
+            "/v1/metrics",
+            metrics().encode_to_vec(),
+            serde_json::to_vec(&metrics()).unwrap(),
+        ),
     ];
     for (path, protobuf, json) in bodies {
         for (content_type, body) in [(PROTOBUF, protobuf), (JSON, json)] {
-            assert_eq!(tacho.post(path, content_type, &body), Ok(200), "{path} {content_type}");
-            assert_eq!(tacho.post_encoded(path, content_type, Some("gzip"), &otlp::gzip(&body)), Ok(200), "{path} {content_type} gzip");
+            assert_eq!(
+                tacho.post(path, content_type, &body),
+                Ok(200),
+                "{path} {content_type}"
+            );
+            assert_eq!(
+                tacho.post_encoded(path, content_type, Some("gzip"), &otlp::gzip(&body)),
+                Ok(200),
+                "{path} {content_type} gzip"
+            );
             // What is refused must not be quoted either.
-            assert_eq!(tacho.post(path, content_type, &body[..body.len() - 3]), Ok(400), "{path} {content_type} truncated");
+            assert_eq!(
+                tacho.post(path, content_type, &body[..body.len() - 3]),
+                Ok(400),
+                "{path} {content_type} truncated"
+            );
         }
     }
 }
@@ -110,11 +213,15 @@ fn run(dir: &Path, more: &[&str]) -> String {
     let tacho = start.ready();
     send_all(&tacho);
     tacho.wait_for_count("tacho_log_records_total", &[], 4 * 3);
-    eventually("the page's session", || match tacho.get("/api/overview").unwrap().1 {
-        text if text.contains("\"c\"") => Ok(()),
-        text => Err(text),
+    eventually("the page's session", || {
+        match tacho.get("/api/overview").unwrap().1 {
+            text if text.contains("\"c\"") => Ok(()),
+            text => Err(text),
+        }
     });
-    let shown = ["/metrics", "/api/overview", "/"].map(|path| tacho.get(path).unwrap().1).concat();
+    let shown = ["/metrics", "/api/overview", "/"]
+        .map(|path| tacho.get(path).unwrap().1)
+        .concat();
     let (status, said) = tacho.end();
     assert!(status.success(), "{said}");
     shown + &said
@@ -151,7 +258,10 @@ fn topics(dir: &Path) -> (Vec<&'static str>, usize) {
         let records = crate::support::replay::read_topic(&mut log, topic);
         count += records.len();
         let in_record = |record: &schemas::record::Record| {
-            let headers = record.headers.iter().any(|(name, value)| holds(name.as_bytes()) || holds(value));
+            let headers = record
+                .headers
+                .iter()
+                .any(|(name, value)| holds(name.as_bytes()) || holds(value));
             headers || record.key.as_deref().is_some_and(holds) || record.value.as_deref().is_some_and(holds)
         };
         if records.iter().any(in_record) {
@@ -172,17 +282,26 @@ fn a_planted_text_is_nowhere() {
     assert!(count > 0 && found.is_empty(), "in files: {found:?}");
     // Blocks on disk may be compressed: read every record, too.
     let (found, count) = topics(dir.path());
-    assert!(count > 12 && found.is_empty(), "in topics: {found:?} of {count} records");
+    assert!(
+        count > 12 && found.is_empty(),
+        "in topics: {found:?} of {count} records"
+    );
 }
 
 #[test]
 fn the_same_search_finds_it_where_text_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let shown = run(dir.path(), &["--keep-text"]);
-    assert!(!holds(shown.as_bytes()), "kept, but never shown or logged: {shown}");
+    assert!(
+        !holds(shown.as_bytes()),
+        "kept, but never shown or logged: {shown}"
+    );
     assert!(shown.contains("--keep-text"), "it is said loudly");
     let (found, _) = topics(dir.path());
-    assert_eq!(found, ["codex.raw.logs.v1", "codex.raw.traces.v1", "codex.raw.metrics.v1"]);
+    assert_eq!(
+        found,
+        ["codex.raw.logs.v1", "codex.raw.traces.v1", "codex.raw.metrics.v1"]
+    );
 }
 
 /// Gitleaks' examples: rule, `+` or `-`, text in hexadecimal.
@@ -212,7 +331,11 @@ fn secrets_in(text: &str) -> Vec<String> {
     let mut secrets = Vec::new();
     for piece in pieces {
         let stays = piece.split_once(']').unwrap().1;
-        let at = if stays.is_empty() { rest.len() } else { rest.find(stays).unwrap() };
+        let at = if stays.is_empty() {
+            rest.len()
+        } else {
+            rest.find(stays).unwrap()
+        };
         secrets.push(rest[..at].to_owned());
         rest = &rest[at + stays.len()..];
     }
@@ -221,7 +344,10 @@ fn secrets_in(text: &str) -> Vec<String> {
 }
 
 fn everywhere(text: &str) -> Vec<KeyValue> {
-    KEYS.into_iter().chain(["user.email", "user.account_id"]).map(|key| otlp::attribute(key, otlp::text(text))).collect()
+    KEYS.into_iter()
+        .chain(["user.email", "user.account_id"])
+        .map(|key| otlp::attribute(key, otlp::text(text)))
+        .collect()
 }
 
 /// Every example in every field of a record, a span and a data point.
@@ -233,20 +359,63 @@ fn send_examples(tacho: &Tacho, texts: &[String]) {
         record.body = Some(any(otlp::text(text.as_str())));
         records.push(record);
         let note = vec![otlp::attribute("note", otlp::text(text.as_str()))];
-        let event = Event { name: text.clone(), attributes: note.clone(), ..Event::default() };
+        let event = Event {
+            name: text.clone(),
+            attributes: note.clone(),
+            ..Event::default()
+        };
         let attributes = everywhere(text).into_iter().chain(note).collect();
-        spans.push(Span { trace_id: vec![7; 16], span_id: vec![7; 8], attributes, events: vec![event], ..Span::default() });
-        points.push(NumberDataPoint { attributes: everywhere(text), ..NumberDataPoint::default() });
+        spans.push(Span {
+            trace_id: vec![7; 16],
+            span_id: vec![7; 8],
+            attributes,
+            events: vec![event],
+            ..Span::default()
+        });
+        points.push(NumberDataPoint {
+            attributes: everywhere(text),
+            ..NumberDataPoint::default()
+        });
     }
-    let scope_spans = vec![ScopeSpans { spans, ..ScopeSpans::default() }];
-    let traces = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..ResourceSpans::default() }] };
-    let data = Some(metric::Data::Sum(Sum { data_points: points, ..Sum::default() }));
-    let scope_metrics = vec![ScopeMetrics { metrics: vec![Metric { data, ..Metric::default() }], ..ScopeMetrics::default() }];
-    let metrics = ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }] };
-    let requests = [("/v1/logs", otlp::encode(records)), ("/v1/traces", traces.encode_to_vec()), ("/v1/metrics", metrics.encode_to_vec())];
+    let scope_spans = vec![ScopeSpans {
+        spans,
+        ..ScopeSpans::default()
+    }];
+    let traces = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans,
+            ..ResourceSpans::default()
+        }],
+    };
+    let data = Some(metric::Data::Sum(Sum {
+        data_points: points,
+        ..Sum::default()
+    }));
+    let scope_metrics = vec![ScopeMetrics {
+        metrics: vec![Metric {
+            data,
+            ..Metric::default()
+        }],
+        ..ScopeMetrics::default()
+    }];
+    let metrics = ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics,
+            ..ResourceMetrics::default()
+        }],
+    };
+    let requests = [
+        ("/v1/logs", otlp::encode(records)),
+        ("/v1/traces", traces.encode_to_vec()),
+        ("/v1/metrics", metrics.encode_to_vec()),
+    ];
     for (path, body) in requests {
         assert_eq!(tacho.post(path, PROTOBUF, &body), Ok(200), "{path}");
-        assert_eq!(tacho.post(path, PROTOBUF, &body[..body.len() - 3]), Ok(400), "{path} truncated");
+        assert_eq!(
+            tacho.post(path, PROTOBUF, &body[..body.len() - 3]),
+            Ok(400),
+            "{path} truncated"
+        );
     }
 }
 
@@ -257,17 +426,30 @@ fn a_secret_of_each_rule_is_nowhere() {
     assert_eq!(examples.len(), 222);
     let seed = dir.path().join("seed.toml");
     let shipped = include_str!("../../deploy/control.toml");
-    std::fs::write(&seed, format!("{}{SCRUB}", shipped.split_once("[privacy.default]").unwrap().0)).unwrap();
+    std::fs::write(
+        &seed,
+        format!("{}{SCRUB}", shipped.split_once("[privacy.default]").unwrap().0),
+    )
+    .unwrap();
     let data = dir.path().join("data");
-    let tacho = Start::data(&data).log("debug,fjall=trace").arg("--seed").arg(seed.to_str().unwrap()).ready();
+    let tacho = Start::data(&data)
+        .log("debug,fjall=trace")
+        .arg("--seed")
+        .arg(seed.to_str().unwrap())
+        .ready();
     let texts: Vec<String> = examples.iter().map(|(text, _)| text.clone()).collect();
     send_examples(&tacho, &texts);
     tacho.wait_for_count("tacho_log_records_total", &[], 222);
-    let mut shown = ["/metrics", "/api/overview", "/"].map(|path| tacho.get(path).unwrap().1).concat();
+    let mut shown = ["/metrics", "/api/overview", "/"]
+        .map(|path| tacho.get(path).unwrap().1)
+        .concat();
     let (status, said) = tacho.end();
     assert!(status.success(), "{said}");
     shown.push_str(&said);
-    assert!(shown.contains("tacho_redactions_total{field=\"output\",rule=\"github-pat\",action=\"scrub\"}"), "{shown}");
+    assert!(
+        shown.contains("tacho_redactions_total{field=\"output\",rule=\"github-pat\",action=\"scrub\"}"),
+        "{shown}"
+    );
 
     let mut places = vec![("shown or logged".to_owned(), shown.into_bytes())];
     let mut folders = vec![data.clone()];
@@ -287,13 +469,28 @@ fn a_secret_of_each_rule_is_nowhere() {
         for record in crate::support::replay::read_topic(&mut log, topic) {
             let headers = record.headers.iter().flat_map(|(_, value)| value.to_vec());
             let key = record.key.iter().flat_map(|key| key.to_vec());
-            let bytes = record.value.iter().flat_map(|value| value.to_vec()).chain(headers).chain(key).collect();
+            let bytes = record
+                .value
+                .iter()
+                .flat_map(|value| value.to_vec())
+                .chain(headers)
+                .chain(key)
+                .collect();
             places.push((topic.name().to_owned(), bytes));
         }
     }
-    assert!(places.iter().any(|(name, bytes)| name == "codex.raw.logs.v1" && !bytes.is_empty()));
+    assert!(
+        places
+            .iter()
+            .any(|(name, bytes)| name == "codex.raw.logs.v1" && !bytes.is_empty())
+    );
     let secrets: Vec<&String> = examples.iter().flat_map(|(_, secrets)| secrets).collect();
-    assert!(secrets.len() > 200 && places.len() > 10, "{} secrets, {} places", secrets.len(), places.len());
+    assert!(
+        secrets.len() > 200 && places.len() > 10,
+        "{} secrets, {} places",
+        secrets.len(),
+        places.len()
+    );
     let search = aho_corasick::AhoCorasick::new(&secrets).unwrap();
     for (place, bytes) in places {
         if let Some(found) = search.find(&bytes) {

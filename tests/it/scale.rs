@@ -46,14 +46,21 @@ impl Ledger {
     fn add(&self, counts: BTreeMap<&'static str, i64>) {
         let records = counts["tacho_log_records_total"];
         let mut all = self.counts.lock().unwrap();
-        counts.into_iter().for_each(|(name, count)| *all.entry(name).or_default() += count);
-        self.records.fetch_add(u64::try_from(records).unwrap(), Ordering::Relaxed);
+        counts
+            .into_iter()
+            .for_each(|(name, count)| *all.entry(name).or_default() += count);
+        self.records
+            .fetch_add(u64::try_from(records).unwrap(), Ordering::Relaxed);
     }
 
     fn wait_for(&self, records: u64) {
         let deadline = Instant::now() + QUIESCENCE;
         while self.records.load(Ordering::Relaxed) < records {
-            assert!(Instant::now() < deadline, "{} of {records} records", self.records.load(Ordering::Relaxed));
+            assert!(
+                Instant::now() < deadline,
+                "{} of {records} records",
+                self.records.load(Ordering::Relaxed)
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -62,11 +69,19 @@ impl Ledger {
 /// One request, of one conversation, and what it adds.
 fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static str, i64>) {
     let conversation = format!("c{}", random.below(CONVERSATIONS));
-    let size = if random.chance(50) { 1 + random.below(4) } else { 20 + random.below(60) };
+    let size = if random.chance(50) {
+        1 + random.below(4)
+    } else {
+        20 + random.below(60)
+    };
     let mut counts = BTreeMap::new();
     let mut records = Vec::new();
     for _ in 0..size {
-        let age = if random.chance(4) { i64::try_from(random.below(9_000)).unwrap() } else { i64::try_from(random.below(300)).unwrap() };
+        let age = if random.chance(4) {
+            i64::try_from(random.below(9_000)).unwrap()
+        } else {
+            i64::try_from(random.below(300)).unwrap()
+        };
         let time = now_ms() - age;
         let mut add = |name, count| *counts.entry(name).or_insert(0) += count;
         add("tacho_log_records_total", 1);
@@ -76,7 +91,10 @@ fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static
                 otlp::prompt(&conversation, time)
             }
             1 => {
-                let (input, output) = (i64::try_from(random.below(9_000)).unwrap(), i64::try_from(random.below(500)).unwrap());
+                let (input, output) = (
+                    i64::try_from(random.below(9_000)).unwrap(),
+                    i64::try_from(random.below(500)).unwrap(),
+                );
                 add("tacho_tokens_total", input + output);
                 otlp::tokens(&conversation, time, input, output)
             }
@@ -84,12 +102,21 @@ fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static
                 add("tacho_api_requests_total", 1);
                 let model = if random.chance(50) { "gpt-a" } else { "gpt-b" };
                 let status = if random.chance(90) { 200 } else { 500 };
-                otlp::request(&conversation, time, model, status, &(1 + random.below(90_000)).to_string())
+                otlp::request(
+                    &conversation,
+                    time,
+                    model,
+                    status,
+                    &(1 + random.below(90_000)).to_string(),
+                )
             }
         };
         // No two records are equal: equal ones count once.
         *unique += 1;
-        record.attributes.push(otlp::attribute("number", otlp::int(i64::try_from(*unique).unwrap())));
+        record.attributes.push(otlp::attribute(
+            "number",
+            otlp::int(i64::try_from(*unique).unwrap()),
+        ));
         records.push(record);
     }
     (otlp::encode(records), counts)
@@ -98,8 +125,11 @@ fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static
 /// Sends to both ingests by turns, until told to stop; every request must be answered with 200.
 fn client(number: u64, ingests: &[String], ledger: &Arc<Ledger>) -> std::thread::JoinHandle<()> {
     let (ingests, ledger) = (ingests.to_vec(), Arc::clone(ledger));
-    let config =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(30))).http_status_as_error(false).proxy(None).build();
+    let config = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(30)))
+        .http_status_as_error(false)
+        .proxy(None)
+        .build();
     let agent = ureq::Agent::new_with_config(config);
     std::thread::spawn(move || {
         let mut random = Random(number);
@@ -110,7 +140,10 @@ fn client(number: u64, ingests: &[String], ledger: &Arc<Ledger>) -> std::thread:
             }
             let (body, counts) = request(&mut random, &mut unique);
             let to = &ingests[turn % ingests.len()];
-            let answer = agent.post(format!("http://{to}/v1/logs")).content_type("application/x-protobuf").send(&body[..]);
+            let answer = agent
+                .post(format!("http://{to}/v1/logs"))
+                .content_type("application/x-protobuf")
+                .send(&body[..]);
             assert_eq!(answer.unwrap().status().as_u16(), 200);
             ledger.add(counts);
         }
@@ -119,7 +152,9 @@ fn client(number: u64, ingests: &[String], ledger: &Arc<Ledger>) -> std::thread:
 
 fn processor(name: &str, bootstrap: &str) -> Process {
     let timeout = format!("{}s", SESSION_TIMEOUT.as_secs());
-    processes::processor(bootstrap, PREFIX, name).set("group.session_timeout", &timeout).ready()
+    processes::processor(bootstrap, PREFIX, name)
+        .set("group.session_timeout", &timeout)
+        .ready()
 }
 
 fn end(process: Process) {
@@ -132,17 +167,41 @@ fn end(process: Process) {
 fn processors_are_killed_stopped_added_and_removed() {
     let bootstrap = Broker::shared().bootstrap();
     let cluster = Cluster::plain(&bootstrap, PREFIX);
-    let seed = Seed { raw_partitions: 12, delta_partitions: 8, ..quick_seed() };
+    let seed = Seed {
+        raw_partitions: 12,
+        delta_partitions: 8,
+        ..quick_seed()
+    };
     topics::prepare(&cluster, &seed).unwrap();
     let mut reader = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{PREFIX}reader"))).unwrap();
-    let control = TopicPartition { topic: Topic::Control, partition: 0 };
-    reader.append(vec![NewRecord { to: control, key: Some("seed".into()), value: Some(seed.to_json().into()), headers: vec![] }]).unwrap();
+    let control = TopicPartition {
+        topic: Topic::Control,
+        partition: 0,
+    };
+    reader
+        .append(vec![NewRecord {
+            to: control,
+            key: Some("seed".into()),
+            value: Some(seed.to_json().into()),
+            headers: vec![],
+        }])
+        .unwrap();
 
-    let mut processors: Vec<Process> = ["a", "b", "c"].iter().map(|name| processor(name, &bootstrap)).collect();
-    let ingests: Vec<Process> = (0..2).map(|_| processes::ingest(&bootstrap, PREFIX).ready()).collect();
-    let doors: Vec<String> = ingests.iter().map(|ingest| ingest.at("http").to_owned()).collect();
+    let mut processors: Vec<Process> = ["a", "b", "c"]
+        .iter()
+        .map(|name| processor(name, &bootstrap))
+        .collect();
+    let ingests: Vec<Process> = (0..2)
+        .map(|_| processes::ingest(&bootstrap, PREFIX).ready())
+        .collect();
+    let doors: Vec<String> = ingests
+        .iter()
+        .map(|ingest| ingest.at("http").to_owned())
+        .collect();
     let ledger = Arc::new(Ledger::default());
-    let clients: Vec<_> = (0..CLIENTS).map(|number| client(number, &doors, &ledger)).collect();
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| client(number, &doors, &ledger))
+        .collect();
 
     // Not at the same place in each run: a kill meets whatever the process is just doing.
     let mut random = Random(u64::try_from(now_ms()).unwrap());
@@ -174,8 +233,17 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     let deadline = Instant::now() + QUIESCENCE;
     loop {
         let shown = all_samples(processors);
-        let counts = shown.as_ref().map(|shown| wanted.keys().map(|name| (*name, shown.count(name, &[]))).collect::<BTreeMap<_, _>>());
-        if counts.as_ref() == Ok(&wanted) && shown.as_ref().is_ok_and(|shown| shown.count("tacho_sessions_active", &[]) == 0) {
+        let counts = shown.as_ref().map(|shown| {
+            wanted
+                .keys()
+                .map(|name| (*name, shown.count(name, &[])))
+                .collect::<BTreeMap<_, _>>()
+        });
+        if counts.as_ref() == Ok(&wanted)
+            && shown
+                .as_ref()
+                .is_ok_and(|shown| shown.count("tacho_sessions_active", &[]) == 0)
+        {
             break;
         }
         assert!(Instant::now() < deadline, "shown: {counts:?}\nsent:  {wanted:?}");
@@ -183,7 +251,9 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     }
     // All sources' clocks go past the largest window by ticks; then the oracle's last rows are there too.
     let alone = SimCluster::new(0, seed);
-    std::thread::sleep(Duration::from_millis(u64::try_from(2 * seed.time.window_sizes_ms[2] + 20_000).unwrap()));
+    std::thread::sleep(Duration::from_millis(
+        u64::try_from(2 * seed.time.window_sizes_ms[2] + 20_000).unwrap(),
+    ));
     let shown = all_samples(processors).expect("nothing is handed over any more, so nothing is shown twice");
     let derived = Results::of(reader, &View::default());
     alone.import(inputs(reader)).unwrap();
@@ -194,21 +264,42 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     for (series, value) in &totals {
         assert_eq!(shown.get(series), Some(value), "{series:?}");
     }
-    let (windows, corrections, sessions) = (derived.windows.len(), derived.corrections(), derived.sessions.len());
+    let (windows, corrections, sessions) = (
+        derived.windows.len(),
+        derived.corrections(),
+        derived.sessions.len(),
+    );
     let enough = windows > 1_000 && corrections > 50 && sessions >= usize::try_from(CONVERSATIONS).unwrap();
-    assert!(enough, "too little to compare: {windows} windows, {corrections} of them corrections, {sessions} sessions");
-    derived.assert_same(&Results { totals: BTreeMap::new(), ..oracle }, "processors and one pass");
+    assert!(
+        enough,
+        "too little to compare: {windows} windows, {corrections} of them corrections, {sessions} sessions"
+    );
+    derived.assert_same(
+        &Results {
+            totals: BTreeMap::new(),
+            ..oracle
+        },
+        "processors and one pass",
+    );
 }
 
 /// The derived counters and histograms of a scrape: what never goes down.
 fn counters(samples: &Samples) -> BTreeMap<Series, String> {
-    samples.0.iter().filter(|((name, _), _)| is_counter(name)).map(|(series, value)| (series.clone(), value.to_string())).collect()
+    samples
+        .0
+        .iter()
+        .filter(|((name, _), _)| is_counter(name))
+        .map(|(series, value)| (series.clone(), value.to_string()))
+        .collect()
 }
 
 fn is_counter(name: &str) -> bool {
     let totals = Metric::VARIANTS.iter().map(|metric| metric.def());
     let mut totals = totals.filter(|def| matches!(def.kind, Kind::Counter | Kind::Histogram { .. }));
-    totals.any(|def| name.strip_prefix(def.name).is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count")))
+    totals.any(|def| {
+        name.strip_prefix(def.name)
+            .is_some_and(|rest| matches!(rest, "" | "_bucket" | "_sum" | "_count"))
+    })
 }
 
 /// One scrape of each process; the series that two of them showed, if a partition was handed over in between.

@@ -25,7 +25,9 @@ const SHOWN: Duration = Duration::from_millis(800);
 fn prompt(way: &str, number: &mut i64) -> Vec<u8> {
     *number += 1;
     let mut record = otlp::prompt(way, now_ms());
-    record.attributes.push(otlp::attribute("number", otlp::int(*number)));
+    record
+        .attributes
+        .push(otlp::attribute("number", otlp::int(*number)));
     otlp::encode(vec![record])
 }
 
@@ -42,7 +44,10 @@ fn reader(bootstrap: &str) -> KafkaLog {
 /// Waits until the prompts of the raw topic are counted, each once.
 fn wait_until_counted(worker: &Process, log: &mut KafkaLog) {
     worker.metrics_when("all prompts", |samples| {
-        let kept = read_topic(log, Topic::RawLogs).iter().filter(|record| record.header("tacho-tick").is_none()).count();
+        let kept = read_topic(log, Topic::RawLogs)
+            .iter()
+            .filter(|record| record.header("tacho-tick").is_none())
+            .count();
         match samples.count("tacho_turns_total", &[]) {
             counted if usize::try_from(counted) == Ok(kept) => Ok(()),
             counted => Err(format!("{counted} of {kept}")),
@@ -54,9 +59,20 @@ fn wait_until_counted(worker: &Process, log: &mut KafkaLog) {
 fn a_cluster_without_brokers_for_a_moment_cuts_nobody_off() {
     let veil = Veil::start();
     let bootstrap = veil.bootstrap();
-    command(&["topics", "apply", "--allow-single-broker", "--raw-partitions", "3"], &bootstrap);
+    command(
+        &[
+            "topics",
+            "apply",
+            "--allow-single-broker",
+            "--raw-partitions",
+            "3",
+        ],
+        &bootstrap,
+    );
     let door = ingest(&bootstrap, "").ready();
-    let worker = processor(&bootstrap, "", "one").set("group.session_timeout", "6s").ready();
+    let worker = processor(&bootstrap, "", "one")
+        .set("group.session_timeout", "6s")
+        .ready();
     let mut number = 0;
     door.logs(&prompt("ingest", &mut number));
     wait_until_counted(&worker, &mut reader(&bootstrap));
@@ -67,24 +83,43 @@ fn a_cluster_without_brokers_for_a_moment_cuts_nobody_off() {
         veil.let_down(false);
         thread::sleep(SHOWN);
     }
-    assert!(veil.hidden() > TIMES, "clients asked for brokers {} times while there were none", veil.hidden());
+    assert!(
+        veil.hidden() > TIMES,
+        "clients asked for brokers {} times while there were none",
+        veil.hidden()
+    );
 
     // What is read and written from now on went through each client: the control topic's, the sink's, the inbox' two.
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.toml");
     std::fs::write(&policy, "[privacy.default]\nprompt = \"keep\"\n").unwrap();
     let said = command(&["control", "apply", policy.to_str().unwrap()], &bootstrap);
-    let epoch: i64 = said.strip_prefix("epoch ").and_then(|said| said.split(':').next()).unwrap().parse().unwrap();
-    let inbox: BaseProducer = ClientConfig::new().set("bootstrap.servers", &bootstrap).create().unwrap();
+    let epoch: i64 = said
+        .strip_prefix("epoch ")
+        .and_then(|said| said.split(':').next())
+        .unwrap()
+        .parse()
+        .unwrap();
+    let inbox: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &bootstrap)
+        .create()
+        .unwrap();
     let mut log = reader(&bootstrap);
     eventually("records of both ways under the new policy", || {
         let answer = door.post("/v1/logs", PROTOBUF, &prompt("ingest", &mut number));
         let value = prompt("inbox", &mut number);
-        inbox.send(BaseRecord::<(), [u8]>::to(Topic::InboxLogs.name()).payload(&value)).map_err(|(error, _)| error).unwrap();
+        inbox
+            .send(BaseRecord::<(), [u8]>::to(Topic::InboxLogs.name()).payload(&value))
+            .map_err(|(error, _)| error)
+            .unwrap();
         inbox.flush(Duration::from_secs(30)).unwrap();
         let records = read_topic(&mut log, Topic::RawLogs);
-        let new = records.iter().filter(|record| record.header_number(HEADER_POLICY) == Some(epoch));
-        let ways: BTreeSet<&str> = new.map(|record| std::str::from_utf8(record.key.as_deref().unwrap()).unwrap()).collect();
+        let new = records
+            .iter()
+            .filter(|record| record.header_number(HEADER_POLICY) == Some(epoch));
+        let ways: BTreeSet<&str> = new
+            .map(|record| std::str::from_utf8(record.key.as_deref().unwrap()).unwrap())
+            .collect();
         match ways.len() {
             2 => Ok(()),
             _ => Err(format!("{ways:?}; {answer:?}; {}", door.said())),

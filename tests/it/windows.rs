@@ -27,10 +27,18 @@ session_gap_ms = 3_000
 reopen_horizon_ms = 60_000
 row_interval_ms = 500
 "#;
-const SIZES: [(&str, i64, &str); 3] =
-    [("1m", 2_000, "codex.windows.1m.v1"), ("5m", 4_000, "codex.windows.5m.v1"), ("1h", 20_000, "codex.windows.1h.v1")];
+const SIZES: [(&str, i64, &str); 3] = [
+    ("1m", 2_000, "codex.windows.1m.v1"),
+    ("5m", 4_000, "codex.windows.5m.v1"),
+    ("1h", 20_000, "codex.windows.1h.v1"),
+];
 const METRIC: &str = "tacho_api_request_duration_window_seconds";
-const QUANTILES: [(&str, &str, usize); 4] = [("p50", "0.5", 500), ("p90", "0.9", 900), ("p95", "0.95", 950), ("p99", "0.99", 990)];
+const QUANTILES: [(&str, &str, usize); 4] = [
+    ("p50", "0.5", 500),
+    ("p90", "0.9", 900),
+    ("p95", "0.95", 950),
+    ("p99", "0.99", 990),
+];
 const MANY: u64 = 10_000;
 
 /// Durations in ms: from a fraction of a second to minutes, most of them short.
@@ -61,7 +69,10 @@ fn exact(durations: &[u64], thousandths: usize) -> f64 {
 }
 
 fn assert_near(shown: f64, exact: f64, what: &str) {
-    assert!((shown - exact).abs() <= exact * 0.011, "{what}: {shown} is not within 1.1 % of {exact}");
+    assert!(
+        (shown - exact).abs() <= exact * 0.011,
+        "{what}: {shown} is not within 1.1 % of {exact}"
+    );
 }
 
 #[test]
@@ -84,27 +95,55 @@ fn percentiles_are_within_their_bound() {
     tacho.wait_for_count("tacho_api_requests_total", &[], 3 + i64::try_from(MANY).unwrap());
 
     let shown = tacho.metrics_when("quantiles of the longest window", |samples| {
-        let gauge = |model, quantile| samples.one(METRIC, &[("model", model), ("window", "1h"), ("quantile", quantile)]);
+        let gauge = |model, quantile| {
+            samples.one(
+                METRIC,
+                &[("model", model), ("window", "1h"), ("quantile", quantile)],
+            )
+        };
         let found: Option<Vec<_>> = values
             .keys()
-            .flat_map(|model| QUANTILES.map(|(_, quantile, _)| gauge(model, quantile).map(|value| (*model, quantile, value))))
+            .flat_map(|model| {
+                QUANTILES
+                    .map(|(_, quantile, _)| gauge(model, quantile).map(|value| (*model, quantile, value)))
+            })
             .collect();
         found.ok_or_else(|| "not yet".to_owned())
     });
     for (model, quantile, value) in shown {
         let thousandths = QUANTILES.iter().find(|(_, name, _)| *name == quantile).unwrap().2;
-        assert_near(value, exact(&values[model], thousandths), &format!("/metrics, {model}, {quantile}"));
+        assert_near(
+            value,
+            exact(&values[model], thousandths),
+            &format!("/metrics, {model}, {quantile}"),
+        );
     }
 
     for (_, size, topic) in SIZES {
         for (model, durations) in &values {
             let row = final_row(topic, &data, model);
             assert_eq!(row["start_ms"].as_i64().unwrap(), time - time % size, "{topic}");
-            assert_eq!((&row["arrival_ms"], row["size_ms"].as_i64()), (&Value::Null, Some(size)), "{topic}: on time");
-            assert_eq!(row["value"]["count"].as_u64().unwrap(), durations.len() as u64, "{topic}");
-            assert_eq!(row["value"]["sum"].as_u64().unwrap(), durations.iter().sum::<u64>() * 1000, "{topic}: the sum is exact");
+            assert_eq!(
+                (&row["arrival_ms"], row["size_ms"].as_i64()),
+                (&Value::Null, Some(size)),
+                "{topic}: on time"
+            );
+            assert_eq!(
+                row["value"]["count"].as_u64().unwrap(),
+                durations.len() as u64,
+                "{topic}"
+            );
+            assert_eq!(
+                row["value"]["sum"].as_u64().unwrap(),
+                durations.iter().sum::<u64>() * 1000,
+                "{topic}: the sum is exact"
+            );
             for (name, _, thousandths) in QUANTILES {
-                assert_near(row["quantiles"][name].as_f64().unwrap(), exact(durations, thousandths), &format!("{topic}, {model}, {name}"));
+                assert_near(
+                    row["quantiles"][name].as_f64().unwrap(),
+                    exact(durations, thousandths),
+                    &format!("{topic}, {model}, {name}"),
+                );
             }
         }
     }
@@ -114,9 +153,13 @@ fn percentiles_are_within_their_bound() {
 fn final_row(topic: &str, data: &std::path::Path, model: &str) -> Value {
     let label = serde_json::json!({"name": "model", "value": model});
     eventually(&format!("a row of {model} in {topic}"), || {
-        let records = read(topic, &["--data".as_ref(), data.as_os_str(), "--from-start".as_ref()]);
+        let records = read(
+            topic,
+            &["--data".as_ref(), data.as_os_str(), "--from-start".as_ref()],
+        );
         let rows = records.into_iter().map(|record| record["value"].clone());
-        let is_ours = |row: &Value| row["metric"] == METRIC && row["labels"].as_array().unwrap().contains(&label);
+        let is_ours =
+            |row: &Value| row["metric"] == METRIC && row["labels"].as_array().unwrap().contains(&label);
         let mut rows: Vec<Value> = rows.filter(is_ours).collect();
         assert!(rows.len() < 2, "a window is published once: {rows:?}");
         rows.pop().ok_or_else(|| "no row yet".to_owned())
@@ -138,12 +181,20 @@ fn late_records_are_corrections_and_totals_have_them_at_once() {
     tacho.wait_for_count("tacho_log_records_total", &[("outcome", "late")], 1);
     for (_, size, topic) in SIZES {
         let row = eventually(&format!("a correction in {topic}"), || {
-            let records = read(topic, &["--data".as_ref(), data.as_os_str(), "--from-start".as_ref()]);
+            let records = read(
+                topic,
+                &["--data".as_ref(), data.as_os_str(), "--from-start".as_ref()],
+            );
             let mut rows = records.into_iter().map(|record| record["value"].clone());
-            let is_ours = |row: &Value| row["metric"] == "tacho_api_requests_total" && row["start_ms"] == late - late % size;
+            let is_ours = |row: &Value| {
+                row["metric"] == "tacho_api_requests_total" && row["start_ms"] == late - late % size
+            };
             rows.rfind(is_ours).ok_or_else(|| "no row yet".to_owned())
         });
-        assert!(row["arrival_ms"].as_i64().is_some_and(|arrival| arrival > late), "{row}");
+        assert!(
+            row["arrival_ms"].as_i64().is_some_and(|arrival| arrival > late),
+            "{row}"
+        );
         assert_eq!(row["value"]["count"], 1);
     }
 }

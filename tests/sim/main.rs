@@ -47,7 +47,11 @@ const FAULTS: Faults = Faults {
     leader_moves: 20,
 };
 /// Of a group.
-const FAULTS_GROUP: Faults = Faults { news_late: 500, mark_late: 500, ..FAULTS };
+const FAULTS_GROUP: Faults = Faults {
+    news_late: 500,
+    mark_late: 500,
+    ..FAULTS
+};
 /// The members of a group.
 const GROUP: [&str; 3] = ["a", "b", "c"];
 /// Longer than the session timeout of the simulated group, ms.
@@ -78,7 +82,11 @@ impl World {
     fn new(seed: u64, names: &[&'static str], faults: Faults) -> Self {
         let cluster = SimCluster::new(seed, &quick_seed());
         let mut random = Random(seed);
-        let mut place = |name: &&'static str| Worker { name, running: Some(start(&cluster, &mut random, name)), is_asleep: false };
+        let mut place = |name: &&'static str| Worker {
+            name,
+            running: Some(start(&cluster, &mut random, name)),
+            is_asleep: false,
+        };
         let workers = names.iter().map(&mut place).collect();
         cluster.set_faults(faults);
         Self {
@@ -112,7 +120,11 @@ impl World {
         self.wake(0);
         for at in 1..self.workers.len() {
             self.wake(at);
-            if self.random.chance(50) { self.leave(at) } else { self.crash(at) }
+            if self.random.chance(50) {
+                self.leave(at)
+            } else {
+                self.crash(at)
+            }
         }
         self.be_there(0);
         self.cluster.advance(AWAY_MS);
@@ -121,7 +133,8 @@ impl World {
         }
         for _ in 0..REST_MS / 1_000 {
             self.cluster.advance(1_000);
-            settle(&mut self.workers[0].running.as_mut().unwrap().0).unwrap_or_else(|error| panic!("seed {}: {error:?}", self.seed));
+            settle(&mut self.workers[0].running.as_mut().unwrap().0)
+                .unwrap_or_else(|error| panic!("seed {}: {error:?}", self.seed));
         }
     }
 
@@ -129,7 +142,9 @@ impl World {
         let at = usize::try_from(self.random.below(self.workers.len() as u64)).unwrap();
         match self.random.below(100) {
             0..45 => self.arrive(),
-            45..60 => self.cluster.advance(i64::try_from(self.random.below(1_500)).unwrap()),
+            45..60 => self
+                .cluster
+                .advance(i64::try_from(self.random.below(1_500)).unwrap()),
             60..88 => self.turn(at),
             88..92 => self.commit(at),
             92..94 => self.cluster.compact(),
@@ -138,7 +153,9 @@ impl World {
             96 if self.workers.len() > 1 => self.leave(at),
             97 if self.workers.len() > 1 => self.crash(at),
             // A machine that slept, an operator with a broken watch.
-            95 => self.cluster.advance(i64::try_from(self.random.below(60_000)).unwrap()),
+            95 => self
+                .cluster
+                .advance(i64::try_from(self.random.below(60_000)).unwrap()),
             _ => {
                 self.crash(at);
                 self.be_there(at);
@@ -158,10 +175,14 @@ impl World {
     /// As [`Runner::run`] does, without waiting. Who sleeps, or is not there, does nothing.
     fn act(&mut self, at: usize, what: impl Fn(&mut Runner<SimLog>) -> Result<(), RunError>) {
         let worker = &mut self.workers[at];
-        let Some((runner, _)) = worker.running.as_mut().filter(|_| !worker.is_asleep) else { return };
+        let Some((runner, _)) = worker.running.as_mut().filter(|_| !worker.is_asleep) else {
+            return;
+        };
         match what(runner) {
             Ok(()) => {}
-            Err(RunError::Log(LogError::Aborted { .. } | LogError::NotCommitted { .. } | LogError::Unavailable { .. })) => {
+            Err(RunError::Log(
+                LogError::Aborted { .. } | LogError::NotCommitted { .. } | LogError::Unavailable { .. },
+            )) => {
                 runner.drop_state();
                 self.failures += 1;
                 self.after_failure(at);
@@ -188,7 +209,12 @@ impl World {
 
     /// Starts a process that is not there.
     fn be_there(&mut self, at: usize) {
-        let Self { workers, cluster, random, .. } = self;
+        let Self {
+            workers,
+            cluster,
+            random,
+            ..
+        } = self;
         if workers[at].running.is_none() {
             workers[at].running = Some(start(cluster, random, workers[at].name));
         }
@@ -240,22 +266,42 @@ impl World {
 
     /// A new epoch: sessions end, and are forgotten, after other times than before, or tokens cost something else, or both.
     fn start_epoch(&mut self) {
-        let to = TopicPartition { topic: Topic::Control, partition: 0 };
+        let to = TopicPartition {
+            topic: Topic::Control,
+            partition: 0,
+        };
         if self.cluster.records(to).is_empty() {
             // The seed comes first, from the worker.
             return;
         }
         let gap = 1_000 + i64::try_from(self.random.below(3_000)).unwrap();
-        let settings = Settings { session_gap_ms: gap, reopen_horizon_ms: 2 * gap, ..quick_seed().settings };
+        let settings = Settings {
+            session_gap_ms: gap,
+            reopen_horizon_ms: 2 * gap,
+            ..quick_seed().settings
+        };
         let prices = prices(i64::try_from(self.random.below(20_000_000)).unwrap());
         let (key, value) = match self.random.below(4) {
             // The first form of such a record, which logs still hold.
             0 => (SETTINGS_KEY, serde_json::to_vec(&settings).unwrap()),
             1 => (EPOCH_KEY, EpochChange::from(settings).to_json()),
             2 => (EPOCH_KEY, EpochChange::from(prices).to_json()),
-            _ => (EPOCH_KEY, EpochChange { settings: Some(settings), prices: Some(prices), ..EpochChange::default() }.to_json()),
+            _ => (
+                EPOCH_KEY,
+                EpochChange {
+                    settings: Some(settings),
+                    prices: Some(prices),
+                    ..EpochChange::default()
+                }
+                .to_json(),
+            ),
         };
-        let record = NewRecord { to, key: Some(key.into()), value: Some(value.into()), headers: Vec::new() };
+        let record = NewRecord {
+            to,
+            key: Some(key.into()),
+            value: Some(value.into()),
+            headers: Vec::new(),
+        };
         // Whoever gets no answer leaves it: the next change comes soon enough.
         self.epochs += usize::from(self.cluster.log("operator").append(vec![record]).is_ok());
     }
@@ -274,7 +320,10 @@ impl World {
     /// Every record of every topic.
     fn everything(&self) -> Vec<Record> {
         let mut log = self.cluster.log("reader");
-        Topic::VARIANTS.iter().flat_map(|topic| read_topic(&mut log, *topic)).collect()
+        Topic::VARIANTS
+            .iter()
+            .flat_map(|topic| read_topic(&mut log, *topic))
+            .collect()
     }
 }
 
@@ -297,7 +346,8 @@ fn start(cluster: &SimCluster, random: &mut Random, name: &str) -> (Runner<SimLo
 fn undisturbed(world: &mut World, poll_max: usize) -> Results {
     let cluster = SimCluster::new(0, &quick_seed());
     cluster.import(inputs(world.last().0.log())).unwrap();
-    replay(cluster.log(WRITER), &quick_seed(), poll_max).unwrap_or_else(|error| panic!("seed {}: {error:?}", world.seed))
+    replay(cluster.log(WRITER), &quick_seed(), poll_max)
+        .unwrap_or_else(|error| panic!("seed {}: {error:?}", world.seed))
 }
 
 /// How many log records the raw log holds; one that can't be read counts as one.
@@ -305,12 +355,19 @@ fn raw_records(world: &mut World) -> i64 {
     let records = read_topic(world.last().0.log(), Topic::RawLogs);
     let count = |record: &Record| match ExportLogsServiceRequest::decode(record.value.as_deref().unwrap()) {
         Ok(request) => {
-            let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+            let scopes = request
+                .resource_logs
+                .iter()
+                .flat_map(|resource| &resource.scope_logs);
             i64::try_from(scopes.map(|scope| scope.log_records.len()).sum::<usize>()).unwrap()
         }
         Err(_) => 1,
     };
-    records.iter().filter(|record| record.header(HEADER_TICK).is_none()).map(count).sum()
+    records
+        .iter()
+        .filter(|record| record.header(HEADER_TICK).is_none())
+        .map(count)
+        .sum()
 }
 
 /// What happened in some runs: crashes, failures, epochs, corrections, late marks; and what takes a group: commits aborted, waits
@@ -320,15 +377,47 @@ type Counts = [usize; 10];
 fn check(mut world: World) -> Counts {
     world = world.run();
     let results = world.results();
-    let what = format!("seed {} ({} crashes, {} failures)", world.seed, world.crashes, world.failures);
+    let what = format!(
+        "seed {} ({} crashes, {} failures)",
+        world.seed, world.crashes, world.failures
+    );
     assert!(results.all_ended(), "{what}: sessions are still open");
     results.assert_same(&undisturbed(&mut world, 1_000), &what);
-    assert_eq!(results.total("tacho_log_records_total"), raw_records(&mut world), "{what}: each record ends in one outcome");
+    assert_eq!(
+        results.total("tacho_log_records_total"),
+        raw_records(&mut world),
+        "{what}: each record ends in one outcome"
+    );
     assert_eq!(results.total("tacho_sessions_active"), 0, "{what}");
-    assert_eq!(results.total("tacho_cost_by_kind_usd_total"), results.total("tacho_cost_usd_total"), "{what}: kinds add up");
-    assert!(results.total("tacho_cost_usd_total") > 0 && results.total("tacho_credits_total") > 0, "{what}: something has a price");
-    let Happened { rebalances, expelled, aborted, fenced, late_marks, waits } = world.cluster.happened();
-    [world.crashes, world.failures, world.epochs, results.corrections(), late_marks, aborted, waits, rebalances, expelled, fenced]
+    assert_eq!(
+        results.total("tacho_cost_by_kind_usd_total"),
+        results.total("tacho_cost_usd_total"),
+        "{what}: kinds add up"
+    );
+    assert!(
+        results.total("tacho_cost_usd_total") > 0 && results.total("tacho_credits_total") > 0,
+        "{what}: something has a price"
+    );
+    let Happened {
+        rebalances,
+        expelled,
+        aborted,
+        fenced,
+        late_marks,
+        waits,
+    } = world.cluster.happened();
+    [
+        world.crashes,
+        world.failures,
+        world.epochs,
+        results.corrections(),
+        late_marks,
+        aborted,
+        waits,
+        rebalances,
+        expelled,
+        fenced,
+    ]
 }
 
 /// Half of the seeds show nothing if less than that happens in them.
@@ -340,7 +429,10 @@ fn check_all(worlds: impl Iterator<Item = World>, least: Counts) {
     for counts in worlds.map(check) {
         sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
-    assert!(sums.iter().zip(least).all(|(sum, least)| *sum >= least), "{sums:?}, to be at least {least:?}");
+    assert!(
+        sums.iter().zip(least).all(|(sum, least)| *sum >= least),
+        "{sums:?}, to be at least {least:?}"
+    );
 }
 
 #[test]
@@ -356,12 +448,18 @@ fn whatever_else_happens_results_are_those_of_an_undisturbed_run() {
 
 #[test]
 fn whatever_a_group_does_results_are_those_of_one_undisturbed_worker() {
-    check_all((0..SEEDS_GROUP / 2).map(|seed| World::new(seed, &GROUP, FAULTS_GROUP)), LEAST_GROUP);
+    check_all(
+        (0..SEEDS_GROUP / 2).map(|seed| World::new(seed, &GROUP, FAULTS_GROUP)),
+        LEAST_GROUP,
+    );
 }
 
 #[test]
 fn whatever_else_a_group_does_results_are_those_of_one_undisturbed_worker() {
-    check_all((SEEDS_GROUP / 2..SEEDS_GROUP).map(|seed| World::new(seed, &GROUP, FAULTS_GROUP)), LEAST_GROUP);
+    check_all(
+        (SEEDS_GROUP / 2..SEEDS_GROUP).map(|seed| World::new(seed, &GROUP, FAULTS_GROUP)),
+        LEAST_GROUP,
+    );
 }
 
 #[test]
@@ -376,7 +474,10 @@ fn results_do_not_depend_on_how_much_one_poll_takes() {
 fn one_seed_is_one_run() {
     for seed in [7, 77] {
         let (first, second) = (World::alone(seed).run(), World::alone(seed).run());
-        assert!(first.everything() == second.everything(), "two runs of seed {seed} differ");
+        assert!(
+            first.everything() == second.everything(),
+            "two runs of seed {seed} differ"
+        );
         let group = || World::new(seed, &GROUP, FAULTS_GROUP).run().everything();
         assert!(group() == group(), "two runs of seed {seed} differ, of a group");
     }

@@ -57,7 +57,9 @@ impl Cluster {
     pub fn start() -> Self {
         let ports = free_ports::<6>();
         let ports: Vec<(u16, u16)> = (0..3).map(|id| (ports[2 * id], ports[2 * id + 1])).collect();
-        let mut nodes: Vec<Broker> = (0..3).map(|id| Broker::prepare(id, &ports, &CLUSTER, "256m")).collect();
+        let mut nodes: Vec<Broker> = (0..3)
+            .map(|id| Broker::prepare(id, &ports, &CLUSTER, "256m"))
+            .collect();
         let started: Vec<_> = nodes.iter_mut().map(Broker::launch).collect();
         for (node, log) in nodes.iter_mut().zip(started) {
             node.wait(&log);
@@ -67,7 +69,11 @@ impl Cluster {
 
     /// What clients connect to.
     pub fn bootstrap(&self) -> String {
-        self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+        self.nodes
+            .iter()
+            .map(Broker::bootstrap)
+            .collect::<Vec<_>>()
+            .join(",")
     }
 }
 
@@ -98,11 +104,24 @@ impl Broker {
     /// The broker `id` of several with these ports, for clients and for controllers.
     fn prepare(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
         let jars = jars();
-        let dir = tempfile::Builder::new().prefix("tachograph-kafka-").tempdir().unwrap().keep();
+        let dir = tempfile::Builder::new()
+            .prefix("tachograph-kafka-")
+            .tempdir()
+            .unwrap()
+            .keep();
         std::fs::write(dir.join("log4j2.properties"), LOG4J).unwrap();
-        std::fs::write(dir.join("server.properties"), properties(&dir, id, ports, settings)).unwrap();
+        std::fs::write(
+            dir.join("server.properties"),
+            properties(&dir, id, ports, settings),
+        )
+        .unwrap();
         format(&jars, &dir);
-        Self { dir, port: ports[id].0, heap, process: None }
+        Self {
+            dir,
+            port: ports[id].0,
+            heap,
+            process: None,
+        }
     }
 
     /// What clients connect to.
@@ -153,7 +172,11 @@ impl Broker {
             .spawn()
             .expect(NEED_JAVA);
         let watchdog = Command::new("sh")
-            .args(["-c", r#"trap "" INT TERM HUP; read _; kill -9 "$1"; rm -rf "$2""#, "sh"])
+            .args([
+                "-c",
+                r#"trap "" INT TERM HUP; read _; kill -9 "$1"; rm -rf "$2""#,
+                "sh",
+            ])
             .arg(java.id().to_string())
             .arg(&self.dir)
             .stdin(Stdio::piped())
@@ -172,10 +195,16 @@ impl Broker {
             if said.contains("Kafka Server started") {
                 return;
             }
-            let ended = self.process.as_mut().and_then(|running| running.java.try_wait().unwrap());
+            let ended = self
+                .process
+                .as_mut()
+                .and_then(|running| running.java.try_wait().unwrap());
             if ended.is_some() || Instant::now() > deadline {
                 self.kill();
-                panic!("the Kafka broker did not start ({ended:?}); its log ends:\n{}", tail(&said));
+                panic!(
+                    "the Kafka broker did not start ({ended:?}); its log ends:\n{}",
+                    tail(&said)
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -199,8 +228,10 @@ impl Drop for Broker {
     }
 }
 
-const NEED_JAVA: &str = "tests need Java 17 or newer as `java` on the path (Debian: apt-get install openjdk-17-jre-headless)";
-const NEED_MAVEN: &str = "tests need Maven as `mvn` on the path, to fetch a Kafka broker (Debian: apt-get install maven)";
+const NEED_JAVA: &str =
+    "tests need Java 17 or newer as `java` on the path (Debian: apt-get install openjdk-17-jre-headless)";
+const NEED_MAVEN: &str =
+    "tests need Maven as `mvn` on the path, to fetch a Kafka broker (Debian: apt-get install maven)";
 
 /// The folder with the broker's jars: `$TACHO_KAFKA_JARS`, else one per version of the pom in the user's cache.
 fn jars() -> PathBuf {
@@ -217,21 +248,34 @@ fn jars() -> PathBuf {
 
 fn cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME, XDG_CACHE_HOME or TACHO_KAFKA_JARS must be set")).join(".cache");
+    let home = || {
+        PathBuf::from(std::env::var_os("HOME").expect("HOME, XDG_CACHE_HOME or TACHO_KAFKA_JARS must be set"))
+            .join(".cache")
+    };
     // FNV-1a: the folder must be the same whatever built this.
-    let hash = POM.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    base.unwrap_or_else(home).join("tachograph/kafka").join(format!("{hash:016x}"))
+    let hash = POM.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    base.unwrap_or_else(home)
+        .join("tachograph/kafka")
+        .join(format!("{hash:016x}"))
 }
 
 /// Fetches into a folder beside, then renames it: a folder that is there is whole, whoever else fetches.
 fn fetch(dir: &Path) {
     let parent = dir.parent().expect("the folder of the jars has a parent");
     std::fs::create_dir_all(parent).unwrap();
-    let work = tempfile::Builder::new().prefix("fetching-").tempdir_in(parent).unwrap();
+    let work = tempfile::Builder::new()
+        .prefix("fetching-")
+        .tempdir_in(parent)
+        .unwrap();
     let pom = work.path().join("pom.xml");
     std::fs::write(&pom, POM).unwrap();
     let into = work.path().join("jars");
-    eprintln!("fetching a Kafka broker into {} (once, about 45 MB)", dir.display());
+    eprintln!(
+        "fetching a Kafka broker into {} (once, about 45 MB)",
+        dir.display()
+    );
     let output = Command::new("mvn")
         .args(["-q", "-B", "-f"])
         .arg(&pom)
@@ -255,8 +299,16 @@ fn java(jars: &Path, dir: &Path, heap: &str) -> Command {
     let mut command = Command::new("java");
     command
         .arg(format!("-Xmx{heap}"))
-        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true"])
-        .arg(format!("-Dlog4j2.configurationFile={}", dir.join("log4j2.properties").display()))
+        .args([
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-Xshare:auto",
+            "-Djava.awt.headless=true",
+        ])
+        .arg(format!(
+            "-Dlog4j2.configurationFile={}",
+            dir.join("log4j2.properties").display()
+        ))
         .arg("-cp")
         .arg(jars.join("*"));
     command
@@ -268,8 +320,14 @@ fn format(jars: &Path, dir: &Path) {
         .arg(dir.join("server.properties"))
         .output()
         .expect(NEED_JAVA);
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "Kafka's storage tool failed ({}):\n{}", output.status, tail(&said));
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "Kafka's storage tool failed ({}):\n{}",
+        output.status,
+        tail(&said)
+    );
 }
 
 /// Bound and let go: the kernel does not give out a port again soon.

@@ -30,22 +30,46 @@ use Entry::{Absent, Derived};
 /// Every fact that a manifest names.
 pub const FACTS: &[(&str, Entry)] = &[
     ("scenario", Absent("the driver's name for what it did")),
-    ("codex_version", Derived(&[Rows(one_of, |rows| distinct(rows, "app_version"))])),
-    ("protocol", Absent("how it came is not kept: records of all protocols are the same")),
+    (
+        "codex_version",
+        Derived(&[Rows(one_of, |rows| distinct(rows, "app_version"))]),
+    ),
+    (
+        "protocol",
+        Absent("how it came is not kept: records of all protocols are the same"),
+    ),
     ("model", Derived(&[Rows(one_of, |rows| distinct(rows, "model"))])),
     ("rc", Absent("the exit code of Codex itself is in no event")),
-    ("wall_s", Absent("wall time of the whole process: a session lasts from its first to its last record")),
-    ("conversation_id", Absent("which of the conversations are the user's is in no log record")),
-    ("child_conversations", Absent("v1 children and guardian reviews name no parent in logs")),
+    (
+        "wall_s",
+        Absent("wall time of the whole process: a session lasts from its first to its last record"),
+    ),
+    (
+        "conversation_id",
+        Absent("which of the conversations are the user's is in no log record"),
+    ),
+    (
+        "child_conversations",
+        Absent("v1 children and guardian reviews name no parent in logs"),
+    ),
     (
         "all_conversations",
         Derived(&[
-            Metrics(|fact| single(count_of(fact)), |samples| single(samples.count("tacho_sessions_started_total", &[]))),
+            Metrics(
+                |fact| single(count_of(fact)),
+                |samples| single(samples.count("tacho_sessions_started_total", &[])),
+            ),
             Rows(each_once, |rows| by(rows, "conversation_id", |_| 1)),
         ]),
     ),
-    ("events_may_be_lost", Absent("says which recordings can be compared")),
-    ("prompt_text_logged", Absent("prompts are taken out before anything is written")),
+    (
+        "events_may_be_lost",
+        Absent("says which recordings can be compared"),
+    ),
+    (
+        "prompt_text_logged",
+        Absent("prompts are taken out before anything is written"),
+    ),
     (
         "user_prompts",
         Derived(&[
@@ -56,88 +80,175 @@ pub const FACTS: &[(&str, Entry)] = &[
     (
         "api_requests",
         Derived(&[
-            Metrics(number, |samples| single(samples.count("tacho_api_requests_total", &[("endpoint", "/responses")]))),
-            Metrics(number, |samples| single(samples.count("tacho_api_request_duration_seconds_count", &[("endpoint", "/responses")]))),
+            Metrics(number, |samples| {
+                single(samples.count("tacho_api_requests_total", &[("endpoint", "/responses")]))
+            }),
+            Metrics(number, |samples| {
+                single(samples.count(
+                    "tacho_api_request_duration_seconds_count",
+                    &[("endpoint", "/responses")],
+                ))
+            }),
             Rows(number, |rows| sum(rows, "api_requests")),
         ]),
     ),
     (
         "api_requests_by_status",
         Derived(&[
-            Metrics(by_status_class, |samples| samples.by("tacho_api_requests_total", &["status_class"])),
-            Metrics(failed_statuses, |samples| samples.by("tacho_api_errors_total", &["status_code"])),
-            Rows(|fact| single(failed_statuses(fact).values().sum()), |rows| sum(rows, "api_errors")),
+            Metrics(by_status_class, |samples| {
+                samples.by("tacho_api_requests_total", &["status_class"])
+            }),
+            Metrics(failed_statuses, |samples| {
+                samples.by("tacho_api_errors_total", &["status_code"])
+            }),
+            Rows(
+                |fact| single(failed_statuses(fact).values().sum()),
+                |rows| sum(rows, "api_errors"),
+            ),
         ]),
     ),
     (
         "api_requests_responses",
-        Derived(&[Metrics(number, |samples| single(samples.count("tacho_api_requests_total", &[("endpoint", "/responses")])))]),
+        Derived(&[Metrics(number, |samples| {
+            single(samples.count("tacho_api_requests_total", &[("endpoint", "/responses")]))
+        })]),
     ),
     (
         "api_requests_models",
-        Derived(&[Metrics(number, |samples| single(samples.count("tacho_api_requests_total", &[("endpoint", "/models")])))]),
+        Derived(&[Metrics(number, |samples| {
+            single(samples.count("tacho_api_requests_total", &[("endpoint", "/models")]))
+        })]),
     ),
     (
         "api_retries",
         Derived(&[
-            Metrics(number, |samples| single(samples.count("tacho_api_retries_total", &[]))),
-            Metrics(number, |samples| single(samples.count("tacho_api_requests_total", &[("attempt_class", "retry")]))),
+            Metrics(number, |samples| {
+                single(samples.count("tacho_api_retries_total", &[]))
+            }),
+            Metrics(number, |samples| {
+                single(samples.count("tacho_api_requests_total", &[("attempt_class", "retry")]))
+            }),
             Rows(number, |rows| sum(rows, "api_retries")),
         ]),
     ),
     (
         "responses_completed",
         Derived(&[
-            Metrics(number, |samples| single(samples.count("tacho_response_tokens_count", &[("direction", "input")]))),
+            Metrics(number, |samples| {
+                single(samples.count("tacho_response_tokens_count", &[("direction", "input")]))
+            }),
             Rows(number, |rows| sum(rows, "responses_completed")),
         ]),
     ),
-    ("streams_cut", Derived(&[Metrics(number, |samples| single(stream_failures(samples, &["disconnected", "network"])))])),
+    (
+        "streams_cut",
+        Derived(&[Metrics(number, |samples| {
+            single(stream_failures(samples, &["disconnected", "network"]))
+        })]),
+    ),
     (
         "streams_failed_event",
         Derived(&[Metrics(number, |samples| {
-            single(stream_failures(samples, &["rate_limited", "context_window", "quota", "server", "other"]))
+            single(stream_failures(
+                samples,
+                &["rate_limited", "context_window", "quota", "server", "other"],
+            ))
         })]),
     ),
-    ("tokens", Derived(&[Metrics(tokens, |samples| token_sums(&samples.by("tacho_tokens_total", &["kind"]))), Rows(tokens, row_tokens)])),
+    (
+        "tokens",
+        Derived(&[
+            Metrics(tokens, |samples| {
+                token_sums(&samples.by("tacho_tokens_total", &["kind"]))
+            }),
+            Rows(tokens, row_tokens),
+        ]),
+    ),
     (
         "tool_results",
         Derived(&[
-            Metrics(number, |samples| single(samples.count("tacho_tool_calls_total", &[]))),
+            Metrics(number, |samples| {
+                single(samples.count("tacho_tool_calls_total", &[]))
+            }),
             Rows(number, |rows| sum(rows, "tool_calls")),
         ]),
     ),
     (
         "tool_results_ok",
         Derived(&[
-            Metrics(number, |samples| single(samples.count("tacho_tool_calls_total", &[("outcome", "success")]))),
-            Rows(number, |rows| single(field(rows, "tool_calls") - field(rows, "tool_failures"))),
+            Metrics(number, |samples| {
+                single(samples.count("tacho_tool_calls_total", &[("outcome", "success")]))
+            }),
+            Rows(number, |rows| {
+                single(field(rows, "tool_calls") - field(rows, "tool_failures"))
+            }),
         ]),
     ),
-    ("tools", Derived(&[Metrics(tools, |samples| samples.by("tacho_tool_calls_total", &["tool", "outcome"])), Rows(tools, row_tools)])),
+    (
+        "tools",
+        Derived(&[
+            Metrics(tools, |samples| {
+                samples.by("tacho_tool_calls_total", &["tool", "outcome"])
+            }),
+            Rows(tools, row_tools),
+        ]),
+    ),
     (
         "tool_decisions",
         Derived(&[
-            Metrics(decisions, |samples| samples.by("tacho_approval_decisions_total", &["decision", "source"])),
+            Metrics(decisions, |samples| {
+                samples.by("tacho_approval_decisions_total", &["decision", "source"])
+            }),
             Rows(decisions, row_decisions),
         ]),
     ),
     (
         "guardian_assessments",
-        Derived(&[Metrics(number, |samples| single(samples.count("tacho_log_records_total", &[("event", "codex.guardian_assessment")])))]),
+        Derived(&[Metrics(number, |samples| {
+            single(samples.count(
+                "tacho_log_records_total",
+                &[("event", "codex.guardian_assessment")],
+            ))
+        })]),
     ),
-    ("note", Absent("prose; where it tells of a command's exit code: that is tacho.exit_code, and has tests of its own")),
-    ("usage_reported_by_codex", Absent("what Codex printed, cumulative over resumed runs; the fact `tokens` is what was used")),
-    ("app_server", Absent("the client's side of the app server protocol")),
-    ("output_text_deltas_sent", Absent("text deltas change nothing derived, and Codex drops them under load")),
-    ("user.email", Derived(&[Rows(one_of, |rows| distinct(rows, "user_email"))])),
-    ("user.account_id", Derived(&[Rows(one_of, |rows| distinct(rows, "user_account_id"))])),
-    ("auth_mode", Derived(&[Rows(one_of, |rows| distinct(rows, "auth_mode"))])),
+    (
+        "note",
+        Absent(
+            "prose; where it tells of a command's exit code: that is tacho.exit_code, and has tests of its own",
+        ),
+    ),
+    (
+        "usage_reported_by_codex",
+        Absent("what Codex printed, cumulative over resumed runs; the fact `tokens` is what was used"),
+    ),
+    (
+        "app_server",
+        Absent("the client's side of the app server protocol"),
+    ),
+    (
+        "output_text_deltas_sent",
+        Absent("text deltas change nothing derived, and Codex drops them under load"),
+    ),
+    (
+        "user.email",
+        Derived(&[Rows(one_of, |rows| distinct(rows, "user_email"))]),
+    ),
+    (
+        "user.account_id",
+        Derived(&[Rows(one_of, |rows| distinct(rows, "user_account_id"))]),
+    ),
+    (
+        "auth_mode",
+        Derived(&[Rows(one_of, |rows| distinct(rows, "auth_mode"))]),
+    ),
 ];
 
 /// The entry of a fact.
 pub fn entry(fact: &str) -> Option<&'static Entry> {
-    FACTS.iter().find(|(name, _)| *name == fact).map(|(_, entry)| entry)
+    FACTS
+        .iter()
+        .find(|(name, _)| *name == fact)
+        .map(|(_, entry)| entry)
 }
 
 /// Every difference between a manifest's facts and what was found on `/metrics`.
@@ -156,16 +267,25 @@ pub fn differ_in_rows(expected: &Value, found: &[Value]) -> Vec<String> {
     })
 }
 
-fn differences(expected: &Value, compare: impl Fn(&Check, &Value) -> Option<(Counts, Counts)>) -> Vec<String> {
+fn differences(
+    expected: &Value,
+    compare: impl Fn(&Check, &Value) -> Option<(Counts, Counts)>,
+) -> Vec<String> {
     let mut differences = Vec::new();
     for (name, fact) in expected.as_object().unwrap() {
-        let Some(Derived(checks)) = entry(name) else { continue };
+        let Some(Derived(checks)) = entry(name) else {
+            continue;
+        };
         for (number, check) in checks.iter().enumerate() {
-            let Some((mut wanted, mut found)) = compare(check, fact) else { continue };
+            let Some((mut wanted, mut found)) = compare(check, fact) else {
+                continue;
+            };
             wanted.retain(|_, count| *count != 0);
             found.retain(|_, count| *count != 0);
             if wanted != found {
-                differences.push(format!("{name} (check {number}): expected {wanted:?}, found {found:?}"));
+                differences.push(format!(
+                    "{name} (check {number}): expected {wanted:?}, found {found:?}"
+                ));
             }
         }
     }
@@ -190,31 +310,55 @@ fn count_of(fact: &Value) -> i64 {
 }
 
 fn each_once(fact: &Value) -> Counts {
-    fact.as_array().unwrap().iter().map(|id| (id.as_str().unwrap().to_owned(), 1)).collect()
+    fact.as_array()
+        .unwrap()
+        .iter()
+        .map(|id| (id.as_str().unwrap().to_owned(), 1))
+        .collect()
 }
 
 fn statuses(fact: &Value) -> impl Iterator<Item = (&str, i64)> {
-    fact.as_object().unwrap().iter().map(|(status, count)| (status.as_str(), count.as_i64().unwrap()))
+    fact.as_object()
+        .unwrap()
+        .iter()
+        .map(|(status, count)| (status.as_str(), count.as_i64().unwrap()))
 }
 
 fn by_status_class(fact: &Value) -> Counts {
-    let class = |status: &str| if status == "429" { status.to_owned() } else { format!("{}xx", &status[..1]) };
-    statuses(fact).map(|(status, count)| (class(status), count)).collect()
+    let class = |status: &str| {
+        if status == "429" {
+            status.to_owned()
+        } else {
+            format!("{}xx", &status[..1])
+        }
+    };
+    statuses(fact)
+        .map(|(status, count)| (class(status), count))
+        .collect()
 }
 
 fn failed_statuses(fact: &Value) -> Counts {
-    statuses(fact).filter(|(status, _)| !status.starts_with('2')).map(|(status, count)| (status.to_owned(), count)).collect()
+    statuses(fact)
+        .filter(|(status, _)| !status.starts_with('2'))
+        .map(|(status, count)| (status.to_owned(), count))
+        .collect()
 }
 
 fn stream_failures(samples: &Samples, errors: &[&str]) -> i64 {
-    errors.iter().map(|error| samples.count("tacho_stream_failures_total", &[("error_type", error)])).sum()
+    errors
+        .iter()
+        .map(|error| samples.count("tacho_stream_failures_total", &[("error_type", error)]))
+        .sum()
 }
 
 /// The manifest's tokens overlap: cached ones are input, reasoning ones are output.
 fn tokens(fact: &Value) -> Counts {
     let of = |name: &str| fact[name].as_i64().unwrap();
     Counts::from([
-        ("input not from the cache".to_owned(), of("input") - of("cached_input")),
+        (
+            "input not from the cache".to_owned(),
+            of("input") - of("cached_input"),
+        ),
         ("input from the cache".to_owned(), of("cached_input")),
         ("visible output".to_owned(), of("output") - of("reasoning_output")),
         ("reasoning".to_owned(), of("reasoning_output")),
@@ -225,7 +369,10 @@ fn tokens(fact: &Value) -> Counts {
 fn token_sums(kinds: &Counts) -> Counts {
     let of = |name: &str| kinds.get(name).copied().unwrap_or(0);
     Counts::from([
-        ("input not from the cache".to_owned(), of("input_uncached") + of("input_cache_write")),
+        (
+            "input not from the cache".to_owned(),
+            of("input_uncached") + of("input_cache_write"),
+        ),
         ("input from the cache".to_owned(), of("input_cached")),
         ("visible output".to_owned(), of("output_visible")),
         ("reasoning".to_owned(), of("output_reasoning")),
@@ -234,11 +381,31 @@ fn token_sums(kinds: &Counts) -> Counts {
 }
 
 fn row_tokens(rows: &[Value]) -> Counts {
-    let kinds = ["input_uncached", "input_cached", "input_cache_write", "output_visible", "output_reasoning"];
-    let sums: Counts =
-        kinds.iter().map(|kind| ((*kind).to_owned(), rows.iter().map(|row| row["tokens"][kind].as_i64().unwrap()).sum())).collect();
-    let total: i64 = rows.iter().map(|row| row["tokens"]["total"].as_i64().unwrap()).sum();
-    assert_eq!(total, sums.values().sum::<i64>(), "the kinds are disjoint and whole");
+    let kinds = [
+        "input_uncached",
+        "input_cached",
+        "input_cache_write",
+        "output_visible",
+        "output_reasoning",
+    ];
+    let sums: Counts = kinds
+        .iter()
+        .map(|kind| {
+            (
+                (*kind).to_owned(),
+                rows.iter().map(|row| row["tokens"][kind].as_i64().unwrap()).sum(),
+            )
+        })
+        .collect();
+    let total: i64 = rows
+        .iter()
+        .map(|row| row["tokens"]["total"].as_i64().unwrap())
+        .sum();
+    assert_eq!(
+        total,
+        sums.values().sum::<i64>(),
+        "the kinds are disjoint and whole"
+    );
     token_sums(&sums)
 }
 
@@ -254,8 +421,14 @@ fn shown_tool(name: &str) -> &str {
 fn tools(fact: &Value) -> Counts {
     let mut counts = Counts::new();
     for call in fact.as_array().unwrap() {
-        let outcome = if call[1].as_bool().unwrap() { "success" } else { "failure" };
-        *counts.entry(format!("{} {outcome}", shown_tool(call[0].as_str().unwrap()))).or_default() += 1;
+        let outcome = if call[1].as_bool().unwrap() {
+            "success"
+        } else {
+            "failure"
+        };
+        *counts
+            .entry(format!("{} {outcome}", shown_tool(call[0].as_str().unwrap())))
+            .or_default() += 1;
     }
     counts
 }
@@ -263,7 +436,11 @@ fn tools(fact: &Value) -> Counts {
 fn row_tools(rows: &[Value]) -> Counts {
     let mut counts = Counts::new();
     for tool in rows.iter().flat_map(|row| row["tools"].as_array().unwrap()) {
-        let (name, calls, failures) = (tool["tool"].as_str().unwrap(), tool["calls"].as_i64().unwrap(), tool["failures"].as_i64().unwrap());
+        let (name, calls, failures) = (
+            tool["tool"].as_str().unwrap(),
+            tool["calls"].as_i64().unwrap(),
+            tool["failures"].as_i64().unwrap(),
+        );
         *counts.entry(format!("{name} success")).or_default() += calls - failures;
         *counts.entry(format!("{name} failure")).or_default() += failures;
     }
@@ -279,7 +456,9 @@ fn decisions(fact: &Value) -> Counts {
             "AutomatedReviewer" => "auto_reviewer",
             other => panic!("a source of decisions without a word for it: {other}"),
         };
-        *counts.entry(format!("{} {source}", decision[0].as_str().unwrap())).or_default() += 1;
+        *counts
+            .entry(format!("{} {source}", decision[0].as_str().unwrap()))
+            .or_default() += 1;
     }
     counts
 }
@@ -287,7 +466,11 @@ fn decisions(fact: &Value) -> Counts {
 fn row_decisions(rows: &[Value]) -> Counts {
     let mut counts = Counts::new();
     for decision in rows.iter().flat_map(|row| row["decisions"].as_array().unwrap()) {
-        let key = format!("{} {}", decision["decision"].as_str().unwrap(), decision["source"].as_str().unwrap());
+        let key = format!(
+            "{} {}",
+            decision["decision"].as_str().unwrap(),
+            decision["source"].as_str().unwrap()
+        );
         *counts.entry(key).or_default() += decision["count"].as_i64().unwrap();
     }
     counts
@@ -311,5 +494,7 @@ fn by(rows: &[Value], name: &str, count: impl Fn(&Value) -> i64) -> Counts {
 
 /// Each value that a field has, once.
 fn distinct(rows: &[Value], name: &str) -> Counts {
-    rows.iter().map(|row| (row[name].as_str().unwrap().to_owned(), 1)).collect()
+    rows.iter()
+        .map(|row| (row[name].as_str().unwrap().to_owned(), 1))
+        .collect()
 }

@@ -50,13 +50,18 @@ pub fn all() -> Vec<Recording> {
     let folder = |entry: &Value| entry["folder"].as_str().unwrap().to_owned();
     let mut listed: Vec<String> = index.iter().map(folder).collect();
     let entries = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap());
-    let mut there: Vec<String> =
-        entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name().into_string().unwrap()).collect();
+    let mut there: Vec<String> = entries
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
     listed.sort();
     there.sort();
     assert!(!listed.is_empty());
     assert_eq!(listed, there, "index.json lists the folders");
-    let mut all: Vec<Recording> = index.iter().map(|entry| load(&dir.join(folder(entry)), entry["lossy"].as_bool().unwrap())).collect();
+    let mut all: Vec<Recording> = index
+        .iter()
+        .map(|entry| load(&dir.join(folder(entry)), entry["lossy"].as_bool().unwrap()))
+        .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
@@ -70,7 +75,11 @@ fn load(dir: &Path, lossy: bool) -> Recording {
         Body {
             signal: body["signal"].as_str().unwrap().to_owned(),
             json: body["content_type"].as_str().unwrap().contains("json"),
-            bytes: if file.ends_with(".gz") { gunzip(&stored) } else { stored },
+            bytes: if file.ends_with(".gz") {
+                gunzip(&stored)
+            } else {
+                stored
+            },
             arrived_ms: (body["received_at_unix"].as_f64().unwrap() * 1000.0) as i64,
         }
     };
@@ -84,7 +93,9 @@ fn load(dir: &Path, lossy: bool) -> Recording {
 
 fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
-    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
+    flate2::read::GzDecoder::new(bytes)
+        .read_to_end(&mut plain)
+        .unwrap();
     plain
 }
 
@@ -103,14 +114,22 @@ impl Body {
 
     /// Its content type.
     pub fn content_type(&self) -> &'static str {
-        if self.json { super::tacho::JSON } else { super::tacho::PROTOBUF }
+        if self.json {
+            super::tacho::JSON
+        } else {
+            super::tacho::PROTOBUF
+        }
     }
 
     /// The body with the times of its log records moved by `ms`.
     ///
     /// Traces and metrics stay as they are: nothing is derived from them.
     pub fn shifted(&self, ms: i64) -> Sent {
-        let mut sent = Sent { bytes: self.bytes.clone(), records: 0, conversations: BTreeSet::new() };
+        let mut sent = Sent {
+            bytes: self.bytes.clone(),
+            records: 0,
+            conversations: BTreeSet::new(),
+        };
         if self.signal != "logs" {
             return sent;
         }
@@ -125,7 +144,10 @@ impl Body {
             return sent;
         }
         let mut request = ExportLogsServiceRequest::decode(self.bytes.as_slice()).unwrap();
-        let scopes = request.resource_logs.iter_mut().flat_map(|resource| &mut resource.scope_logs);
+        let scopes = request
+            .resource_logs
+            .iter_mut()
+            .flat_map(|resource| &mut resource.scope_logs);
         for record in scopes.flat_map(|scope| &mut scope.log_records) {
             sent.records += 1;
             for time in [&mut record.time_unix_nano, &mut record.observed_time_unix_nano] {
@@ -134,7 +156,11 @@ impl Body {
                 }
             }
             for attribute in &mut record.attributes {
-                let Some(Any::StringValue(text)) = attribute.value.as_mut().and_then(|value| value.value.as_mut()) else { continue };
+                let Some(Any::StringValue(text)) =
+                    attribute.value.as_mut().and_then(|value| value.value.as_mut())
+                else {
+                    continue;
+                };
                 match attribute.key.as_str() {
                     "event.timestamp" => *text = shift_text(text, ms),
                     "conversation.id" => sent.conversations.extend([text.clone()]),
@@ -150,7 +176,11 @@ impl Body {
 fn for_each_json(request: &mut Value, each: &mut impl FnMut(&mut Value)) {
     for resource in request["resourceLogs"].as_array_mut().unwrap() {
         for scope in resource["scopeLogs"].as_array_mut().unwrap() {
-            scope["logRecords"].as_array_mut().unwrap().iter_mut().for_each(&mut *each);
+            scope["logRecords"]
+                .as_array_mut()
+                .unwrap()
+                .iter_mut()
+                .for_each(&mut *each);
         }
     }
 }
@@ -159,7 +189,9 @@ fn for_each_json(request: &mut Value, each: &mut impl FnMut(&mut Value)) {
 fn shift_json(record: &mut Value, ms: i64) -> Option<String> {
     let mut conversation = None;
     for name in ["timeUnixNano", "observedTimeUnixNano"] {
-        let Some(time) = record[name].as_str().map(|text| text.parse::<i64>().unwrap()) else { continue };
+        let Some(time) = record[name].as_str().map(|text| text.parse::<i64>().unwrap()) else {
+            continue;
+        };
         if time != 0 {
             record[name] = (time + ms * 1_000_000).to_string().into();
         }

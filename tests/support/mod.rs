@@ -29,7 +29,10 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
     loop {
         match look() {
             Ok(found) => return found,
-            Err(why) => assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}: {why}"),
+            Err(why) => assert!(
+                Instant::now() < deadline,
+                "{what}: not within {PATIENCE:?}: {why}"
+            ),
         }
         std::thread::sleep(LOOK_EVERY);
     }
@@ -37,6 +40,8 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
 
 /// Wall time, ms since the Unix epoch.
 pub fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     i64::try_from(since.as_millis()).unwrap()
 }

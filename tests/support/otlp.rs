@@ -19,7 +19,11 @@ pub fn int(value: i64) -> Value {
 
 /// An attribute.
 pub fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 /// A log record as Codex writes it: no `time_unix_nano`, the event's time as an attribute and as the observed time.
@@ -30,12 +34,21 @@ pub fn record(event: &str, conversation: &str, time_ms: i64, more: Vec<(&str, Va
         attribute("conversation.id", text(conversation)),
     ];
     attributes.extend(more.into_iter().map(|(key, value)| attribute(key, value)));
-    LogRecord { observed_time_unix_nano: u64::try_from(time_ms).unwrap() * 1_000_000, attributes, ..LogRecord::default() }
+    LogRecord {
+        observed_time_unix_nano: u64::try_from(time_ms).unwrap() * 1_000_000,
+        attributes,
+        ..LogRecord::default()
+    }
 }
 
 /// A user's prompt.
 pub fn prompt(conversation: &str, time_ms: i64) -> LogRecord {
-    record("codex.user_prompt", conversation, time_ms, vec![("prompt_length", text("5")), ("model", text("gpt-5.5"))])
+    record(
+        "codex.user_prompt",
+        conversation,
+        time_ms,
+        vec![("prompt_length", text("5")), ("model", text("gpt-5.5"))],
+    )
 }
 
 /// A completed response with its tokens, of which none are cached or reasoning.
@@ -66,8 +79,16 @@ pub fn request(conversation: &str, time_ms: i64, model: &str, status: i64, durat
 
 /// A request of these records.
 pub fn logs(log_records: Vec<LogRecord>) -> ExportLogsServiceRequest {
-    let scope_logs = vec![ScopeLogs { log_records, ..ScopeLogs::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }
+    let scope_logs = vec![ScopeLogs {
+        log_records,
+        ..ScopeLogs::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs,
+            ..ResourceLogs::default()
+        }],
+    }
 }
 
 /// [`logs`] in protobuf.

@@ -21,12 +21,17 @@ pub struct Launch {
 /// `tacho-ingest` on free ports.
 pub fn ingest(bootstrap: &str, prefix: &str) -> Launch {
     let launch = Launch::new("tacho-ingest", env!("CARGO_BIN_EXE_tacho-ingest"));
-    launch.on(bootstrap, prefix).set("http.listen", "127.0.0.1:0").set("grpc.listen", "127.0.0.1:0")
+    launch
+        .on(bootstrap, prefix)
+        .set("http.listen", "127.0.0.1:0")
+        .set("grpc.listen", "127.0.0.1:0")
 }
 
 /// `tacho-processor` on a free port, under a name in the group of the prefix.
 pub fn processor(bootstrap: &str, prefix: &str, name: &str) -> Launch {
-    Launch::new("tacho-processor", env!("CARGO_BIN_EXE_tacho-processor")).on(bootstrap, prefix).set("group.name", name)
+    Launch::new("tacho-processor", env!("CARGO_BIN_EXE_tacho-processor"))
+        .on(bootstrap, prefix)
+        .set("group.name", name)
 }
 
 /// The program `tacho`, for its commands about a cluster.
@@ -38,17 +43,26 @@ impl Launch {
     /// Without settings, and with nothing of this process' environment that could reach into a test.
     pub fn new(name: &'static str, program: &str) -> Self {
         let mut command = Command::new(program);
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         Self { name, command }
     }
 
     fn on(self, bootstrap: &str, prefix: &str) -> Self {
-        self.set("kafka.bootstrap_servers", bootstrap).set("kafka.prefix", prefix).set("admin.listen", "127.0.0.1:0")
+        self.set("kafka.bootstrap_servers", bootstrap)
+            .set("kafka.prefix", prefix)
+            .set("admin.listen", "127.0.0.1:0")
     }
 
     /// A setting, by its dotted name, as an environment variable.
     pub fn set(self, setting: &str, value: &str) -> Self {
-        self.env(&format!("TACHO_{}", setting.replace('.', "__").to_ascii_uppercase()), value)
+        self.env(
+            &format!("TACHO_{}", setting.replace('.', "__").to_ascii_uppercase()),
+            value,
+        )
     }
 
     /// An environment variable.
@@ -77,8 +91,18 @@ impl Launch {
         let said = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().unwrap(), &said);
         collect(child.stderr.take().unwrap(), &said);
-        let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_MAX)).http_status_as_error(false).proxy(None).build();
-        let mut process = Process { name: self.name, child, said, ports: Value::Null, agent: config.into() };
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(REQUEST_MAX))
+            .http_status_as_error(false)
+            .proxy(None)
+            .build();
+        let mut process = Process {
+            name: self.name,
+            child,
+            said,
+            ports: Value::Null,
+            agent: config.into(),
+        };
         eventually(self.name, || process.find_ports());
         process
     }
@@ -107,7 +131,9 @@ pub struct Process {
 impl Process {
     fn find_ports(&mut self) -> Result<(), String> {
         let said = self.said();
-        let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines = said
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         match lines.into_iter().find(|line| line["message"] == "listening") {
             Some(line) => {
                 self.ports = line;
@@ -145,24 +171,35 @@ impl Process {
 
     /// Gets from the admin port: status and text.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let mut answer = self.agent.get(format!("http://{}{path}", self.at("admin"))).call().map_err(|error| error.to_string())?;
-        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        let mut answer = self
+            .agent
+            .get(format!("http://{}{path}", self.at("admin")))
+            .call()
+            .map_err(|error| error.to_string())?;
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
         Ok((answer.status().as_u16(), text))
     }
 
     /// Scrapes until `look` finds what it wants.
     pub fn metrics_when<T>(&self, what: &str, mut look: impl FnMut(&Samples) -> Result<T, String>) -> T {
         eventually(what, || match self.get("/metrics") {
-            Ok((200, text)) => look(&Samples::parse(&text)).map_err(|why| format!("{why}; {}", self.failed())),
+            Ok((200, text)) => {
+                look(&Samples::parse(&text)).map_err(|why| format!("{why}; {}", self.failed()))
+            }
             other => Err(format!("{other:?}; {}", self.failed())),
         })
     }
 
     /// Waits until a counter has that value.
     pub fn wait_for_count(&self, name: &str, with: &[(&str, &str)], count: i64) {
-        self.metrics_when(&format!("{name} {with:?} = {count}"), |samples| match samples.count(name, with) {
-            is if is == count => Ok(()),
-            is => Err(format!("it is {is}")),
+        self.metrics_when(&format!("{name} {with:?} = {count}"), |samples| {
+            match samples.count(name, with) {
+                is if is == count => Ok(()),
+                is => Err(format!("it is {is}")),
+            }
         });
     }
 
@@ -184,7 +221,13 @@ impl Process {
     }
 
     /// [`Process::post`] with a content encoding.
-    pub fn post_encoded(&self, path: &str, content_type: &str, encoding: Option<&str>, body: &[u8]) -> Result<u16, String> {
+    pub fn post_encoded(
+        &self,
+        path: &str,
+        content_type: &str,
+        encoding: Option<&str>,
+        body: &[u8],
+    ) -> Result<u16, String> {
         post_to(&self.agent, self.at("http"), path, content_type, encoding, body)
     }
 
@@ -193,7 +236,12 @@ impl Process {
     /// # Panics
     /// The answer is not 200.
     pub fn logs(&self, body: &[u8]) {
-        assert_eq!(self.post("/v1/logs", PROTOBUF, body), Ok(200), "{}", self.failed());
+        assert_eq!(
+            self.post("/v1/logs", PROTOBUF, body),
+            Ok(200),
+            "{}",
+            self.failed()
+        );
     }
 
     /// Calls a method by gRPC with one message: the gRPC status.
@@ -203,9 +251,14 @@ impl Process {
 
     /// [`Process::grpc`] with a message in that encoding.
     pub fn grpc_encoded(&self, path: &str, encoding: Option<&str>, message: &[u8]) -> String {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
-            tokio::time::timeout(REQUEST_MAX, call(self.at("grpc"), path, encoding, message)).await.expect("a gRPC call is answered")
+            tokio::time::timeout(REQUEST_MAX, call(self.at("grpc"), path, encoding, message))
+                .await
+                .expect("a gRPC call is answered")
         })
     }
 
@@ -221,7 +274,9 @@ impl Process {
 
     /// Waits for its end, after a signal: the exit status, and everything that it said.
     pub fn ended(mut self) -> (ExitStatus, String) {
-        let status = eventually("the end of a process", || self.child.try_wait().unwrap().ok_or_else(|| self.said()));
+        let status = eventually("the end of a process", || {
+            self.child.try_wait().unwrap().ok_or_else(|| self.said())
+        });
         (status, self.said())
     }
 }
@@ -239,7 +294,9 @@ async fn call(address: &str, path: &str, encoding: Option<&str>, message: &[u8])
     let (client, connection) = h2::client::handshake(stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut client = client.ready().await.unwrap();
-    let request = Request::post(format!("http://{address}{path}")).header("content-type", "application/grpc").header("te", "trailers");
+    let request = Request::post(format!("http://{address}{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
     let request = match encoding {
         Some(encoding) => request.header("grpc-encoding", encoding),
         None => request,
@@ -250,7 +307,11 @@ async fn call(address: &str, path: &str, encoding: Option<&str>, message: &[u8])
     frame.extend_from_slice(message);
     body.send_data(Bytes::from(frame), true).unwrap();
     let response = response.await.unwrap();
-    let status = |headers: &axum::http::HeaderMap| headers.get("grpc-status").map(|value| value.to_str().unwrap().to_owned());
+    let status = |headers: &axum::http::HeaderMap| {
+        headers
+            .get("grpc-status")
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
     // An answer without a message has its status in its head.
     let told = status(response.headers());
     let mut body = response.into_body();
@@ -260,5 +321,6 @@ async fn call(address: &str, path: &str, encoding: Option<&str>, message: &[u8])
     }
     let trailers = body.trailers().await.unwrap();
     connection.abort();
-    told.or_else(|| trailers.as_ref().and_then(status)).expect("a gRPC answer has a status")
+    told.or_else(|| trailers.as_ref().and_then(status))
+        .expect("a gRPC answer has a status")
 }

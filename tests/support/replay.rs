@@ -30,14 +30,25 @@ impl Results {
     pub fn of(log: &mut impl Log, view: &View) -> Self {
         let mut results = Self::default();
         for topic in [Topic::Windows1m, Topic::Windows5m, Topic::Windows1h] {
-            results.windows.extend(read_topic(log, topic).into_iter().map(|record| (topic.name(), key(&record), value(&record))));
+            results.windows.extend(
+                read_topic(log, topic)
+                    .into_iter()
+                    .map(|record| (topic.name(), key(&record), value(&record))),
+            );
         }
         results.windows.sort();
-        results.sessions.extend(read_topic(log, Topic::Sessions).iter().map(|record| (key(record), value(record))));
+        results.sessions.extend(
+            read_topic(log, Topic::Sessions)
+                .iter()
+                .map(|record| (key(record), value(record))),
+        );
         for partition in &view.partitions {
             for (series, shown) in &partition.series {
                 if let Some(total) = &shown.total {
-                    assert!(results.totals.insert(series.clone(), total.clone()).is_none(), "{series:?} is in two partitions");
+                    assert!(
+                        results.totals.insert(series.clone(), total.clone()).is_none(),
+                        "{series:?} is in two partitions"
+                    );
                 }
             }
         }
@@ -48,7 +59,12 @@ impl Results {
     pub fn anonymous(mut self) -> Self {
         for row in self.sessions.values_mut() {
             let decoded = SessionRow::decode(row).unwrap();
-            *row = SessionRow { user_email: String::new(), user_account_id: String::new(), ..decoded }.encode();
+            *row = SessionRow {
+                user_email: String::new(),
+                user_account_id: String::new(),
+                ..decoded
+            }
+            .encode();
         }
         self
     }
@@ -56,15 +72,30 @@ impl Results {
     /// Fails with the first differences.
     pub fn assert_same(&self, other: &Self, what: &str) {
         let only = |a: &Self, b: &Self| {
-            let windows = a.windows.iter().filter(|row| b.windows.binary_search(row).is_err()).map(|(topic, series, value)| {
-                let row = schemas::derived::decode(Topic::by_name(topic).unwrap(), value);
-                format!("{topic} {series} {row:?}")
-            });
-            let sessions = a.sessions.iter().filter(|(key, row)| b.sessions.get(*key) != Some(row));
+            let windows = a
+                .windows
+                .iter()
+                .filter(|row| b.windows.binary_search(row).is_err())
+                .map(|(topic, series, value)| {
+                    let row = schemas::derived::decode(Topic::by_name(topic).unwrap(), value);
+                    format!("{topic} {series} {row:?}")
+                });
+            let sessions = a
+                .sessions
+                .iter()
+                .filter(|(key, row)| b.sessions.get(*key) != Some(row));
             let sessions = sessions.map(|(key, row)| format!("session {key} {:?}", SessionRow::decode(row)));
-            let totals = a.totals.iter().filter(|(series, total)| b.totals.get(*series) != Some(total));
+            let totals = a
+                .totals
+                .iter()
+                .filter(|(series, total)| b.totals.get(*series) != Some(total));
             let totals = totals.map(|(series, total)| format!("total {series:?} {total:?}"));
-            windows.chain(sessions).chain(totals).take(4).collect::<Vec<_>>().join("\n  ")
+            windows
+                .chain(sessions)
+                .chain(totals)
+                .take(4)
+                .collect::<Vec<_>>()
+                .join("\n  ")
         };
         assert!(
             self == other,
@@ -78,22 +109,33 @@ impl Results {
 
     /// Whether every session has ended.
     pub fn all_ended(&self) -> bool {
-        self.sessions.values().all(|row| SessionRow::decode(row).unwrap().state == SessionState::Ended)
+        self.sessions
+            .values()
+            .all(|row| SessionRow::decode(row).unwrap().state == SessionState::Ended)
     }
 
     /// How many window rows are corrections.
     pub fn corrections(&self) -> usize {
-        let is = |value: &[u8]| schemas::derived::WindowRow::decode(value).unwrap().arrival_ms.is_some();
+        let is = |value: &[u8]| {
+            schemas::derived::WindowRow::decode(value)
+                .unwrap()
+                .arrival_ms
+                .is_some()
+        };
         self.windows.iter().filter(|(_, _, value)| is(value)).count()
     }
 
     /// The sum of a counter over its series.
     pub fn total(&self, metric: &str) -> i64 {
         let of = |series: &str| series.split('\u{1f}').next() == Some(metric);
-        let counts = self.totals.iter().filter(|(series, _)| of(series)).map(|(_, total)| match total {
-            Amount::Count(count) => *count,
-            other => panic!("{metric} is no counter: {other:?}"),
-        });
+        let counts = self
+            .totals
+            .iter()
+            .filter(|(series, _)| of(series))
+            .map(|(_, total)| match total {
+                Amount::Count(count) => *count,
+                other => panic!("{metric} is no counter: {other:?}"),
+            });
         counts.sum()
     }
 }
@@ -124,13 +166,25 @@ pub fn read_topic(log: &mut (impl Log + ?Sized), topic: Topic) -> Vec<Record> {
 
 /// What results are a function of.
 pub fn inputs(log: &mut impl Log) -> Vec<Record> {
-    [Topic::RawLogs, Topic::Control, Topic::Labels].into_iter().flat_map(|topic| read_topic(log, topic)).collect()
+    [Topic::RawLogs, Topic::Control, Topic::Labels]
+        .into_iter()
+        .flat_map(|topic| read_topic(log, topic))
+        .collect()
 }
 
 /// A worker of its own view.
 pub fn worker<L: Log>(log: L, seed: &Seed, options: Options) -> (Runner<L>, Arc<View>) {
     let view = Arc::new(View::default());
-    (Runner::new(log, SeedSource(seed.clone()), Arc::clone(&view), Arc::new(Status::default()), options), view)
+    (
+        Runner::new(
+            log,
+            SeedSource(seed.clone()),
+            Arc::clone(&view),
+            Arc::new(Status::default()),
+            options,
+        ),
+        view,
+    )
 }
 
 /// Runs a worker without ticks over a log that nobody adds to, until there is nothing left to do.
@@ -139,9 +193,19 @@ pub fn replay<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<Results, R
 }
 
 /// [`replay`], and what a scrape would show.
-pub fn replay_into_view<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<(Results, Arc<View>), RunError> {
-    let options =
-        Options { commit_interval: Duration::ZERO, records_max: 1, poll_max, ticks: false, backoff: Duration::ZERO, ..Options::default() };
+pub fn replay_into_view<L: Log>(
+    log: L,
+    seed: &Seed,
+    poll_max: usize,
+) -> Result<(Results, Arc<View>), RunError> {
+    let options = Options {
+        commit_interval: Duration::ZERO,
+        records_max: 1,
+        poll_max,
+        ticks: false,
+        backoff: Duration::ZERO,
+        ..Options::default()
+    };
     let (mut runner, view) = worker(log, seed, options);
     settle(&mut runner)?;
     Ok((Results::of(runner.log(), &view), view))

@@ -16,9 +16,15 @@ impl Samples {
     /// It is not one, or a series is in it twice.
     pub fn parse(text: &str) -> Self {
         let mut samples = BTreeMap::new();
-        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let (series, value) = sample(line);
-            assert!(samples.insert(series, value).is_none(), "twice in one scrape: {line}");
+            assert!(
+                samples.insert(series, value).is_none(),
+                "twice in one scrape: {line}"
+            );
         }
         Self(samples)
     }
@@ -32,10 +38,16 @@ impl Samples {
     ///
     /// # Panics
     /// It is no whole number.
-    #[expect(clippy::cast_possible_truncation, reason = "it is checked to be a small whole number")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is checked to be a small whole number"
+    )]
     pub fn count(&self, name: &str, with: &[(&str, &str)]) -> i64 {
         let sum = self.sum(name, with);
-        assert!(sum.fract() == 0.0 && sum.abs() < 9e15, "{name} {with:?} is no count: {sum}");
+        assert!(
+            sum.fract() == 0.0 && sum.abs() < 9e15,
+            "{name} {with:?} is no count: {sum}"
+        );
         sum as i64
     }
 
@@ -51,37 +63,73 @@ impl Samples {
     pub fn by(&self, name: &str, labels: &[&str]) -> BTreeMap<String, i64> {
         let mut counts = BTreeMap::new();
         for (found, value) in self.of(name, &[]) {
-            let key: Vec<&str> = labels.iter().map(|label| found.get(*label).map_or("", String::as_str)).collect();
+            let key: Vec<&str> = labels
+                .iter()
+                .map(|label| found.get(*label).map_or("", String::as_str))
+                .collect();
             *counts.entry(key.join(" ")).or_insert(0.0) += value;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "counts of a test are small whole numbers")]
-        counts.into_iter().map(|(key, value)| (key, value as i64)).filter(|(_, count)| *count != 0).collect()
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "counts of a test are small whole numbers"
+        )]
+        counts
+            .into_iter()
+            .map(|(key, value)| (key, value as i64))
+            .filter(|(_, count)| *count != 0)
+            .collect()
     }
 
     /// What was added since `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
-        Self(self.0.iter().map(|(series, value)| (series.clone(), value - before.0.get(series).copied().unwrap_or(0.0))).collect())
+        Self(
+            self.0
+                .iter()
+                .map(|(series, value)| {
+                    (
+                        series.clone(),
+                        value - before.0.get(series).copied().unwrap_or(0.0),
+                    )
+                })
+                .collect(),
+        )
     }
 
-    fn of<'s>(&'s self, name: &'s str, with: &'s [(&str, &str)]) -> impl Iterator<Item = (&'s BTreeMap<String, String>, f64)> {
-        let matches =
-            |labels: &BTreeMap<String, String>| with.iter().all(|(label, value)| labels.get(*label).is_some_and(|is| is == value));
-        self.0.iter().filter(move |((found, labels), _)| found == name && matches(labels)).map(|((_, labels), value)| (labels, *value))
+    fn of<'s>(
+        &'s self,
+        name: &'s str,
+        with: &'s [(&str, &str)],
+    ) -> impl Iterator<Item = (&'s BTreeMap<String, String>, f64)> {
+        let matches = |labels: &BTreeMap<String, String>| {
+            with.iter()
+                .all(|(label, value)| labels.get(*label).is_some_and(|is| is == value))
+        };
+        self.0
+            .iter()
+            .filter(move |((found, labels), _)| found == name && matches(labels))
+            .map(|((_, labels), value)| (labels, *value))
     }
 }
 
 fn sample(line: &str) -> (Series, f64) {
-    let name_end = line.find(['{', ' ']).unwrap_or_else(|| panic!("no sample: {line}"));
+    let name_end = line
+        .find(['{', ' '])
+        .unwrap_or_else(|| panic!("no sample: {line}"));
     let mut labels = BTreeMap::new();
     let mut rest = &line[name_end..];
     if let Some(mut inner) = rest.strip_prefix('{') {
         while !inner.starts_with('}') {
-            let (label, more) = inner.split_once("=\"").unwrap_or_else(|| panic!("no label: {line}"));
+            let (label, more) = inner
+                .split_once("=\"")
+                .unwrap_or_else(|| panic!("no label: {line}"));
             let mut value = String::new();
             let mut chars = more.char_indices();
             let end = loop {
-                match chars.next().unwrap_or_else(|| panic!("a label does not end: {line}")) {
+                match chars
+                    .next()
+                    .unwrap_or_else(|| panic!("a label does not end: {line}"))
+                {
                     (_, '\\') => match chars.next().map(|(_, c)| c) {
                         Some('n') => value.push('\n'),
                         Some(c) => value.push(c),
@@ -96,13 +144,20 @@ fn sample(line: &str) -> (Series, f64) {
         }
         rest = &inner[1..];
     }
-    let value = rest.split_whitespace().next().unwrap_or_else(|| panic!("no value: {line}"));
-    ((line[..name_end].to_owned(), labels), value.parse().unwrap_or_else(|_| panic!("no number: {line}")))
+    let value = rest
+        .split_whitespace()
+        .next()
+        .unwrap_or_else(|| panic!("no value: {line}"));
+    (
+        (line[..name_end].to_owned(), labels),
+        value.parse().unwrap_or_else(|_| panic!("no number: {line}")),
+    )
 }
 
 #[test]
 fn reads_names_labels_and_values() {
-    let samples = Samples::parse("# HELP a b\na 3 17\nb{x=\"1,\\\"}\",y=\"z\"} 0.5\nb{x=\"2\",y=\"z\"} 4 9\n");
+    let samples =
+        Samples::parse("# HELP a b\na 3 17\nb{x=\"1,\\\"}\",y=\"z\"} 0.5\nb{x=\"2\",y=\"z\"} 4 9\n");
     assert_eq!(samples.one("a", &[]), Some(3.0));
     assert_eq!(samples.sum("b", &[("y", "z")]), 4.5);
     assert_eq!(samples.one("b", &[("x", "1,\"}")]), Some(0.5));

@@ -33,12 +33,20 @@ pub struct Start<'s> {
 impl<'s> Start<'s> {
     /// On the embedded log in `dir`.
     pub fn data(dir: &'s Path) -> Self {
-        Self { args: vec!["--data".as_ref(), dir.as_os_str()], log: "info" }
+        Self {
+            args: vec!["--data".as_ref(), dir.as_os_str()],
+            log: "info",
+        }
     }
 
     /// On a cluster.
     pub fn kafka(bootstrap: &'s str, prefix: &'s str) -> Self {
-        Self { args: ["--kafka", bootstrap, "--prefix", prefix].map(OsStr::new).to_vec(), log: "info" }
+        Self {
+            args: ["--kafka", bootstrap, "--prefix", prefix]
+                .map(OsStr::new)
+                .to_vec(),
+            log: "info",
+        }
     }
 
     /// With more arguments.
@@ -59,7 +67,14 @@ impl<'s> Start<'s> {
     /// It does not become ready: with what it said.
     pub fn ready(self) -> Tacho {
         let mut child = command()
-            .args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--grpc", "127.0.0.1:0"])
+            .args([
+                "--http",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+                "--grpc",
+                "127.0.0.1:0",
+            ])
             .args(self.args)
             .env("RUST_LOG", self.log)
             .stdin(Stdio::null())
@@ -70,8 +85,18 @@ impl<'s> Start<'s> {
         let said = Arc::new(Mutex::new(String::new()));
         collect(child.stdout.take().unwrap(), &said);
         collect(child.stderr.take().unwrap(), &said);
-        let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_MAX)).http_status_as_error(false).proxy(None).build();
-        let mut tacho = Tacho { child, http: String::new(), admin: String::new(), said, agent: config.into() };
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(REQUEST_MAX))
+            .http_status_as_error(false)
+            .proxy(None)
+            .build();
+        let mut tacho = Tacho {
+            child,
+            http: String::new(),
+            admin: String::new(),
+            said,
+            agent: config.into(),
+        };
         eventually("the start of tacho", || tacho.find_ports());
         eventually("readiness of tacho", || match tacho.get("/readyz") {
             Ok((200, _)) => Ok(()),
@@ -84,7 +109,10 @@ impl<'s> Start<'s> {
 /// The program, with nothing of this process' environment that could reach into a test.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tacho"));
-    command.env_remove("XDG_DATA_HOME").env_remove("HOME").env_remove("RUST_LOG");
+    command
+        .env_remove("XDG_DATA_HOME")
+        .env_remove("HOME")
+        .env_remove("RUST_LOG");
     command
 }
 
@@ -98,9 +126,22 @@ pub fn run(args: &[&OsStr]) -> Output {
 /// # Panics
 /// It fails: with what it said.
 pub fn read(topic: &str, more: &[&OsStr]) -> Vec<Value> {
-    let output = command().args(["read", topic, "--json"]).args(more).output().unwrap();
-    assert!(output.status.success(), "tacho read {topic}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let output = command()
+        .args(["read", topic, "--json"])
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "tacho read {topic}: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 pub(super) fn collect(pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
@@ -118,8 +159,12 @@ impl Tacho {
     fn find_ports(&mut self) -> Result<(), String> {
         let said = self.said();
         // The config to paste, and where to look: what people go by, too.
-        let between = |before: &str, after: &str| Some(said.split_once(before)?.1.split_once(after)?.0.to_owned());
-        match (between("endpoint = \"http://", "/v1/logs"), between("metrics   http://", "/metrics")) {
+        let between =
+            |before: &str, after: &str| Some(said.split_once(before)?.1.split_once(after)?.0.to_owned());
+        match (
+            between("endpoint = \"http://", "/v1/logs"),
+            between("metrics   http://", "/metrics"),
+        ) {
             (Some(http), Some(admin)) => {
                 (self.http, self.admin) = (http, admin);
                 Ok(())
@@ -152,7 +197,13 @@ impl Tacho {
     }
 
     /// [`Tacho::post`] with a content encoding.
-    pub fn post_encoded(&self, path: &str, content_type: &str, encoding: Option<&str>, body: &[u8]) -> Result<u16, String> {
+    pub fn post_encoded(
+        &self,
+        path: &str,
+        content_type: &str,
+        encoding: Option<&str>,
+        body: &[u8],
+    ) -> Result<u16, String> {
         post_to(&self.agent, &self.http, path, content_type, encoding, body)
     }
 
@@ -173,8 +224,15 @@ impl Tacho {
 
     /// Gets from the admin port: status and text.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let mut answer = self.agent.get(format!("http://{}{path}", self.admin)).call().map_err(|error| error.to_string())?;
-        let text = answer.body_mut().read_to_string().map_err(|error| error.to_string())?;
+        let mut answer = self
+            .agent
+            .get(format!("http://{}{path}", self.admin))
+            .call()
+            .map_err(|error| error.to_string())?;
+        let text = answer
+            .body_mut()
+            .read_to_string()
+            .map_err(|error| error.to_string())?;
         Ok((answer.status().as_u16(), text))
     }
 
@@ -199,9 +257,11 @@ impl Tacho {
 
     /// Waits until a counter has that value.
     pub fn wait_for_count(&self, name: &str, with: &[(&str, &str)], count: i64) {
-        self.metrics_when(&format!("{name} {with:?} = {count}"), |samples| match samples.count(name, with) {
-            is if is == count => Ok(()),
-            is => Err(format!("it is {is}")),
+        self.metrics_when(&format!("{name} {with:?} = {count}"), |samples| {
+            match samples.count(name, with) {
+                is if is == count => Ok(()),
+                is => Err(format!("it is {is}")),
+            }
         });
     }
 
@@ -224,7 +284,9 @@ impl Tacho {
     /// Ends it as Ctrl-C does, and waits for it: its exit status and everything that it said.
     pub fn end(mut self) -> (ExitStatus, String) {
         self.signal(Signal::SIGINT);
-        let status = eventually("the end of tacho after SIGINT", || self.child.try_wait().unwrap().ok_or_else(|| self.said()));
+        let status = eventually("the end of tacho after SIGINT", || {
+            self.child.try_wait().unwrap().ok_or_else(|| self.said())
+        });
         (status, self.said())
     }
 }
@@ -239,7 +301,10 @@ impl Drop for Tacho {
 
 pub(super) fn memory_peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
@@ -256,7 +321,9 @@ pub(super) fn post_to(
     encoding: Option<&str>,
     body: &[u8],
 ) -> Result<u16, String> {
-    let mut request = agent.post(format!("http://{host}{path}")).header("content-type", content_type);
+    let mut request = agent
+        .post(format!("http://{host}{path}"))
+        .header("content-type", content_type);
     if let Some(encoding) = encoding {
         request = request.header("content-encoding", encoding);
     }

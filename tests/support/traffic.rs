@@ -63,7 +63,12 @@ pub fn quick_seed() -> Seed {
         },
         dimensions: vec!["team.id".to_owned()],
         caps: BTreeMap::from([("team".to_owned(), 2), ("model".to_owned(), 2)]),
-        settings: Settings { semantics: 1, session_gap_ms: 3_000, reopen_horizon_ms: 8_000, row_interval_ms: 500 },
+        settings: Settings {
+            semantics: 1,
+            session_gap_ms: 3_000,
+            reopen_horizon_ms: 8_000,
+            row_interval_ms: 500,
+        },
         prices: prices(1_250_000),
     }
 }
@@ -80,11 +85,18 @@ pub fn prices(input: i64) -> PriceTable {
         source: "made up".to_owned(),
         ..PriceRow::default()
     };
-    let source = PriceSource { what: "a test".to_owned(), read: "2026-11-23".to_owned() };
+    let source = PriceSource {
+        what: "a test".to_owned(),
+        read: "2026-11-23".to_owned(),
+    };
     PriceTable {
         version: format!("test {input}"),
         sources: BTreeMap::from([("made up".to_owned(), source)]),
-        rows: vec![row("api_usd", "default", input), row("api_usd", "priority", 2 * input), row("chatgpt_credits", "default", input / 10)],
+        rows: vec![
+            row("api_usd", "default", input),
+            row("api_usd", "priority", 2 * input),
+            row("chatgpt_credits", "default", input / 10),
+        ],
     }
 }
 
@@ -99,7 +111,11 @@ pub struct Traffic {
 impl Traffic {
     /// Of that seed, for so many raw partitions.
     pub fn new(seed: u64, partitions: i32) -> Self {
-        Self { random: Random(seed ^ 0x7ac0), partitions, sent: Vec::new() }
+        Self {
+            random: Random(seed ^ 0x7ac0),
+            partitions,
+            sent: Vec::new(),
+        }
     }
 
     /// A raw record as ingest would write it at `now_ms`.
@@ -109,10 +125,17 @@ impl Traffic {
         }
         let number = self.random.below(CONVERSATIONS);
         let conversation = format!("c{number}");
-        let value = if self.random.chance(2) { b"\xff\xff no request".to_vec() } else { self.request(&conversation, now_ms) };
+        let value = if self.random.chance(2) {
+            b"\xff\xff no request".to_vec()
+        } else {
+            self.request(&conversation, now_ms)
+        };
         let partition = i32::try_from(number).unwrap() % self.partitions;
         let record = NewRecord {
-            to: TopicPartition { topic: Topic::RawLogs, partition },
+            to: TopicPartition {
+                topic: Topic::RawLogs,
+                partition,
+            },
             key: Some(raw_key("default", &conversation).into()),
             value: Some(value.into()),
             headers: vec![(HEADER_WALL.to_owned(), Bytes::from(now_ms.to_string()))],
@@ -125,11 +148,16 @@ impl Traffic {
     }
 
     fn request(&mut self, conversation: &str, now_ms: i64) -> Vec<u8> {
-        let records = (0..=self.random.below(4)).map(|_| self.event(conversation, now_ms)).collect();
+        let records = (0..=self.random.below(4))
+            .map(|_| self.event(conversation, now_ms))
+            .collect();
         let mut request = otlp::logs(records);
         let team = *self.random.one(&["red", "green", "blue", "grey"]);
         let attributes = vec![otlp::attribute("team.id", otlp::text(team))];
-        request.resource_logs[0].resource = Some(Resource { attributes, ..Resource::default() });
+        request.resource_logs[0].resource = Some(Resource {
+            attributes,
+            ..Resource::default()
+        });
         request.encode_to_vec()
     }
 
@@ -149,29 +177,50 @@ impl Traffic {
             0 | 1 => otlp::prompt(conversation, time),
             2 | 3 => {
                 let status = *random.one(&[200, 200, 429, 500]);
-                otlp::request(conversation, time, model, status, &(1 + random.below(90_000)).to_string())
+                otlp::request(
+                    conversation,
+                    time,
+                    model,
+                    status,
+                    &(1 + random.below(90_000)).to_string(),
+                )
             }
             4 | 5 => {
-                let (input, output) = (i64::try_from(random.below(9_000)).unwrap(), i64::try_from(random.below(500)).unwrap());
+                let (input, output) = (
+                    i64::try_from(random.below(9_000)).unwrap(),
+                    i64::try_from(random.below(500)).unwrap(),
+                );
                 let mut response = otlp::tokens(conversation, time, input, output);
                 if random.chance(30) {
                     let tier = *random.one(&["priority", "flex"]);
-                    response.attributes.push(otlp::attribute("service_tier", otlp::text(tier)));
+                    response
+                        .attributes
+                        .push(otlp::attribute("service_tier", otlp::text(tier)));
                 }
                 if random.chance(30) {
-                    response.attributes.push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
+                    response
+                        .attributes
+                        .push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
                 }
                 response
             }
             6 => {
                 let decision = ("decision", otlp::text(*random.one(&["approved", "denied"])));
                 let source = ("source", otlp::text(*random.one(&["User", "Config"])));
-                otlp::record("codex.tool_decision", conversation, time, vec![("tool_name", otlp::text(tool)), call, decision, source])
+                otlp::record(
+                    "codex.tool_decision",
+                    conversation,
+                    time,
+                    vec![("tool_name", otlp::text(tool)), call, decision, source],
+                )
             }
             7 => {
                 let success = ("success", otlp::text(*random.one(&["true", "false"])));
                 let duration = ("duration_ms", otlp::text(random.below(5_000).to_string()));
-                let exit = ("tacho.exit_code", otlp::int(i64::try_from(random.below(3)).unwrap()));
+                let exit = (
+                    "tacho.exit_code",
+                    otlp::int(i64::try_from(random.below(3)).unwrap()),
+                );
                 let attributes = vec![("tool_name", otlp::text(tool)), call, success, duration, exit];
                 otlp::record("codex.tool_result", conversation, time, attributes)
             }
@@ -180,7 +229,9 @@ impl Traffic {
         if random.chance(5) {
             // Without any time of its own.
             record.observed_time_unix_nano = 0;
-            record.attributes.retain(|attribute| attribute.key != "event.timestamp");
+            record
+                .attributes
+                .retain(|attribute| attribute.key != "event.timestamp");
         }
         record
     }

@@ -44,7 +44,9 @@ impl Veil {
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // A broker that is gone has no connections: neither has its client.
-                let Ok(server) = TcpStream::connect(&upstream) else { continue };
+                let Ok(server) = TcpStream::connect(&upstream) else {
+                    continue;
+                };
                 connect(client, server, &seen);
             }
         });
@@ -73,20 +75,29 @@ type Asked = Arc<Mutex<HashSet<[u8; 4]>>>;
 fn connect(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
     let asked = Asked::default();
     let (note, shared) = (Arc::clone(&asked), Arc::clone(shared));
-    copy(client.try_clone().unwrap(), server.try_clone().unwrap(), move |frame| {
-        if frame[..2] == METADATA.to_be_bytes() {
-            let version = i16::from_be_bytes([frame[2], frame[3]]);
-            assert!((EARLIEST..=LATEST).contains(&version), "Metadata v{version} is not known here");
-            note.lock().unwrap().insert(frame[4..8].try_into().unwrap());
+    copy(
+        client.try_clone().unwrap(),
+        server.try_clone().unwrap(),
+        move |frame| {
+            if frame[..2] == METADATA.to_be_bytes() {
+                let version = i16::from_be_bytes([frame[2], frame[3]]);
+                assert!(
+                    (EARLIEST..=LATEST).contains(&version),
+                    "Metadata v{version} is not known here"
+                );
+                note.lock().unwrap().insert(frame[4..8].try_into().unwrap());
+            }
+            frame
+        },
+    );
+    copy(server, client, move |frame| {
+        match asked.lock().unwrap().remove(&frame[..4]) {
+            true if shared.down.load(Ordering::Relaxed) => {
+                shared.hidden.fetch_add(1, Ordering::Relaxed);
+                without_brokers(&frame)
+            }
+            _ => frame,
         }
-        frame
-    });
-    copy(server, client, move |frame| match asked.lock().unwrap().remove(&frame[..4]) {
-        true if shared.down.load(Ordering::Relaxed) => {
-            shared.hidden.fetch_add(1, Ordering::Relaxed);
-            without_brokers(&frame)
-        }
-        _ => frame,
     });
 }
 
@@ -114,7 +125,10 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(Vec<u8>) 
 /// A Metadata answer as Kafka gives it while no broker counts as alive: none is listed, and no partition has a leader. (The
 /// schema of `MetadataResponse` in the Kafka protocol, in the encoding of KIP-482.)
 fn without_brokers(frame: &[u8]) -> Vec<u8> {
-    let mut answer = Rewrite { rest: frame, done: Vec::new() };
+    let mut answer = Rewrite {
+        rest: frame,
+        done: Vec::new(),
+    };
     // The number, no tags, the throttle time.
     answer.keep(4 + 1 + 4);
     let brokers = answer.varint();
@@ -174,7 +188,10 @@ impl Rewrite<'_> {
 
     fn varint(&mut self) -> usize {
         let length = self.rest.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
-        let value = self.rest[..length].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
+        let value = self.rest[..length]
+            .iter()
+            .rev()
+            .fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
         self.skip(length);
         value
     }

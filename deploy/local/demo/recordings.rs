@@ -15,7 +15,10 @@ macro_rules! body {
         }
     };
     (gzip $signal:literal, $arrived_ms:literal, $file:literal) => {
-        Body { gzipped: true, ..body!($signal, $arrived_ms, $file) }
+        Body {
+            gzipped: true,
+            ..body!($signal, $arrived_ms, $file)
+        }
     };
 }
 
@@ -38,7 +41,10 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_811_267, "basic/0004-http-logs.pb"),
         ],
     },
-    Recording { name: "approval_ok", bodies: &[body!("logs", 1_795_369_154_721, "approval_ok/0003-http-logs.pb")] },
+    Recording {
+        name: "approval_ok",
+        bodies: &[body!("logs", 1_795_369_154_721, "approval_ok/0003-http-logs.pb")],
+    },
     Recording {
         name: "subagent_v2",
         bodies: &[
@@ -61,13 +67,29 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_068_752, "error500/0003-http-logs.pb"),
         ],
     },
-    Recording { name: "guardian", bodies: &[body!("logs", 1_795_369_116_124, "guardian/0003-http-logs.pb")] },
+    Recording {
+        name: "guardian",
+        bodies: &[body!("logs", 1_795_369_116_124, "guardian/0003-http-logs.pb")],
+    },
     Recording {
         name: "mcp",
-        bodies: &[body!("logs", 1_795_369_134_148, "mcp/0002-http-logs.pb"), body!("logs", 1_795_369_134_294, "mcp/0005-http-logs.pb")],
+        bodies: &[
+            body!("logs", 1_795_369_134_148, "mcp/0002-http-logs.pb"),
+            body!("logs", 1_795_369_134_294, "mcp/0005-http-logs.pb"),
+        ],
     },
-    Recording { name: "approval_denied", bodies: &[body!("logs", 1_795_369_164_051, "approval_denied/0003-http-logs.pb")] },
-    Recording { name: "compact", bodies: &[body!("logs", 1_795_369_815_956, "compact/0004-http-logs.pb")] },
+    Recording {
+        name: "approval_denied",
+        bodies: &[body!(
+            "logs",
+            1_795_369_164_051,
+            "approval_denied/0003-http-logs.pb"
+        )],
+    },
+    Recording {
+        name: "compact",
+        bodies: &[body!("logs", 1_795_369_815_956, "compact/0004-http-logs.pb")],
+    },
     Recording {
         name: "tui",
         bodies: &[
@@ -76,8 +98,14 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_803_233, "tui/0007-http-logs.pb"),
         ],
     },
-    Recording { name: "cut", bodies: &[body!("logs", 1_795_369_084_462, "cut/0003-http-logs.pb")] },
-    Recording { name: "apply_patch", bodies: &[body!("logs", 1_795_369_047_292, "apply_patch/0004-http-logs.pb")] },
+    Recording {
+        name: "cut",
+        bodies: &[body!("logs", 1_795_369_084_462, "cut/0003-http-logs.pb")],
+    },
+    Recording {
+        name: "apply_patch",
+        bodies: &[body!("logs", 1_795_369_047_292, "apply_patch/0004-http-logs.pb")],
+    },
     Recording {
         name: "subagent",
         bodies: &[
@@ -85,9 +113,18 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_124_427, "subagent/0006-http-logs.pb"),
         ],
     },
-    Recording { name: "code_mode", bodies: &[body!("logs", 1_795_369_141_375, "code_mode/0004-http-logs.pb")] },
-    Recording { name: "auth_chatgpt", bodies: &[body!("logs", 1_795_369_340_233, "auth_chatgpt/0004-http-logs.pb")] },
-    Recording { name: "tool_fails", bodies: &[body!("logs", 1_795_369_040_640, "tool_fails/0003-http-logs.pb")] },
+    Recording {
+        name: "code_mode",
+        bodies: &[body!("logs", 1_795_369_141_375, "code_mode/0004-http-logs.pb")],
+    },
+    Recording {
+        name: "auth_chatgpt",
+        bodies: &[body!("logs", 1_795_369_340_233, "auth_chatgpt/0004-http-logs.pb")],
+    },
+    Recording {
+        name: "tool_fails",
+        bodies: &[body!("logs", 1_795_369_040_640, "tool_fails/0003-http-logs.pb")],
+    },
     Recording {
         name: "resume",
         bodies: &[
@@ -95,8 +132,18 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_103_248, "resume/0007-http-logs.pb"),
         ],
     },
-    Recording { name: "sandbox_denied", bodies: &[body!("logs", 1_795_369_109_449, "sandbox_denied/0003-http-logs.pb")] },
-    Recording { name: "tool_unknown", bodies: &[body!("logs", 1_795_369_044_155, "tool_unknown/0004-http-logs.pb")] },
+    Recording {
+        name: "sandbox_denied",
+        bodies: &[body!(
+            "logs",
+            1_795_369_109_449,
+            "sandbox_denied/0003-http-logs.pb"
+        )],
+    },
+    Recording {
+        name: "tool_unknown",
+        bodies: &[body!("logs", 1_795_369_044_155, "tool_unknown/0004-http-logs.pb")],
+    },
     Recording {
         name: "slow_first_token",
         bodies: &[
@@ -104,7 +151,14 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_094_608, "slow_first_token/0004-http-logs.pb"),
         ],
     },
-    Recording { name: "approval_never", bodies: &[body!("logs", 1_795_369_106_344, "approval_never/0003-http-logs.pb")] },
+    Recording {
+        name: "approval_never",
+        bodies: &[body!(
+            "logs",
+            1_795_369_106_344,
+            "approval_never/0003-http-logs.pb"
+        )],
+    },
     Recording {
         name: "idle_timeout",
         bodies: &[

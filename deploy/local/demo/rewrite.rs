@@ -5,7 +5,8 @@
 
 use super::{Body, Owner};
 use opentelemetry_proto::tonic::collector::{
-    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
+    logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
+    trace::v1::ExportTraceServiceRequest,
 };
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -33,13 +34,19 @@ pub struct Rewrite {
 impl Rewrite {
     /// For one replay.
     pub fn new(owner: Owner) -> Self {
-        Self { owner, texts: HashMap::new(), bytes: HashMap::new() }
+        Self {
+            owner,
+            texts: HashMap::new(),
+            bytes: HashMap::new(),
+        }
     }
 
     /// The body as it would be sent at `now_ms`.
     pub fn body(&mut self, body: &Body, now_ms: i64) -> Result<Vec<u8>, String> {
         let plain = body.plain()?;
-        let shift = Shift { ms: now_ms - body.arrived_ms };
+        let shift = Shift {
+            ms: now_ms - body.arrived_ms,
+        };
         let fault = |error: prost::DecodeError| format!("the recording can't be decoded: {error}");
         match body.path {
             "/v1/logs" => {
@@ -63,7 +70,11 @@ impl Rewrite {
     fn logs(&mut self, request: &mut ExportLogsServiceRequest, shift: Shift) {
         for resource in &mut request.resource_logs {
             self.resource(resource.resource.get_or_insert_default(), shift);
-            for record in resource.scope_logs.iter_mut().flat_map(|scope| &mut scope.log_records) {
+            for record in resource
+                .scope_logs
+                .iter_mut()
+                .flat_map(|scope| &mut scope.log_records)
+            {
                 shift.nanos(&mut record.time_unix_nano);
                 shift.nanos(&mut record.observed_time_unix_nano);
                 self.id_bytes(&mut record.trace_id);
@@ -111,7 +122,11 @@ impl Rewrite {
         }
         for resource in &mut request.resource_metrics {
             self.resource(resource.resource.get_or_insert_default(), shift);
-            for metric in resource.scope_metrics.iter_mut().flat_map(|scope| &mut scope.metrics) {
+            for metric in resource
+                .scope_metrics
+                .iter_mut()
+                .flat_map(|scope| &mut scope.metrics)
+            {
                 match &mut metric.data {
                     Some(Data::Gauge(data)) => points!(&mut data.data_points),
                     Some(Data::Sum(data)) => points!(&mut data.data_points),
@@ -135,14 +150,22 @@ impl Rewrite {
             ("env", owner.env),
         ] {
             resource.attributes.retain(|attribute| attribute.key != key);
-            let value = AnyValue { value: Some(Value::StringValue(value.to_owned())) };
-            resource.attributes.push(KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() });
+            let value = AnyValue {
+                value: Some(Value::StringValue(value.to_owned())),
+            };
+            resource.attributes.push(KeyValue {
+                key: key.to_owned(),
+                value: Some(value),
+                ..KeyValue::default()
+            });
         }
     }
 
     fn attributes(&mut self, attributes: &mut [KeyValue], shift: Shift) {
         for attribute in attributes {
-            let Some(value) = &mut attribute.value else { continue };
+            let Some(value) = &mut attribute.value else {
+                continue;
+            };
             match (attribute.key.as_str(), &mut value.value) {
                 ("event.timestamp", Some(Value::StringValue(text))) => shift.rfc3339(text),
                 ("started_at_ms" | "completed_at_ms", Some(Value::IntValue(ms))) => *ms += shift.ms,
@@ -157,9 +180,15 @@ impl Rewrite {
         }
         match &mut value.value {
             Some(Value::StringValue(text)) => *text = self.text(text),
-            Some(Value::ArrayValue(array)) => array.values.iter_mut().for_each(|value| self.value(value, depth + 1)),
+            Some(Value::ArrayValue(array)) => array
+                .values
+                .iter_mut()
+                .for_each(|value| self.value(value, depth + 1)),
             Some(Value::KvlistValue(list)) => {
-                list.values.iter_mut().filter_map(|entry| entry.value.as_mut()).for_each(|value| self.value(value, depth + 1));
+                list.values
+                    .iter_mut()
+                    .filter_map(|entry| entry.value.as_mut())
+                    .for_each(|value| self.value(value, depth + 1));
             }
             _ => {}
         }
@@ -168,7 +197,15 @@ impl Rewrite {
     /// Renames trace and span ids; one that is absent or all zeros stays so.
     fn id_bytes(&mut self, id: &mut Vec<u8>) {
         if id.iter().any(|byte| *byte != 0) {
-            let fresh = || Uuid::new_v4().as_bytes().iter().copied().cycle().take(id.len()).collect();
+            let fresh = || {
+                Uuid::new_v4()
+                    .as_bytes()
+                    .iter()
+                    .copied()
+                    .cycle()
+                    .take(id.len())
+                    .collect()
+            };
             let renamed: &Vec<u8> = self.bytes.entry(id.clone()).or_insert_with(fresh);
             *id = renamed.clone();
         }
@@ -180,7 +217,11 @@ impl Rewrite {
         let mut rest = text;
         let mut within_word = false;
         while let Some(c) = rest.chars().next() {
-            let id = if within_word { None } else { uuid_at(rest).or_else(|| prefixed_at(rest)) };
+            let id = if within_word {
+                None
+            } else {
+                uuid_at(rest).or_else(|| prefixed_at(rest))
+            };
             if let Some(id) = id {
                 renamed.push_str(self.texts.entry(id.to_owned()).or_insert_with(|| fresh(id)));
                 rest = &rest[id.len()..];
@@ -219,7 +260,13 @@ impl Shift {
 /// The UUID in its usual form that `text` begins with.
 fn uuid_at(text: &str) -> Option<&str> {
     let id = text.get(..UUID_LEN)?;
-    let form = |(at, byte): (usize, u8)| if matches!(at, 8 | 13 | 18 | 23) { byte == b'-' } else { byte.is_ascii_hexdigit() };
+    let form = |(at, byte): (usize, u8)| {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            byte == b'-'
+        } else {
+            byte.is_ascii_hexdigit()
+        }
+    };
     let ends = !text[UUID_LEN..].starts_with(|c: char| c.is_ascii_alphanumeric());
     (ends && id.bytes().enumerate().all(form)).then_some(id)
 }
@@ -227,8 +274,13 @@ fn uuid_at(text: &str) -> Option<&str> {
 /// The id with one of [`PREFIXES`] that `text` begins with.
 fn prefixed_at(text: &str) -> Option<&str> {
     let prefix = PREFIXES.iter().find(|prefix| text.starts_with(**prefix))?;
-    let tail = text[prefix.len()..].bytes().take_while(u8::is_ascii_alphanumeric).count();
-    let digits = text[prefix.len()..prefix.len() + tail].bytes().any(|byte| byte.is_ascii_digit());
+    let tail = text[prefix.len()..]
+        .bytes()
+        .take_while(u8::is_ascii_alphanumeric)
+        .count();
+    let digits = text[prefix.len()..prefix.len() + tail]
+        .bytes()
+        .any(|byte| byte.is_ascii_digit());
     (tail >= ID_TAIL_MIN && digits).then(|| &text[..prefix.len() + tail])
 }
 

@@ -2,7 +2,8 @@
 
 use crate::show::{decoded, text_or_base64, visible};
 use schemas::record::{
-    HEADER_CUT_FROM, HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, HEADER_TENANT, Record,
+    HEADER_CUT_FROM, HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO,
+    HEADER_RETRY_OF, HEADER_TENANT, Record,
 };
 use schemas::time::{AppendTime, EventTime, format_rfc3339};
 use schemas::topic::Topic;
@@ -26,7 +27,12 @@ impl Note {
     /// The offset of the record that it is about, and the note; `None` if it is none.
     pub fn of(record: &Record) -> Option<(i64, Self)> {
         let of = record.header_number(HEADER_RETRIED)?;
-        Some((of, Self { to: text(record, HEADER_RETRIED_TO).unwrap_or_default() }))
+        Some((
+            of,
+            Self {
+                to: text(record, HEADER_RETRIED_TO).unwrap_or_default(),
+            },
+        ))
     }
 }
 
@@ -55,12 +61,15 @@ pub struct Entry {
 impl Entry {
     pub fn of(record: &Record) -> Self {
         let origin = text(record, HEADER_ORIGIN).unwrap_or_default();
-        let reason = text(record, HEADER_REASON).or_else(|| Some(String::from_utf8_lossy(record.key.as_deref()?).into_owned()));
+        let reason = text(record, HEADER_REASON)
+            .or_else(|| Some(String::from_utf8_lossy(record.key.as_deref()?).into_owned()));
         Self {
             offset: record.offset,
             appended: record.appended,
             tenant: text(record, HEADER_TENANT),
-            inbox: origin.split_once('/').and_then(|(topic, _)| inbox_of(Topic::by_name(topic)?)),
+            inbox: origin
+                .split_once('/')
+                .and_then(|(topic, _)| inbox_of(Topic::by_name(topic)?)),
             reason: reason.unwrap_or_default(),
             origin,
             key: text(record, HEADER_KEY),
@@ -82,8 +91,22 @@ impl Entry {
 
     /// One line, for people.
     pub fn line(&self, note: Option<&Note>) -> String {
-        let Self { offset, appended, tenant, reason, origin, bytes, cut_from, retry_of, .. } = self;
-        let (at, tenant, signal) = (format_rfc3339(EventTime(appended.0)), tenant.as_deref().unwrap_or("-"), self.signal());
+        let Self {
+            offset,
+            appended,
+            tenant,
+            reason,
+            origin,
+            bytes,
+            cut_from,
+            retry_of,
+            ..
+        } = self;
+        let (at, tenant, signal) = (
+            format_rfc3339(EventTime(appended.0)),
+            tenant.as_deref().unwrap_or("-"),
+            self.signal(),
+        );
         let mut line = format!("{offset} {at} {tenant} {signal} {reason} {origin} {bytes} bytes");
         if let Some(length) = cut_from {
             let _ = write!(line, ", cut from {length}");
@@ -126,17 +149,22 @@ impl Entry {
     pub fn write(&self, record: &Record, note: Option<&Note>, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "{}", self.line(note))?;
         for (name, value) in &record.headers {
-            let value = std::str::from_utf8(value).map_or_else(|_| text_or_base64(value).to_string(), str::to_owned);
+            let value =
+                std::str::from_utf8(value).map_or_else(|_| text_or_base64(value).to_string(), str::to_owned);
             writeln!(out, "{}: {}", visible(name), visible(&value))?;
         }
         writeln!(out)?;
         let bytes = record.value.as_deref().unwrap_or_default();
         if let Some(value) = self.decoded(bytes) {
             let pretty = serde_json::to_string_pretty(&value).unwrap_or_else(|_| value.to_string());
-            return pretty.lines().try_for_each(|line| writeln!(out, "{}", visible(line)));
+            return pretty
+                .lines()
+                .try_for_each(|line| writeln!(out, "{}", visible(line)));
         }
         match std::str::from_utf8(bytes) {
-            Ok(text) if !is_binary(text) => text.lines().try_for_each(|line| writeln!(out, "{}", visible(line))),
+            Ok(text) if !is_binary(text) => text
+                .lines()
+                .try_for_each(|line| writeln!(out, "{}", visible(line))),
             _ => dump(bytes, out),
         }
     }
@@ -160,12 +188,29 @@ fn dump(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
             let _ = write!(hex, "{byte:02x} ");
             hex
         });
-        let ascii: String =
-            chunk.iter().map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { char::from(*byte) } else { '.' }).collect();
-        writeln!(out, "{:08x}  {hex:width$} {ascii}", line * DUMP_LINE, width = DUMP_LINE * 3)?;
+        let ascii: String = chunk
+            .iter()
+            .map(|byte| {
+                if byte.is_ascii_graphic() || *byte == b' ' {
+                    char::from(*byte)
+                } else {
+                    '.'
+                }
+            })
+            .collect();
+        writeln!(
+            out,
+            "{:08x}  {hex:width$} {ascii}",
+            line * DUMP_LINE,
+            width = DUMP_LINE * 3
+        )?;
     }
     if shown.len() < bytes.len() {
-        writeln!(out, "{} more bytes: --raw gives them all", bytes.len() - shown.len())?;
+        writeln!(
+            out,
+            "{} more bytes: --raw gives them all",
+            bytes.len() - shown.len()
+        )?;
     }
     Ok(())
 }
@@ -181,5 +226,7 @@ const fn inbox_of(topic: Topic) -> Option<Topic> {
 }
 
 fn text(record: &Record, header: &str) -> Option<String> {
-    record.header(header).map(|value| String::from_utf8_lossy(value).into_owned())
+    record
+        .header(header)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
 }

@@ -6,13 +6,24 @@ use super::{Chosen, ENTRIES_MAX, QUARANTINE, QuarantineError, READ_MAX, collect}
 use bytes::Bytes;
 use processor::log::Log;
 use schemas::id::{Position, TopicPartition};
-use schemas::record::{HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, NewRecord, RETRY_OF_BYTES_MAX, Record};
+use schemas::record::{
+    HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, NewRecord, RETRY_OF_BYTES_MAX, Record,
+};
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Write;
 
 /// Sends what was chosen; says of each record where it is now, or why it was left out.
-pub fn retry(log: &mut Box<dyn Log>, chosen: &Chosen, again: bool, out: &mut dyn Write) -> Result<(), QuarantineError> {
-    let named: BTreeSet<i64> = if let Chosen::Offsets(offsets) = chosen { offsets.iter().copied().collect() } else { BTreeSet::new() };
+pub fn retry(
+    log: &mut Box<dyn Log>,
+    chosen: &Chosen,
+    again: bool,
+    out: &mut dyn Write,
+) -> Result<(), QuarantineError> {
+    let named: BTreeSet<i64> = if let Chosen::Offsets(offsets) = chosen {
+        offsets.iter().copied().collect()
+    } else {
+        BTreeSet::new()
+    };
     let wanted = |entry: &Entry| match chosen {
         Chosen::All => true,
         Chosen::Reason(reason) => entry.reason == *reason,
@@ -22,14 +33,22 @@ pub fn retry(log: &mut Box<dyn Log>, chosen: &Chosen, again: bool, out: &mut dyn
     if entries.len() > ENTRIES_MAX {
         return Err(QuarantineError::TooMany);
     }
-    let missing: Vec<i64> = named.into_iter().filter(|offset| !entries.iter().any(|entry| entry.offset == *offset)).collect();
+    let missing: Vec<i64> = named
+        .into_iter()
+        .filter(|offset| !entries.iter().any(|entry| entry.offset == *offset))
+        .collect();
     let (mut sent, mut left) = (0_u64, 0_u64);
     let mut read_ahead = ReadAhead::default();
     for entry in &entries {
         let why = match (notes.get(&entry.offset), entry.cut_from, entry.inbox) {
-            (Some(Note { to }), ..) if !again => Some(format!("was sent again already, to {to}: --again does it once more")),
+            (Some(Note { to }), ..) if !again => Some(format!(
+                "was sent again already, to {to}: --again does it once more"
+            )),
             (_, Some(length), _) => Some(format!("is cut: {} of {length} bytes are there", entry.bytes)),
-            (_, _, None) => Some(format!("is of no signal that is known: its origin is {:?}", entry.origin)),
+            (_, _, None) => Some(format!(
+                "is of no signal that is known: its origin is {:?}",
+                entry.origin
+            )),
             _ => None,
         };
         match why {
@@ -53,7 +72,10 @@ pub fn retry(log: &mut Box<dyn Log>, chosen: &Chosen, again: bool, out: &mut dyn
         && (left > 0 || !missing.is_empty())
     {
         out.flush()?;
-        return Err(QuarantineError::NotAll(format!("{sent} sent again, {} not: see above", left + missing.len() as u64)));
+        return Err(QuarantineError::NotAll(format!(
+            "{sent} sent again, {} not: see above",
+            left + missing.len() as u64
+        )));
     }
     writeln!(out, "{sent} sent again, {left} left out")?;
     Ok(())
@@ -81,20 +103,37 @@ impl ReadAhead {
 fn send(log: &mut Box<dyn Log>, entry: &Entry, value: Option<Bytes>) -> Result<String, QuarantineError> {
     let inbox = entry.inbox.ok_or(QuarantineError::NotThere(entry.offset))?;
     // What was a retry itself keeps the origin that it had at first.
-    let first = entry.retry_of.as_ref().and_then(|of| of.split_once(' ')).map_or(entry.origin.as_str(), |(_, origin)| origin);
+    let first = entry
+        .retry_of
+        .as_ref()
+        .and_then(|of| of.split_once(' '))
+        .map_or(entry.origin.as_str(), |(_, origin)| origin);
     let mut retry_of = format!("{} {first}", entry.offset);
     retry_of.truncate(retry_of.floor_char_boundary(RETRY_OF_BYTES_MAX));
     let partitions = i64::from(log.partitions(inbox)?.max(1));
     let partition = i32::try_from(entry.offset.rem_euclid(partitions)).unwrap_or(0);
-    let to = TopicPartition { topic: inbox, partition };
+    let to = TopicPartition {
+        topic: inbox,
+        partition,
+    };
     let headers = vec![(HEADER_RETRY_OF.to_owned(), Bytes::from(retry_of))];
-    let appended = log.append(vec![NewRecord { to, key: None, value, headers }])?;
+    let appended = log.append(vec![NewRecord {
+        to,
+        key: None,
+        value,
+        headers,
+    }])?;
     let place = format!("{to}@{}", appended.first().map_or(-1, |appended| appended.offset));
     let headers = vec![
         (HEADER_RETRIED.to_owned(), Bytes::from(entry.offset.to_string())),
         (HEADER_RETRIED_TO.to_owned(), Bytes::from(place.clone())),
     ];
     let key = Some(Bytes::from(entry.reason.clone()));
-    log.append(vec![NewRecord { to: QUARANTINE, key, value: Some(Bytes::new()), headers }])?;
+    log.append(vec![NewRecord {
+        to: QUARANTINE,
+        key,
+        value: Some(Bytes::new()),
+        headers,
+    }])?;
     Ok(place)
 }

@@ -2,7 +2,10 @@ use super::*;
 use crate::cli::{Action, Refused, parse};
 use bytes::Bytes;
 use processor::log::{Batch, Extent};
-use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, HEADER_TENANT};
+use schemas::record::{
+    HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF,
+    HEADER_TENANT,
+};
 use schemas::time::AppendTime;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -21,7 +24,10 @@ impl Fake {
             appended: AppendTime(offset * 1_000),
             key: Some(Bytes::from_static(b"protobuf")),
             value: Some(Bytes::copy_from_slice(value)),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value.as_bytes()))).collect(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Bytes::copy_from_slice(value.as_bytes())))
+                .collect(),
         });
     }
 }
@@ -33,31 +39,65 @@ impl Source for Fake {
 
     fn extent(&mut self, _: TopicPartition) -> Result<Extent, LogError> {
         // The first record goes between the question and the read.
-        Ok(Extent { start: Position(START - 1), end: Position(START + i64::try_from(self.0.len()).unwrap()) })
+        Ok(Extent {
+            start: Position(START - 1),
+            end: Position(START + i64::try_from(self.0.len()).unwrap()),
+        })
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, _: usize) -> Result<Batch, LogError> {
         if from.0 < START {
-            return Err(LogError::OutOfRange { at, wanted: from.0, start: START });
+            return Err(LogError::OutOfRange {
+                at,
+                wanted: from.0,
+                start: START,
+            });
         }
         let record = self.0.get(usize::try_from(from.0 - START).unwrap()).cloned();
         let next = record.as_ref().map_or(from, Record::position);
-        Ok(Batch { records: record.into_iter().collect(), next })
+        Ok(Batch {
+            records: record.into_iter().collect(),
+            next,
+        })
     }
 }
 
 fn quarantine() -> Fake {
     let mut fake = Fake(Vec::new());
-    let origin = |place: &'static str, reason: &'static str| [(HEADER_REASON, reason), (HEADER_ORIGIN, place), (HEADER_TENANT, "default")];
-    fake.add(b"\xff\x00 no\x1b[31m request", &origin("codex.inbox.logs.v1/3@17", "protobuf"));
+    let origin = |place: &'static str, reason: &'static str| {
+        [
+            (HEADER_REASON, reason),
+            (HEADER_ORIGIN, place),
+            (HEADER_TENANT, "default"),
+        ]
+    };
+    fake.add(
+        b"\xff\x00 no\x1b[31m request",
+        &origin("codex.inbox.logs.v1/3@17", "protobuf"),
+    );
     fake.add(b"", &origin("codex.raw.logs.v1/1@9", "misrouted"));
-    fake.add(b"", &[(HEADER_RETRIED, "2"), (HEADER_RETRIED_TO, "codex.inbox.logs.v1/2@40")]);
+    fake.add(
+        b"",
+        &[
+            (HEADER_RETRIED, "2"),
+            (HEADER_RETRIED_TO, "codex.inbox.logs.v1/2@40"),
+        ],
+    );
     let mut cut = origin("codex.inbox.traces.v1/0@5", "body_size").to_vec();
-    cut.extend([(HEADER_CUT_FROM, "99999999"), (HEADER_RETRY_OF, "1 codex.inbox.traces.v1/0@4")]);
+    cut.extend([
+        (HEADER_CUT_FROM, "99999999"),
+        (HEADER_RETRY_OF, "1 codex.inbox.traces.v1/0@4"),
+    ]);
     fake.add("half a \u{202e}text\nand more".as_bytes(), &cut);
     // Of somebody else: no headers, or those that a terminal would obey.
     fake.add(b"?", &[]);
-    fake.add(b"?", &[(HEADER_REASON, "\x1b[2J"), (HEADER_ORIGIN, "codex.sessions.v1/0@1\u{9b}31m")]);
+    fake.add(
+        b"?",
+        &[
+            (HEADER_REASON, "\x1b[2J"),
+            (HEADER_ORIGIN, "codex.sessions.v1/0@1\u{9b}31m"),
+        ],
+    );
     fake
 }
 
@@ -69,7 +109,14 @@ fn printed(work: impl FnOnce(&mut Fake, &mut Vec<u8>) -> Result<(), QuarantineEr
 
 fn offsets(filter: &Filter, limit: usize) -> Vec<i64> {
     let lines = printed(|fake, out| list(fake, filter, limit, true, out));
-    lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["offset"].as_i64().unwrap()).collect()
+    lines
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["offset"]
+                .as_i64()
+                .unwrap()
+        })
+        .collect()
 }
 
 #[test]
@@ -85,27 +132,62 @@ fn a_list_says_what_where_why_and_what_became_of_it() {
     assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
     let json = printed(|fake, out| list(fake, &Filter::default(), LIMIT, true, out));
     let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
-    assert_eq!((&first["retried_to"], &first["signal"]), (&Value::from("codex.inbox.logs.v1/2@40"), &Value::from("logs")));
+    assert_eq!(
+        (&first["retried_to"], &first["signal"]),
+        (&Value::from("codex.inbox.logs.v1/2@40"), &Value::from("logs"))
+    );
 }
 
 #[test]
 fn filters_and_the_limit() {
     assert_eq!(offsets(&Filter::default(), LIMIT), [2, 3, 5, 6, 7]);
     assert_eq!(offsets(&Filter::default(), 2), [6, 7], "the latest");
-    assert_eq!(offsets(&Filter { reason: Some("misrouted".to_owned()), since_ms: None }, LIMIT), [3]);
-    assert_eq!(offsets(&Filter { reason: None, since_ms: Some(5_000) }, LIMIT), [5, 6, 7]);
+    assert_eq!(
+        offsets(
+            &Filter {
+                reason: Some("misrouted".to_owned()),
+                since_ms: None
+            },
+            LIMIT
+        ),
+        [3]
+    );
+    assert_eq!(
+        offsets(
+            &Filter {
+                reason: None,
+                since_ms: Some(5_000)
+            },
+            LIMIT
+        ),
+        [5, 6, 7]
+    );
 }
 
 #[test]
 fn bytes_are_shown_as_what_they_are() {
     let dump = printed(|fake, out| show(fake, 2, Form::People, out));
-    assert!(dump.contains("tacho-origin: codex.inbox.logs.v1/3@17\n"), "{dump}");
-    assert!(dump.contains("00000000  ff 00 20 6e 6f 1b 5b 33 31 6d 20 72 65 71 75 65  .. no.[31m reque\n00000010  73 74"), "{dump}");
+    assert!(
+        dump.contains("tacho-origin: codex.inbox.logs.v1/3@17\n"),
+        "{dump}"
+    );
+    assert!(
+        dump.contains(
+            "00000000  ff 00 20 6e 6f 1b 5b 33 31 6d 20 72 65 71 75 65  .. no.[31m reque\n00000010  73 74"
+        ),
+        "{dump}"
+    );
     let text = printed(|fake, out| show(fake, 5, Form::People, out));
     assert!(text.ends_with("half a \\u{202e}text\nand more\n"), "{text}");
-    assert_eq!(printed(|fake, out| show(fake, 5, Form::Raw, out)), "half a \u{202e}text\nand more");
+    assert_eq!(
+        printed(|fake, out| show(fake, 5, Form::Raw, out)),
+        "half a \u{202e}text\nand more"
+    );
     let json: Value = serde_json::from_str(&printed(|fake, out| show(fake, 2, Form::Json, out))).unwrap();
-    assert_eq!(json["value"], serde_json::json!({"base64": "/wAgbm8bWzMxbSByZXF1ZXN0"}));
+    assert_eq!(
+        json["value"],
+        serde_json::json!({"base64": "/wAgbm8bWzMxbSByZXF1ZXN0"})
+    );
     assert_eq!(json["retried_to"], "codex.inbox.logs.v1/2@40");
 }
 
@@ -118,8 +200,17 @@ fn what_is_no_record_of_the_quarantine_is_not_shown() {
 }
 
 fn asked(args: &str) -> Result<Options, String> {
-    let env = Env { home: Some("/home/me".into()), ..Env::default() };
-    match parse(["tacho", "quarantine"].into_iter().chain(args.split_whitespace()).map(OsString::from), &env) {
+    let env = Env {
+        home: Some("/home/me".into()),
+        ..Env::default()
+    };
+    match parse(
+        ["tacho", "quarantine"]
+            .into_iter()
+            .chain(args.split_whitespace())
+            .map(OsString::from),
+        &env,
+    ) {
         Ok(Action::Quarantine(options)) => Ok(options),
         Err(Refused::Faults(faults)) => Err(faults.join("; ")),
         other => panic!("{args}: {other:?}"),
@@ -129,18 +220,57 @@ fn asked(args: &str) -> Result<Options, String> {
 #[test]
 fn the_command_line_is_checked_as_a_whole() {
     let listed = asked("list --since 1970-01-01T00:00:01Z --reason protobuf --limit 5").unwrap();
-    let filter = Filter { reason: Some("protobuf".to_owned()), since_ms: Some(1_000) };
-    assert_eq!(listed.what, What::List { filter, limit: 5, json: false });
-    assert!(matches!(asked("list --since 2h").unwrap().what, What::List { filter: Filter { since_ms: Some(1..), .. }, .. }));
+    let filter = Filter {
+        reason: Some("protobuf".to_owned()),
+        since_ms: Some(1_000),
+    };
+    assert_eq!(
+        listed.what,
+        What::List {
+            filter,
+            limit: 5,
+            json: false
+        }
+    );
+    assert!(matches!(
+        asked("list --since 2h").unwrap().what,
+        What::List {
+            filter: Filter {
+                since_ms: Some(1..),
+                ..
+            },
+            ..
+        }
+    ));
     let text = asked("list --since yesterday --limit 0 --prefix x.").unwrap_err();
     for part in ["--since \"yesterday\"", "--limit", "--prefix"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let sent = asked("retry 4 5 --again --kafka h:1").unwrap();
-    assert_eq!(sent.what, What::Retry { chosen: Chosen::Offsets(vec![4, 5]), again: true });
-    assert_eq!(asked("retry --all --kafka h:1").unwrap().what, What::Retry { chosen: Chosen::All, again: false });
-    for wrong in ["retry --kafka h:1", "retry 4 --all --kafka h:1", "retry --reason r --all --kafka h:1", "show"] {
+    assert_eq!(
+        sent.what,
+        What::Retry {
+            chosen: Chosen::Offsets(vec![4, 5]),
+            again: true
+        }
+    );
+    assert_eq!(
+        asked("retry --all --kafka h:1").unwrap().what,
+        What::Retry {
+            chosen: Chosen::All,
+            again: false
+        }
+    );
+    for wrong in [
+        "retry --kafka h:1",
+        "retry 4 --all --kafka h:1",
+        "retry --reason r --all --kafka h:1",
+        "show",
+    ] {
         assert!(asked(wrong).is_err(), "{wrong}");
     }
-    assert!(asked("retry 4").unwrap_err().contains("--raw"), "the embedded log has no inbox");
+    assert!(
+        asked("retry 4").unwrap_err().contains("--raw"),
+        "the embedded log has no inbox"
+    );
 }

@@ -66,9 +66,16 @@ pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
             return Ok(Box::new(remote));
         }
     }
-    let empty = std::fs::read_dir(dir).map_or(true, |entries| entries.flatten().all(|entry| entry.file_name() == admin_file::NAME));
+    let empty = std::fs::read_dir(dir).map_or(true, |entries| {
+        entries
+            .flatten()
+            .all(|entry| entry.file_name() == admin_file::NAME)
+    });
     if empty {
-        return Err(Failure::Start(vec![format!("{} holds no data: start tacho there first, or give --data", dir.display())]));
+        return Err(Failure::Start(vec![format!(
+            "{} holds no data: start tacho there first, or give --data",
+            dir.display()
+        )]));
     }
     let backend = adapters::embedded(dir, &Seed::shipped()).map_err(|fault| Failure::Start(vec![fault]))?;
     let log = (backend.open)().map_err(|error| Failure::Running(error.to_string()))?;
@@ -84,21 +91,50 @@ pub struct Remote {
 impl Remote {
     /// For the process that wrote `file`.
     pub fn new(file: AdminFile) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(ANSWER_TIMEOUT)).http_status_as_error(false).proxy(None).build();
-        Self { file, agent: config.into() }
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(ANSWER_TIMEOUT))
+            .http_status_as_error(false)
+            .proxy(None)
+            .build();
+        Self {
+            file,
+            agent: config.into(),
+        }
     }
 
     fn get<M: Message + Default>(&self, path: &str, at: TopicPartition, more: &str) -> Result<M, LogError> {
-        let url = format!("http://{}{path}?topic={}&partition={}{more}", self.file.addr, at.topic.name(), at.partition);
-        let down = |reason: String| LogError::Unavailable { reason: format!("{}: {reason}", self.file.addr) };
-        let request = self.agent.get(&url).header("authorization", format!("Bearer {}", self.file.token));
+        let url = format!(
+            "http://{}{path}?topic={}&partition={}{more}",
+            self.file.addr,
+            at.topic.name(),
+            at.partition
+        );
+        let down = |reason: String| LogError::Unavailable {
+            reason: format!("{}: {reason}", self.file.addr),
+        };
+        let request = self
+            .agent
+            .get(&url)
+            .header("authorization", format!("Bearer {}", self.file.token));
         let mut answer = request.call().map_err(|error| down(error.to_string()))?;
         let status = answer.status().as_u16();
-        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec().map_err(|error| down(error.to_string()))?;
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec()
+            .map_err(|error| down(error.to_string()))?;
         match status {
             200 => M::decode(body.as_slice()).map_err(|error| down(error.to_string())),
-            410 => Err(LogError::OutOfRange { at, wanted: -1, start: String::from_utf8_lossy(&body).trim().parse().unwrap_or(0) }),
-            _ => Err(down(format!("status {status}: {}", String::from_utf8_lossy(&body).trim()))),
+            410 => Err(LogError::OutOfRange {
+                at,
+                wanted: -1,
+                start: String::from_utf8_lossy(&body).trim().parse().unwrap_or(0),
+            }),
+            _ => Err(down(format!(
+                "status {status}: {}",
+                String::from_utf8_lossy(&body).trim()
+            ))),
         }
     }
 }
@@ -111,7 +147,10 @@ impl Source for Remote {
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
         let reply: ExtentReply = self.get("/api/extent", at, "")?;
-        Ok(Extent { start: Position(reply.start), end: Position(reply.end) })
+        Ok(Extent {
+            start: Position(reply.start),
+            end: Position(reply.end),
+        })
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {

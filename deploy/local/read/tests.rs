@@ -16,9 +16,14 @@ struct Fake {
 
 impl Fake {
     fn add(&mut self, partition: usize, at_ms: i64, key: &'static str, value: Option<&'static str>) {
-        let offset = self.records[partition].last().map_or(1, |record| record.offset + if record.offset % 3 == 2 { 2 } else { 1 });
+        let offset = self.records[partition].last().map_or(1, |record| {
+            record.offset + if record.offset % 3 == 2 { 2 } else { 1 }
+        });
         self.records[partition].push(Record {
-            from: TopicPartition { topic: Topic::Sessions, partition: i32::try_from(partition).unwrap() },
+            from: TopicPartition {
+                topic: Topic::Sessions,
+                partition: i32::try_from(partition).unwrap(),
+            },
             offset,
             appended: AppendTime(at_ms),
             key: Some(Bytes::from_static(key.as_bytes())),
@@ -35,30 +40,61 @@ impl Source for Fake {
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
         let partition = usize::try_from(at.partition).unwrap();
-        let end = self.records[partition].last().map_or(0, |record| record.offset + 2);
-        Ok(Extent { start: Position(self.start[partition]), end: Position(end) })
+        let end = self.records[partition]
+            .last()
+            .map_or(0, |record| record.offset + 2);
+        Ok(Extent {
+            start: Position(self.start[partition]),
+            end: Position(end),
+        })
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         if from.0 < self.gone {
-            return Err(LogError::OutOfRange { at, wanted: from.0, start: self.gone });
+            return Err(LogError::OutOfRange {
+                at,
+                wanted: from.0,
+                start: self.gone,
+            });
         }
         let all = &self.records[usize::try_from(at.partition).unwrap()];
-        let records: Vec<Record> = all.iter().filter(|record| record.offset >= from.0).take(max).cloned().collect();
+        let records: Vec<Record> = all
+            .iter()
+            .filter(|record| record.offset >= from.0)
+            .take(max)
+            .cloned()
+            .collect();
         let next = records.last().map_or(from, Record::position);
         Ok(Batch { records, next })
     }
 }
 
 fn options(topic: Topic, from_start: bool, follow: bool) -> ReadOptions {
-    ReadOptions { topic, from_start, follow, json: true, place: Place::Temporary }
+    ReadOptions {
+        topic,
+        from_start,
+        follow,
+        json: true,
+        place: Place::Temporary,
+    }
 }
 
 /// Values of the printed lines, with how often there was nothing new before the output was closed.
 fn printed(fake: &mut Fake, options: &ReadOptions) -> Vec<String> {
     let mut out = Vec::new();
-    Reader { source: fake, options, out: &mut out }.print(|| ()).unwrap();
-    let value = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["value"].as_str().unwrap_or("null").to_owned();
+    Reader {
+        source: fake,
+        options,
+        out: &mut out,
+    }
+    .print(|| ())
+    .unwrap();
+    let value = |line: &str| {
+        serde_json::from_str::<serde_json::Value>(line).unwrap()["value"]
+            .as_str()
+            .unwrap_or("null")
+            .to_owned()
+    };
     String::from_utf8(out).unwrap().lines().map(value).collect()
 }
 
@@ -75,12 +111,18 @@ fn three_rows() -> Fake {
 
 #[test]
 fn compacted_topics_show_the_latest_row_of_each_key() {
-    assert_eq!(printed(&mut three_rows(), &options(Topic::Sessions, false, false)), ["c1", "b1", "a2"]);
+    assert_eq!(
+        printed(&mut three_rows(), &options(Topic::Sessions, false, false)),
+        ["c1", "b1", "a2"]
+    );
 }
 
 #[test]
 fn from_start_shows_everything() {
-    assert_eq!(printed(&mut three_rows(), &options(Topic::Sessions, true, false)), ["a1", "b1", "a2", "g1", "null", "c1"]);
+    assert_eq!(
+        printed(&mut three_rows(), &options(Topic::Sessions, true, false)),
+        ["a1", "b1", "a2", "g1", "null", "c1"]
+    );
 }
 
 #[test]
@@ -90,17 +132,26 @@ fn other_topics_show_the_last_thousand_in_order_of_time() {
     for (n, value) in values.iter().enumerate() {
         fake.add(n % 2, i64::try_from(n).unwrap(), "k", Some(value));
     }
-    assert_eq!(printed(&mut fake, &options(Topic::Windows1m, false, false)), values[2000..]);
+    assert_eq!(
+        printed(&mut fake, &options(Topic::Windows1m, false, false)),
+        values[2000..]
+    );
     let mut few = three_rows();
     few.start = [2, 0];
-    assert_eq!(printed(&mut few, &options(Topic::Windows1m, false, false)), ["c1", "b1", "a2", "g1", "null"]);
+    assert_eq!(
+        printed(&mut few, &options(Topic::Windows1m, false, false)),
+        ["c1", "b1", "a2", "g1", "null"]
+    );
 }
 
 #[test]
 fn what_retention_took_meanwhile_is_skipped() {
     let mut fake = three_rows();
     fake.gone = 2;
-    assert_eq!(printed(&mut fake, &options(Topic::Sessions, true, false)), ["b1", "a2", "g1", "null"]);
+    assert_eq!(
+        printed(&mut fake, &options(Topic::Sessions, true, false)),
+        ["b1", "a2", "g1", "null"]
+    );
 }
 
 /// Takes some lines, then is closed, like `| head`.
@@ -139,13 +190,23 @@ fn follow_goes_on_with_what_comes_after_the_first_rows() {
         }
     }
     let fake = std::rc::Rc::new(std::cell::RefCell::new(three_rows()));
-    let mut out = Head { taken: Vec::new(), lines: 5 };
+    let mut out = Head {
+        taken: Vec::new(),
+        lines: 5,
+    };
     let options = options(Topic::Sessions, false, true);
-    let ended = Reader { source: &mut Growing(fake.clone()), options: &options, out: &mut out }
-        .print(|| fake.borrow_mut().add(1, 9, "d", Some("d1")));
+    let ended = Reader {
+        source: &mut Growing(fake.clone()),
+        options: &options,
+        out: &mut out,
+    }
+    .print(|| fake.borrow_mut().add(1, 9, "d", Some("d1")));
     assert!(matches!(ended, Err(ReadError::Closed)));
     let text = String::from_utf8(out.taken).unwrap();
-    let values: Vec<&str> = text.lines().map(|line| if line.contains("d1") { "d1" } else { "old" }).collect();
+    let values: Vec<&str> = text
+        .lines()
+        .map(|line| if line.contains("d1") { "d1" } else { "old" })
+        .collect();
     assert_eq!(values, ["old", "old", "old", "d1", "d1"]);
 }
 

@@ -47,7 +47,10 @@ impl Contact {
         Self {
             cluster: cluster.clone(),
             topic: format!("{}{}", cluster.prefix, topic.name()),
-            asked: Mutex::new(Asked { at: Instant::now(), silences: 0 }),
+            asked: Mutex::new(Asked {
+                at: Instant::now(),
+                silences: 0,
+            }),
         }
     }
 
@@ -58,11 +61,18 @@ impl Contact {
         if asked.at.elapsed() < ASK_EVERY {
             return false;
         }
-        asked.silences = if self.is_silent(client) { asked.silences + 1 } else { 0 };
+        asked.silences = if self.is_silent(client) {
+            asked.silences + 1
+        } else {
+            0
+        };
         let is_lost = asked.silences >= SILENCES;
         if is_lost {
             asked.silences = 0;
-            tracing::warn!(topic = self.topic, "a client reaches no broker, and a new one does: it is replaced");
+            tracing::warn!(
+                topic = self.topic,
+                "a client reaches no broker, and a new one does: it is replaced"
+            );
         }
         asked.at = Instant::now();
         is_lost

@@ -33,15 +33,27 @@ pub struct Common {
 impl Common {
     /// The sources of settings; `more` are the process's own flags by the names of their settings.
     #[must_use]
-    pub fn sources(self, env: BTreeMap<String, String>, more: Vec<(&'static str, Option<String>)>) -> Sources {
+    pub fn sources(
+        self,
+        env: BTreeMap<String, String>,
+        more: Vec<(&'static str, Option<String>)>,
+    ) -> Sources {
         let own = [
             ("kafka.bootstrap_servers", self.kafka),
             ("kafka.prefix", self.prefix),
             ("admin.listen", self.admin),
             ("log.filter", self.log),
         ];
-        let flags = own.into_iter().chain(more).filter_map(|(name, value)| Some((name, value?))).collect();
-        Sources { file: self.config, env, flags }
+        let flags = own
+            .into_iter()
+            .chain(more)
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect();
+        Sources {
+            file: self.config,
+            env,
+            flags,
+        }
     }
 }
 
@@ -58,13 +70,21 @@ pub enum Asked<T> {
 ///
 /// # Errors
 /// What is wrong with it, in one line.
-pub fn parse<T: FromArgMatches + clap::CommandFactory>(args: impl IntoIterator<Item = OsString>) -> Result<Asked<T>, String> {
-    let matches = T::command().try_get_matches_from(args).and_then(|matches| T::from_arg_matches(&matches));
+pub fn parse<T: FromArgMatches + clap::CommandFactory>(
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Asked<T>, String> {
+    let matches = T::command()
+        .try_get_matches_from(args)
+        .and_then(|matches| T::from_arg_matches(&matches));
     match matches {
         Ok(flags) => Ok(Asked::Go(flags)),
         Err(error) if error.use_stderr() => {
             let text = error.render().to_string();
-            let first = text.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
+            let first = text
+                .lines()
+                .take_while(|line| !line.trim().is_empty())
+                .collect::<Vec<_>>()
+                .join(" ");
             Err(format!("{} (see --help)", first.trim_start_matches("error: ")))
         }
         Err(error) => Ok(Asked::Shown(error.render().to_string())),

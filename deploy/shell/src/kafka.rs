@@ -88,7 +88,12 @@ pub struct Options(pub BTreeMap<String, Scalar>);
 
 impl Options {
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), if is_secret(name) { HIDDEN } else { value.0.as_str() }))
+        self.0.iter().map(|(name, value)| {
+            (
+                name.as_str(),
+                if is_secret(name) { HIDDEN } else { value.0.as_str() },
+            )
+        })
     }
 }
 
@@ -108,7 +113,12 @@ impl KafkaSection {
     /// The cluster, with what librdkafka is told; every fault is added to `faults`.
     pub fn cluster(&self, faults: &mut Vec<String>) -> Cluster {
         let mut found = Vec::new();
-        let mut options: BTreeMap<String, String> = self.options.0.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+        let mut options: BTreeMap<String, String> = self
+            .options
+            .0
+            .iter()
+            .map(|(name, value)| (name.clone(), value.0.clone()))
+            .collect();
         found.extend(options.iter().filter_map(|(name, value)| unknown(name, value)));
         let tls = self.tls.options(&mut found);
         let sasl = self.sasl.as_ref().map(|sasl| sasl.options(&mut found));
@@ -124,16 +134,30 @@ impl KafkaSection {
         own.extend(sasl.into_iter().flatten());
         for (name, value) in own {
             if options.insert(name.to_owned(), value).is_some() {
-                found.push(format!("options: {name} has a setting of its own, under tls or sasl: leave out one of them"));
+                found.push(format!(
+                    "options: {name} has a setting of its own, under tls or sasl: leave out one of them"
+                ));
             }
         }
-        let cluster = Cluster { bootstrap: self.bootstrap_servers.clone(), prefix: self.prefix.clone(), options };
+        let cluster = Cluster {
+            bootstrap: self.bootstrap_servers.clone(),
+            prefix: self.prefix.clone(),
+            options,
+        };
         if self.bootstrap_servers.is_empty() {
             found.push("bootstrap_servers: is not set; give HOST:PORT".to_owned());
         }
         // An empty one is told above, once.
-        let bootstrap = if self.bootstrap_servers.is_empty() { "set:1".to_owned() } else { cluster.bootstrap.clone() };
-        let more = Cluster { bootstrap, ..cluster.clone() }.faults();
+        let bootstrap = if self.bootstrap_servers.is_empty() {
+            "set:1".to_owned()
+        } else {
+            cluster.bootstrap.clone()
+        };
+        let more = Cluster {
+            bootstrap,
+            ..cluster.clone()
+        }
+        .faults();
         faults.extend(found.into_iter().map(|fault| format!("kafka.{fault}")));
         faults.extend(more.into_iter().map(|fault| format!("kafka: {fault}")));
         cluster
@@ -142,15 +166,25 @@ impl KafkaSection {
     /// Whether a password would be sent in the clear.
     #[must_use]
     pub fn is_password_in_the_clear(&self) -> bool {
-        self.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain) && !self.tls.is_on()
+        self.sasl
+            .as_ref()
+            .is_some_and(|sasl| sasl.mechanism == Mechanism::Plain)
+            && !self.tls.is_on()
     }
 }
 
 /// Why librdkafka does not take that property, if it doesn't.
 fn unknown(name: &str, value: &str) -> Option<String> {
-    let error = ClientConfig::new().set(name, value).create_native_config().err()?;
+    let error = ClientConfig::new()
+        .set(name, value)
+        .create_native_config()
+        .err()?;
     // The error holds the value.
-    Some(if is_secret(name) { format!("options: {name} is not taken") } else { format!("options: {name} is not taken: {error}") })
+    Some(if is_secret(name) {
+        format!("options: {name} is not taken")
+    } else {
+        format!("options: {name} is not taken: {error}")
+    })
 }
 
 impl Tls {
@@ -163,7 +197,8 @@ impl Tls {
     }
 
     fn is_on(&self) -> bool {
-        self.enabled.unwrap_or_else(|| self.files().iter().any(|(_, _, file)| file.is_some()))
+        self.enabled
+            .unwrap_or_else(|| self.files().iter().any(|(_, _, file)| file.is_some()))
     }
 
     fn options(&self, faults: &mut Vec<String>) -> Option<Vec<(&'static str, String)>> {
@@ -172,7 +207,9 @@ impl Tls {
             let Some(file) = file else { continue };
             match (std::fs::File::open(file), file.to_str()) {
                 (Err(error), _) => faults.push(format!("tls.{setting}: {}: {error}", file.display())),
-                (Ok(_), None) => faults.push(format!("tls.{setting}: {}: the name is no UTF-8", file.display())),
+                (Ok(_), None) => {
+                    faults.push(format!("tls.{setting}: {}: the name is no UTF-8", file.display()))
+                }
                 (Ok(_), Some(text)) => options.push((name, text.to_owned())),
             }
         }
@@ -202,14 +239,20 @@ impl Sasl {
                 String::new()
             }
         };
-        vec![("sasl.mechanism", self.mechanism.name().to_owned()), ("sasl.username", self.username.clone()), ("sasl.password", password)]
+        vec![
+            ("sasl.mechanism", self.mechanism.name().to_owned()),
+            ("sasl.username", self.username.clone()),
+            ("sasl.password", password),
+        ]
     }
 }
 
 fn password_in(file: &Path) -> Result<String, String> {
     let length = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
     if length > PASSWORD_BYTES_MAX {
-        return Err(format!("is {length} bytes long, which is too long for a password"));
+        return Err(format!(
+            "is {length} bytes long, which is too long for a password"
+        ));
     }
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
     match text.trim() {
@@ -243,7 +286,11 @@ mod tests {
     fn options(text: &str) -> Result<BTreeMap<String, String>, Vec<String>> {
         let mut faults = Vec::new();
         let cluster = section(text).cluster(&mut faults);
-        if faults.is_empty() { Ok(cluster.options) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(cluster.options)
+        } else {
+            Err(faults)
+        }
     }
 
     #[test]
@@ -267,7 +314,12 @@ mod tests {
             ("ssl.certificate.location", file),
             ("ssl.key.location", file),
         ];
-        assert_eq!(options(&text), Ok(expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into()));
+        assert_eq!(
+            options(&text),
+            Ok(expected
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into())
+        );
         let plain = "bootstrap_servers = 'a:1'\ntls.enabled = true\nsasl = { mechanism = 'PLAIN', username = 'me', password = 'x' }";
         assert_eq!(options(plain).unwrap()["security.protocol"], "SASL_SSL");
         assert!(!section(plain).is_password_in_the_clear());
@@ -309,7 +361,10 @@ mod tests {
             "bootstrap_servers = 'a:1'\nsasl = { username = 'me', password = 'hunter2' }\n[options]\n'ssl.key.password' = 'hunter2'",
         );
         let printed = toml::to_string(&section).unwrap();
-        assert!(!printed.contains("hunter2") && printed.matches(HIDDEN).count() == 2, "{printed}");
+        assert!(
+            !printed.contains("hunter2") && printed.matches(HIDDEN).count() == 2,
+            "{printed}"
+        );
         assert!(!format!("{section:?}").contains("hunter2"));
     }
 }

@@ -34,7 +34,9 @@ pub struct Sources {
 /// The environment of this process; names and values that are no UTF-8 are left out.
 #[must_use]
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// The settings, and every fault of their form. A setting at fault has its default in the result, so that the caller
@@ -52,7 +54,9 @@ pub fn load<T: DeserializeOwned + Default>(sources: &Sources) -> (T, Vec<String>
     layers.push(env_layer(&sources.env));
     layers.push(flag_layer(&sources.flags));
     loop {
-        let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer));
+        let figment = layers
+            .iter()
+            .fold(Figment::new(), |figment, layer| figment.merge(layer));
         let error = match figment.extract_lossy::<T>() {
             Ok(settings) => return (settings, faults),
             Err(error) => error,
@@ -94,26 +98,35 @@ impl Provider for Layer {
 }
 
 fn file_layer(path: &Path) -> Result<Layer, String> {
-    let length = std::fs::metadata(path).map_err(|error| format!("can't be read: {error}"))?.len();
+    let length = std::fs::metadata(path)
+        .map_err(|error| format!("can't be read: {error}"))?
+        .len();
     if length > FILE_BYTES_MAX {
         return Err(format!("is {length} bytes long, which is too long for settings"));
     }
     let text = std::fs::read_to_string(path).map_err(|error| format!("can't be read: {error}"))?;
     // Not shown as the library does it, with the line at fault: a secret may stand there.
     let table: toml::Table = toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        let line = error.span().map_or(0, |span| {
+            text[..span.start.min(text.len())].matches('\n').count() + 1
+        });
         format!("line {line} is no TOML: {}", error.message())
     })?;
     let value = Value::serialize(table).map_err(|error| error.to_string())?;
     let mut values = value.into_dict().unwrap_or_default();
     flatten_passed_through(&mut values);
-    Ok(Layer { name: path.display().to_string(), values })
+    Ok(Layer {
+        name: path.display().to_string(),
+        values,
+    })
 }
 
 fn env_layer(env: &BTreeMap<String, String>) -> Layer {
     let mut values = Dict::new();
     for (name, text) in env {
-        let Some(bare) = name.strip_prefix(ENV_PREFIX) else { continue };
+        let Some(bare) = name.strip_prefix(ENV_PREFIX) else {
+            continue;
+        };
         if !is_service_link(bare) {
             let lower = bare.to_ascii_lowercase();
             let mut path: Vec<String> = lower.split(ENV_NEST).map(str::to_owned).collect();
@@ -125,13 +138,20 @@ fn env_layer(env: &BTreeMap<String, String>) -> Layer {
             insert(&mut values, &path, text);
         }
     }
-    Layer { name: "the environment".to_owned(), values }
+    Layer {
+        name: "the environment".to_owned(),
+        values,
+    }
 }
 
 /// What Kubernetes puts into every pod for a service named `tacho-…`: none of ours.
 fn is_service_link(bare: &str) -> bool {
-    let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"].iter().any(|end| bare.ends_with(end));
-    let port = bare.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
+        .iter()
+        .any(|end| bare.ends_with(end));
+    let port = bare
+        .split_once("_PORT_")
+        .is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     !bare.contains(ENV_NEST) && (ends || port || bare.contains("_SERVICE_PORT_"))
 }
 
@@ -141,11 +161,16 @@ fn flag_layer(flags: &[(&'static str, String)]) -> Layer {
         let path: Vec<String> = name.split('.').map(str::to_owned).collect();
         insert(&mut values, &path, text);
     }
-    Layer { name: "the command line".to_owned(), values }
+    Layer {
+        name: "the command line".to_owned(),
+        values,
+    }
 }
 
 fn insert(values: &mut Dict, path: &[String], text: &str) {
-    let Some((last, tables)) = path.split_last() else { return };
+    let Some((last, tables)) = path.split_last() else {
+        return;
+    };
     let mut at = values;
     for name in tables {
         let table = at.entry(name.clone()).or_insert_with(|| Value::from(Dict::new()));
@@ -174,7 +199,9 @@ fn remove(values: &mut Dict, path: &[String]) -> bool {
             }
             // An element stays where it is, without what is wrong with it: others are named by their places.
             Some(Value::Array(_, items)) => {
-                let Some((index, rest)) = rest.split_first() else { return false };
+                let Some((index, rest)) = rest.split_first() else {
+                    return false;
+                };
                 let item = index.parse::<usize>().ok().and_then(|index| items.get_mut(index));
                 match (item, rest) {
                     (Some(Value::Dict(_, inner)), [_, ..]) => remove(inner, rest),
@@ -193,8 +220,12 @@ fn remove(values: &mut Dict, path: &[String]) -> bool {
 /// Makes `a.b.c = 1` of the table `a` with the table `b` in it, where names hold dots.
 fn flatten_passed_through(values: &mut Dict) {
     let [first, second] = PASSED_THROUGH;
-    let Some(Value::Dict(_, table)) = values.get_mut(first) else { return };
-    let Some(Value::Dict(tag, options)) = table.remove(second) else { return };
+    let Some(Value::Dict(_, table)) = values.get_mut(first) else {
+        return;
+    };
+    let Some(Value::Dict(tag, options)) = table.remove(second) else {
+        return;
+    };
     let mut flat = Dict::new();
     flatten("", options, &mut flat);
     table.insert(second.to_owned(), Value::Dict(tag, flat));
@@ -202,7 +233,11 @@ fn flatten_passed_through(values: &mut Dict) {
 
 fn flatten(before: &str, values: Dict, flat: &mut Dict) {
     for (name, value) in values {
-        let name = if before.is_empty() { name } else { format!("{before}.{name}") };
+        let name = if before.is_empty() {
+            name
+        } else {
+            format!("{before}.{name}")
+        };
         match value {
             Value::Dict(_, inner) => flatten(&name, inner, flat),
             value => {
@@ -213,12 +248,19 @@ fn flatten(before: &str, values: Dict, flat: &mut Dict) {
 }
 
 fn fault(error: &Error) -> String {
-    let source = error.metadata.as_ref().map_or("settings", |metadata| metadata.name.as_ref());
+    let source = error
+        .metadata
+        .as_ref()
+        .map_or("settings", |metadata| metadata.name.as_ref());
     let setting = error.path.join(".");
     let what = match &error.kind {
         Kind::UnknownField(_, known) => format!("there is no such setting; there are: {}", listed(known)),
-        Kind::InvalidType(_, wanted) | Kind::InvalidValue(_, wanted) if is_secret(&setting) => format!("must be {wanted}"),
-        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => format!("must be {wanted}, not {found}"),
+        Kind::InvalidType(_, wanted) | Kind::InvalidValue(_, wanted) if is_secret(&setting) => {
+            format!("must be {wanted}")
+        }
+        Kind::InvalidType(found, wanted) | Kind::InvalidValue(found, wanted) => {
+            format!("must be {wanted}, not {found}")
+        }
         Kind::UnknownVariant(found, known) => format!("is {found:?}, but must be one of: {}", listed(known)),
         other => other.to_string(),
     };

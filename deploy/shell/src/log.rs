@@ -26,7 +26,10 @@ pub enum Format {
 
 impl Default for LogSection {
     fn default() -> Self {
-        Self { format: Format::Json, filter: "info".to_owned() }
+        Self {
+            format: Format::Json,
+            filter: "info".to_owned(),
+        }
     }
 }
 
@@ -34,14 +37,19 @@ impl LogSection {
     /// Adds what is wrong to `faults`.
     pub fn check(&self, faults: &mut Vec<String>) {
         if let Err(error) = EnvFilter::try_new(&self.filter) {
-            faults.push(format!("log.filter: {:?} is not a filter such as info or warn,processor=debug: {error}", self.filter));
+            faults.push(format!(
+                "log.filter: {:?} is not a filter such as info or warn,processor=debug: {error}",
+                self.filter
+            ));
         }
     }
 
     /// Begins to log; a second call in one process changes nothing.
     pub fn init(&self) {
         let filter = EnvFilter::try_new(&self.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
         // A second subscriber within one process is a test's: its own is as good.
         let _ = match self.format {
             Format::Json => log.json().flatten_event(true).try_init(),
@@ -52,6 +60,9 @@ impl LogSection {
     /// For a process that people start by hand: text, and what `RUST_LOG` says, else warnings.
     #[must_use]
     pub fn by_hand() -> Self {
-        Self { format: Format::Text, filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()) }
+        Self {
+            format: Format::Text,
+            filter: std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned()),
+        }
     }
 }

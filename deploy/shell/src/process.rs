@@ -49,8 +49,15 @@ pub fn chain(error: &dyn Error) -> String {
 
 /// Listens on an address, which the setting or flag `name` gives; a fault otherwise.
 pub fn bind(name: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<TcpListener> {
-    let bound = TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    bound.map_err(|error| faults.push(format!("{name}: can't listen on {address}: {error}; stop what uses it, or name another"))).ok()
+    let bound =
+        TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound
+        .map_err(|error| {
+            faults.push(format!(
+                "{name}: can't listen on {address}: {error}; stop what uses it, or name another"
+            ))
+        })
+        .ok()
 }
 
 /// Adds a fault for each two of these listeners that are to have one and the same address.

@@ -14,7 +14,17 @@ pub const HIDDEN: &str = "***";
 #[must_use]
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["password", "secret", "pem", "jaas", "token", "hash_key", "sasl.oauthbearer.config"].iter().any(|part| name.contains(part))
+    [
+        "password",
+        "secret",
+        "pem",
+        "jaas",
+        "token",
+        "hash_key",
+        "sasl.oauthbearer.config",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
 }
 
 /// Names with commas between.
@@ -34,14 +44,21 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (number, unit) = number_and_unit(text)?;
         let scale = SPAN_UNITS.iter().find(|(name, _)| *name == unit).ok_or(())?.1;
-        number.checked_mul(scale).map(|ms| Self(Duration::from_millis(ms))).ok_or(())
+        number
+            .checked_mul(scale)
+            .map(|ms| Self(Duration::from_millis(ms)))
+            .ok_or(())
     }
 }
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let (unit, scale) = SPAN_UNITS.iter().rev().find(|(_, scale)| ms >= *scale && ms.is_multiple_of(*scale)).unwrap_or(&SPAN_UNITS[0]);
+        let (unit, scale) = SPAN_UNITS
+            .iter()
+            .rev()
+            .find(|(_, scale)| ms >= *scale && ms.is_multiple_of(*scale))
+            .unwrap_or(&SPAN_UNITS[0]);
         write!(f, "{}{unit}", ms / scale)
     }
 }
@@ -64,8 +81,11 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (unit, scale) =
-            SIZE_UNITS.iter().rev().find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale)).unwrap_or(&SIZE_UNITS[0]);
+        let (unit, scale) = SIZE_UNITS
+            .iter()
+            .rev()
+            .find(|(_, scale)| self.0 >= *scale && self.0.is_multiple_of(*scale))
+            .unwrap_or(&SIZE_UNITS[0]);
         write!(f, "{}{unit}", self.0 / scale)
     }
 }
@@ -103,7 +123,8 @@ macro_rules! as_text {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = Scalar::deserialize(deserializer)?.0;
-                text.parse().map_err(|()| D::Error::invalid_value(Unexpected::Str(&text), &$wanted))
+                text.parse()
+                    .map_err(|()| D::Error::invalid_value(Unexpected::Str(&text), &$wanted))
             }
         }
 
@@ -201,7 +222,13 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_are_read_and_written_with_units() {
-        for (text, ms) in [("250ms", 250), ("15s", 15_000), ("5 m", 300_000), ("1h", 3_600_000), ("0s", 0)] {
+        for (text, ms) in [
+            ("250ms", 250),
+            ("15s", 15_000),
+            ("5 m", 300_000),
+            ("1h", 3_600_000),
+            ("0s", 0),
+        ] {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
         }
         for (ms, text) in [(0, "0ms"), (1500, "1500ms"), (90_000, "90s"), (120_000, "2m")] {
@@ -212,7 +239,15 @@ mod tests {
         }
         assert_eq!(Size(16 << 20).to_string(), "16MiB");
         assert_eq!(Size(1000).to_string(), "1000");
-        for text in ["", "s", "15", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615h"] {
+        for text in [
+            "",
+            "s",
+            "15",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "18446744073709551615h",
+        ] {
             assert_eq!(text.parse::<Span>(), Err(()), "{text}");
         }
         assert_eq!("16MB".parse::<Size>(), Err(()));
@@ -220,7 +255,10 @@ mod tests {
 
     #[test]
     fn addresses_may_say_localhost() {
-        assert_eq!("localhost:1".parse::<Listen>().unwrap().to_string(), "127.0.0.1:1");
+        assert_eq!(
+            "localhost:1".parse::<Listen>().unwrap().to_string(),
+            "127.0.0.1:1"
+        );
         assert_eq!("[::1]:1".parse::<Listen>().unwrap().to_string(), "[::1]:1");
         assert_eq!("nowhere".parse::<Listen>(), Err(()));
     }
@@ -229,7 +267,12 @@ mod tests {
     fn secrets_are_not_shown() {
         let secret = Secret::new("hunter2".to_owned());
         assert_eq!(format!("{secret:?}"), HIDDEN);
-        for name in ["sasl.password", "ssl.key.pem", "SASL.OAUTHBEARER.CLIENT.SECRET", "kafka.sasl.password_file"] {
+        for name in [
+            "sasl.password",
+            "ssl.key.pem",
+            "SASL.OAUTHBEARER.CLIENT.SECRET",
+            "kafka.sasl.password_file",
+        ] {
             assert!(is_secret(name), "{name}");
         }
         assert!(!is_secret("kafka.prefix"));

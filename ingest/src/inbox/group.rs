@@ -60,10 +60,14 @@ impl ClientContext for Told {
     fn stats(&self, statistics: Statistics) {
         let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         for (signal, (name, lag)) in self.names.iter().zip(&self.lags).enumerate() {
-            let Some(topic) = statistics.topics.get(name) else { continue };
+            let Some(topic) = statistics.topics.get(name) else {
+                continue;
+            };
             // The client's own lag counts from its last commit, which may be somebody else's by now.
             let behind = |(partition, state): (&i32, &Partition)| {
-                positions.get(&(signal, *partition)).map_or(0, |position| (state.ls_offset - position).max(0))
+                positions
+                    .get(&(signal, *partition))
+                    .map_or(0, |position| (state.ls_offset - position).max(0))
             };
             let records: i64 = topic.partitions.iter().map(behind).sum();
             lag.set(f64::from(u32::try_from(records).unwrap_or(u32::MAX)));
@@ -75,14 +79,25 @@ impl ConsumerContext for Told {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Relaxed) {
-            let answered = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            let answered = if assigned {
+                consumer.incremental_assign(list)
+            } else {
+                consumer.incremental_unassign(list)
+            };
             if let Err(error) = answered {
                 tracing::debug!(%error, "a rebalance at the end could not be answered");
             }
             return;
         }
-        let change = if assigned { Change::Assigned(list.clone()) } else { Change::Gone(list.clone()) };
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+        let change = if assigned {
+            Change::Assigned(list.clone())
+        } else {
+            Change::Gone(list.clone())
+        };
+        self.changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(change);
     }
 }
 
@@ -104,15 +119,32 @@ impl Group {
     pub fn connect(settings: &Settings, lags: [Gauge; 3]) -> Result<Self, DrainError> {
         let name = |topic: Topic| format!("{}{}", settings.cluster.prefix, topic.name());
         let names = Signal::ALL.map(|signal| name(signal.inbox()));
-        let raw = |prefix: &str, signal: Signal, partitions: i32| (format!("{prefix}{}", signal.topic().name()), partitions);
+        let raw = |prefix: &str, signal: Signal, partitions: i32| {
+            (format!("{prefix}{}", signal.topic().name()), partitions)
+        };
         let main = std::iter::once((settings.cluster.prefix.as_str(), settings.raw_partitions));
-        let others = settings.others.iter().map(|other| (other.prefix.as_str(), other.raw_partitions));
-        let told = Told { changes: Mutex::default(), closing: AtomicBool::new(false), names, lags, positions: Mutex::default() };
+        let others = settings
+            .others
+            .iter()
+            .map(|other| (other.prefix.as_str(), other.raw_partitions));
+        let told = Told {
+            changes: Mutex::default(),
+            closing: AtomicBool::new(false),
+            names,
+            lags,
+            positions: Mutex::default(),
+        };
         let consumer = client_config(settings).create_with_context(told);
         Ok(Self {
-            consumer: consumer.map_err(|source| DrainError::Client { doing: "making a consumer", source })?,
+            consumer: consumer.map_err(|source| DrainError::Client {
+                doing: "making a consumer",
+                source,
+            })?,
             contact: Contact::new(&settings.cluster, Topic::RawLogs),
-            raw: main.chain(others).flat_map(|(prefix, partitions)| Signal::ALL.map(|signal| raw(prefix, signal, partitions))).collect(),
+            raw: main
+                .chain(others)
+                .flat_map(|(prefix, partitions)| Signal::ALL.map(|signal| raw(prefix, signal, partitions)))
+                .collect(),
             found: BTreeSet::new(),
             told: false,
             sources: BTreeMap::new(),
@@ -131,18 +163,44 @@ impl Group {
     /// Looks which topics are there, and joins for those that are. Asks for all: asking for one could create it.
     pub fn look(&mut self) -> Result<(), DrainError> {
         let metadata = self.consumer.fetch_metadata(None, REQUEST_MAX);
-        let metadata = metadata.map_err(|source| DrainError::Client { doing: "looking for the topics", source })?;
-        let count = |name: &String| metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |topic| topic.partitions().len());
-        if self.raw.iter().any(|(name, partitions)| i32::try_from(count(name)) != Ok(*partitions)) {
+        let metadata = metadata.map_err(|source| DrainError::Client {
+            doing: "looking for the topics",
+            source,
+        })?;
+        let count = |name: &String| {
+            metadata
+                .topics()
+                .iter()
+                .find(|topic| topic.name() == name)
+                .map_or(0, |topic| topic.partitions().len())
+        };
+        if self
+            .raw
+            .iter()
+            .any(|(name, partitions)| i32::try_from(count(name)) != Ok(*partitions))
+        {
             return Err(DrainError::Mismatch);
         }
-        let found: BTreeSet<String> = self.names().iter().filter(|name| count(name) > 0).cloned().collect();
+        let found: BTreeSet<String> = self
+            .names()
+            .iter()
+            .filter(|name| count(name) > 0)
+            .cloned()
+            .collect();
         if found.len() < self.names().len() && !std::mem::replace(&mut self.told, true) {
-            tracing::info!(found = found.len(), "not all inbox topics are there: `tacho topics apply` makes them; looking again");
+            tracing::info!(
+                found = found.len(),
+                "not all inbox topics are there: `tacho topics apply` makes them; looking again"
+            );
         }
         if found.len() > self.found.len() {
             let names: Vec<&str> = found.iter().map(String::as_str).collect();
-            self.consumer.subscribe(&names).map_err(|source| DrainError::Client { doing: "joining the group", source })?;
+            self.consumer
+                .subscribe(&names)
+                .map_err(|source| DrainError::Client {
+                    doing: "joining the group",
+                    source,
+                })?;
             tracing::info!(topics = names.len(), "draining the inbox");
             self.found = found;
         }
@@ -158,12 +216,18 @@ impl Group {
                     let from = self.starts(list, &mut lost)?;
                     tracing::info!(partitions = from.count(), "inbox partitions assigned");
                     let answered = self.consumer.incremental_assign(&from);
-                    answered.map_err(|source| DrainError::Client { doing: "taking partitions over", source })?;
+                    answered.map_err(|source| DrainError::Client {
+                        doing: "taking partitions over",
+                        source,
+                    })?;
                 }
                 Change::Gone(list) => {
                     tracing::info!(partitions = list.count(), "inbox partitions given away");
                     let answered = self.consumer.incremental_unassign(&list);
-                    answered.map_err(|source| DrainError::Client { doing: "giving partitions away", source })?;
+                    answered.map_err(|source| DrainError::Client {
+                        doing: "giving partitions away",
+                        source,
+                    })?;
                     let mut positions = self.positions();
                     for element in list.elements() {
                         let signal = self.signal(element.topic());
@@ -176,29 +240,54 @@ impl Group {
     }
 
     fn positions(&self) -> MutexGuard<'_, BTreeMap<(usize, i32), i64>> {
-        self.consumer.context().positions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.consumer
+            .context()
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pop(&self) -> Option<Change> {
-        self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.consumer
+            .context()
+            .changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 
     fn is_told(&self) -> bool {
-        !self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self
+            .consumer
+            .context()
+            .changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 
     /// Where each partition begins: at the group's position, or at the start of the log where there is none.
-    fn starts(&self, list: TopicPartitionList, lost: &mut Vec<(Signal, u64)>) -> Result<TopicPartitionList, DrainError> {
+    fn starts(
+        &self,
+        list: TopicPartitionList,
+        lost: &mut Vec<(Signal, u64)>,
+    ) -> Result<TopicPartitionList, DrainError> {
         if list.count() == 0 {
             return Ok(list);
         }
         let committed = self.consumer.committed_offsets(list, REQUEST_MAX);
-        let committed = committed.map_err(|source| DrainError::Client { doing: "asking for committed positions", source })?;
+        let committed = committed.map_err(|source| DrainError::Client {
+            doing: "asking for committed positions",
+            source,
+        })?;
         let mut from = TopicPartitionList::with_capacity(committed.count());
         for element in committed.elements() {
             let (topic, partition) = (element.topic(), element.partition());
             let extent = self.consumer.fetch_watermarks(topic, partition, REQUEST_MAX);
-            let (start, end) = extent.map_err(|source| DrainError::Client { doing: "asking for the extent of an inbox", source })?;
+            let (start, end) = extent.map_err(|source| DrainError::Client {
+                doing: "asking for the extent of an inbox",
+                source,
+            })?;
             let begin = match element.offset() {
                 Offset::Offset(position) if (start..=end).contains(&position) => position,
                 Offset::Offset(position) => {
@@ -214,7 +303,12 @@ impl Group {
                     start
                 }
                 _ if start > 0 => {
-                    tracing::error!(topic, partition, start, "records were deleted before anything was drained");
+                    tracing::error!(
+                        topic,
+                        partition,
+                        start,
+                        "records were deleted before anything was drained"
+                    );
                     self.lose(topic, start, lost);
                     start
                 }
@@ -224,7 +318,10 @@ impl Group {
                 self.positions().insert((signal as usize, partition), begin);
             }
             let added = from.add_partition_offset(topic, partition, Offset::Offset(begin));
-            added.map_err(|source| DrainError::Client { doing: "taking partitions over", source })?;
+            added.map_err(|source| DrainError::Client {
+                doing: "taking partitions over",
+                source,
+            })?;
         }
         Ok(from)
     }
@@ -236,20 +333,35 @@ impl Group {
     }
 
     fn signal(&self, topic: &str) -> Option<Signal> {
-        Signal::ALL.into_iter().zip(self.names()).find(|(_, name)| *name == topic).map(|(signal, _)| signal)
+        Signal::ALL
+            .into_iter()
+            .zip(self.names())
+            .find(|(_, name)| *name == topic)
+            .map(|(signal, _)| signal)
     }
 
     /// Records, each partition's in order, up to the limits; waits at most `wait` for the first. Ends early at a change of
     /// who has what.
-    pub fn collect(&mut self, records_max: usize, bytes_max: usize, wait: Duration) -> Result<Vec<Received>, DrainError> {
+    pub fn collect(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Received>, DrainError> {
         if self.contact.is_lost(self.consumer.client()) {
             return Err(DrainError::CutOff("reading the inbox"));
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let deadline = Instant::now() + wait;
         while batch.len() < records_max && bytes < bytes_max && !self.is_told() {
-            let left = if batch.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-            let Self { consumer, sources, .. } = self;
+            let left = if batch.is_empty() {
+                deadline.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
+            let Self {
+                consumer, sources, ..
+            } = self;
             let polled = match consumer.poll(left) {
                 Some(Ok(message)) => Ok(received(&message, &consumer.context().names, sources)),
                 Some(Err(error)) => Err(error),
@@ -264,7 +376,12 @@ impl Group {
                 Ok(None) => {}
                 Err(error) if passing(&error) => tracing::warn!(%error, "reading the inbox goes on"),
                 // What was read is not committed: it is read again.
-                Err(source) => return Err(DrainError::Client { doing: "reading the inbox", source }),
+                Err(source) => {
+                    return Err(DrainError::Client {
+                        doing: "reading the inbox",
+                        source,
+                    });
+                }
             }
         }
         Ok(batch)
@@ -275,14 +392,23 @@ impl Group {
     pub fn commit(&self, batch: &[Received]) -> Result<(), DrainError> {
         let mut ends: BTreeMap<(usize, i32), i64> = BTreeMap::new();
         for record in batch {
-            let partition = record.place.source.rsplit_once('/').and_then(|(_, partition)| partition.parse().ok()).unwrap_or(0);
+            let partition = record
+                .place
+                .source
+                .rsplit_once('/')
+                .and_then(|(_, partition)| partition.parse().ok())
+                .unwrap_or(0);
             ends.insert((record.signal as usize, partition), record.place.offset + 1);
         }
         self.positions().extend(ends.iter().map(|(at, end)| (*at, *end)));
         let mut list = TopicPartitionList::with_capacity(ends.len());
-        let failed = |source| DrainError::Client { doing: "committing positions", source };
+        let failed = |source| DrainError::Client {
+            doing: "committing positions",
+            source,
+        };
         for ((signal, partition), end) in ends {
-            list.add_partition_offset(&self.names()[signal], partition, Offset::Offset(end)).map_err(failed)?;
+            list.add_partition_offset(&self.names()[signal], partition, Offset::Offset(end))
+                .map_err(failed)?;
         }
         match self.consumer.commit(&list, CommitMode::Sync) {
             Ok(()) => Ok(()),
@@ -296,8 +422,16 @@ impl Group {
 }
 
 /// `None` if it is of no inbox.
-fn received(message: &BorrowedMessage<'_>, names: &[String; 3], sources: &mut BTreeMap<(usize, i32), Arc<str>>) -> Option<Received> {
-    let signal = Signal::ALL.into_iter().zip(names).find(|(_, name)| *name == message.topic())?.0;
+fn received(
+    message: &BorrowedMessage<'_>,
+    names: &[String; 3],
+    sources: &mut BTreeMap<(usize, i32), Arc<str>>,
+) -> Option<Received> {
+    let signal = Signal::ALL
+        .into_iter()
+        .zip(names)
+        .find(|(_, name)| *name == message.topic())?
+        .0;
     let partition = message.partition();
     let source = sources.entry((signal as usize, partition));
     let source = source.or_insert_with(|| format!("{}/{partition}", signal.inbox().name()).into());
@@ -307,7 +441,10 @@ fn received(message: &BorrowedMessage<'_>, names: &[String; 3], sources: &mut BT
     };
     Some(Received {
         signal,
-        place: Place { source: Arc::clone(source), offset: message.offset() },
+        place: Place {
+            source: Arc::clone(source),
+            offset: message.offset(),
+        },
         stamped_ms,
         retry_of: message.headers().and_then(retry_of),
         value: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
@@ -347,7 +484,13 @@ fn is_moving(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),
-        Some(Code::RebalanceInProgress | Code::IllegalGeneration | Code::UnknownMemberId | Code::AssignmentLost | Code::NoOffset)
+        Some(
+            Code::RebalanceInProgress
+                | Code::IllegalGeneration
+                | Code::UnknownMemberId
+                | Code::AssignmentLost
+                | Code::NoOffset
+        )
     )
 }
 
@@ -359,7 +502,10 @@ fn client_config(settings: &Settings) -> ClientConfig {
         .set("group.protocol", "classic")
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session_ms.to_string())
-        .set("heartbeat.interval.ms", HEARTBEAT_MS.min(session_ms / 5).to_string())
+        .set(
+            "heartbeat.interval.ms",
+            HEARTBEAT_MS.min(session_ms / 5).to_string(),
+        )
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")

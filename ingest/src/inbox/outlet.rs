@@ -73,38 +73,85 @@ impl Outlet {
         let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.topic().name()));
         let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
-            producer: producer.map_err(|source| DrainError::Client { doing: "making a producer", source })?,
+            producer: producer.map_err(|source| DrainError::Client {
+                doing: "making a producer",
+                source,
+            })?,
             contact: Contact::new(cluster, Topic::RawLogs),
-            raw: std::iter::once(main).chain(others.iter().map(|other| (raw(&other.prefix), other.raw_partitions))).collect(),
+            raw: std::iter::once(main)
+                .chain(
+                    others
+                        .iter()
+                        .map(|other| (raw(&other.prefix), other.raw_partitions)),
+                )
+                .collect(),
             quarantine: format!("{}{}", cluster.prefix, Topic::Quarantine.name()),
         })
     }
 
     /// Takes one part of an inbox record.
-    pub fn raw(&self, record: &RawRecord, origin: Origin<'_>, retry_of: Option<&str>, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
+    pub fn raw(
+        &self,
+        record: &RawRecord,
+        origin: Origin<'_>,
+        retry_of: Option<&str>,
+        sent: Sent,
+        stop: &Stop,
+    ) -> Result<(), DrainError> {
         let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
         let headers = with_retry(gapless::headers(record, origin), retry_of);
-        let (topics, partitions) = self.raw.get(usize::from(record.environment)).ok_or(DrainError::Mismatch)?;
+        let (topics, partitions) = self
+            .raw
+            .get(usize::from(record.environment))
+            .ok_or(DrainError::Mismatch)?;
         let partition = murmur2_partition(record.key.as_bytes(), *partitions);
         let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
-        self.send(message.partition(partition).key(record.key.as_str()).payload(&record.value[..]).headers(headers), stop)
+        self.send(
+            message
+                .partition(partition)
+                .key(record.key.as_str())
+                .payload(&record.value[..])
+                .headers(headers),
+            stop,
+        )
     }
 
     /// Takes an inbox record that can't become raw ones.
-    pub fn quarantine(&self, record: &Received, reason: &str, sent: Sent, stop: &Stop) -> Result<(), DrainError> {
+    pub fn quarantine(
+        &self,
+        record: &Received,
+        reason: &str,
+        sent: Sent,
+        stop: &Stop,
+    ) -> Result<(), DrainError> {
         let origin = format!("{}@{}", record.place.source, record.place.offset);
         let bytes = quarantined_bytes(&record.value);
         let headers = OwnedHeaders::new()
-            .insert(Header { key: HEADER_REASON, value: Some(reason) })
-            .insert(Header { key: HEADER_ORIGIN, value: Some(&origin) })
-            .insert(Header { key: HEADER_TENANT, value: Some(DEFAULT_TENANT) });
+            .insert(Header {
+                key: HEADER_REASON,
+                value: Some(reason),
+            })
+            .insert(Header {
+                key: HEADER_ORIGIN,
+                value: Some(&origin),
+            })
+            .insert(Header {
+                key: HEADER_TENANT,
+                value: Some(DEFAULT_TENANT),
+            });
         let mut headers = with_retry(headers, record.retry_of.as_deref());
         if bytes.len() < record.value.len() {
             let length = record.value.len().to_string();
-            headers = headers.insert(Header { key: HEADER_CUT_FROM, value: Some(&length) });
+            headers = headers.insert(Header {
+                key: HEADER_CUT_FROM,
+                value: Some(&length),
+            });
         }
         let message = BaseRecord::with_opaque_to(&self.quarantine, Box::new(sent));
-        self.send(message.partition(0).key(reason).payload(&*bytes).headers(headers), stop)
+        self.send(
+            message.partition(0).key(reason).payload(&*bytes).headers(headers),
+            stop,
+        )
     }
 
     fn send(&self, record: BaseRecord<'_, str, [u8], Box<Sent>>, stop: &Stop) -> Result<(), DrainError> {
@@ -116,8 +163,14 @@ impl Outlet {
             self.check()?;
             record = match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !stop.is_over() => back,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => return Err(DrainError::Ending),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if !stop.is_over() =>
+                {
+                    back
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    return Err(DrainError::Ending);
+                }
                 Err((error, back)) => {
                     self.note(error.clone(), *back.delivery_opaque);
                     return Err(DrainError::Write(error));
@@ -150,7 +203,12 @@ impl Outlet {
     }
 
     fn check(&self) -> Result<(), DrainError> {
-        let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = self
+            .producer
+            .context()
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match failed.first() {
             None => Ok(()),
             Some((error, _)) => Err(DrainError::Write(error.clone())),
@@ -158,14 +216,26 @@ impl Outlet {
     }
 
     fn note(&self, error: KafkaError, sent: Sent) {
-        self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner).push((error, sent));
+        self.producer
+            .context()
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((error, sent));
     }
 
     /// Records that the brokers turned down for their own size. Smaller ones share a request with others: whose fault
     /// that is can't be told.
     pub fn refused(&self) -> Vec<Place> {
-        let failed = self.producer.context().failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = failed.iter().filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
+        let failed = self
+            .producer
+            .context()
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let refused = failed
+            .iter()
+            .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
         refused.map(|(_, sent)| sent.place.clone()).collect()
     }
 }
@@ -173,13 +243,19 @@ impl Outlet {
 /// The headers, and of which quarantined record this is a retry.
 fn with_retry(headers: OwnedHeaders, retry_of: Option<&str>) -> OwnedHeaders {
     match retry_of {
-        Some(retry_of) => headers.insert(Header { key: HEADER_RETRY_OF, value: Some(retry_of) }),
+        Some(retry_of) => headers.insert(Header {
+            key: HEADER_RETRY_OF,
+            value: Some(retry_of),
+        }),
         None => headers,
     }
 }
 
 fn is_too_large(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize)
+    )
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
@@ -195,9 +271,15 @@ mod tests {
     #[test]
     fn the_client_takes_its_settings_whatever_is_passed_through() {
         let mut cluster = Cluster::plain("127.0.0.1:9", "");
-        cluster.options.insert("message.timeout.ms".to_owned(), "5".to_owned());
+        cluster
+            .options
+            .insert("message.timeout.ms".to_owned(), "5".to_owned());
         let native = client_config(&cluster).create_native_config().unwrap();
-        for (name, value) in [("max.in.flight", "1"), ("message.timeout.ms", "0"), ("enable.gapless.guarantee", "true")] {
+        for (name, value) in [
+            ("max.in.flight", "1"),
+            ("message.timeout.ms", "0"),
+            ("enable.gapless.guarantee", "true"),
+        ] {
             assert_eq!(native.get(name).unwrap(), value, "{name}");
         }
         assert!(Outlet::connect(&cluster, 3, &[]).is_ok());

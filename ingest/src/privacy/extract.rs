@@ -20,7 +20,13 @@ const AGENT_BYTES_MAX: usize = 128;
 const SHELLS_MAX: usize = 3;
 
 /// Tools that run a command.
-const COMMAND_TOOLS: [&str; 5] = ["exec_command", "shell", "shell_command", "local_shell", "container.exec"];
+const COMMAND_TOOLS: [&str; 5] = [
+    "exec_command",
+    "shell",
+    "shell_command",
+    "local_shell",
+    "container.exec",
+];
 /// The tool that starts another agent.
 const SPAWN_TOOL: &str = "spawn_agent";
 
@@ -72,15 +78,27 @@ impl<'a> Seen<'a> {
 
     /// The facts; all absent where the record is neither a tool result nor an event with an error.
     pub fn facts(&self) -> Facts {
-        let Self { event, tool, arguments, output, error, .. } = *self;
+        let Self {
+            event,
+            tool,
+            arguments,
+            output,
+            error,
+            ..
+        } = *self;
         if event != Some(EventKind::ToolResult.def().name) {
             let error = error.and_then(|message| failure::word(EventKind::by_name(event?), message));
-            return Facts { error, ..Facts::default() };
+            return Facts {
+                error,
+                ..Facts::default()
+            };
         }
         let runs_commands = tool.is_some_and(|tool| COMMAND_TOOLS.contains(&tool));
         Facts {
             exit_code: output.and_then(|output| exit_code(output, runs_commands)),
-            spawned_agent: output.filter(|_| tool == Some(SPAWN_TOOL)).and_then(spawned_agent),
+            spawned_agent: output
+                .filter(|_| tool == Some(SPAWN_TOOL))
+                .and_then(spawned_agent),
             command_shape: arguments.filter(|_| runs_commands).map(command_shape),
             error: None,
         }
@@ -91,7 +109,9 @@ impl<'a> Seen<'a> {
 fn exit_code(output: &str, runs_commands: bool) -> Option<i64> {
     let mut lines = output.lines().take_while(|line| *line != "Output:");
     let first = lines.next()?;
-    let stated = std::iter::once(first).chain(lines).find_map(|line| line.strip_prefix("Process exited with code "));
+    let stated = std::iter::once(first)
+        .chain(lines)
+        .find_map(|line| line.strip_prefix("Process exited with code "));
     let code = match stated {
         Some(code) => code,
         None if runs_commands => first.strip_prefix("Exit code: ")?,
@@ -106,7 +126,10 @@ fn spawned_agent(output: &str) -> Option<String> {
         agent_id: String,
     }
     let id = serde_json::from_str::<Spawned>(output).ok()?.agent_id;
-    let is_id = (1..=AGENT_BYTES_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_id = (1..=AGENT_BYTES_MAX).contains(&id.len())
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     (is_id && is_no_secret(&id)).then_some(id)
 }
 
@@ -132,14 +155,20 @@ struct Arguments {
 /// Program and bare first argument of the command in a tool's arguments.
 fn command_shape(arguments: &str) -> String {
     let shape = match serde_json::from_str::<Arguments>(arguments) {
-        Ok(Arguments { cmd: Command::Line(line) }) => shape_of_line(&line, SHELLS_MAX),
-        Ok(Arguments { cmd: Command::Words(words) }) => {
+        Ok(Arguments {
+            cmd: Command::Line(line),
+        }) => shape_of_line(&line, SHELLS_MAX),
+        Ok(Arguments {
+            cmd: Command::Words(words),
+        }) => {
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             shape_of_words(&words)
         }
         Err(_) => None,
     };
-    shape.filter(|shape| shape.len() <= SHAPE_BYTES_MAX && is_no_secret(shape)).unwrap_or_else(|| OTHER.to_owned())
+    shape
+        .filter(|shape| shape.len() <= SHAPE_BYTES_MAX && is_no_secret(shape))
+        .unwrap_or_else(|| OTHER.to_owned())
 }
 
 fn shape_of_words(words: &[&str]) -> Option<String> {
@@ -168,14 +197,20 @@ fn shape_of_line(line: &str, shells_left: usize) -> Option<String> {
     let (argument, after) = next_word(rest);
     if is_shell(program) && is_command_flag(argument) {
         let inner = unquoted(after.trim_start_matches([' ', '\t']))?;
-        return if shells_left == 0 { None } else { shape_of_line(inner, shells_left - 1) };
+        return if shells_left == 0 {
+            None
+        } else {
+            shape_of_line(inner, shells_left - 1)
+        };
     }
     Some(shape(program, Some(argument)))
 }
 
 /// The word at the start, up to white space or to what ends a command, and what follows it.
 fn next_word(line: &str) -> (&str, &str) {
-    let end = line.find(|c: char| c.is_whitespace() || ";|&<>()".contains(c)).unwrap_or(line.len());
+    let end = line
+        .find(|c: char| c.is_whitespace() || ";|&<>()".contains(c))
+        .unwrap_or(line.len());
     line.split_at(end)
 }
 
@@ -190,14 +225,22 @@ fn unquoted(text: &str) -> Option<&str> {
 fn program(word: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-/".contains(&byte);
     let name = word.rsplit('/').next()?;
-    let starts_well = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let starts_well = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric());
     (starts_well && word.bytes().all(plain)).then_some(name)
 }
 
 /// `NAME=value` without quotes or expansions: it is skipped, never kept.
 fn is_assignment(word: &str) -> bool {
-    let Some((name, value)) = word.split_once('=') else { return false };
-    let named = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let Some((name, value)) = word.split_once('=') else {
+        return false;
+    };
+    let named = !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     named && !value.contains(['"', '\'', '`', '$', '\\'])
 }
 
@@ -207,8 +250,9 @@ fn is_shell(program: &str) -> bool {
 
 /// `-c`, also among other flags such as `-lc`.
 fn is_command_flag(word: &str) -> bool {
-    word.strip_prefix('-')
-        .is_some_and(|flags| flags.ends_with('c') && flags.len() <= 4 && flags.bytes().all(|flag| flag.is_ascii_lowercase()))
+    word.strip_prefix('-').is_some_and(|flags| {
+        flags.ends_with('c') && flags.len() <= 4 && flags.bytes().all(|flag| flag.is_ascii_lowercase())
+    })
 }
 
 fn shape(program: &str, argument: Option<&str>) -> String {
@@ -220,7 +264,8 @@ fn shape(program: &str, argument: Option<&str>) -> String {
 
 /// Lower-case letters, with hyphens between them.
 fn is_bare(word: &str) -> bool {
-    word.split('-').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))
+    word.split('-')
+        .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 #[cfg(test)]
@@ -231,8 +276,14 @@ mod tests {
     fn shapes_of_commands() {
         for (arguments, shape) in [
             (r#"{"cmd": "echo hello-from-tool"}"#, "echo hello-from-tool"),
-            (r#"{"cmd": "echo about-to-fail; ls /nonexistent; exit 3"}"#, "echo about-to-fail"),
-            (r#"{"cmd":"git status --short","workdir":"/home/u"}"#, "git status"),
+            (
+                r#"{"cmd": "echo about-to-fail; ls /nonexistent; exit 3"}"#,
+                "echo about-to-fail",
+            ),
+            (
+                r#"{"cmd":"git status --short","workdir":"/home/u"}"#,
+                "git status",
+            ),
             (r#"{"cmd":"/usr/bin/git commit -m secret"}"#, "git commit"),
             (r#"{"cmd":"cd /home/alice/project && ls"}"#, "cd"),
             (r#"{"cmd":"TOKEN=sk-123 cargo test"}"#, "cargo test"),
@@ -250,7 +301,10 @@ mod tests {
             (r#"{"cmd":"bash -lc 'FOO=1 npm ci'"}"#, "npm ci"),
             (r#"{"cmd":"bash -c"}"#, "other"),
             (r#"{"cmd":"bash run.sh"}"#, "bash"),
-            (r#"{"command":["bash","-lc","cargo build --release"]}"#, "cargo build"),
+            (
+                r#"{"command":["bash","-lc","cargo build --release"]}"#,
+                "cargo build",
+            ),
             (r#"{"command":["/bin/ls","secret words"]}"#, "ls"),
             (r#"{"command":["rg","needle"]}"#, "rg needle"),
             (r#"{"command":[]}"#, "other"),
@@ -271,12 +325,32 @@ mod tests {
     fn exit_codes_come_from_the_head_only() {
         let head = "Chunk ID: 0c19cd\nWall time: 0.05 seconds\n";
         for (output, runs_commands, code) in [
-            (format!("{head}Process exited with code 3\nOriginal token count: 21\nOutput:\nx\n"), true, Some(3)),
-            (format!("{head}Process exited with code -1\nOutput:\n"), true, Some(-1)),
+            (
+                format!("{head}Process exited with code 3\nOriginal token count: 21\nOutput:\nx\n"),
+                true,
+                Some(3),
+            ),
+            (
+                format!("{head}Process exited with code -1\nOutput:\n"),
+                true,
+                Some(-1),
+            ),
             (format!("{head}Output:\nProcess exited with code 9\n"), true, None),
-            (format!("{head}Process exited with code lots\nOutput:\n"), true, None),
-            ("Exit code: 2\nWall time: 0 seconds\nOutput:\n".to_owned(), true, Some(2)),
-            ("Exit code: 0\nWall time: 0 seconds\nOutput:\n".to_owned(), false, None),
+            (
+                format!("{head}Process exited with code lots\nOutput:\n"),
+                true,
+                None,
+            ),
+            (
+                "Exit code: 2\nWall time: 0 seconds\nOutput:\n".to_owned(),
+                true,
+                Some(2),
+            ),
+            (
+                "Exit code: 0\nWall time: 0 seconds\nOutput:\n".to_owned(),
+                false,
+                None,
+            ),
             (String::new(), true, None),
         ] {
             assert_eq!(exit_code(&output, runs_commands), code, "{output}");
@@ -286,8 +360,16 @@ mod tests {
     #[test]
     fn only_an_id_is_an_agent() {
         let id = "01a20456-beb6-7bd3-a0c9-8b370f76554d";
-        assert_eq!(spawned_agent(&format!(r#"{{"agent_id":"{id}","nickname":"Ptolemy"}}"#)).as_deref(), Some(id));
-        for output in [r#"{"task_name":"/root/child_one"}"#, r#"{"agent_id":"a text with spaces"}"#, r#"{"agent_id":""}"#, "failed"] {
+        assert_eq!(
+            spawned_agent(&format!(r#"{{"agent_id":"{id}","nickname":"Ptolemy"}}"#)).as_deref(),
+            Some(id)
+        );
+        for output in [
+            r#"{"task_name":"/root/child_one"}"#,
+            r#"{"agent_id":"a text with spaces"}"#,
+            r#"{"agent_id":""}"#,
+            "failed",
+        ] {
             assert_eq!(spawned_agent(output), None, "{output}");
         }
     }

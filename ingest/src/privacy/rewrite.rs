@@ -8,7 +8,10 @@ use crate::conversation::Conversations;
 use crate::hash::HashKey;
 use crate::scrub::Scrubber;
 use crate::signal::Signal;
-use crate::wire::{Edit, Field, Fields, Pair, Patch, Wire, WireError, any_text, int_attribute, key_and_value, put_len, text_attribute};
+use crate::wire::{
+    Edit, Field, Fields, Pair, Patch, Wire, WireError, any_text, int_attribute, key_and_value, put_len,
+    text_attribute,
+};
 use schemas::event::{Attr, OWN_PREFIX, PRIVATE_KEYS, is_public};
 use schemas::privacy::{Action, Actions};
 
@@ -72,7 +75,12 @@ impl<'k> Walker<'k> {
         self.message(table::request(signal), request, 1)
     }
 
-    fn message(&mut self, table: &'static Message, input: &[u8], depth: usize) -> Result<Option<Vec<u8>>, PrivacyError> {
+    fn message(
+        &mut self,
+        table: &'static Message,
+        input: &[u8],
+        depth: usize,
+    ) -> Result<Option<Vec<u8>>, PrivacyError> {
         if depth > DEPTH_MAX {
             return Err(WireError::TooDeep.into());
         }
@@ -94,7 +102,9 @@ impl<'k> Walker<'k> {
             Holds::Fixed32 => is(field, Wire::Fixed32),
             Holds::Bytes => {
                 is(field, Wire::Len)?;
-                let scrubbed = self.scrubbing.and_then(|_| Scrubber::shared().scrub_bytes(field.payload));
+                let scrubbed = self
+                    .scrubbing
+                    .and_then(|_| Scrubber::shared().scrub_bytes(field.payload));
                 Ok(self.scrubbed(scrubbed))
             }
             Holds::ManyFixed64 => many_fixed64(field),
@@ -124,7 +134,13 @@ impl<'k> Walker<'k> {
     }
 
     /// Walks what is written, with its texts scrubbed as part of a field.
-    fn scrub(&mut self, field: usize, table: &'static Message, input: &[u8], depth: usize) -> Result<Option<Vec<u8>>, PrivacyError> {
+    fn scrub(
+        &mut self,
+        field: usize,
+        table: &'static Message,
+        input: &[u8],
+        depth: usize,
+    ) -> Result<Option<Vec<u8>>, PrivacyError> {
         let before = self.scrubbing.replace(field);
         let walked = self.message(table, input, depth);
         self.scrubbing = before;
@@ -132,7 +148,9 @@ impl<'k> Walker<'k> {
     }
 
     fn scrubbed(&mut self, scrubbed: Option<(Vec<u8>, Vec<&'static str>)>) -> Edit {
-        let (Some((payload, rules)), Some(field)) = (scrubbed, self.scrubbing) else { return Edit::Keep };
+        let (Some((payload, rules)), Some(field)) = (scrubbed, self.scrubbing) else {
+            return Edit::Keep;
+        };
         for rule in rules {
             *self.counts.scrubbed.entry((field, rule)).or_default() += 1;
         }
@@ -178,14 +196,20 @@ impl<'k> Walker<'k> {
             self.counts.stripped += 1;
             return Ok(Edit::Remove);
         }
-        let Some(field) = PRIVATE_KEYS.iter().position(|private| private.as_bytes() == pair.key) else {
+        let Some(field) = PRIVATE_KEYS
+            .iter()
+            .position(|private| private.as_bytes() == pair.key)
+        else {
             return self.kept(pair, depth);
         };
         match (self.action(field), pair.value) {
             (Action::Drop, value) => {
                 self.check(&table::KEY_VALUE, pair.raw, depth)?;
                 let bytes = value.map_or(Ok(0), text_bytes)?;
-                Ok(Edit::Replace(int_attribute(&format!("{OWN_PREFIX}{}.bytes", PRIVATE_KEYS[field]), bytes)))
+                Ok(Edit::Replace(int_attribute(
+                    &format!("{OWN_PREFIX}{}.bytes", PRIVATE_KEYS[field]),
+                    bytes,
+                )))
             }
             (Action::Hash, Some(value)) => {
                 self.check(&table::KEY_VALUE, pair.raw, depth)?;
@@ -210,11 +234,15 @@ impl<'k> Walker<'k> {
     fn span_attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
         let pair = Pair::of(key_value)?;
         let Pair { key, value, .. } = pair;
-        if key.starts_with(OWN_PREFIX.as_bytes()) || PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key) {
+        if key.starts_with(OWN_PREFIX.as_bytes())
+            || PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key)
+        {
             return self.attribute(&pair, depth);
         }
         let is_name = |value: &[u8]| value.len() <= SPAN_NAME_BYTES_MAX && SPAN_NAMES.contains(&key);
-        let Some(value) = value.filter(|value| !self.checking && !is_name(value) && self.actions.span_attributes() != Action::Keep) else {
+        let Some(value) = value.filter(|value| {
+            !self.checking && !is_name(value) && self.actions.span_attributes() != Action::Keep
+        }) else {
             return Ok(self.message(&table::KEY_VALUE, key_value, depth)?.into());
         };
         if !holds_text(value, depth)? {
@@ -229,7 +257,9 @@ impl<'k> Walker<'k> {
                 self.check(&table::KEY_VALUE, key_value, depth)?;
                 Ok(Edit::Replace(self.hashed(key, value)?))
             }
-            _ => Ok(self.scrub(SPANS_FIELD, &table::KEY_VALUE, key_value, depth)?.into()),
+            _ => Ok(self
+                .scrub(SPANS_FIELD, &table::KEY_VALUE, key_value, depth)?
+                .into()),
         }
     }
 
@@ -240,7 +270,9 @@ impl<'k> Walker<'k> {
         }
         match self.action(SPANS_FIELD) {
             Action::Drop => Ok(Edit::Remove),
-            Action::Hash => Ok(Edit::Replace(self.key.expect("as above").hash(text.as_bytes()).into_bytes())),
+            Action::Hash => Ok(Edit::Replace(
+                self.key.expect("as above").hash(text.as_bytes()).into_bytes(),
+            )),
             Action::Keep => Ok(Edit::Keep),
             Action::Scrub => {
                 let before = self.scrubbing.replace(SPANS_FIELD);
@@ -268,7 +300,11 @@ impl<'k> Walker<'k> {
             (Attr::TachoCommandShape, facts.command_shape.as_deref()),
             (Attr::TachoError, facts.error),
         ];
-        added.extend(texts.into_iter().filter_map(|(attr, text)| Some(text_attribute(attr.key(), text?))));
+        added.extend(
+            texts
+                .into_iter()
+                .filter_map(|(attr, text)| Some(text_attribute(attr.key(), text?))),
+        );
         let extended = if added.is_empty() {
             rewritten
         } else {
@@ -281,16 +317,24 @@ impl<'k> Walker<'k> {
         let cut = self.counts.truncated;
         let fitted = self.fit(record, extended, LOG_ATTRIBUTES, Some(LOG_BODY))?;
         // An id that may be among what was cut is not the one that will be written.
-        self.conversations.push(seen.conversation().filter(|_| self.counts.truncated == cut));
+        self.conversations
+            .push(seen.conversation().filter(|_| self.counts.truncated == cut));
         Ok(fitted)
     }
 
     /// As [`Walker::message`] by the table of log records, with a look at each attribute.
-    fn log_fields<'r>(&mut self, record: &'r [u8], depth: usize, seen: &mut Seen<'r>) -> Result<Option<Vec<u8>>, PrivacyError> {
+    fn log_fields<'r>(
+        &mut self,
+        record: &'r [u8],
+        depth: usize,
+        seen: &mut Seen<'r>,
+    ) -> Result<Option<Vec<u8>>, PrivacyError> {
         let (mut patch, mut fields) = (Patch::new(record), Fields::new(record));
         while let Some(field) = fields.good() {
             if field.number != LOG_ATTRIBUTES {
-                let edit = table::LOG_RECORD.holds(field.number).map_or(Ok(Edit::Keep), |holds| self.field(holds, &field, depth + 1))?;
+                let edit = table::LOG_RECORD
+                    .holds(field.number)
+                    .map_or(Ok(Edit::Keep), |holds| self.field(holds, &field, depth + 1))?;
                 patch.edit(&field, edit);
                 continue;
             }
@@ -390,7 +434,11 @@ fn utf8<'a>(field: &Field<'a>) -> Result<&'a str, PrivacyError> {
 }
 
 fn is(field: &Field<'_>, wire: Wire) -> Result<Edit, PrivacyError> {
-    if field.wire == wire { Ok(Edit::Keep) } else { Err(WireError::WireType.into()) }
+    if field.wire == wire {
+        Ok(Edit::Keep)
+    } else {
+        Err(WireError::WireType.into())
+    }
 }
 
 fn many_fixed64(field: &Field<'_>) -> Result<Edit, PrivacyError> {

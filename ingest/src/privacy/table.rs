@@ -47,7 +47,10 @@ pub(super) struct Message(&'static [(u32, Holds)]);
 impl Message {
     /// What the field of that number holds, if it is known.
     pub fn holds(&self, number: u32) -> Option<Holds> {
-        self.0.iter().find(|(known, _)| *known == number).map(|(_, holds)| *holds)
+        self.0
+            .iter()
+            .find(|(known, _)| *known == number)
+            .map(|(_, holds)| *holds)
     }
 }
 
@@ -61,7 +64,8 @@ pub(super) fn request(signal: Signal) -> &'static Message {
 }
 
 use Holds::{
-    Attribute, Body, Bytes, Fixed32, Fixed64, LogRecord, ManyFixed64, ManyVarint, Span, SpanAttribute, SpanEvent, SpanText, Text, Varint,
+    Attribute, Body, Bytes, Fixed32, Fixed64, LogRecord, ManyFixed64, ManyVarint, Span, SpanAttribute,
+    SpanEvent, SpanText, Text, Varint,
 };
 
 const fn message(message: &'static Message) -> Holds {
@@ -129,12 +133,20 @@ pub(super) static SPAN: Message = Message(&[
     (16, Fixed32),
 ]);
 pub(super) static SPAN_EVENT: Message = Message(&[(1, Fixed64), (2, Text), (3, Attribute), (4, Varint)]);
-static LINK: Message = Message(&[(1, Bytes), (2, Bytes), (3, Text), (4, SpanAttribute), (5, Varint), (6, Fixed32)]);
+static LINK: Message = Message(&[
+    (1, Bytes),
+    (2, Bytes),
+    (3, Text),
+    (4, SpanAttribute),
+    (5, Varint),
+    (6, Fixed32),
+]);
 static STATUS: Message = Message(&[(2, SpanText), (3, Varint)]);
 
 // metrics.proto
 static METRICS_REQUEST: Message = Message(&[(1, message(&RESOURCE_METRICS))]);
-static RESOURCE_METRICS: Message = Message(&[(1, message(&RESOURCE)), (2, message(&SCOPE_METRICS)), (3, Text)]);
+static RESOURCE_METRICS: Message =
+    Message(&[(1, message(&RESOURCE)), (2, message(&SCOPE_METRICS)), (3, Text)]);
 static SCOPE_METRICS: Message = Message(&[(1, message(&SCOPE)), (2, message(&METRIC)), (3, Text)]);
 static METRIC: Message = Message(&[
     (1, Text),
@@ -152,8 +164,15 @@ static NUMBERS: Message = Message(&[(1, message(&NUMBER_POINT)), (2, Varint), (3
 static HISTOGRAM: Message = Message(&[(1, message(&HISTOGRAM_POINT)), (2, Varint)]);
 static EXPONENTIAL_HISTOGRAM: Message = Message(&[(1, message(&EXPONENTIAL_POINT)), (2, Varint)]);
 static SUMMARY: Message = Message(&[(1, message(&SUMMARY_POINT))]);
-static NUMBER_POINT: Message =
-    Message(&[(2, Fixed64), (3, Fixed64), (4, Fixed64), (5, message(&EXEMPLAR)), (6, Fixed64), (7, Attribute), (8, Varint)]);
+static NUMBER_POINT: Message = Message(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Fixed64),
+    (5, message(&EXEMPLAR)),
+    (6, Fixed64),
+    (7, Attribute),
+    (8, Varint),
+]);
 static HISTOGRAM_POINT: Message = Message(&[
     (2, Fixed64),
     (3, Fixed64),
@@ -184,7 +203,21 @@ static EXPONENTIAL_POINT: Message = Message(&[
     (14, Fixed64),
 ]);
 static BUCKETS: Message = Message(&[(1, Varint), (2, ManyVarint)]);
-static SUMMARY_POINT: Message =
-    Message(&[(2, Fixed64), (3, Fixed64), (4, Fixed64), (5, Fixed64), (6, message(&QUANTILE)), (7, Attribute), (8, Varint)]);
+static SUMMARY_POINT: Message = Message(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Fixed64),
+    (5, Fixed64),
+    (6, message(&QUANTILE)),
+    (7, Attribute),
+    (8, Varint),
+]);
 static QUANTILE: Message = Message(&[(1, Fixed64), (2, Fixed64)]);
-static EXEMPLAR: Message = Message(&[(2, Fixed64), (3, Fixed64), (4, Bytes), (5, Bytes), (6, Fixed64), (7, Attribute)]);
+static EXEMPLAR: Message = Message(&[
+    (2, Fixed64),
+    (3, Fixed64),
+    (4, Bytes),
+    (5, Bytes),
+    (6, Fixed64),
+    (7, Attribute),
+]);

@@ -66,7 +66,12 @@ pub(super) fn is_trace_safe(event: &[u8]) -> Result<bool, WireError> {
         }
         let (key, value) = key_and_value(field.len_payload()?)?;
         if key == b"target" {
-            safe = match value.map(any_text).transpose()?.flatten().and_then(|target| target.strip_prefix(TRACE_SAFE)) {
+            safe = match value
+                .map(any_text)
+                .transpose()?
+                .flatten()
+                .and_then(|target| target.strip_prefix(TRACE_SAFE))
+            {
                 Some(rest) => rest.is_empty() || rest.starts_with(['.', ':']),
                 None => false,
             };

@@ -10,7 +10,11 @@ const MARKER_BYTES: usize = 64;
 ///
 /// `attributes` and `body` are the field numbers of the texts that may be cut: strings directly under an attribute or
 /// as the body, none within lists.
-pub(super) fn fit(record: &[u8], attributes: u32, body: Option<u32>) -> Result<Option<(Vec<u8>, u64)>, PrivacyError> {
+pub(super) fn fit(
+    record: &[u8],
+    attributes: u32,
+    body: Option<u32>,
+) -> Result<Option<(Vec<u8>, u64)>, PrivacyError> {
     if record.len() <= RECORD_BYTES_MAX {
         return Ok(None);
     }
@@ -62,7 +66,12 @@ fn with_value(field: &Field<'_>, attributes: u32, any: Vec<u8>) -> Result<Vec<u8
 
 /// The largest length to which texts can be cut so that a record of `size` fits; none if even none of them would do.
 fn level(size: usize, lengths: &[usize]) -> Option<usize> {
-    let saved = |limit: usize| lengths.iter().map(|length| length.saturating_sub(limit + MARKER_BYTES)).sum::<usize>();
+    let saved = |limit: usize| {
+        lengths
+            .iter()
+            .map(|length| length.saturating_sub(limit + MARKER_BYTES))
+            .sum::<usize>()
+    };
     let excess = size.saturating_sub(RECORD_BYTES_MAX);
     if saved(0) < excess {
         return None;
@@ -70,7 +79,11 @@ fn level(size: usize, lengths: &[usize]) -> Option<usize> {
     let (mut fits, mut too_long) = (0, RECORD_BYTES_MAX);
     while too_long - fits > 1 {
         let middle = usize::midpoint(fits, too_long);
-        if saved(middle) >= excess { fits = middle } else { too_long = middle }
+        if saved(middle) >= excess {
+            fits = middle
+        } else {
+            too_long = middle
+        }
     }
     Some(fits)
 }
@@ -99,7 +112,11 @@ mod tests {
         let before = record(&[&short, &long]);
         let (after, count) = fit(&before, 6, None).unwrap().unwrap();
         assert_eq!(count, 1);
-        assert!(after.len() <= RECORD_BYTES_MAX && after.len() > RECORD_BYTES_MAX - 256, "{}", after.len());
+        assert!(
+            after.len() <= RECORD_BYTES_MAX && after.len() > RECORD_BYTES_MAX - 256,
+            "{}",
+            after.len()
+        );
         let fields: Vec<_> = Fields::new(&after).map(Result::unwrap).collect();
         assert_eq!(text_of(&fields[0], 6, None).unwrap(), Some(short.as_str()));
         let text = text_of(&fields[1], 6, None).unwrap().unwrap();
@@ -120,6 +137,9 @@ mod tests {
         assert_eq!(fit(&record(&["z"]), 6, None).unwrap(), None);
         let mut bytes = Vec::new();
         put_len(&mut bytes, 99, &vec![0; RECORD_BYTES_MAX]);
-        assert!(matches!(fit(&bytes, 6, None), Err(PrivacyError::RecordTooLarge { .. })));
+        assert!(matches!(
+            fit(&bytes, 6, None),
+            Err(PrivacyError::RecordTooLarge { .. })
+        ));
     }
 }

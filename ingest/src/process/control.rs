@@ -28,7 +28,9 @@ pub enum NotYet {
     #[error("the cluster can't be asked: {0}")]
     Cluster(#[from] KafkaError),
     /// The topics are not there.
-    #[error("there is no topic {topic}: make the topics with `tacho topics apply --kafka {bootstrap}{prefix}`")]
+    #[error(
+        "there is no topic {topic}: make the topics with `tacho topics apply --kafka {bootstrap}{prefix}`"
+    )]
     NoTopic {
         /// The control topic's name.
         topic: String,
@@ -38,7 +40,9 @@ pub enum NotYet {
         prefix: String,
     },
     /// Nothing is in the topic.
-    #[error("topic {0} is empty: `tacho topics apply`, or the first tacho-processor, writes the settings to it")]
+    #[error(
+        "topic {0} is empty: `tacho topics apply`, or the first tacho-processor, writes the settings to it"
+    )]
     Empty(String),
     /// What is in it is not the seed.
     #[error("topic {topic} has no settings at offset 0")]
@@ -73,7 +77,11 @@ impl Control {
     ///
     /// # Errors
     /// It can't be read now.
-    pub fn read(cluster: &Cluster, policies: Arc<Policies>, directory: Option<PathBuf>) -> Result<Self, NotYet> {
+    pub fn read(
+        cluster: &Cluster,
+        policies: Arc<Policies>,
+        directory: Option<PathBuf>,
+    ) -> Result<Self, NotYet> {
         let mut control = Self::read_quietly(cluster, policies, directory)?;
         control.reading.publish();
         Ok(control)
@@ -87,21 +95,50 @@ impl Control {
         Self::read_quietly(cluster, Arc::default(), directory).map(|control| control.raw_partitions)
     }
 
-    fn read_quietly(cluster: &Cluster, policies: Arc<Policies>, directory: Option<PathBuf>) -> Result<Self, NotYet> {
+    fn read_quietly(
+        cluster: &Cluster,
+        policies: Arc<Policies>,
+        directory: Option<PathBuf>,
+    ) -> Result<Self, NotYet> {
         let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
         let consumer = consumer(cluster)?;
         let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
-        if !metadata.topics().iter().any(|found| found.name() == topic && !found.partitions().is_empty()) {
-            let prefix = if cluster.prefix.is_empty() { String::new() } else { format!(" --prefix {}", cluster.prefix) };
-            return Err(NotYet::NoTopic { topic, bootstrap: cluster.bootstrap.clone(), prefix });
+        if !metadata
+            .topics()
+            .iter()
+            .any(|found| found.name() == topic && !found.partitions().is_empty())
+        {
+            let prefix = if cluster.prefix.is_empty() {
+                String::new()
+            } else {
+                format!(" --prefix {}", cluster.prefix)
+            };
+            return Err(NotYet::NoTopic {
+                topic,
+                bootstrap: cluster.bootstrap.clone(),
+                prefix,
+            });
         }
         let remembered = Remembered::new(&cluster.prefix);
         let reading = Reading::new(policies);
         let (cluster, contact) = (cluster.clone(), Contact::new(cluster, Topic::Control));
-        let mut control = Self { cluster, consumer, contact, topic, reading, remembered, directory, next: 0, raw_partitions: 0 };
+        let mut control = Self {
+            cluster,
+            consumer,
+            contact,
+            topic,
+            reading,
+            remembered,
+            directory,
+            next: 0,
+            raw_partitions: 0,
+        };
         control.assign()?;
         control.read_all()?;
-        control.raw_partitions = control.reading.raw_partitions().ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
+        control.raw_partitions = control
+            .reading
+            .raw_partitions()
+            .ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
         control.remember();
         Ok(control)
     }
@@ -121,15 +158,30 @@ impl Control {
     }
 
     fn read_all(&mut self) -> Result<(), NotYet> {
-        let Self { consumer, topic, reading, remembered, next, .. } = self;
+        let Self {
+            consumer,
+            topic,
+            reading,
+            remembered,
+            next,
+            ..
+        } = self;
         loop {
             match consumer.poll(REQUEST_MAX) {
                 Some(Ok(message)) => {
-                    add(reading, remembered, next, &message).map_err(|source| NotYet::Seed { topic: topic.clone(), source })?;
+                    add(reading, remembered, next, &message).map_err(|source| NotYet::Seed {
+                        topic: topic.clone(),
+                        source,
+                    })?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) => return Err(error.into()),
-                None => return Err(KafkaError::MessageConsumption(rdkafka::types::RDKafkaErrorCode::RequestTimedOut).into()),
+                None => {
+                    return Err(KafkaError::MessageConsumption(
+                        rdkafka::types::RDKafkaErrorCode::RequestTimedOut,
+                    )
+                    .into());
+                }
             }
         }
     }
@@ -146,7 +198,10 @@ impl Control {
                 Ok(false) => {}
                 Err(why) => {
                     if why != told {
-                        tracing::warn!(reason = why, "the control topic can't be read: the privacy policy stays as it is");
+                        tracing::warn!(
+                            reason = why,
+                            "the control topic can't be read: the privacy policy stays as it is"
+                        );
                         told = why;
                     }
                     std::thread::sleep(FOLLOW_EVERY);
@@ -170,7 +225,13 @@ impl Control {
 
     /// The next record, or none for a while; whether the topic was heard of.
     fn look(&mut self) -> Result<bool, String> {
-        let Self { consumer, reading, remembered, next, .. } = self;
+        let Self {
+            consumer,
+            reading,
+            remembered,
+            next,
+            ..
+        } = self;
         match consumer.poll(FOLLOW_EVERY) {
             Some(Ok(message)) => {
                 let counts = add(reading, remembered, next, &message).map_err(|error| chain(&error))?;
@@ -188,8 +249,17 @@ impl Control {
 }
 
 /// Whether it is one to be remembered.
-fn add(reading: &mut Reading, remembered: &mut Remembered, next: &mut i64, message: &BorrowedMessage<'_>) -> Result<bool, SettingsError> {
-    let (offset, key, value) = (message.offset(), message.key(), message.payload().unwrap_or_default());
+fn add(
+    reading: &mut Reading,
+    remembered: &mut Remembered,
+    next: &mut i64,
+    message: &BorrowedMessage<'_>,
+) -> Result<bool, SettingsError> {
+    let (offset, key, value) = (
+        message.offset(),
+        message.key(),
+        message.payload().unwrap_or_default(),
+    );
     reading.add(offset, key, value)?;
     *next = offset + 1;
     Ok(remembered.add(offset, key, value))

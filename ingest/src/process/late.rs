@@ -69,7 +69,10 @@ pub struct Late {
 impl Late {
     /// Without a cluster yet; not ready once `ending` says so.
     pub fn new(ending: watch::Receiver<bool>) -> Self {
-        Self { ways: OnceLock::new(), ending }
+        Self {
+            ways: OnceLock::new(),
+            ending,
+        }
     }
 
     /// Why no records would be taken now.
@@ -77,7 +80,9 @@ impl Late {
         match self.ways.get() {
             _ if *self.ending.borrow() => Some("the process is ending"),
             None => Some("the settings in tacho.control are not read yet: the log says why"),
-            Some(ways) if !ways.ready() => Some("Kafka does not take records: no broker answers, or a topic is not as it must be"),
+            Some(ways) if !ways.ready() => {
+                Some("Kafka does not take records: no broker answers, or a topic is not as it must be")
+            }
             Some(_) => None,
         }
     }
@@ -114,7 +119,9 @@ impl Sink for Late {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
         match self.ways.get() {
             Some(ways) => ways.append(records).await,
-            None => Err(SinkError::Unavailable("the settings in tacho.control are not read yet".to_owned())),
+            None => Err(SinkError::Unavailable(
+                "the settings in tacho.control are not read yet".to_owned(),
+            )),
         }
     }
 
@@ -140,8 +147,17 @@ impl Opening<'_> {
     /// The numbers of raw partitions are in the order of the places.
     async fn open(&mut self, raw_partitions: &[i32]) -> Result<(), String> {
         if self.late.ways.get().is_some() {
-            if self.late.ways().iter().map(|way| way.kafka().partitions()).ne(raw_partitions.iter().copied()) {
-                tracing::error!(?raw_partitions, "tacho.control pins another number of raw partitions than was remembered: restart");
+            if self
+                .late
+                .ways()
+                .iter()
+                .map(|way| way.kafka().partitions())
+                .ne(raw_partitions.iter().copied())
+            {
+                tracing::error!(
+                    ?raw_partitions,
+                    "tacho.control pins another number of raw partitions than was remembered: restart"
+                );
             }
             return Ok(());
         }
@@ -156,7 +172,9 @@ impl Opening<'_> {
         let mut ways = Vec::with_capacity(sinks.len());
         for (place, sink) in self.places.iter_mut().zip(sinks) {
             ways.push(match place.spool.take() {
-                Some(taken) => Way::Spooled(Spooled::start(taken, sink, &place.cluster.prefix).map_err(|error| chain(&error))?),
+                Some(taken) => Way::Spooled(
+                    Spooled::start(taken, sink, &place.cluster.prefix).map_err(|error| chain(&error))?,
+                ),
                 None => Way::Kafka(sink),
             });
         }
@@ -169,12 +187,24 @@ impl Opening<'_> {
 
     /// With what an earlier run has remembered, where there is a spool and the cluster does not answer.
     async fn open_remembered(&mut self, policies: &Arc<Policies>) -> Result<(), String> {
-        let remembered = |place: &Place| Remembered::load(place.spool.as_ref()?.path(), &place.cluster.prefix);
-        let Some((main, others)) = self.places.split_first() else { return Ok(()) };
-        let others: Option<Vec<i32>> = others.iter().map(|place| remembered(place)?.raw_partitions()).collect();
-        let (Some(others), Some(main)) = (others, remembered(main)) else { return Ok(()) };
-        let Some(raw_partitions) = main.restore(policies) else { return Ok(()) };
-        tracing::warn!("the settings of the last run are in force until the cluster answers: requests are spooled");
+        let remembered =
+            |place: &Place| Remembered::load(place.spool.as_ref()?.path(), &place.cluster.prefix);
+        let Some((main, others)) = self.places.split_first() else {
+            return Ok(());
+        };
+        let others: Option<Vec<i32>> = others
+            .iter()
+            .map(|place| remembered(place)?.raw_partitions())
+            .collect();
+        let (Some(others), Some(main)) = (others, remembered(main)) else {
+            return Ok(());
+        };
+        let Some(raw_partitions) = main.restore(policies) else {
+            return Ok(());
+        };
+        tracing::warn!(
+            "the settings of the last run are in force until the cluster answers: requests are spooled"
+        );
         self.open(&[&[raw_partitions], others.as_slice()].concat()).await
     }
 }
@@ -182,8 +212,10 @@ impl Opening<'_> {
 /// Reads the control topics to their ends, as often as it takes, and connects to all prefixes, of which the main one is the
 /// first; gives its control topic, to be followed, and what the others are.
 pub async fn connect(places: Vec<Place>, policies: &Arc<Policies>, late: &Late) -> (Control, Vec<Target>) {
-    let known =
-        |place: &Place| Known { cluster: place.cluster.clone(), directory: place.spool.as_ref().map(|spool| spool.path().to_owned()) };
+    let known = |place: &Place| Known {
+        cluster: place.cluster.clone(),
+        directory: place.spool.as_ref().map(|spool| spool.path().to_owned()),
+    };
     let known: Vec<Known> = places.iter().map(known).collect();
     let mut opening = Opening { late, places };
     let mut told = String::new();
@@ -200,12 +232,19 @@ pub async fn connect(places: Vec<Place>, policies: &Arc<Policies>, late: &Late) 
             }
             Ok(Err(error)) => {
                 let why = chain(&error);
-                opening.open_remembered(policies).await.err().map_or(why.clone(), |more| format!("{why}; {more}"))
+                opening
+                    .open_remembered(policies)
+                    .await
+                    .err()
+                    .map_or(why.clone(), |more| format!("{why}; {more}"))
             }
             Err(panic) => panic.to_string(),
         };
         if why != told {
-            tracing::warn!(reason = why, "the cluster can't be used yet: trying again every second");
+            tracing::warn!(
+                reason = why,
+                "the cluster can't be used yet: trying again every second"
+            );
             told = why;
         }
         tokio::time::sleep(TRY_EVERY).await;
@@ -218,7 +257,13 @@ fn read(known: &[Known], policies: Arc<Policies>) -> Result<(Control, Vec<Target
     let mut targets = Vec::with_capacity(others.len());
     for Known { cluster, directory } in others {
         let raw_partitions = Control::raw_partitions(cluster, directory.clone())?;
-        targets.push(Target { prefix: cluster.prefix.clone(), raw_partitions });
+        targets.push(Target {
+            prefix: cluster.prefix.clone(),
+            raw_partitions,
+        });
     }
-    Ok((Control::read(&main.cluster, policies, main.directory.clone())?, targets))
+    Ok((
+        Control::read(&main.cluster, policies, main.directory.clone())?,
+        targets,
+    ))
 }

@@ -33,7 +33,10 @@ pub struct Remembered {
 impl Remembered {
     /// Nothing yet, of the control topic with that prefix.
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned(), records: Vec::new() }
+        Self {
+            prefix: prefix.to_owned(),
+            records: Vec::new(),
+        }
     }
 
     /// What is kept in the directory, of a control topic with that prefix.
@@ -49,7 +52,8 @@ impl Remembered {
     fn read(directory: &Path) -> Option<Self> {
         let bytes = std::fs::read(directory.join(FILE)).ok()?;
         let read = serde_json::from_slice::<Self>(&bytes);
-        read.inspect_err(|error| tracing::warn!(%error, "what was remembered can't be read")).ok()
+        read.inspect_err(|error| tracing::warn!(%error, "what was remembered can't be read"))
+            .ok()
     }
 
     /// Puts the policy into force: the number of raw partitions.
@@ -67,20 +71,34 @@ impl Remembered {
     fn reading(&self, policies: Arc<Policies>) -> Option<Reading> {
         let mut reading = Reading::new(policies);
         for Kept { offset, key, value } in &self.records {
-            reading.add(*offset, key.as_deref().map(str::as_bytes), value.as_bytes()).ok()?;
+            reading
+                .add(*offset, key.as_deref().map(str::as_bytes), value.as_bytes())
+                .ok()?;
         }
         reading.raw_partitions().map(|_| reading)
     }
 
     /// Takes the next record of the topic; whether it counts.
     pub fn add(&mut self, offset: i64, key: Option<&[u8]>, value: &[u8]) -> bool {
-        let has_policy = matches!(EpochChange::of_record(key, value), Some(Ok(EpochChange { privacy: Some(_), .. })));
-        let (Ok(value), Ok(key)) = (std::str::from_utf8(value), key.map(std::str::from_utf8).transpose()) else { return false };
+        let has_policy = matches!(
+            EpochChange::of_record(key, value),
+            Some(Ok(EpochChange { privacy: Some(_), .. }))
+        );
+        let (Ok(value), Ok(key)) = (
+            std::str::from_utf8(value),
+            key.map(std::str::from_utf8).transpose(),
+        ) else {
+            return false;
+        };
         if offset != 0 && !has_policy {
             return false;
         }
         self.records.truncate(usize::from(offset != 0));
-        self.records.push(Kept { offset, key: key.map(str::to_owned), value: value.to_owned() });
+        self.records.push(Kept {
+            offset,
+            key: key.map(str::to_owned),
+            value: value.to_owned(),
+        });
         true
     }
 
@@ -90,7 +108,12 @@ impl Remembered {
     /// The file system.
     pub fn save(&self, directory: &Path) -> std::io::Result<()> {
         let part = directory.join(format!("{FILE}.part"));
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(&serde_json::to_vec(self).map_err(std::io::Error::other)?)?;
         file.sync_all()?;
         std::fs::rename(part, directory.join(FILE))

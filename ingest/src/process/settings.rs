@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
-const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1800);
+const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(1800);
 
 /// What the times of limits may be.
 const LIMIT_TIMES: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
@@ -75,10 +76,17 @@ impl PrivacySection {
         let (name, read) = match (&self.hash_key, &self.hash_key_file) {
             (None, None) => return None,
             (Some(key), None) => ("hash_key".to_owned(), HashKey::new(key.reveal().as_bytes())),
-            (None, Some(file)) => (format!("hash_key_file: {}", file.display()), HashKey::from_file(file)),
-            (Some(_), Some(_)) => ("hash_key and hash_key_file".to_owned(), Err("give one of them".to_owned())),
+            (None, Some(file)) => (
+                format!("hash_key_file: {}", file.display()),
+                HashKey::from_file(file),
+            ),
+            (Some(_), Some(_)) => (
+                "hash_key and hash_key_file".to_owned(),
+                Err("give one of them".to_owned()),
+            ),
         };
-        read.map_err(|fault| faults.push(format!("privacy.{name}: {fault}"))).ok()
+        read.map_err(|fault| faults.push(format!("privacy.{name}: {fault}")))
+            .ok()
     }
 }
 
@@ -94,7 +102,10 @@ pub struct SpoolSection {
 
 impl Default for SpoolSection {
     fn default() -> Self {
-        Self { directory: None, bytes_max: Size(1 << 30) }
+        Self {
+            directory: None,
+            bytes_max: Size(1 << 30),
+        }
     }
 }
 
@@ -130,7 +141,9 @@ pub struct Limits {
 
 impl Port {
     fn local(port: u16) -> Self {
-        Self { listen: Listen(([127, 0, 0, 1], port).into()) }
+        Self {
+            listen: Listen(([127, 0, 0, 1], port).into()),
+        }
     }
 }
 
@@ -154,7 +167,10 @@ impl Default for Settings {
 
 impl Default for InboxSection {
     fn default() -> Self {
-        Self { enabled: true, session_timeout: Span(SESSION_TIMEOUT) }
+        Self {
+            enabled: true,
+            session_timeout: Span(SESSION_TIMEOUT),
+        }
     }
 }
 
@@ -194,7 +210,10 @@ impl Settings {
         let (given, mut faults) = load::<Self>(sources);
         let cluster = given.kafka.cluster(&mut faults);
         given.log.check(&mut faults);
-        let addresses = [("http.listen", given.http.listen.0), ("admin.listen", given.admin.listen.0)];
+        let addresses = [
+            ("http.listen", given.http.listen.0),
+            ("admin.listen", given.admin.listen.0),
+        ];
         check_distinct(&addresses, &mut faults);
         if !given.is_one_port() {
             check_distinct(&[("grpc.listen", given.grpc.listen.0), addresses[1]], &mut faults);
@@ -203,10 +222,21 @@ impl Settings {
             faults.push("inbox.session_timeout: must be between 1s and 30m".to_owned());
         }
         if given.spool.bytes_max.0 < BYTES_MIN {
-            faults.push(format!("spool.bytes_max: must be at least {}MiB", BYTES_MIN >> 20));
+            faults.push(format!(
+                "spool.bytes_max: must be at least {}MiB",
+                BYTES_MIN >> 20
+            ));
         }
         let limits = given.limits(&mut faults);
-        if faults.is_empty() { Ok(Effective { given, cluster, limits }) } else { Err(faults) }
+        if faults.is_empty() {
+            Ok(Effective {
+                given,
+                cluster,
+                limits,
+            })
+        } else {
+            Err(faults)
+        }
     }
 
     /// Whether both protocols come in on one port.
@@ -222,17 +252,31 @@ impl Settings {
             }
         };
         want(limits.body_bytes_max.0 > 0, "body_bytes_max: must be at least 1");
-        want(limits.decoded_bytes_max >= limits.body_bytes_max, "decoded_bytes_max: must be at least limits.body_bytes_max");
+        want(
+            limits.decoded_bytes_max >= limits.body_bytes_max,
+            "decoded_bytes_max: must be at least limits.body_bytes_max",
+        );
         // A request holds its body and what that is decoded to.
         let whole = limits.body_bytes_max.0.saturating_add(limits.decoded_bytes_max.0);
         let tenant = limits.tenant_bytes_in_flight_max;
-        want(tenant.0 >= whole, "tenant_bytes_in_flight_max: must be at least limits.body_bytes_max and limits.decoded_bytes_max together");
-        want(limits.bytes_in_flight_max >= tenant, "bytes_in_flight_max: must be at least limits.tenant_bytes_in_flight_max");
+        want(
+            tenant.0 >= whole,
+            "tenant_bytes_in_flight_max: must be at least limits.body_bytes_max and limits.decoded_bytes_max together",
+        );
+        want(
+            limits.bytes_in_flight_max >= tenant,
+            "bytes_in_flight_max: must be at least limits.tenant_bytes_in_flight_max",
+        );
         want(limits.connections_max > 0, "connections_max: must be at least 1");
-        for (time, name) in
-            [(limits.header_time_max, "header_time_max"), (limits.body_time_max, "body_time_max"), (limits.idle_time_max, "idle_time_max")]
-        {
-            want(LIMIT_TIMES.contains(&time.0), &format!("{name}: must be between 10ms and 1h"));
+        for (time, name) in [
+            (limits.header_time_max, "header_time_max"),
+            (limits.body_time_max, "body_time_max"),
+            (limits.idle_time_max, "idle_time_max"),
+        ] {
+            want(
+                LIMIT_TIMES.contains(&time.0),
+                &format!("{name}: must be between 10ms and 1h"),
+            );
         }
         Config {
             body_bytes_max: usize::try_from(limits.body_bytes_max.0).unwrap_or(usize::MAX),
@@ -255,18 +299,34 @@ mod tests {
     use super::*;
 
     fn read(env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<Effective, Vec<String>> {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Settings::read(&Sources { file: None, env, flags })
+        let env = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let flags = flags
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect();
+        Settings::read(&Sources {
+            file: None,
+            env,
+            flags,
+        })
     }
 
     #[test]
     fn the_defaults_need_a_cluster_and_nothing_else() {
-        assert_eq!(read(&[], &[]).unwrap_err(), ["kafka.bootstrap_servers: is not set; give HOST:PORT"]);
+        assert_eq!(
+            read(&[], &[]).unwrap_err(),
+            ["kafka.bootstrap_servers: is not set; give HOST:PORT"]
+        );
         let settings = read(&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1")], &[]).unwrap();
         assert_eq!(settings.limits, Config::default());
         assert_eq!(settings.cluster, Cluster::plain("a:1", ""));
-        assert_eq!((settings.given.http.listen, settings.given.grpc.listen), (Port::local(4318).listen, Port::local(4317).listen));
+        assert_eq!(
+            (settings.given.http.listen, settings.given.grpc.listen),
+            (Port::local(4318).listen, Port::local(4317).listen)
+        );
         assert!(!settings.given.is_one_port());
     }
 
@@ -274,12 +334,20 @@ mod tests {
     fn one_port_serves_both_protocols_and_the_admin_port_none() {
         let base = [("kafka.bootstrap_servers", "a:1"), ("http.listen", "127.0.0.1:1")];
         let with = |more: &[(&'static str, &str)]| read(&[], &[&base[..], more].concat());
-        assert!(with(&[("grpc.listen", "127.0.0.1:1")]).unwrap().given.is_one_port());
+        assert!(
+            with(&[("grpc.listen", "127.0.0.1:1")])
+                .unwrap()
+                .given
+                .is_one_port()
+        );
         assert_eq!(
             with(&[("admin.listen", "127.0.0.1:1")]).unwrap_err(),
             ["http.listen and admin.listen are both 127.0.0.1:1: give each its own"]
         );
-        assert!(with(&[("admin.listen", "127.0.0.1:4317")]).unwrap_err()[0].contains("grpc.listen and admin.listen"));
+        assert!(
+            with(&[("admin.listen", "127.0.0.1:4317")]).unwrap_err()[0]
+                .contains("grpc.listen and admin.listen")
+        );
     }
 
     #[test]
@@ -313,7 +381,10 @@ mod tests {
             "spool.bytes",
         ];
         for part in parts {
-            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+            assert!(
+                faults.iter().any(|fault| fault.contains(part)),
+                "{part} is not in {faults:#?}"
+            );
         }
         assert_eq!(faults.len(), parts.len(), "{faults:#?}");
     }
@@ -323,26 +394,56 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, " a key of some length\n").unwrap();
-        let with = |more: &[(&str, &str)]| read(&[&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1")], more].concat(), &[]);
+        let with = |more: &[(&str, &str)]| {
+            read(
+                &[&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1")], more].concat(),
+                &[],
+            )
+        };
         assert_eq!(with(&[]).unwrap().limits.hash_key, None);
         let given = with(&[("TACHO_PRIVACY__HASH_KEY", "a key of some length")]).unwrap();
         let path = file.to_str().unwrap();
-        assert_eq!(given.limits.hash_key, with(&[("TACHO_PRIVACY__HASH_KEY_FILE", path)]).unwrap().limits.hash_key);
+        assert_eq!(
+            given.limits.hash_key,
+            with(&[("TACHO_PRIVACY__HASH_KEY_FILE", path)])
+                .unwrap()
+                .limits
+                .hash_key
+        );
         assert!(given.limits.hash_key.is_some());
         let shown = format!("{}{given:?}", shell::layers::print(&given.given));
-        assert!(!shown.contains("of some length") && shown.contains("hash_key = \"***\""), "{shown}");
-        let both = with(&[("TACHO_PRIVACY__HASH_KEY", "a key of some length"), ("TACHO_PRIVACY__HASH_KEY_FILE", path)]).unwrap_err();
+        assert!(
+            !shown.contains("of some length") && shown.contains("hash_key = \"***\""),
+            "{shown}"
+        );
+        let both = with(&[
+            ("TACHO_PRIVACY__HASH_KEY", "a key of some length"),
+            ("TACHO_PRIVACY__HASH_KEY_FILE", path),
+        ])
+        .unwrap_err();
         assert_eq!(both, ["privacy.hash_key and hash_key_file: give one of them"]);
-        let short = with(&[("TACHO_PRIVACY__HASH_KEY", "hunter2")]).unwrap_err().join("\n");
-        assert!(short.contains("has 7 bytes") && !short.contains("hunter2"), "{short}");
-        assert!(with(&[("TACHO_PRIVACY__HASH_KEY_FILE", "/no/such/file")]).unwrap_err()[0].starts_with("privacy.hash_key_file"));
+        let short = with(&[("TACHO_PRIVACY__HASH_KEY", "hunter2")])
+            .unwrap_err()
+            .join("\n");
+        assert!(
+            short.contains("has 7 bytes") && !short.contains("hunter2"),
+            "{short}"
+        );
+        assert!(
+            with(&[("TACHO_PRIVACY__HASH_KEY_FILE", "/no/such/file")]).unwrap_err()[0]
+                .starts_with("privacy.hash_key_file")
+        );
     }
 
     #[test]
     fn the_shipped_examples_are_right() {
         let read = |name: &str| {
             let file = format!("{}/../deploy/examples/{name}", env!("CARGO_MANIFEST_DIR"));
-            Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap()
+            Settings::read(&Sources {
+                file: Some(file.into()),
+                ..Sources::default()
+            })
+            .unwrap()
         };
         let settings = read("ingest.toml");
         assert_eq!(settings.given.kafka.bootstrap_servers, "127.0.0.1:9092");
@@ -350,7 +451,10 @@ mod tests {
         let settings = read("ci/ingest.toml");
         assert_eq!(settings.limits.routes.prefixes(), ["ci."]);
         let printed = shell::layers::print(&settings.given);
-        assert!(printed.contains("[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"ci.\"\n"), "{printed}");
+        assert!(
+            printed.contains("[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"ci.\"\n"),
+            "{printed}"
+        );
     }
 
     #[test]
@@ -359,9 +463,21 @@ mod tests {
         let file = dir.path().join("ingest.toml");
         let text = "[[routes]]\nattribut = \"env\"\nprefix = 7\n[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"a/b\"\n";
         std::fs::write(&file, text).unwrap();
-        let faults = Settings::read(&Sources { file: Some(file), ..Sources::default() }).unwrap_err();
-        for part in ["routes.0.attribut", "routes.0: names neither", "routes.1: the prefix \"a/b\"", "bootstrap_servers"] {
-            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+        let faults = Settings::read(&Sources {
+            file: Some(file),
+            ..Sources::default()
+        })
+        .unwrap_err();
+        for part in [
+            "routes.0.attribut",
+            "routes.0: names neither",
+            "routes.1: the prefix \"a/b\"",
+            "bootstrap_servers",
+        ] {
+            assert!(
+                faults.iter().any(|fault| fault.contains(part)),
+                "{part} is not in {faults:#?}"
+            );
         }
     }
 
@@ -370,8 +486,17 @@ mod tests {
     fn the_settings_in_the_manifests_lack_secrets_only() {
         for place in ["base", "overlays/example"] {
             let file = format!("{}/../deploy/k8s/{place}/ingest.toml", env!("CARGO_MANIFEST_DIR"));
-            let faults = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }).unwrap_err();
-            assert!(faults.len() == 2 && faults[0].starts_with("kafka.tls.ca_file") && faults[1].starts_with("kafka.sasl"), "{faults:?}");
+            let faults = Settings::read(&Sources {
+                file: Some(file.into()),
+                ..Sources::default()
+            })
+            .unwrap_err();
+            assert!(
+                faults.len() == 2
+                    && faults[0].starts_with("kafka.tls.ca_file")
+                    && faults[1].starts_with("kafka.sasl"),
+                "{faults:?}"
+            );
         }
     }
 }

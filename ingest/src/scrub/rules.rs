@@ -66,24 +66,33 @@ struct Lazy {
 
 impl Lazy {
     fn new(pattern: String) -> Self {
-        Self { pattern: braces_escaped(&pattern), compiled: OnceLock::new() }
+        Self {
+            pattern: braces_escaped(&pattern),
+            compiled: OnceLock::new(),
+        }
     }
 
     fn get(&self) -> &Regex {
-        self.compiled.get_or_init(|| compile(&self.pattern).expect("a test compiles every vendored pattern"))
+        self.compiled
+            .get_or_init(|| compile(&self.pattern).expect("a test compiles every vendored pattern"))
     }
 }
 
 /// As Go does it: classes and boundaries of ASCII.
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
-    RegexBuilder::new(pattern).unicode(false).dfa_size_limit(AUTOMATON_BYTES_MAX).size_limit(COMPILED_BYTES_MAX).build()
+    RegexBuilder::new(pattern)
+        .unicode(false)
+        .dfa_size_limit(AUTOMATON_BYTES_MAX)
+        .size_limit(COMPILED_BYTES_MAX)
+        .build()
 }
 
 /// The pattern with a backslash before each brace that is a brace, and no repetition: Go does not ask for one.
 fn braces_escaped(pattern: &str) -> String {
     let is_repetition = |rest: &str| {
         let numbers = rest.split_once('}').map_or("", |(numbers, _)| numbers);
-        numbers.starts_with(|c: char| c.is_ascii_digit()) && numbers.chars().all(|c| c.is_ascii_digit() || c == ',')
+        numbers.starts_with(|c: char| c.is_ascii_digit())
+            && numbers.chars().all(|c| c.is_ascii_digit() || c == ',')
     };
     let (mut out, mut in_class, mut escaped) = (String::with_capacity(pattern.len() + 8), false, false);
     for (at, c) in pattern.char_indices() {
@@ -137,7 +146,12 @@ impl Allowlist {
             _ => Target::Secret,
         };
         let stopwords = (!text.stopwords.is_empty()).then(|| words(&text.stopwords));
-        Some(Self { target, both, regexes: text.regexes.into_iter().map(Lazy::new).collect(), stopwords })
+        Some(Self {
+            target,
+            both,
+            regexes: text.regexes.into_iter().map(Lazy::new).collect(),
+            stopwords,
+        })
     }
 
     fn allows(&self, candidate: &Candidate<'_>) -> bool {
@@ -146,15 +160,26 @@ impl Allowlist {
             Target::Match => candidate.matched,
             Target::Line => candidate.line,
         };
-        let by_word = || self.stopwords.as_ref().is_some_and(|words| words.is_match(candidate.secret));
+        let by_word = || {
+            self.stopwords
+                .as_ref()
+                .is_some_and(|words| words.is_match(candidate.secret))
+        };
         let by_regex = || self.regexes.iter().any(|regex| regex.get().is_match(target));
-        if self.both { (self.stopwords.is_none() || by_word()) && (self.regexes.is_empty() || by_regex()) } else { by_word() || by_regex() }
+        if self.both {
+            (self.stopwords.is_none() || by_word()) && (self.regexes.is_empty() || by_regex())
+        } else {
+            by_word() || by_regex()
+        }
     }
 }
 
 fn words(words: &[String]) -> AhoCorasick {
     let mut builder = AhoCorasickBuilder::new();
-    let builder = builder.ascii_case_insensitive(true).match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::ContiguousNFA));
+    let builder = builder
+        .ascii_case_insensitive(true)
+        .match_kind(MatchKind::Standard)
+        .kind(Some(AhoCorasickKind::ContiguousNFA));
     builder.build(words).expect("a test builds every list of words")
 }
 
@@ -219,29 +244,54 @@ impl Rule {
         let groups = self.regex.get().captures(&text[at..])?;
         let mut found = self.groups(&groups, at);
         let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.-".contains(byte);
-        found.start -= text[..at].iter().rev().take(50).take_while(|byte| is_name(byte)).count();
+        found.start -= text[..at]
+            .iter()
+            .rev()
+            .take(50)
+            .take_while(|byte| is_name(byte))
+            .count();
         Some(found)
     }
 
     fn groups(&self, groups: &regex::bytes::Captures<'_>, offset: usize) -> Match {
         let span = |found: regex::bytes::Match<'_>| (found.start() + offset, found.end() + offset);
         let whole = span(groups.get(0).expect("group 0 is the match"));
-        let mut inner = groups.iter().skip(1).flatten().map(span).filter(|(start, end)| start < end);
+        let mut inner = groups
+            .iter()
+            .skip(1)
+            .flatten()
+            .map(span)
+            .filter(|(start, end)| start < end);
         let (secret, covered) = match self.secret_group {
             0 if self.is_all_secret => (inner.next().unwrap_or(whole), whole),
             0 => match inner.next() {
-                Some(first) => (first, inner.fold(first, |all, one| (all.0.min(one.0), all.1.max(one.1)))),
+                Some(first) => (
+                    first,
+                    inner.fold(first, |all, one| (all.0.min(one.0), all.1.max(one.1))),
+                ),
                 None => (whole, whole),
             },
-            group => groups.get(group).map(span).map_or((whole, whole), |secret| (secret, secret)),
+            group => groups
+                .get(group)
+                .map(span)
+                .map_or((whole, whole), |secret| (secret, secret)),
         };
-        Match { start: whole.0, end: whole.1, secret, covered }
+        Match {
+            start: whole.0,
+            end: whole.1,
+            secret,
+            covered,
+        }
     }
 
     /// Whether a candidate is too regular for a secret, or known to be none.
     pub fn refuses(&self, candidate: &Candidate<'_>, everywhere: &Global) -> bool {
         (self.entropy > 0.0 && entropy(candidate.secret) <= self.entropy)
-            || everywhere.0.iter().chain(&self.allowlists).any(|list| list.allows(candidate))
+            || everywhere
+                .0
+                .iter()
+                .chain(&self.allowlists)
+                .any(|list| list.allows(candidate))
     }
 }
 
@@ -252,7 +302,12 @@ fn entropy(bytes: &[u8]) -> f64 {
         counts[usize::from(*byte)] += 1;
     }
     let length = bytes.len() as f64;
-    counts.iter().filter(|count| **count > 0).map(|count| f64::from(*count) / length).map(|part| -part * part.log2()).sum()
+    counts
+        .iter()
+        .filter(|count| **count > 0)
+        .map(|count| f64::from(*count) / length)
+        .map(|part| -part * part.log2())
+        .sum()
 }
 
 /// What is no secret under any rule.
@@ -291,8 +346,16 @@ impl Rules {
         }
         assert!(rules.len() <= RULES_MAX, "too many rules: a test counts them");
         let mut builder = AhoCorasickBuilder::new();
-        let builder = builder.ascii_case_insensitive(true).match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA));
-        Self { rules, global, keywords: builder.build(&names).expect("a test builds the keywords"), wakes }
+        let builder = builder
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA));
+        Self {
+            rules,
+            global,
+            keywords: builder.build(&names).expect("a test builds the keywords"),
+            wakes,
+        }
     }
 }
 
@@ -306,12 +369,28 @@ mod tests {
         assert_eq!(rules.rules.len(), 222, "221 of gitleaks, one of ours");
         for (number, rule) in rules.rules.iter().enumerate() {
             compile(&rule.regex.pattern).unwrap_or_else(|error| panic!("{}: {error}", rule.id));
-            for pattern in rule.allowlists.iter().chain(&rules.global.0).flat_map(|list| &list.regexes) {
+            for pattern in rule
+                .allowlists
+                .iter()
+                .chain(&rules.global.0)
+                .flat_map(|list| &list.regexes)
+            {
                 compile(&pattern.pattern).unwrap_or_else(|error| panic!("{}: {error}", rule.id));
             }
-            assert!(rules.wakes.iter().any(|woken| woken.contains(&(number as u16))), "{} is never woken", rule.id);
+            assert!(
+                rules.wakes.iter().any(|woken| woken.contains(&(number as u16))),
+                "{} is never woken",
+                rule.id
+            );
         }
-        assert_eq!(rules.rules.iter().filter(|rule| rule.from_keywords && rule.regex.pattern.starts_with("(?i)^")).count(), 1);
+        assert_eq!(
+            rules
+                .rules
+                .iter()
+                .filter(|rule| rule.from_keywords && rule.regex.pattern.starts_with("(?i)^"))
+                .count(),
+            1
+        );
     }
 
     #[test]

@@ -59,9 +59,23 @@ impl Directory {
                 tracing::warn!(%error, directory = %path.display(), "others can see the names in the spool's directory");
             }
         }
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path.join(LOCK))?;
-        lock.try_lock().map_err(|error| io::Error::new(ErrorKind::WouldBlock, format!("another process uses it ({error})")))?;
-        Ok(Self { path: path.to_owned(), handle: File::open(path)?, _lock: lock })
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join(LOCK))?;
+        lock.try_lock().map_err(|error| {
+            io::Error::new(
+                ErrorKind::WouldBlock,
+                format!("another process uses it ({error})"),
+            )
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            handle: File::open(path)?,
+            _lock: lock,
+        })
     }
 }
 
@@ -69,13 +83,19 @@ impl Disk for Directory {
     type File = File;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let names = std::fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names =
+            std::fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
         names.collect()
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let part = self.path.join(PART);
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&part)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&part, self.path.join(name))?;

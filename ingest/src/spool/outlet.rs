@@ -69,7 +69,10 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+            self.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(|| error.clone());
         }
     }
 }
@@ -86,7 +89,12 @@ impl KafkaOutlet {
     fn connect(cluster: &Cluster, partitions: i32) -> Result<Self, KafkaError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default())?;
         let names = Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.topic().name()));
-        Ok(Self { producer, contact: Contact::new(cluster, Topic::RawLogs), names, partitions })
+        Ok(Self {
+            producer,
+            contact: Contact::new(cluster, Topic::RawLogs),
+            names,
+            partitions,
+        })
     }
 
     /// It never gives a record up: one that is cut off would wait for ever.
@@ -104,14 +112,26 @@ impl KafkaOutlet {
             .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
             .key(record.key.as_str())
             .payload(&record.value[..])
-            .headers(gapless::headers(record, Origin { source, offset, part: 0, stamped_ms: 0 }));
+            .headers(gapless::headers(
+                record,
+                Origin {
+                    source,
+                    offset,
+                    part: 0,
+                    stamped_ms: 0,
+                },
+            ));
         let mut wait = Duration::ZERO;
         loop {
             self.producer.poll(wait);
             self.producer.context().check()?;
             message = match self.producer.send(message) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if !stop.load(Ordering::Relaxed) => back,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if !stop.load(Ordering::Relaxed) =>
+                {
+                    back
+                }
                 Err((error, _)) => return Err(error.to_string()),
             };
             self.stay_in_contact()?;
@@ -130,7 +150,9 @@ impl Outlet for KafkaOutlet {
             self.producer.context().check()?;
             match is_flushed {
                 true => return Ok(()),
-                false if stop.load(Ordering::Relaxed) => return Err("the process ends before all is written".to_owned()),
+                false if stop.load(Ordering::Relaxed) => {
+                    return Err("the process ends before all is written".to_owned());
+                }
                 false => self.stay_in_contact()?,
             }
         }
@@ -150,9 +172,15 @@ mod tests {
     #[test]
     fn the_client_takes_its_settings_whatever_is_passed_through() {
         let mut cluster = Cluster::plain("127.0.0.1:9", "");
-        cluster.options.insert("message.timeout.ms".to_owned(), "5".to_owned());
+        cluster
+            .options
+            .insert("message.timeout.ms".to_owned(), "5".to_owned());
         let native = client_config(&cluster).create_native_config().unwrap();
-        for (name, value) in [("max.in.flight", "1"), ("message.timeout.ms", "0"), ("enable.gapless.guarantee", "true")] {
+        for (name, value) in [
+            ("max.in.flight", "1"),
+            ("message.timeout.ms", "0"),
+            ("enable.gapless.guarantee", "true"),
+        ] {
             assert_eq!(native.get(name).unwrap(), value, "{name}");
         }
     }

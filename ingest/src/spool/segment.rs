@@ -55,8 +55,15 @@ impl Head {
         let (head, check) = bytes.get(..HEAD_BYTES)?.split_at(HEAD_BYTES - 8);
         let number = |at: usize| u64_at(head, at);
         let is_whole = head.starts_with(MAGIC) && xxh3_64(head) == u64_at(check, 0)?;
-        let before = Extent { first: number(16)?, end: number(24)?, next: number(32)? };
-        is_whole.then_some(Self { first: number(8)?, before })
+        let before = Extent {
+            first: number(16)?,
+            end: number(24)?,
+            next: number(32)?,
+        };
+        is_whole.then_some(Self {
+            first: number(8)?,
+            before,
+        })
     }
 }
 
@@ -111,7 +118,10 @@ pub(super) fn frame(bytes: &[u8], number: u64) -> Frame<'_> {
 pub(super) fn encode(record: &RawRecord, written_ms: i64) -> Vec<u8> {
     let mut body = Vec::with_capacity(32 + record.key.len() + record.value.len());
     body.extend_from_slice(&written_ms.to_le_bytes());
-    let signal = Signal::ALL.into_iter().position(|signal| signal.topic() == record.topic).unwrap_or_default();
+    let signal = Signal::ALL
+        .into_iter()
+        .position(|signal| signal.topic() == record.topic)
+        .unwrap_or_default();
     body.push(signal as u8);
     body.extend_from_slice(&record.part.to_le_bytes());
     body.push(u8::from(record.policy.is_some()));
@@ -130,7 +140,17 @@ pub(super) fn decode(body: &[u8]) -> Option<(RawRecord, i64)> {
     let policy = (*body.get(13)? == 1).then_some(u64_at(body, 14)?.cast_signed());
     let (key, value) = body.get(26..)?.split_at_checked(u32_at(body, 22)? as usize)?;
     let key = std::str::from_utf8(key).ok()?.to_owned();
-    Some((RawRecord { topic: signal.topic(), key, value: Bytes::copy_from_slice(value), part, policy, environment: 0 }, written_ms))
+    Some((
+        RawRecord {
+            topic: signal.topic(),
+            key,
+            value: Bytes::copy_from_slice(value),
+            part,
+            policy,
+            environment: 0,
+        },
+        written_ms,
+    ))
 }
 
 #[cfg(test)]
@@ -140,13 +160,30 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for (policy, topic) in [(None, Topic::RawLogs), (Some(0), Topic::RawTraces), (Some(-7), Topic::RawMetrics)] {
-            let record =
-                RawRecord { topic, key: "default/ü".to_owned(), value: Bytes::from_static(b"value"), part: 9, policy, environment: 0 };
+        for (policy, topic) in [
+            (None, Topic::RawLogs),
+            (Some(0), Topic::RawTraces),
+            (Some(-7), Topic::RawMetrics),
+        ] {
+            let record = RawRecord {
+                topic,
+                key: "default/ü".to_owned(),
+                value: Bytes::from_static(b"value"),
+                part: 9,
+                policy,
+                environment: 0,
+            };
             assert_eq!(decode(&encode(&record, -5)), Some((record, -5)));
         }
         assert_eq!(decode(b"short"), None);
-        let head = Head { first: 5, before: Extent { first: 1, end: 2, next: 3 } };
+        let head = Head {
+            first: 5,
+            before: Extent {
+                first: 1,
+                end: 2,
+                next: 3,
+            },
+        };
         assert_eq!(Head::parse(&head.to_bytes()), Some(head));
         assert_eq!(head.to_bytes().len(), HEAD_BYTES);
     }
@@ -164,7 +201,11 @@ mod tests {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(!matches!(frame(&bytes, 7), Frame::Whole(_)), "bit {bit}");
         }
-        let head = Head { first: 5, before: Extent::default() }.to_bytes();
+        let head = Head {
+            first: 5,
+            before: Extent::default(),
+        }
+        .to_bytes();
         for bit in 0..head.len() * 8 {
             let mut bytes = head.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -69,13 +69,23 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk.
     pub fn open(disk: D, bytes_max: u64, fresh_id: String) -> io::Result<Self> {
-        let state = disk.read(STATE, 0, READ_BYTES).ok().and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
-        let mut firsts: Vec<u64> = disk.list()?.iter().filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok()).collect();
+        let state = disk
+            .read(STATE, 0, READ_BYTES)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
+        let mut firsts: Vec<u64> = disk
+            .list()?
+            .iter()
+            .filter_map(|name| name.strip_suffix(SUFFIX)?.parse().ok())
+            .collect();
         firsts.sort_unstable();
         let mut lost_before = None;
         let state = state.unwrap_or_else(|| {
             lost_before = Some(u64::MAX);
-            State { id: fresh_id, drained: 0 }
+            State {
+                id: fresh_id,
+                drained: 0,
+            }
         });
         let mut store = Self {
             disk,
@@ -84,13 +94,21 @@ impl<D: Disk> Store<D> {
             segments: VecDeque::new(),
             open: None,
             next: state.drained,
-            cursor: Cursor { number: state.drained, segment: 0, at: 0 },
+            cursor: Cursor {
+                number: state.drained,
+                segment: 0,
+                at: 0,
+            },
             lost_at_start: 0,
         };
         store.recover(&firsts, lost_before.unwrap_or(state.drained))?;
         store.cursor = store.at_or_after(state.drained);
         // Also of segments that hold nothing and go right now: the cursor may stand at their numbers.
-        let reached = store.segments.back().map_or(0, |last| last.next).max(store.cursor.number);
+        let reached = store
+            .segments
+            .back()
+            .map_or(0, |last| last.next)
+            .max(store.cursor.number);
         store.clean()?;
         if let Some(last) = store.segments.back() {
             // What was written but not yet durable when the process was killed counts from now on.
@@ -105,18 +123,28 @@ impl<D: Disk> Store<D> {
     fn recover(&mut self, firsts: &[u64], mut known: u64) -> io::Result<()> {
         for (index, &first) in firsts.iter().enumerate() {
             let Some(head) = self.head(first)? else {
-                tracing::error!(segment = name(first), "a spool segment has no readable head: what it holds is lost");
+                tracing::error!(
+                    segment = name(first),
+                    "a spool segment has no readable head: what it holds is lost"
+                );
                 // At least one: how many is not known.
                 self.lost_at_start += 1;
                 continue;
             };
             // (An empty one holds nothing, whatever its numbers.)
             if head.before.next > known && head.before.first != head.before.next {
-                tracing::error!(from = known, to = head.before.next, "spooled records are lost: their segment is gone");
+                tracing::error!(
+                    from = known,
+                    to = head.before.next,
+                    "spooled records are lost: their segment is gone"
+                );
                 self.lost_at_start += head.before.next - known;
             }
             let said = match firsts.get(index + 1) {
-                Some(&next) => self.head(next)?.map(|head| head.before).filter(|before| before.first == first),
+                Some(&next) => self
+                    .head(next)?
+                    .map(|head| head.before)
+                    .filter(|before| before.first == first),
                 None => None,
             };
             let extent = match said {
@@ -136,7 +164,11 @@ impl<D: Disk> Store<D> {
 
     /// Reads up to the first record that is not whole; what is behind that was never answered, in the last segment.
     fn scan(&self, first: u64, is_last: bool) -> io::Result<Extent> {
-        let mut extent = Extent { first, end: HEAD_BYTES as u64, next: first };
+        let mut extent = Extent {
+            first,
+            end: HEAD_BYTES as u64,
+            next: first,
+        };
         let mut need = READ_BYTES;
         loop {
             let bytes = self.disk.read(&name(first), extent.end, need)?;
@@ -160,10 +192,18 @@ impl<D: Disk> Store<D> {
         }
         let torn = self.disk.read(&name(first), extent.end, READ_BYTES)?.len();
         if is_last {
-            tracing::warn!(segment = name(first), bytes = torn, "the last write to the spool was cut short; it was never answered");
+            tracing::warn!(
+                segment = name(first),
+                bytes = torn,
+                "the last write to the spool was cut short; it was never answered"
+            );
             self.disk.truncate(&name(first), extent.end)?;
         } else {
-            tracing::error!(segment = name(first), at = extent.end, "a spool segment is broken: records behind that place are lost");
+            tracing::error!(
+                segment = name(first),
+                at = extent.end,
+                "a spool segment is broken: records behind that place are lost"
+            );
         }
         Ok(extent)
     }
@@ -171,9 +211,14 @@ impl<D: Disk> Store<D> {
     /// The place of the first record from that number on.
     fn at_or_after(&self, number: u64) -> Cursor {
         let segment = self.segments.iter().find(|segment| number < segment.next);
-        let (segment, number) = segment.map_or((0, number), |segment| (segment.first, number.max(segment.first)));
+        let (segment, number) =
+            segment.map_or((0, number), |segment| (segment.first, number.max(segment.first)));
         // Records before the number are passed by reading them.
-        Cursor { number, segment, at: 0 }
+        Cursor {
+            number,
+            segment,
+            at: 0,
+        }
     }
 
     /// The name of this spool: numbers of one name rise.
@@ -198,7 +243,10 @@ impl<D: Disk> Store<D> {
 
     /// Records that are not drained.
     pub fn records(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.next.saturating_sub(segment.first.max(self.cursor.number))).sum()
+        self.segments
+            .iter()
+            .map(|segment| segment.next.saturating_sub(segment.first.max(self.cursor.number)))
+            .sum()
     }
 
     /// Makes records durable, in order, and gives the number of the first one; all of them, or none that is ever read.
@@ -245,11 +293,22 @@ impl<D: Disk> Store<D> {
     fn begin_segment(&mut self) -> io::Result<()> {
         self.open = None;
         let first = self.next;
-        let gone = Extent { first: 0, end: 0, next: self.cursor.number };
-        let head = Head { first, before: self.segments.back().copied().unwrap_or(gone) };
+        let gone = Extent {
+            first: 0,
+            end: 0,
+            next: self.cursor.number,
+        };
+        let head = Head {
+            first,
+            before: self.segments.back().copied().unwrap_or(gone),
+        };
         self.disk.replace(&name(first), &head.to_bytes())?;
         // Kept even where it can't be opened: it is on disk, and the next head speaks of it.
-        self.segments.push_back(Extent { first, end: HEAD_BYTES as u64, next: first });
+        self.segments.push_back(Extent {
+            first,
+            end: HEAD_BYTES as u64,
+            next: first,
+        });
         self.open = Some(self.disk.open(&name(first))?);
         Ok(())
     }
@@ -259,11 +318,23 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk; nothing is passed.
     pub fn read(&self, bytes: usize) -> io::Result<Batch> {
-        let mut batch = Batch { records: Vec::new(), lost: 0, after: self.cursor };
+        let mut batch = Batch {
+            records: Vec::new(),
+            lost: 0,
+            after: self.cursor,
+        };
         let mut size = 0;
-        for segment in self.segments.iter().filter(|segment| self.cursor.number < segment.next) {
+        for segment in self
+            .segments
+            .iter()
+            .filter(|segment| self.cursor.number < segment.next)
+        {
             if batch.after.segment != segment.first || batch.after.at == 0 {
-                batch.after = Cursor { number: segment.first, segment: segment.first, at: HEAD_BYTES as u64 };
+                batch.after = Cursor {
+                    number: segment.first,
+                    segment: segment.first,
+                    at: HEAD_BYTES as u64,
+                };
             }
             while batch.after.number < segment.next && size < bytes {
                 size += self.read_some(segment, &mut batch, bytes - size)?;
@@ -278,7 +349,9 @@ impl<D: Disk> Store<D> {
     /// Reads on in one segment: bytes that were passed.
     fn read_some(&self, segment: &Extent, batch: &mut Batch, budget: usize) -> io::Result<usize> {
         let left = usize::try_from(segment.end.saturating_sub(batch.after.at)).unwrap_or(usize::MAX);
-        let mut bytes = self.disk.read(&name(segment.first), batch.after.at, READ_BYTES.min(left))?;
+        let mut bytes = self
+            .disk
+            .read(&name(segment.first), batch.after.at, READ_BYTES.min(left))?;
         if let Frame::Short(length) = frame(&bytes, batch.after.number)
             && length <= left
         {
@@ -300,7 +373,9 @@ impl<D: Disk> Store<D> {
                 Frame::Broken(_) if at > 0 => break,
                 // The one behind it is whole: only this one is broken.
                 Frame::Broken(Some(length))
-                    if bytes.get(length..).is_some_and(|rest| matches!(frame(rest, batch.after.number + 1), Frame::Whole(_))) =>
+                    if bytes.get(length..).is_some_and(|rest| {
+                        matches!(frame(rest, batch.after.number + 1), Frame::Whole(_))
+                    }) =>
                 {
                     batch.lost += u64::from(batch.after.number >= self.cursor.number);
                     at = length;
@@ -329,7 +404,10 @@ impl<D: Disk> Store<D> {
 
     /// Notes how far all is drained, and removes what is behind that.
     fn clean(&mut self) -> io::Result<()> {
-        let state = State { id: self.id.clone(), drained: self.cursor.number };
+        let state = State {
+            id: self.id.clone(),
+            drained: self.cursor.number,
+        };
         let bytes = serde_json::to_vec(&state).map_err(io::Error::other)?;
         self.disk.replace(STATE, &bytes)?;
         let done = |segment: &&Extent| segment.next <= self.cursor.number || segment.next == segment.first;

@@ -51,7 +51,9 @@ impl Model {
             let kept = content.durable + left.min(content.bytes.len() - content.durable);
             let torn = content.bytes.len() - kept;
             content.bytes.truncate(kept);
-            content.bytes.extend((0..garbage.min(torn)).map(|at| (at * 37) as u8));
+            content
+                .bytes
+                .extend((0..garbage.min(torn)).map(|at| (at * 37) as u8));
             (content.durable, content.is_given_up) = (content.bytes.len(), false);
         }
     }
@@ -64,7 +66,14 @@ impl Model {
     }
 
     fn segments(&self) -> Vec<String> {
-        self.0.lock().unwrap().files.keys().filter(|name| name.ends_with(SUFFIX)).cloned().collect()
+        self.0
+            .lock()
+            .unwrap()
+            .files
+            .keys()
+            .filter(|name| name.ends_with(SUFFIX))
+            .cloned()
+            .collect()
     }
 }
 
@@ -80,19 +89,34 @@ impl Disk for Model {
         if !inner.step() {
             return Err(failed());
         }
-        inner.files.insert(name.to_owned(), Content { bytes: bytes.to_vec(), durable: bytes.len(), is_given_up: false });
+        inner.files.insert(
+            name.to_owned(),
+            Content {
+                bytes: bytes.to_vec(),
+                durable: bytes.len(),
+                is_given_up: false,
+            },
+        );
         Ok(())
     }
 
     fn open(&self, name: &str) -> io::Result<String> {
-        if self.0.lock().unwrap().step() { Ok(name.to_owned()) } else { Err(failed()) }
+        if self.0.lock().unwrap().step() {
+            Ok(name.to_owned())
+        } else {
+            Err(failed())
+        }
     }
 
     fn append(&self, file: &mut String, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.0.lock().unwrap();
         let is_whole = inner.step();
         let content = inner.files.get_mut(file.as_str()).unwrap();
-        content.bytes.extend_from_slice(if is_whole { bytes } else { &bytes[..bytes.len() / 2] });
+        content.bytes.extend_from_slice(if is_whole {
+            bytes
+        } else {
+            &bytes[..bytes.len() / 2]
+        });
         if is_whole { Ok(()) } else { Err(failed()) }
     }
 
@@ -137,7 +161,11 @@ fn append<D: Disk>(store: &mut Store<D>, texts: &[&str]) -> io::Result<u64> {
 }
 
 fn texts(batch: &Batch) -> Vec<String> {
-    batch.records.iter().map(|(_, body)| String::from_utf8(body.clone()).unwrap()).collect()
+    batch
+        .records
+        .iter()
+        .map(|(_, body)| String::from_utf8(body.clone()).unwrap())
+        .collect()
 }
 
 /// Reads and drains all: the texts, and how many records were lost.
@@ -171,9 +199,15 @@ fn what_was_written_is_there_after_a_restart_and_gone_once_drained() {
     assert!(d >= SKIP, "numbers are not used again");
     drop(store);
     let mut store = reopen("three");
-    assert_eq!(drain(&mut store), (vec!["b".to_owned(), "c".to_owned(), "d".to_owned()], 0));
+    assert_eq!(
+        drain(&mut store),
+        (vec!["b".to_owned(), "c".to_owned(), "d".to_owned()], 0)
+    );
     assert_eq!((store.bytes(), store.id()), (0, "one"));
-    let names: Vec<_> = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> = std::fs::read_dir(&path)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     assert_eq!(names.len(), 2, "state and lock: {names:?}");
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -217,7 +251,10 @@ fn a_broken_record_is_counted_and_those_around_it_are_drained() {
     let name = disk.segments()[0].clone();
     let at = |text: &'static str| {
         move |bytes: &mut Vec<u8>| {
-            let found = bytes.windows(4).position(|window| window == text.as_bytes()).unwrap();
+            let found = bytes
+                .windows(4)
+                .position(|window| window == text.as_bytes())
+                .unwrap();
             bytes[found] ^= 1;
         }
     };
@@ -248,8 +285,15 @@ fn segments_that_are_broken_gone_or_cut_are_counted() {
         }
         let (read, lost) = drain(&mut open(&disk));
         let at_least = u64::from(harm != "none");
-        assert!(lost >= at_least && (lost > 0) == (harm != "none"), "{harm}: {lost}");
-        assert!(read.len() as u64 + lost <= 30 + 1, "{harm}: {} + {lost}", read.len());
+        assert!(
+            lost >= at_least && (lost > 0) == (harm != "none"),
+            "{harm}: {lost}"
+        );
+        assert!(
+            read.len() as u64 + lost <= 30 + 1,
+            "{harm}: {} + {lost}",
+            read.len()
+        );
         assert!(read.is_sorted() && read.len() >= 20, "{harm}: {read:?}");
     }
 }
@@ -266,7 +310,10 @@ fn after_a_failed_fsync_nothing_of_it_is_read_and_the_next_goes_elsewhere() {
     assert_eq!(disk.segments().len(), 2);
     disk.crash(usize::MAX, 0);
     assert_eq!(texts(&store.read(1_000).unwrap()), ["kept", "after"]);
-    assert_eq!(drain(&mut open(&disk)), (vec!["kept".to_owned(), "after".to_owned()], 0));
+    assert_eq!(
+        drain(&mut open(&disk)),
+        (vec!["kept".to_owned(), "after".to_owned()], 0)
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -30,8 +30,13 @@ struct Waiting(oneshot::Receiver<Result<(), SinkError>>);
 
 impl Future for Waiting {
     type Output = Result<(), SinkError>;
-    fn poll(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        std::pin::Pin::new(&mut self.0).poll(context).map(|result| result.unwrap())
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0)
+            .poll(context)
+            .map(|result| result.unwrap())
     }
 }
 
@@ -100,31 +105,61 @@ impl Upstream for Fake {
 }
 
 impl Outlet for Fake {
-    fn write(&mut self, source: &str, records: &[(u64, RawRecord)], _stop: &AtomicBool) -> Result<(), String> {
+    fn write(
+        &mut self,
+        source: &str,
+        records: &[(u64, RawRecord)],
+        _stop: &AtomicBool,
+    ) -> Result<(), String> {
         let mut log = self.log();
         // Half of a run is there when it breaks off.
         let is_well = self.ready();
         let taken = if is_well { records.len() } else { records.len() / 2 };
         log.sources.push(source.to_owned());
         for (number, record) in &records[..taken] {
-            log.records.push((record.key.clone(), text(&record.value), Some(*number)));
+            log.records
+                .push((record.key.clone(), text(&record.value), Some(*number)));
         }
-        if is_well { Ok(()) } else { Err("went away".to_owned()) }
+        if is_well {
+            Ok(())
+        } else {
+            Err("went away".to_owned())
+        }
     }
 }
 
 /// Traces: they are spooled sooner.
 fn record(key: &str, value: impl Into<String>) -> RawRecord {
-    RawRecord { topic: Topic::RawTraces, key: key.to_owned(), value: Bytes::from(value.into()), part: 0, policy: Some(3), environment: 0 }
+    RawRecord {
+        topic: Topic::RawTraces,
+        key: key.to_owned(),
+        value: Bytes::from(value.into()),
+        part: 0,
+        policy: Some(3),
+        environment: 0,
+    }
 }
 
 fn start(dir: &Path, bytes_max: u64, kafka: &Fake) -> Arc<Spooled<Fake>> {
-    Arc::new(Spooled::start(Taken::open(&dir.join("spool"), bytes_max).unwrap(), kafka.clone(), "").unwrap())
+    Arc::new(
+        Spooled::start(
+            Taken::open(&dir.join("spool"), bytes_max).unwrap(),
+            kafka.clone(),
+            "",
+        )
+        .unwrap(),
+    )
 }
 
 async fn drained(spool: &Spooled<Fake>) {
     let mut mode = spool.core.mode.subscribe();
-    tokio::time::timeout(Duration::from_secs(60), mode.wait_for(|mode| *mode == Mode::Direct)).await.unwrap().unwrap();
+    tokio::time::timeout(
+        Duration::from_secs(60),
+        mode.wait_for(|mode| *mode == Mode::Direct),
+    )
+    .await
+    .unwrap()
+    .unwrap();
 }
 
 /// Once nobody else holds on to it.
@@ -145,7 +180,9 @@ fn folded(log: &Log) -> Vec<(String, String)> {
         }
         None => true,
     });
-    fresh.map(|(key, value, _)| (key.clone(), value.clone())).collect()
+    fresh
+        .map(|(key, value, _)| (key.clone(), value.clone()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,7 +193,10 @@ async fn well_means_direct_and_away_means_spooled_until_all_is_drained() {
     spool.append(vec![record("a", "1")]).await.unwrap();
     assert!(!spool.is_active());
     kafka.becomes(Kafka::Away);
-    spool.append(vec![record("a", "2"), record("b", "3")]).await.unwrap();
+    spool
+        .append(vec![record("a", "2"), record("b", "3")])
+        .await
+        .unwrap();
     assert!(spool.is_active() && spool.ready(), "ready with Kafka away");
     spool.append(vec![record("a", "4")]).await.unwrap();
     assert_eq!(kafka.log().records.len(), 1);
@@ -164,8 +204,20 @@ async fn well_means_direct_and_away_means_spooled_until_all_is_drained() {
     drained(&spool).await;
     spool.append(vec![record("a", "5")]).await.unwrap();
     let log = kafka.log();
-    assert_eq!(folded(&log).into_iter().map(|(_, value)| value).collect::<Vec<_>>(), ["1", "2", "3", "4", "5"]);
-    assert_eq!(log.records.iter().filter(|(_, _, number)| number.is_some()).count(), 3);
+    assert_eq!(
+        folded(&log)
+            .into_iter()
+            .map(|(_, value)| value)
+            .collect::<Vec<_>>(),
+        ["1", "2", "3", "4", "5"]
+    );
+    assert_eq!(
+        log.records
+            .iter()
+            .filter(|(_, _, number)| number.is_some())
+            .count(),
+        3
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +229,12 @@ async fn what_kafka_has_after_all_is_not_drained_again() {
     spool.append(vec![record("a", "2")]).await.unwrap();
     kafka.becomes(Kafka::Well);
     drained(&spool).await;
-    let records: Vec<_> = kafka.log().records.iter().map(|(_, value, number)| (value.clone(), number.is_some())).collect();
+    let records: Vec<_> = kafka
+        .log()
+        .records
+        .iter()
+        .map(|(_, value, number)| (value.clone(), number.is_some()))
+        .collect();
     assert_eq!(records, [("1".to_owned(), false), ("2".to_owned(), true)]);
 }
 
@@ -187,12 +244,21 @@ async fn the_next_process_drains_what_is_left_and_a_full_spool_refuses() {
     let kafka = Fake::new(Kafka::Away);
     let spool = start(dir.path(), 10_000, &kafka);
     spool.append(vec![record("a", "1")]).await.unwrap();
-    assert!(matches!(spool.append(vec![record("a", "x".repeat(20_000))]).await, Err(SinkError::Full(_))));
+    assert!(matches!(
+        spool.append(vec![record("a", "x".repeat(20_000))]).await,
+        Err(SinkError::Full(_))
+    ));
     assert!(!spool.ready());
     spool.append(vec![record("a", "2")]).await.unwrap();
     assert!(spool.ready());
     spool.end();
-    assert!(matches!(spool.append(vec![record("a", "3")]).await, Err(SinkError::Unavailable(_))), "an end is an end");
+    assert!(
+        matches!(
+            spool.append(vec![record("a", "3")]).await,
+            Err(SinkError::Unavailable(_))
+        ),
+        "an end is an end"
+    );
     kafka.becomes(Kafka::Away);
     alone(&spool).await;
     drop(spool);
@@ -201,8 +267,14 @@ async fn the_next_process_drains_what_is_left_and_a_full_spool_refuses() {
     kafka.becomes(Kafka::Well);
     drained(&spool).await;
     let log = kafka.log();
-    assert_eq!(folded(&log), [("a".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())]);
-    assert!(log.sources.windows(2).all(|pair| pair[0] == pair[1]), "one name for ever");
+    assert_eq!(
+        folded(&log),
+        [("a".to_owned(), "1".to_owned()), ("a".to_owned(), "2".to_owned())]
+    );
+    assert!(
+        log.sources.windows(2).all(|pair| pair[0] == pair[1]),
+        "one name for ever"
+    );
 }
 
 const CLIENTS: usize = 6;
@@ -239,7 +311,16 @@ async fn order_and_everything_answered_hold_whatever_kafka_does() {
             })
             .collect();
         for change in 0..CHANGES {
-            kafka.becomes([Kafka::Away, Kafka::Well, Kafka::Slow, Kafka::Well, Kafka::Away, Kafka::Slow][(change + life) % 6]);
+            kafka.becomes(
+                [
+                    Kafka::Away,
+                    Kafka::Well,
+                    Kafka::Slow,
+                    Kafka::Well,
+                    Kafka::Away,
+                    Kafka::Slow,
+                ][(change + life) % 6],
+            );
             tokio::time::sleep(Duration::from_millis(30 + 97 * (change as u64 % 4))).await;
         }
         over.store(true, Ordering::Relaxed);
@@ -256,14 +337,22 @@ async fn order_and_everything_answered_hold_whatever_kafka_does() {
     drained(&spool).await;
     let folded = folded(&kafka.log());
     for (key, acked) in acked {
-        let values: Vec<&String> = folded.iter().filter(|(of, _)| *of == key).map(|(_, value)| value).collect();
+        let values: Vec<&String> = folded
+            .iter()
+            .filter(|(of, _)| *of == key)
+            .map(|(_, value)| value)
+            .collect();
         let mut first: Vec<&String> = Vec::new();
         values.iter().for_each(|value| {
             if !first.contains(value) {
                 first.push(value)
             }
         });
-        assert!(first.is_sorted(), "{key}: {:?}", first.windows(2).find(|pair| pair[0] > pair[1]));
+        assert!(
+            first.is_sorted(),
+            "{key}: {:?}",
+            first.windows(2).find(|pair| pair[0] > pair[1])
+        );
         let there: std::collections::BTreeSet<&String> = first.into_iter().collect();
         let lost: Vec<_> = acked.iter().filter(|value| !there.contains(value)).collect();
         assert!(lost.is_empty() && !acked.is_empty(), "{key}: {lost:?}");

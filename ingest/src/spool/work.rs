@@ -39,7 +39,9 @@ impl<U: Upstream> Core<U> {
     /// Waits, or until the end.
     fn pause(&self) {
         let queue = self.lock();
-        let _ = self.changed.wait_timeout_while(queue, PAUSE, |_| !self.is_ending());
+        let _ = self
+            .changed
+            .wait_timeout_while(queue, PAUSE, |_| !self.is_ending());
     }
 
     pub(super) fn observe(&self) {
@@ -49,9 +51,15 @@ impl<U: Upstream> Core<U> {
             self.telemetry.records.set(store.records() as f64);
         }
         let oldest_ms = self.oldest_ms.load(Ordering::Relaxed);
-        let age_ms = if oldest_ms == 0 { 0 } else { now_ms().saturating_sub(oldest_ms).max(0) };
+        let age_ms = if oldest_ms == 0 {
+            0
+        } else {
+            now_ms().saturating_sub(oldest_ms).max(0)
+        };
         self.telemetry.age.set(age_ms as f64 / 1e3);
-        self.telemetry.active.set(f64::from(u8::from(*self.mode.borrow() != Mode::Direct)));
+        self.telemetry
+            .active
+            .set(f64::from(u8::from(*self.mode.borrow() != Mode::Direct)));
     }
 
     /// The work of the thread that writes, until the end.
@@ -72,7 +80,10 @@ impl<U: Upstream> Core<U> {
             queue = self.wait(queue);
         }
         let (mut jobs, mut bytes) = (Vec::new(), 0);
-        while let Some(job) = queue.jobs.pop_front_if(|job| bytes == 0 || bytes + job.bytes <= GROUP_BYTES_MAX) {
+        while let Some(job) = queue
+            .jobs
+            .pop_front_if(|job| bytes == 0 || bytes + job.bytes <= GROUP_BYTES_MAX)
+        {
             bytes += job.bytes;
             jobs.push(job);
         }
@@ -93,17 +104,25 @@ impl<U: Upstream> Core<U> {
             } else {
                 self.telemetry.full.increment(1);
                 self.is_refusing.store(true, Ordering::Relaxed);
-                let _ = job.done.send(Err(SinkError::Full("the spool has no room left".to_owned())));
+                let _ = job
+                    .done
+                    .send(Err(SinkError::Full("the spool has no room left".to_owned())));
             }
         }
         if fitting.is_empty() {
             return;
         }
-        let written = store.append(fitting.iter().flat_map(|job| job.bodies.iter().map(Vec::as_slice)));
+        let written = store.append(
+            fitting
+                .iter()
+                .flat_map(|job| job.bodies.iter().map(Vec::as_slice)),
+        );
         drop(store);
         match written {
             Ok(mut number) => {
-                let _ = self.oldest_ms.compare_exchange(0, now_ms(), Ordering::Relaxed, Ordering::Relaxed);
+                let _ = self
+                    .oldest_ms
+                    .compare_exchange(0, now_ms(), Ordering::Relaxed, Ordering::Relaxed);
                 self.is_refusing.store(false, Ordering::Relaxed);
                 for job in fitting {
                     let records = job.bodies.len() as u64;
@@ -118,7 +137,9 @@ impl<U: Upstream> Core<U> {
                 self.telemetry.failed("write");
                 self.is_refusing.store(true, Ordering::Relaxed);
                 for job in fitting {
-                    let _ = job.done.send(Err(SinkError::Unavailable(format!("the spool can't be written: {error}"))));
+                    let _ = job.done.send(Err(SinkError::Unavailable(format!(
+                        "the spool can't be written: {error}"
+                    ))));
                 }
             }
         }
@@ -188,7 +209,10 @@ impl<U: Upstream> Core<U> {
         }
         self.telemetry.drained.increment(records.len() as u64);
         if batch.lost > 0 {
-            tracing::error!(records = batch.lost, "spooled records are broken on disk and lost");
+            tracing::error!(
+                records = batch.lost,
+                "spooled records are broken on disk and lost"
+            );
             self.telemetry.lost.increment(batch.lost);
         }
         let last = batch.records.last().map_or(0, |(number, _)| *number);
@@ -212,17 +236,24 @@ impl<U: Upstream> Core<U> {
         let mut oldest_ms = None;
         let mut lost = 0;
         let queue = self.lock();
-        let records = batch.records.iter().filter(|(number, _)| !queue.delivered.contains(number)).filter_map(|(number, body)| {
-            let Some((record, written_ms)) = segment::decode(body) else {
-                lost += 1;
-                return None;
-            };
-            oldest_ms.get_or_insert(written_ms);
-            Some((*number, record))
-        });
+        let records = batch
+            .records
+            .iter()
+            .filter(|(number, _)| !queue.delivered.contains(number))
+            .filter_map(|(number, body)| {
+                let Some((record, written_ms)) = segment::decode(body) else {
+                    lost += 1;
+                    return None;
+                };
+                oldest_ms.get_or_insert(written_ms);
+                Some((*number, record))
+            });
         let records = records.collect();
         if lost > 0 {
-            tracing::error!(records = lost, "spooled records are of a form that is not known, and lost");
+            tracing::error!(
+                records = lost,
+                "spooled records are of a form that is not known, and lost"
+            );
             self.telemetry.lost.increment(lost);
         }
         (records, oldest_ms)

@@ -59,13 +59,26 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let served =
-            tokio::spawn(ingest::http::serve(config, Policies::fixed(PrivacyPolicy::default()), listener, Arc::clone(&sink), shutdown));
-        Self { address, sink, stop, served }
+        let served = tokio::spawn(ingest::http::serve(
+            config,
+            Policies::fixed(PrivacyPolicy::default()),
+            listener,
+            Arc::clone(&sink),
+            shutdown,
+        ));
+        Self {
+            address,
+            sink,
+            stop,
+            served,
+        }
     }
 
     pub async fn send(&self, request: &Request<'_>) -> Reply {
-        let mut head = format!("{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n", request.method, request.path);
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n",
+            request.method, request.path
+        );
         head += &format!("content-length: {}\r\n", request.body.len());
         for (name, value) in &request.headers {
             head += &format!("{name}: {value}\r\n");
@@ -81,11 +94,23 @@ impl Server {
     /// [`Server::send`] by POST, with a content encoding.
     pub async fn post_encoded(&self, path: &str, content_type: &str, encoding: &str, body: &[u8]) -> Reply {
         let headers = vec![("content-type", content_type), ("content-encoding", encoding)];
-        self.send(&Request { method: "POST", path, headers, body }).await
+        self.send(&Request {
+            method: "POST",
+            path,
+            headers,
+            body,
+        })
+        .await
     }
 
     pub async fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Reply {
-        self.send(&Request { method: "POST", path, headers: vec![("content-type", content_type)], body }).await
+        self.send(&Request {
+            method: "POST",
+            path,
+            headers: vec![("content-type", content_type)],
+            body,
+        })
+        .await
     }
 
     pub fn taken(&self) -> Vec<RawRecord> {
@@ -95,12 +120,18 @@ impl Server {
     /// A good request is answered and stored, whatever came before it.
     pub async fn is_well(&self) {
         self.taken();
-        let good = request(vec![record(&[("conversation.id", "well"), ("event.name", "codex.user_prompt")])]);
+        let good = request(vec![record(&[
+            ("conversation.id", "well"),
+            ("event.name", "codex.user_prompt"),
+        ])]);
         let reply = self.post("/v1/logs", PROTOBUF, &good).await;
         assert_eq!((reply.status, reply.body.len()), (200, 0));
         let taken = self.taken();
         assert_eq!(taken.len(), 1);
-        assert_eq!((taken[0].key.as_str(), taken[0].value.as_ref()), ("default/well", good.as_slice()));
+        assert_eq!(
+            (taken[0].key.as_str(), taken[0].value.as_ref()),
+            ("default/well", good.as_slice())
+        );
     }
 }
 
@@ -120,20 +151,34 @@ pub struct Reply {
 
 impl Reply {
     pub fn of(bytes: &[u8]) -> Self {
-        let at = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a reply has a head");
-        let head = String::from_utf8(bytes[..at].to_vec()).unwrap().to_ascii_lowercase();
-        Self { status: head[9..12].parse().unwrap(), head, body: bytes[at + 4..].to_vec() }
+        let at = bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .expect("a reply has a head");
+        let head = String::from_utf8(bytes[..at].to_vec())
+            .unwrap()
+            .to_ascii_lowercase();
+        Self {
+            status: head[9..12].parse().unwrap(),
+            head,
+            body: bytes[at + 4..].to_vec(),
+        }
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     /// Code and message of the `google.rpc.Status` in the body.
     pub fn rpc(&self) -> (i64, String) {
         if self.header("content-type") == Some(JSON) {
             let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
-            return (json["code"].as_i64().unwrap(), json["message"].as_str().unwrap().to_owned());
+            return (
+                json["code"].as_i64().unwrap(),
+                json["message"].as_str().unwrap().to_owned(),
+            );
         }
         assert_eq!(self.header("content-type"), Some(PROTOBUF));
         let status = RpcStatus::decode(self.body.as_slice()).unwrap();
@@ -142,22 +187,45 @@ impl Reply {
 }
 
 pub fn pair(key: &str, text: &str) -> KeyValue {
-    let value = AnyValue { value: Some(Value::StringValue(text.to_owned())) };
-    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
+    let value = AnyValue {
+        value: Some(Value::StringValue(text.to_owned())),
+    };
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(value),
+        ..Default::default()
+    }
 }
 
 pub fn record(attributes: &[(&str, &str)]) -> LogRecord {
-    LogRecord { attributes: attributes.iter().map(|(key, text)| pair(key, text)).collect(), ..Default::default() }
+    LogRecord {
+        attributes: attributes.iter().map(|(key, text)| pair(key, text)).collect(),
+        ..Default::default()
+    }
 }
 
 pub fn request(log_records: Vec<LogRecord>) -> Vec<u8> {
-    let scope_logs = vec![ScopeLogs { log_records, ..Default::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }.encode_to_vec()
+    let scope_logs = vec![ScopeLogs {
+        log_records,
+        ..Default::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs,
+            ..Default::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 pub fn records(value: &Bytes) -> Vec<LogRecord> {
     let request = ExportLogsServiceRequest::decode(value.clone()).unwrap();
-    request.resource_logs.into_iter().flat_map(|logs| logs.scope_logs).flat_map(|scope| scope.log_records).collect()
+    request
+        .resource_logs
+        .into_iter()
+        .flat_map(|logs| logs.scope_logs)
+        .flat_map(|scope| scope.log_records)
+        .collect()
 }
 
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -6,12 +6,14 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList,
+};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
-    ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
+    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint,
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, span};
@@ -29,7 +31,11 @@ pub fn text(text: &str) -> AnyValue {
 }
 
 pub fn pair(key: &str, value: AnyValue) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(value), ..Default::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(value),
+        ..Default::default()
+    }
 }
 
 pub fn int(key: &str, number: usize) -> KeyValue {
@@ -47,7 +53,8 @@ pub fn value() -> impl Strategy<Value = AnyValue> {
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..3).prop_map(|values| holding(Value::ArrayValue(ArrayValue { values }))),
+            prop::collection::vec(inner.clone(), 0..3)
+                .prop_map(|values| holding(Value::ArrayValue(ArrayValue { values }))),
             prop::collection::vec((key(), inner), 0..3).prop_map(|pairs| {
                 let values = pairs.into_iter().map(|(key, value)| pair(key, value)).collect();
                 holding(Value::KvlistValue(KeyValueList { values }))
@@ -75,10 +82,12 @@ pub fn key() -> impl Strategy<Value = &'static str> {
 
 /// Attributes with a canary wherever text must not stay.
 pub fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
-    prop::collection::vec((key(), value()).prop_map(|(key, value)| pair(key, value)), 0..4).prop_map(|mut list| {
-        list.iter_mut().for_each(plant);
-        list
-    })
+    prop::collection::vec((key(), value()).prop_map(|(key, value)| pair(key, value)), 0..4).prop_map(
+        |mut list| {
+            list.iter_mut().for_each(plant);
+            list
+        },
+    )
 }
 
 pub fn body() -> impl Strategy<Value = Option<AnyValue>> {
@@ -119,17 +128,28 @@ pub fn fill(value: &mut AnyValue) {
         Some(Value::StringValue(text)) => text.push_str(CANARY),
         Some(Value::BytesValue(bytes)) => bytes.extend_from_slice(CANARY.as_bytes()),
         Some(Value::ArrayValue(list)) => list.values.iter_mut().for_each(fill),
-        Some(Value::KvlistValue(list)) => list.values.iter_mut().filter_map(|pair| pair.value.as_mut()).for_each(fill),
+        Some(Value::KvlistValue(list)) => list
+            .values
+            .iter_mut()
+            .filter_map(|pair| pair.value.as_mut())
+            .for_each(fill),
         _ => {}
     }
 }
 
 pub fn resource(attributes: &[KeyValue]) -> Option<Resource> {
-    Some(Resource { attributes: attributes.to_vec(), ..Default::default() })
+    Some(Resource {
+        attributes: attributes.to_vec(),
+        ..Default::default()
+    })
 }
 
 pub fn scope(attributes: &[KeyValue]) -> Option<InstrumentationScope> {
-    Some(InstrumentationScope { name: "codex_otel.log_only".to_owned(), attributes: attributes.to_vec(), ..Default::default() })
+    Some(InstrumentationScope {
+        name: "codex_otel.log_only".to_owned(),
+        attributes: attributes.to_vec(),
+        ..Default::default()
+    })
 }
 
 pub fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
@@ -142,58 +162,154 @@ pub fn logs() -> impl Strategy<Value = ExportLogsServiceRequest> {
         body,
         ..Default::default()
     });
-    (attributes(), attributes(), prop::collection::vec(record, 0..4)).prop_map(|(of_resource, of_scope, log_records)| {
-        let scope_logs = vec![ScopeLogs { scope: scope(&of_scope), log_records, schema_url: "url".to_owned() }];
-        ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs { resource: resource(&of_resource), scope_logs, ..Default::default() }],
-        }
-    })
+    (attributes(), attributes(), prop::collection::vec(record, 0..4)).prop_map(
+        |(of_resource, of_scope, log_records)| {
+            let scope_logs = vec![ScopeLogs {
+                scope: scope(&of_scope),
+                log_records,
+                schema_url: "url".to_owned(),
+            }];
+            ExportLogsServiceRequest {
+                resource_logs: vec![ResourceLogs {
+                    resource: resource(&of_resource),
+                    scope_logs,
+                    ..Default::default()
+                }],
+            }
+        },
+    )
 }
 
 pub fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
-    let target = prop::option::of(prop::sample::select(vec![TRACE_SAFE, "codex_otel.trace_safe.sub", "codex_otel.trace_safely", "hyper"]));
+    let target = prop::option::of(prop::sample::select(vec![
+        TRACE_SAFE,
+        "codex_otel.trace_safe.sub",
+        "codex_otel.trace_safely",
+        "hyper",
+    ]));
     let event = (attributes(), target).prop_map(|(mut attributes, target)| {
         if !target.is_some_and(is_safe) {
-            attributes.iter_mut().filter_map(|pair| pair.value.as_mut()).for_each(fill);
+            attributes
+                .iter_mut()
+                .filter_map(|pair| pair.value.as_mut())
+                .for_each(fill);
         }
         attributes.extend(target.map(|target| pair("target", text(target))));
-        span::Event { time_unix_nano: 3, name: "event".to_owned(), attributes, ..Default::default() }
+        span::Event {
+            time_unix_nano: 3,
+            name: "event".to_owned(),
+            attributes,
+            ..Default::default()
+        }
     });
     let lists = prop::array::uniform4(attributes());
-    (lists, prop::collection::vec(event, 0..3)).prop_map(|([of_resource, of_scope, of_span, of_link], events)| {
-        let link = span::Link { trace_id: vec![2; 16], attributes: of_link, ..Default::default() };
-        let span = Span { name: "run_turn".to_owned(), attributes: of_span, events, links: vec![link], ..Default::default() };
-        let scope_spans = vec![ScopeSpans { scope: scope(&of_scope), spans: vec![span], ..Default::default() }];
-        ExportTraceServiceRequest {
-            resource_spans: vec![ResourceSpans { resource: resource(&of_resource), scope_spans, ..Default::default() }],
-        }
-    })
+    (lists, prop::collection::vec(event, 0..3)).prop_map(
+        |([of_resource, of_scope, of_span, of_link], events)| {
+            let link = span::Link {
+                trace_id: vec![2; 16],
+                attributes: of_link,
+                ..Default::default()
+            };
+            let span = Span {
+                name: "run_turn".to_owned(),
+                attributes: of_span,
+                events,
+                links: vec![link],
+                ..Default::default()
+            };
+            let scope_spans = vec![ScopeSpans {
+                scope: scope(&of_scope),
+                spans: vec![span],
+                ..Default::default()
+            }];
+            ExportTraceServiceRequest {
+                resource_spans: vec![ResourceSpans {
+                    resource: resource(&of_resource),
+                    scope_spans,
+                    ..Default::default()
+                }],
+            }
+        },
+    )
 }
 
 pub fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
-    prop::array::uniform8(attributes()).prop_map(|[of_resource, of_scope, of_metric, number, histogram, exponential, summary, exemplar]| {
-        let exemplars = vec![Exemplar { filtered_attributes: exemplar, span_id: vec![1; 8], ..Default::default() }];
-        let number = NumberDataPoint { attributes: number, exemplars: exemplars.clone(), ..Default::default() };
-        let histogram = HistogramDataPoint {
-            attributes: histogram,
-            bucket_counts: vec![1, 2],
-            explicit_bounds: vec![0.5],
-            exemplars: exemplars.clone(),
-            ..Default::default()
-        };
-        let exponential = ExponentialHistogramDataPoint { attributes: exponential, scale: -3, exemplars, ..Default::default() };
-        let summary = SummaryDataPoint { attributes: summary, ..Default::default() };
-        let data = [
-            Data::Gauge(Gauge { data_points: vec![number.clone()] }),
-            Data::Sum(Sum { data_points: vec![number], aggregation_temporality: 1, is_monotonic: true }),
-            Data::Histogram(Histogram { data_points: vec![histogram], aggregation_temporality: 1 }),
-            Data::ExponentialHistogram(ExponentialHistogram { data_points: vec![exponential], aggregation_temporality: 1 }),
-            Data::Summary(Summary { data_points: vec![summary] }),
-        ];
-        let metrics =
-            data.map(|data| Metric { name: "codex.x".to_owned(), metadata: of_metric.clone(), data: Some(data), ..Default::default() });
-        let scope_metrics = vec![ScopeMetrics { scope: scope(&of_scope), metrics: metrics.to_vec(), ..Default::default() }];
-        let resource_metrics = vec![ResourceMetrics { resource: resource(&of_resource), scope_metrics, ..Default::default() }];
-        ExportMetricsServiceRequest { resource_metrics }
-    })
+    prop::array::uniform8(attributes()).prop_map(
+        |[
+            of_resource,
+            of_scope,
+            of_metric,
+            number,
+            histogram,
+            exponential,
+            summary,
+            exemplar,
+        ]| {
+            let exemplars = vec![Exemplar {
+                filtered_attributes: exemplar,
+                span_id: vec![1; 8],
+                ..Default::default()
+            }];
+            let number = NumberDataPoint {
+                attributes: number,
+                exemplars: exemplars.clone(),
+                ..Default::default()
+            };
+            let histogram = HistogramDataPoint {
+                attributes: histogram,
+                bucket_counts: vec![1, 2],
+                explicit_bounds: vec![0.5],
+                exemplars: exemplars.clone(),
+                ..Default::default()
+            };
+            let exponential = ExponentialHistogramDataPoint {
+                attributes: exponential,
+                scale: -3,
+                exemplars,
+                ..Default::default()
+            };
+            let summary = SummaryDataPoint {
+                attributes: summary,
+                ..Default::default()
+            };
+            let data = [
+                Data::Gauge(Gauge {
+                    data_points: vec![number.clone()],
+                }),
+                Data::Sum(Sum {
+                    data_points: vec![number],
+                    aggregation_temporality: 1,
+                    is_monotonic: true,
+                }),
+                Data::Histogram(Histogram {
+                    data_points: vec![histogram],
+                    aggregation_temporality: 1,
+                }),
+                Data::ExponentialHistogram(ExponentialHistogram {
+                    data_points: vec![exponential],
+                    aggregation_temporality: 1,
+                }),
+                Data::Summary(Summary {
+                    data_points: vec![summary],
+                }),
+            ];
+            let metrics = data.map(|data| Metric {
+                name: "codex.x".to_owned(),
+                metadata: of_metric.clone(),
+                data: Some(data),
+                ..Default::default()
+            });
+            let scope_metrics = vec![ScopeMetrics {
+                scope: scope(&of_scope),
+                metrics: metrics.to_vec(),
+                ..Default::default()
+            }];
+            let resource_metrics = vec![ResourceMetrics {
+                resource: resource(&of_resource),
+                scope_metrics,
+                ..Default::default()
+            }];
+            ExportMetricsServiceRequest { resource_metrics }
+        },
+    )
 }

@@ -52,13 +52,17 @@ fn reversed(name: &str, message: &[u8]) -> Vec<u8> {
             let length = prost::encoding::decode_varint(&mut rest).unwrap() as usize;
             let (payload, after) = rest.split_at(length);
             rest = after;
-            let inner = NESTED.iter().find(|nested| nested.0 == name && nested.1 == number).map(|nested| nested.2);
+            let inner = NESTED
+                .iter()
+                .find(|nested| nested.0 == name && nested.1 == number)
+                .map(|nested| nested.2);
             let payload = inner.map_or_else(|| payload.to_vec(), |inner| reversed(inner, payload));
             let mut field = Vec::new();
             prost::encoding::bytes::encode(number, &payload, &mut field);
             fields.push(field);
         } else {
-            prost::encoding::skip_field(wire, number, &mut rest, prost::encoding::DecodeContext::default()).unwrap();
+            prost::encoding::skip_field(wire, number, &mut rest, prost::encoding::DecodeContext::default())
+                .unwrap();
             fields.push(start[..start.len() - rest.len()].to_vec());
         }
     }
@@ -71,7 +75,19 @@ fn cleaned(signal: Signal, bytes: Vec<u8>) -> Cleaned {
 }
 
 fn cleaned_under(signal: Signal, bytes: Vec<u8>, kept: Fields<'_>) -> Cleaned {
-    apply(signal, Bytes::from(bytes), Actions::of(|field| if kept.contains(&field) { Action::Keep } else { Action::Drop }), None).unwrap()
+    apply(
+        signal,
+        Bytes::from(bytes),
+        Actions::of(|field| {
+            if kept.contains(&field) {
+                Action::Keep
+            } else {
+                Action::Drop
+            }
+        }),
+        None,
+    )
+    .unwrap()
 }
 
 /// The fields that a policy keeps: often none.
@@ -92,7 +108,13 @@ fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
     let cleaned = cleaned_under(signal, bytes, kept);
     routed(signal, &cleaned)?;
     let output = cleaned.bytes;
-    prop_assert!(!kept.is_empty() || !output.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()), "a canary came out");
+    prop_assert!(
+        !kept.is_empty()
+            || !output
+                .windows(CANARY.len())
+                .any(|window| window == CANARY.as_bytes()),
+        "a canary came out"
+    );
     prop_assert_eq!(M::decode(output.clone()).unwrap(), expected);
     // What is clean stays as it is, but for its own marks, which are stripped like anybody's.
     let again = cleaned_under(signal, output.to_vec(), kept);
@@ -181,7 +203,14 @@ proptest! {
 }
 
 fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
-    let Ok(cleaned) = apply(signal, Bytes::copy_from_slice(bytes), Actions::all(Action::Drop), None) else { return Ok(()) };
+    let Ok(cleaned) = apply(
+        signal,
+        Bytes::copy_from_slice(bytes),
+        Actions::all(Action::Drop),
+        None,
+    ) else {
+        return Ok(());
+    };
     routed(signal, &cleaned)?;
     let bytes = cleaned.bytes;
     let read = match signal {
@@ -197,7 +226,13 @@ fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
 fn routed(signal: Signal, cleaned: &Cleaned) -> Result<(), TestCaseError> {
     let slowly = route(signal, "default", &cleaned.bytes);
     prop_assert!(slowly.is_ok(), "{:?}", slowly);
-    let quickly = route_by(&Routes::default(), signal, "default", &cleaned.bytes, &cleaned.conversations);
+    let quickly = route_by(
+        &Routes::default(),
+        signal,
+        "default",
+        &cleaned.bytes,
+        &cleaned.conversations,
+    );
     prop_assert_eq!(quickly, slowly);
     Ok(())
 }
@@ -205,22 +240,45 @@ fn routed(signal: Signal, cleaned: &Cleaned) -> Result<(), TestCaseError> {
 // ---- single cases
 
 fn one_record(record: LogRecord) -> ExportLogsServiceRequest {
-    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..Default::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }
+    let scope_logs = vec![ScopeLogs {
+        log_records: vec![record],
+        ..Default::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs,
+            ..Default::default()
+        }],
+    }
 }
 
 fn attributes_of(request: Bytes) -> Vec<KeyValue> {
-    ExportLogsServiceRequest::decode(request).unwrap().resource_logs.remove(0).scope_logs.remove(0).log_records.remove(0).attributes
+    ExportLogsServiceRequest::decode(request)
+        .unwrap()
+        .resource_logs
+        .remove(0)
+        .scope_logs
+        .remove(0)
+        .log_records
+        .remove(0)
+        .attributes
 }
 
 #[test]
 fn what_needs_no_change_is_the_same_bytes() {
-    let mut bytes = one_record(LogRecord { attributes: vec![pair("model", text("gpt"))], ..Default::default() }).encode_to_vec();
+    let mut bytes = one_record(LogRecord {
+        attributes: vec![pair("model", text("gpt"))],
+        ..Default::default()
+    })
+    .encode_to_vec();
     // An unknown field, and a length that is written longer than needed.
     bytes.extend_from_slice(&[0xfa, 0x01, 0x82, 0x00, b'h', b'i']);
     let input = Bytes::from(bytes);
     let output = apply(Signal::Logs, input.clone(), Actions::all(Action::Drop), None).unwrap();
-    assert_eq!((output.bytes.as_ptr(), output.bytes.len()), (input.as_ptr(), input.len()));
+    assert_eq!(
+        (output.bytes.as_ptr(), output.bytes.len()),
+        (input.as_ptr(), input.len())
+    );
     assert_eq!(output.counts, Default::default());
 }
 
@@ -234,7 +292,10 @@ fn facts_are_taken_out_of_a_tool_result() {
             pair("arguments", text(arguments)),
             pair("output", text(output)),
         ];
-        let request = one_record(LogRecord { attributes, ..Default::default() });
+        let request = one_record(LogRecord {
+            attributes,
+            ..Default::default()
+        });
         let mut list = attributes_of(cleaned(Signal::Logs, request.encode_to_vec()).bytes);
         assert_eq!(list[2], int("tacho.arguments.bytes", arguments.len()));
         assert_eq!(list[3], int("tacho.output.bytes", output.len()));
@@ -243,27 +304,62 @@ fn facts_are_taken_out_of_a_tool_result() {
     let output = "Chunk ID: 0c19cd\nWall time: 0.05 seconds\nProcess exited with code 3\nOriginal token count: 2\nOutput:\nx\n";
     assert_eq!(
         result("exec_command", r#"{"cmd":"TOKEN=x git push origin"}"#, output),
-        [int("tacho.exit_code", 3), pair("tacho.command_shape", text("git push"))]
+        [
+            int("tacho.exit_code", 3),
+            pair("tacho.command_shape", text("git push"))
+        ]
     );
     assert_eq!(
-        result("spawn_agent", r#"{"message":"do"}"#, r#"{"agent_id":"01a2","nickname":"Ptolemy"}"#),
+        result(
+            "spawn_agent",
+            r#"{"message":"do"}"#,
+            r#"{"agent_id":"01a2","nickname":"Ptolemy"}"#
+        ),
         [pair("tacho.spawned_agent", text("01a2"))]
     );
-    assert_eq!(result("apply_patch", "*** Begin Patch", "Exit code: 0\nOutput:\n"), []);
+    assert_eq!(
+        result("apply_patch", "*** Begin Patch", "Exit code: 0\nOutput:\n"),
+        []
+    );
 }
 
 #[test]
 fn a_word_is_taken_out_of_an_error_message() {
     let error = |event: &str, message: AnyValue, action: Action| {
-        let attributes = vec![pair("event.name", text(event)), pair("tacho.error", text("forged")), pair("error.message", message)];
-        let request = one_record(LogRecord { attributes, ..Default::default() }).encode_to_vec();
-        attributes_of(apply(Signal::Logs, request.into(), Actions::all(action), None).unwrap().bytes).split_off(2)
+        let attributes = vec![
+            pair("event.name", text(event)),
+            pair("tacho.error", text("forged")),
+            pair("error.message", message),
+        ];
+        let request = one_record(LogRecord {
+            attributes,
+            ..Default::default()
+        })
+        .encode_to_vec();
+        attributes_of(
+            apply(Signal::Logs, request.into(), Actions::all(action), None)
+                .unwrap()
+                .bytes,
+        )
+        .split_off(2)
     };
     for action in [Action::Drop, Action::Scrub, Action::Keep] {
-        assert_eq!(error("codex.api_request", text("it timed out"), action), [pair("tacho.error", text("timeout"))]);
-        assert_eq!(error("codex.api_request", text("http 500"), action), [pair("tacho.error", text("other"))]);
-        assert_eq!(error("codex.sse_event", text("idle timeout waiting for SSE"), action), [pair("tacho.error", text("idle_timeout"))]);
-        assert_eq!(error("codex.sse_event", holding(Value::IntValue(7)), action), [pair("tacho.error", text("unreadable"))]);
+        assert_eq!(
+            error("codex.api_request", text("it timed out"), action),
+            [pair("tacho.error", text("timeout"))]
+        );
+        assert_eq!(
+            error("codex.api_request", text("http 500"), action),
+            [pair("tacho.error", text("other"))]
+        );
+        assert_eq!(
+            error("codex.sse_event", text("idle timeout waiting for SSE"), action),
+            [pair("tacho.error", text("idle_timeout"))]
+        );
+        assert_eq!(
+            error("codex.sse_event", holding(Value::IntValue(7)), action),
+            [pair("tacho.error", text("unreadable"))]
+        );
         assert_eq!(error("codex.tool_result", text("it timed out"), action), []);
     }
 }
@@ -276,15 +372,38 @@ fn names_in_spans_stay_and_texts_go() {
         pair("thread.id", text("01a20456-beb6-7bd3-a0c9-8b370f76554d")),
         pair("model", text(&"long ".repeat(40))),
         pair("note", text("an answer")),
-        pair("list", holding(Value::ArrayValue(ArrayValue { values: vec![text("an answer")] }))),
+        pair(
+            "list",
+            holding(Value::ArrayValue(ArrayValue {
+                values: vec![text("an answer")],
+            })),
+        ),
         pair("count", holding(Value::IntValue(7))),
     ];
-    let span = Span { attributes: attributes.clone(), ..Default::default() };
-    let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
-    let request = ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] };
+    let span = Span {
+        attributes: attributes.clone(),
+        ..Default::default()
+    };
+    let scope_spans = vec![ScopeSpans {
+        spans: vec![span],
+        ..Default::default()
+    }];
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans,
+            ..Default::default()
+        }],
+    };
     let output = cleaned(Signal::Traces, request.encode_to_vec());
     let mut decoded = ExportTraceServiceRequest::decode(output.bytes).unwrap();
-    let stayed = decoded.resource_spans.remove(0).scope_spans.remove(0).spans.remove(0).attributes;
+    let stayed = decoded
+        .resource_spans
+        .remove(0)
+        .scope_spans
+        .remove(0)
+        .spans
+        .remove(0)
+        .attributes;
     assert_eq!(stayed, [&attributes[..3], &attributes[6..]].concat());
     assert_eq!(output.counts.dropped[FIELD_COUNT - 1], 3);
 }
@@ -293,11 +412,23 @@ fn names_in_spans_stay_and_texts_go() {
 fn a_record_over_the_limit_keeps_all_but_the_end_of_a_text() {
     let long = "l".repeat(RECORD_BYTES_MAX + 1000);
     let attributes = vec![pair("event.name", text("codex.other")), pair("note", text(&long))];
-    let output = cleaned(Signal::Logs, one_record(LogRecord { attributes, ..Default::default() }).encode_to_vec());
+    let output = cleaned(
+        Signal::Logs,
+        one_record(LogRecord {
+            attributes,
+            ..Default::default()
+        })
+        .encode_to_vec(),
+    );
     assert_eq!(output.counts.truncated, 1);
     let list = attributes_of(output.bytes);
     assert_eq!(list[0], pair("event.name", text("codex.other")));
-    let Some(AnyValue { value: Some(Value::StringValue(kept)) }) = &list[1].value else { panic!("no text") };
+    let Some(AnyValue {
+        value: Some(Value::StringValue(kept)),
+    }) = &list[1].value
+    else {
+        panic!("no text")
+    };
     let (kept, marker) = kept.split_once("...[truncated ").unwrap();
     assert_eq!(marker, format!("{} bytes]", long.len() - kept.len()));
     assert!(kept.len() > RECORD_BYTES_MAX - 1000 && long.starts_with(kept));
@@ -305,8 +436,18 @@ fn a_record_over_the_limit_keeps_all_but_the_end_of_a_text() {
 
 #[test]
 fn a_conversation_that_is_cut_is_the_one_that_is_written() {
-    let attributes = vec![pair("conversation.id", text(&"c".repeat(RECORD_BYTES_MAX + 1000)))];
-    let output = cleaned(Signal::Logs, one_record(LogRecord { attributes, ..Default::default() }).encode_to_vec());
+    let attributes = vec![pair(
+        "conversation.id",
+        text(&"c".repeat(RECORD_BYTES_MAX + 1000)),
+    )];
+    let output = cleaned(
+        Signal::Logs,
+        one_record(LogRecord {
+            attributes,
+            ..Default::default()
+        })
+        .encode_to_vec(),
+    );
     assert_eq!(output.counts.truncated, 1);
     routed(Signal::Logs, &output).unwrap();
 }
@@ -318,14 +459,24 @@ fn depth_has_a_limit_that_prost_reads() {
         for _ in 0..levels {
             value = holding(Value::ArrayValue(ArrayValue { values: vec![value] }));
         }
-        one_record(LogRecord { attributes: vec![pair("deep", value)], ..Default::default() }).encode_to_vec()
+        one_record(LogRecord {
+            attributes: vec![pair("deep", value)],
+            ..Default::default()
+        })
+        .encode_to_vec()
     };
     // Request, resource, scope, record, attribute and value are six; each level adds two.
     let most = (DEPTH_MAX - 6) / 2;
     let deepest = cleaned(Signal::Logs, nested(most)).bytes;
     ExportLogsServiceRequest::decode(deepest).unwrap();
     for levels in [most + 1, 500] {
-        let error = apply(Signal::Logs, Bytes::from(nested(levels)), Actions::all(Action::Drop), None).unwrap_err();
+        let error = apply(
+            Signal::Logs,
+            Bytes::from(nested(levels)),
+            Actions::all(Action::Drop),
+            None,
+        )
+        .unwrap_err();
         assert_eq!(error, PrivacyError::Wire(ingest::WireError::TooDeep), "{levels}");
     }
 }

@@ -17,14 +17,20 @@ use schemas::event::PRIVATE_KEYS;
 pub type Fields<'a> = &'a [&'a str];
 
 pub fn is_safe(target: &str) -> bool {
-    target.strip_prefix(TRACE_SAFE).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    target
+        .strip_prefix(TRACE_SAFE)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 pub fn holds_text(value: &AnyValue) -> bool {
     match &value.value {
         Some(Value::StringValue(_) | Value::BytesValue(_)) => true,
         Some(Value::ArrayValue(list)) => list.values.iter().any(holds_text),
-        Some(Value::KvlistValue(list)) => list.values.iter().filter_map(|pair| pair.value.as_ref()).any(holds_text),
+        Some(Value::KvlistValue(list)) => list
+            .values
+            .iter()
+            .filter_map(|pair| pair.value.as_ref())
+            .any(holds_text),
         _ => false,
     }
 }
@@ -40,7 +46,10 @@ pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     list.retain(|pair| !pair.key.starts_with("tacho."));
     for pair in list {
         if PRIVATE_KEYS.contains(&pair.key.as_str()) && !kept.contains(&pair.key.as_str()) {
-            *pair = int(&format!("tacho.{}.bytes", pair.key), pair.value.as_ref().map_or(0, size));
+            *pair = int(
+                &format!("tacho.{}.bytes", pair.key),
+                pair.value.as_ref().map_or(0, size),
+            );
         } else if let Some(value) = &mut pair.value {
             clean_value(value, kept);
         }
@@ -50,10 +59,14 @@ pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
 /// Of a span or link: texts that are neither private nor a known name go too.
 pub fn clean_span(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     let is_name = |pair: &KeyValue| {
-        ["model", "conversation.id"].contains(&pair.key.as_str()) && pair.value.as_ref().is_none_or(|value| value.encoded_len() <= 128)
+        ["model", "conversation.id"].contains(&pair.key.as_str())
+            && pair.value.as_ref().is_none_or(|value| value.encoded_len() <= 128)
     };
-    let stays =
-        |pair: &KeyValue| PRIVATE_KEYS.contains(&pair.key.as_str()) || is_name(pair) || !pair.value.as_ref().is_some_and(holds_text);
+    let stays = |pair: &KeyValue| {
+        PRIVATE_KEYS.contains(&pair.key.as_str())
+            || is_name(pair)
+            || !pair.value.as_ref().is_some_and(holds_text)
+    };
     list.retain(|pair| kept.contains(&"span_attributes") || stays(pair));
     clean(list, kept);
 }
@@ -67,11 +80,15 @@ pub fn clean_value(value: &mut AnyValue, kept: Fields<'_>) {
 }
 
 pub fn clean_envelope(resource: &mut Option<Resource>, kept: Fields<'_>) {
-    resource.iter_mut().for_each(|resource| clean(&mut resource.attributes, kept));
+    resource
+        .iter_mut()
+        .for_each(|resource| clean(&mut resource.attributes, kept));
 }
 
 pub fn clean_scope(scope: &mut Option<InstrumentationScope>, kept: Fields<'_>) {
-    scope.iter_mut().for_each(|scope| clean(&mut scope.attributes, kept));
+    scope
+        .iter_mut()
+        .for_each(|scope| clean(&mut scope.attributes, kept));
 }
 
 pub fn clean_logs(request: &mut ExportLogsServiceRequest, kept: Fields<'_>) {
@@ -81,7 +98,10 @@ pub fn clean_logs(request: &mut ExportLogsServiceRequest, kept: Fields<'_>) {
             clean_scope(&mut scope.scope, kept);
             for record in &mut scope.log_records {
                 clean(&mut record.attributes, kept);
-                if let Some(body) = record.body.take_if(|body| !kept.contains(&"body") && holds_text(body)) {
+                if let Some(body) = record
+                    .body
+                    .take_if(|body| !kept.contains(&"body") && holds_text(body))
+                {
                     record.attributes.push(int("tacho.body.bytes", size(&body)));
                 }
                 record.body.iter_mut().for_each(|value| clean_value(value, kept));
@@ -97,7 +117,9 @@ pub fn clean_traces(request: &mut ExportTraceServiceRequest, kept: Fields<'_>) {
             clean_scope(&mut scope.scope, kept);
             for span in &mut scope.spans {
                 clean_span(&mut span.attributes, kept);
-                span.links.iter_mut().for_each(|link| clean_span(&mut link.attributes, kept));
+                span.links
+                    .iter_mut()
+                    .for_each(|link| clean_span(&mut link.attributes, kept));
                 span.events.retain(|event| {
                     if kept.contains(&"span_events") {
                         return true;
@@ -105,14 +127,18 @@ pub fn clean_traces(request: &mut ExportTraceServiceRequest, kept: Fields<'_>) {
                     let target = event.attributes.iter().find(|pair| pair.key == "target").and_then(|pair| pair.value.as_ref());
                     matches!(target, Some(AnyValue { value: Some(Value::StringValue(target)) }) if is_safe(target))
                 });
-                span.events.iter_mut().for_each(|event| clean(&mut event.attributes, kept));
+                span.events
+                    .iter_mut()
+                    .for_each(|event| clean(&mut event.attributes, kept));
             }
         }
     }
 }
 
 pub fn clean_exemplars(exemplars: &mut [Exemplar], kept: Fields<'_>) {
-    exemplars.iter_mut().for_each(|exemplar| clean(&mut exemplar.filtered_attributes, kept));
+    exemplars
+        .iter_mut()
+        .for_each(|exemplar| clean(&mut exemplar.filtered_attributes, kept));
 }
 
 pub fn clean_metrics(request: &mut ExportMetricsServiceRequest, kept: Fields<'_>) {
@@ -123,19 +149,26 @@ pub fn clean_metrics(request: &mut ExportMetricsServiceRequest, kept: Fields<'_>
             for metric in &mut scope.metrics {
                 clean(&mut metric.metadata, kept);
                 match metric.data.as_mut().unwrap() {
-                    Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => data_points.iter_mut().for_each(|point| {
-                        clean(&mut point.attributes, kept);
-                        clean_exemplars(&mut point.exemplars, kept);
-                    }),
+                    Data::Gauge(Gauge { data_points }) | Data::Sum(Sum { data_points, .. }) => {
+                        data_points.iter_mut().for_each(|point| {
+                            clean(&mut point.attributes, kept);
+                            clean_exemplars(&mut point.exemplars, kept);
+                        })
+                    }
                     Data::Histogram(histogram) => histogram.data_points.iter_mut().for_each(|point| {
                         clean(&mut point.attributes, kept);
                         clean_exemplars(&mut point.exemplars, kept);
                     }),
-                    Data::ExponentialHistogram(histogram) => histogram.data_points.iter_mut().for_each(|point| {
-                        clean(&mut point.attributes, kept);
-                        clean_exemplars(&mut point.exemplars, kept);
-                    }),
-                    Data::Summary(summary) => summary.data_points.iter_mut().for_each(|point| clean(&mut point.attributes, kept)),
+                    Data::ExponentialHistogram(histogram) => {
+                        histogram.data_points.iter_mut().for_each(|point| {
+                            clean(&mut point.attributes, kept);
+                            clean_exemplars(&mut point.exemplars, kept);
+                        })
+                    }
+                    Data::Summary(summary) => summary
+                        .data_points
+                        .iter_mut()
+                        .for_each(|point| clean(&mut point.attributes, kept)),
                 }
             }
         }

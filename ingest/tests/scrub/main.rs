@@ -12,7 +12,9 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric};
+use opentelemetry_proto::tonic::metrics::v1::{
+    Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, metric,
+};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status, span};
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
@@ -35,16 +37,29 @@ struct Vector {
 fn vectors() -> Vec<Vector> {
     let of = |line: &'static str| {
         let mut parts = line.split('\t');
-        let (rule, sign, hex) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
-        let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
-        Vector { rule, positive: sign == "+", text: String::from_utf8(bytes).unwrap() }
+        let (rule, sign, hex) = (
+            parts.next().unwrap(),
+            parts.next().unwrap(),
+            parts.next().unwrap(),
+        );
+        let bytes = (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect();
+        Vector {
+            rule,
+            positive: sign == "+",
+            text: String::from_utf8(bytes).unwrap(),
+        }
     };
     VECTORS.lines().map(of).collect()
 }
 
 /// The rules that find something, and the text after.
 fn found(text: &str) -> (Vec<&'static str>, String) {
-    Scrubber::shared().scrub(text).map_or_else(|| (Vec::new(), text.to_owned()), |(after, rules)| (rules, after))
+    Scrubber::shared()
+        .scrub(text)
+        .map_or_else(|| (Vec::new(), text.to_owned()), |(after, rules)| (rules, after))
 }
 
 /// What was taken out of a text: what stands before and after each mark is in both.
@@ -53,7 +68,11 @@ fn secrets(before: &str, after: &str) -> Vec<String> {
     rest = rest.strip_prefix(pieces.next().unwrap()).unwrap();
     for piece in pieces {
         let stays = piece.split_once(']').unwrap().1;
-        let at = if stays.is_empty() { rest.len() } else { rest.find(stays).unwrap() };
+        let at = if stays.is_empty() {
+            rest.len()
+        } else {
+            rest.find(stays).unwrap()
+        };
         secrets.push(rest[..at].to_owned());
         rest = &rest[at + stays.len()..];
     }
@@ -64,7 +83,12 @@ fn secrets(before: &str, after: &str) -> Vec<String> {
 fn every_rule_has_a_positive_and_a_negative_example() {
     let (mut positive, mut negative) = (BTreeSet::new(), BTreeSet::new());
     for vector in vectors() {
-        if vector.positive { &mut positive } else { &mut negative }.insert(vector.rule.to_owned());
+        if vector.positive {
+            &mut positive
+        } else {
+            &mut negative
+        }
+        .insert(vector.rule.to_owned());
     }
     let rules: BTreeSet<String> = Scrubber::shared().rule_ids().map(str::to_owned).collect();
     assert_eq!(rules.len(), 222);
@@ -83,7 +107,10 @@ fn positive_examples_are_found_and_gone_and_negative_ones_are_not_found() {
             wrong.push(format!("{rule}: found in {text}"));
         }
         for secret in secrets(&text, &after).iter().filter(|secret| secret.len() > 7) {
-            assert!(!after.contains(secret.as_str()), "{rule}: {secret} is still in {after}");
+            assert!(
+                !after.contains(secret.as_str()),
+                "{rule}: {secret} is still in {after}"
+            );
         }
         let again = found(&after);
         if again.1 != after && rule != WIDE {
@@ -102,7 +129,11 @@ fn each_rule_finds_its_own_or_is_under_another_that_finds_more() {
             by_itself.insert(vector.rule);
         }
     }
-    assert!(by_itself.len() > 190, "only {} rules are named for their own examples", by_itself.len());
+    assert!(
+        by_itself.len() > 190,
+        "only {} rules are named for their own examples",
+        by_itself.len()
+    );
 }
 
 #[test]
@@ -112,7 +143,10 @@ fn an_example_in_the_json_of_a_command_is_found_too() {
         let plain = secrets(&vector.text, &found(&vector.text).1);
         let json = serde_json::json!({ "cmd": vector.text, "workdir": "/home/u" }).to_string();
         let (_, after) = found(&json);
-        let left = plain.iter().filter(|secret| secret.len() > 7 && after.contains(secret.as_str())).count();
+        let left = plain
+            .iter()
+            .filter(|secret| secret.len() > 7 && after.contains(secret.as_str()))
+            .count();
         if left > 0 || after == json {
             missed.push(format!("{}: {json}", vector.rule));
         }
@@ -121,7 +155,12 @@ fn an_example_in_the_json_of_a_command_is_found_too() {
             missed.push(format!("{}: {error}: {after}", vector.rule));
         }
     }
-    assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
+    assert!(
+        missed.is_empty(),
+        "{} missed:\n{}",
+        missed.len(),
+        missed.join("\n")
+    );
 }
 
 #[test]
@@ -148,11 +187,17 @@ fn what_only_looks_like_a_secret_stays() {
 }
 
 fn text(text: &str) -> Option<AnyValue> {
-    Some(AnyValue { value: Some(Value::StringValue(text.to_owned())) })
+    Some(AnyValue {
+        value: Some(Value::StringValue(text.to_owned())),
+    })
 }
 
 fn pair(key: &str, value: &str) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: text(value), ..Default::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: text(value),
+        ..Default::default()
+    }
 }
 
 fn every_key(secret: &str) -> Vec<KeyValue> {
@@ -160,35 +205,103 @@ fn every_key(secret: &str) -> Vec<KeyValue> {
 }
 
 fn logs(secret: &str) -> Vec<u8> {
-    let record = LogRecord { attributes: every_key(secret), body: text(secret), observed_time_unix_nano: 7, ..Default::default() };
-    let scope_logs = vec![ScopeLogs { log_records: vec![record], ..Default::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..Default::default() }] }.encode_to_vec()
+    let record = LogRecord {
+        attributes: every_key(secret),
+        body: text(secret),
+        observed_time_unix_nano: 7,
+        ..Default::default()
+    };
+    let scope_logs = vec![ScopeLogs {
+        log_records: vec![record],
+        ..Default::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs,
+            ..Default::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 fn traces(secret: &str) -> Vec<u8> {
-    let event = span::Event { name: secret.to_owned(), attributes: vec![pair("message", secret)], ..Default::default() };
-    let link = span::Link { trace_id: vec![1; 16], attributes: vec![pair("note", secret)], ..Default::default() };
-    let attributes = every_key(secret).into_iter().chain([pair("note", secret)]).collect();
-    let status = Some(Status { message: secret.to_owned(), code: 2 });
-    let span = Span { trace_id: vec![1; 16], attributes, events: vec![event], links: vec![link], status, ..Default::default() };
-    let scope_spans = vec![ScopeSpans { spans: vec![span], ..Default::default() }];
-    ExportTraceServiceRequest { resource_spans: vec![ResourceSpans { scope_spans, ..Default::default() }] }.encode_to_vec()
+    let event = span::Event {
+        name: secret.to_owned(),
+        attributes: vec![pair("message", secret)],
+        ..Default::default()
+    };
+    let link = span::Link {
+        trace_id: vec![1; 16],
+        attributes: vec![pair("note", secret)],
+        ..Default::default()
+    };
+    let attributes = every_key(secret)
+        .into_iter()
+        .chain([pair("note", secret)])
+        .collect();
+    let status = Some(Status {
+        message: secret.to_owned(),
+        code: 2,
+    });
+    let span = Span {
+        trace_id: vec![1; 16],
+        attributes,
+        events: vec![event],
+        links: vec![link],
+        status,
+        ..Default::default()
+    };
+    let scope_spans = vec![ScopeSpans {
+        spans: vec![span],
+        ..Default::default()
+    }];
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            scope_spans,
+            ..Default::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 fn metrics(secret: &str) -> Vec<u8> {
-    let point = NumberDataPoint { attributes: every_key(secret), ..Default::default() };
-    let data = Some(metric::Data::Sum(Sum { data_points: vec![point], ..Default::default() }));
-    let scope_metrics = vec![ScopeMetrics { metrics: vec![Metric { data, ..Default::default() }], ..Default::default() }];
-    ExportMetricsServiceRequest { resource_metrics: vec![ResourceMetrics { scope_metrics, ..Default::default() }] }.encode_to_vec()
+    let point = NumberDataPoint {
+        attributes: every_key(secret),
+        ..Default::default()
+    };
+    let data = Some(metric::Data::Sum(Sum {
+        data_points: vec![point],
+        ..Default::default()
+    }));
+    let scope_metrics = vec![ScopeMetrics {
+        metrics: vec![Metric {
+            data,
+            ..Default::default()
+        }],
+        ..Default::default()
+    }];
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            scope_metrics,
+            ..Default::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 fn requests(secret: &str) -> [(Signal, Vec<u8>, usize); 3] {
     let keys = PRIVATE_KEYS.len();
-    [(Signal::Logs, logs(secret), keys + 1), (Signal::Traces, traces(secret), keys + 5), (Signal::Metrics, metrics(secret), keys)]
+    [
+        (Signal::Logs, logs(secret), keys + 1),
+        (Signal::Traces, traces(secret), keys + 5),
+        (Signal::Metrics, metrics(secret), keys),
+    ]
 }
 
 fn holds(bytes: &[u8], secret: &str) -> bool {
-    bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
+    bytes
+        .windows(secret.len())
+        .any(|window| window == secret.as_bytes())
 }
 
 #[test]
@@ -197,15 +310,30 @@ fn a_secret_of_each_rule_is_in_no_field_of_no_signal() {
         let secrets = secrets(&vector.text, &found(&vector.text).1);
         assert!(!secrets.is_empty(), "{}", vector.rule);
         for (signal, request, places) in requests(&vector.text) {
-            let Cleaned { bytes, counts, .. } = privacy::apply(signal, request.into(), Actions::all(Action::Scrub), None).unwrap();
+            let Cleaned { bytes, counts, .. } =
+                privacy::apply(signal, request.into(), Actions::all(Action::Scrub), None).unwrap();
             for secret in secrets.iter().filter(|secret| secret.len() > 7) {
                 assert!(!holds(&bytes, secret), "{} in {}", vector.rule, signal.name());
             }
             let count: u64 = counts.scrubbed.values().sum();
-            assert_eq!(count as usize, places * secrets.len(), "{} in {}: {:?}", vector.rule, signal.name(), counts.scrubbed);
+            assert_eq!(
+                count as usize,
+                places * secrets.len(),
+                "{} in {}: {:?}",
+                vector.rule,
+                signal.name(),
+                counts.scrubbed
+            );
             // Clean is clean: nothing is changed any more.
-            let again = privacy::apply(signal, bytes.clone(), Actions::all(Action::Scrub), None).unwrap().bytes;
-            assert!(again == bytes || vector.rule == WIDE, "{} in {}", vector.rule, signal.name());
+            let again = privacy::apply(signal, bytes.clone(), Actions::all(Action::Scrub), None)
+                .unwrap()
+                .bytes;
+            assert!(
+                again == bytes || vector.rule == WIDE,
+                "{} in {}",
+                vector.rule,
+                signal.name()
+            );
         }
     }
 }
@@ -226,11 +354,25 @@ fn a_hash_takes_the_place_of_every_value_and_without_a_key_there_is_none() {
     let (secret, actions) = ("somebody@example.com", Actions::all(Action::Hash));
     for (signal, request, _) in requests(secret) {
         let hashed = privacy::apply(signal, request.clone().into(), actions, Some(&key)).unwrap();
-        assert!(!holds(&hashed.bytes, secret) && holds(&hashed.bytes, &key.hash(secret.as_bytes())), "{}", signal.name());
-        assert_eq!((hashed.counts.dropped, hashed.counts.unhashed), Default::default());
+        assert!(
+            !holds(&hashed.bytes, secret) && holds(&hashed.bytes, &key.hash(secret.as_bytes())),
+            "{}",
+            signal.name()
+        );
+        assert_eq!(
+            (hashed.counts.dropped, hashed.counts.unhashed),
+            Default::default()
+        );
         let dropped = privacy::apply(signal, request.clone().into(), actions, None).unwrap();
-        assert!(!holds(&dropped.bytes, secret) && !holds(&dropped.bytes, "hmac:"), "{}", signal.name());
-        assert_eq!((dropped.counts.unhashed, dropped.counts.hashed), (hashed.counts.hashed, Default::default()));
+        assert!(
+            !holds(&dropped.bytes, secret) && !holds(&dropped.bytes, "hmac:"),
+            "{}",
+            signal.name()
+        );
+        assert_eq!(
+            (dropped.counts.unhashed, dropped.counts.hashed),
+            (hashed.counts.hashed, Default::default())
+        );
         let same = privacy::apply(signal, request.into(), Actions::all(Action::Drop), None).unwrap();
         assert_eq!(same.bytes, dropped.bytes, "as if it were dropped");
     }
@@ -244,10 +386,25 @@ fn a_hash_takes_the_place_of_every_value_and_without_a_key_there_is_none() {
 
 #[test]
 fn counts_name_the_field_and_the_rule() {
-    let vector = vectors().into_iter().find(|vector| vector.rule == "github-pat" && vector.positive).unwrap();
-    let actions = Actions::of(|field| if field == "output" { Action::Scrub } else { Action::Drop });
+    let vector = vectors()
+        .into_iter()
+        .find(|vector| vector.rule == "github-pat" && vector.positive)
+        .unwrap();
+    let actions = Actions::of(|field| {
+        if field == "output" {
+            Action::Scrub
+        } else {
+            Action::Drop
+        }
+    });
     let cleaned = privacy::apply(Signal::Logs, logs(&vector.text).into(), actions, None).unwrap();
     let output = PRIVATE_KEYS.iter().position(|key| *key == "output").unwrap();
-    assert_eq!(cleaned.counts.scrubbed, BTreeMap::from([((output, "github-pat"), 1)]));
-    assert_eq!(cleaned.counts.dropped.iter().sum::<u64>() as usize, PRIVATE_KEYS.len());
+    assert_eq!(
+        cleaned.counts.scrubbed,
+        BTreeMap::from([((output, "github-pat"), 1)])
+    );
+    assert_eq!(
+        cleaned.counts.dropped.iter().sum::<u64>() as usize,
+        PRIVATE_KEYS.len()
+    );
 }

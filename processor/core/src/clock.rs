@@ -46,9 +46,15 @@ mod tests {
         assert_eq!(clock, Some(1_000), "never back");
         let far = 1_000 + rules.max_step_ms + 1;
         assert_eq!(advance(&mut clock, far, None, &rules), Advance::Held);
-        assert_eq!(advance(&mut clock, far, Some(far - PROOF_MS - 1), &rules), Advance::Held);
+        assert_eq!(
+            advance(&mut clock, far, Some(far - PROOF_MS - 1), &rules),
+            Advance::Held
+        );
         assert_eq!(clock, Some(1_000));
-        assert_eq!(advance(&mut clock, far, Some(far + PROOF_MS), &rules), Advance::Moved);
+        assert_eq!(
+            advance(&mut clock, far, Some(far + PROOF_MS), &rules),
+            Advance::Moved
+        );
         assert_eq!(clock, Some(far));
     }
 }

@@ -42,16 +42,31 @@ impl LabelTable {
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
         let open = |label: &&Label| label.def().open;
-        let cap = |label: &Label| (label.def().name, seed.caps.get(label.def().name).copied().unwrap_or(label.def().cap));
-        Self { caps: Label::VARIANTS.iter().filter(open).map(cap).collect(), admitted: BTreeMap::new() }
+        let cap = |label: &Label| {
+            (
+                label.def().name,
+                seed.caps
+                    .get(label.def().name)
+                    .copied()
+                    .unwrap_or(label.def().cap),
+            )
+        };
+        Self {
+            caps: Label::VARIANTS.iter().filter(open).map(cap).collect(),
+            admitted: BTreeMap::new(),
+        }
     }
 
     /// Takes in one record of `tacho.labels`: key `tenant/label`, value the proposed value.
     ///
     /// Records of unknown labels, repeats, and proposals beyond the cap change nothing.
     pub fn apply(&mut self, key: &str, value: &str) {
-        let Some((tenant, name)) = key.split_once('/') else { return };
-        let Some((&name, &cap)) = self.caps.get_key_value(name) else { return };
+        let Some((tenant, name)) = key.split_once('/') else {
+            return;
+        };
+        let Some((&name, &cap)) = self.caps.get_key_value(name) else {
+            return;
+        };
         if !admissible(value) {
             return;
         }
@@ -131,12 +146,16 @@ impl LabelTable {
     }
 
     fn resolve_key(&self, raw: &str) -> String {
-        let Some(series) = Series::parse(raw) else { return raw.to_owned() };
+        let Some(series) = Series::parse(raw) else {
+            return raw.to_owned();
+        };
         let tenant = tenant_of(&series);
         let mut key = String::with_capacity(raw.len());
         key.push_str(series.metric.def().name);
         for (label, value) in series.metric.def().labels.iter().zip(&series.values) {
-            let shown = value.is_empty() || !label.def().open || self.verdict(tenant, *label, value) == Verdict::Admitted;
+            let shown = value.is_empty()
+                || !label.def().open
+                || self.verdict(tenant, *label, value) == Verdict::Admitted;
             key.push(SEPARATOR);
             key.push_str(if shown { value } else { OTHER });
         }
@@ -153,7 +172,10 @@ pub fn admissible(value: &str) -> bool {
 }
 
 fn tenant_of<'k>(series: &Series<'k>) -> &'k str {
-    series.labels().find(|(label, _)| *label == Label::Tenant).map_or("", |(_, value)| value)
+    series
+        .labels()
+        .find(|(label, _)| *label == Label::Tenant)
+        .map_or("", |(_, value)| value)
 }
 
 #[cfg(test)]
@@ -170,11 +192,17 @@ mod tests {
     fn first_come_in_the_log_is_admitted_for_ever() {
         let mut table = table(2);
         assert_eq!(table.verdict("t", Label::Team, "a"), Verdict::Unknown);
-        ["a", "a", "b", "c"].iter().for_each(|value| table.apply("t/team", value));
+        ["a", "a", "b", "c"]
+            .iter()
+            .for_each(|value| table.apply("t/team", value));
         assert_eq!(table.verdict("t", Label::Team, "a"), Verdict::Admitted);
         assert_eq!(table.verdict("t", Label::Team, "b"), Verdict::Admitted);
         assert_eq!(table.verdict("t", Label::Team, "c"), Verdict::Other);
-        assert_eq!(table.verdict("u", Label::Team, "c"), Verdict::Unknown, "caps are per tenant");
+        assert_eq!(
+            table.verdict("u", Label::Team, "c"),
+            Verdict::Unknown,
+            "caps are per tenant"
+        );
         assert_eq!(table.verdict("t", Label::Team, UNASSIGNED), Verdict::Admitted);
         assert_eq!(table.verdict("t", Label::Team, &"x".repeat(129)), Verdict::Other);
         assert_eq!(table.verdict("t", Label::Team, "a\u{1f}b"), Verdict::Other);
@@ -185,14 +213,32 @@ mod tests {
         let mut table = table(1);
         table.apply("t/team", "a");
         let key = |team: &str| ["tacho_policy_auto_window_ratio", "t", team].join("\u{1f}");
-        let slot = Slot { start: 0, late: 0, arrival: None };
-        let one = || BTreeMap::from([(slot, Amount::Ratio { numerator: 1, denominator: 2 })]);
+        let slot = Slot {
+            start: 0,
+            late: 0,
+            arrival: None,
+        };
+        let one = || {
+            BTreeMap::from([(
+                slot,
+                Amount::Ratio {
+                    numerator: 1,
+                    denominator: 2,
+                },
+            )])
+        };
         let deltas = DeltaMap::from([(key("a"), one()), (key("b"), one()), (key("c"), one())]);
         assert!(table.proposals(&deltas).is_empty());
         assert_eq!(table.overflow(&deltas), BTreeMap::from([("team", 2)]));
         let resolved = table.resolve(deltas);
         assert_eq!(resolved[&key("a")], one());
-        assert_eq!(resolved[&key(OTHER)][&slot], Amount::Ratio { numerator: 2, denominator: 4 });
+        assert_eq!(
+            resolved[&key(OTHER)][&slot],
+            Amount::Ratio {
+                numerator: 2,
+                denominator: 4
+            }
+        );
         assert_eq!(resolved.len(), 2);
     }
 }

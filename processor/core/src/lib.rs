@@ -46,19 +46,32 @@ impl Rules {
     /// The rules of a log whose control topic holds nothing but its seed.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
-        let first = Epoch { settings: seed.settings.clone(), prices: Arc::new(Prices::new(&seed.prices)) };
-        Self { seed, epochs: BTreeMap::from([(0, first)]) }
+        let first = Epoch {
+            settings: seed.settings.clone(),
+            prices: Arc::new(Prices::new(&seed.prices)),
+        };
+        Self {
+            seed,
+            epochs: BTreeMap::from([(0, first)]),
+        }
     }
 
     /// Adds what the control record at `epoch` says; what it does not say is as in the epoch before, so records must be
     /// added in their order.
     pub fn add(&mut self, epoch: i64, change: impl Into<EpochChange>) {
         // The privacy policy is ingest's: nothing that is derived depends on it.
-        let EpochChange { settings, prices, privacy: _ } = change.into();
+        let EpochChange {
+            settings,
+            prices,
+            privacy: _,
+        } = change.into();
         let before = self.epoch(epoch - 1);
         let next = Epoch {
             settings: settings.unwrap_or_else(|| before.settings.clone()),
-            prices: prices.map_or_else(|| Arc::clone(&before.prices), |table| Arc::new(Prices::new(&table))),
+            prices: prices.map_or_else(
+                || Arc::clone(&before.prices),
+                |table| Arc::new(Prices::new(&table)),
+            ),
         };
         self.epochs.insert(epoch, next);
     }
@@ -88,8 +101,14 @@ impl Rules {
     }
 
     fn epoch(&self, epoch: i64) -> &Epoch {
-        let until = self.epochs.range(..=epoch).next_back().or_else(|| self.epochs.first_key_value());
-        until.expect("epoch 0 is there from the start, and none is ever removed").1
+        let until = self
+            .epochs
+            .range(..=epoch)
+            .next_back()
+            .or_else(|| self.epochs.first_key_value());
+        until
+            .expect("epoch 0 is there from the start, and none is ever removed")
+            .1
     }
 }
 
@@ -127,7 +146,10 @@ impl<'a> Input<'a> {
             tick: false,
             epoch: None,
             origin: None,
-            key: record.key.and_then(|key| std::str::from_utf8(key).ok()).unwrap_or(""),
+            key: record
+                .key
+                .and_then(|key| std::str::from_utf8(key).ok())
+                .unwrap_or(""),
             value: record.value.unwrap_or_default(),
         };
         for (name, header) in record.headers {

@@ -110,7 +110,11 @@ impl SeriesTask {
     #[must_use]
     pub fn watermark(&self, rules: &Rules) -> Option<i64> {
         let all = usize::try_from(rules.seed.raw_partitions).unwrap_or(usize::MAX);
-        if self.sources.len() < all { None } else { self.sources.values().map(|source| source.clock).min() }
+        if self.sources.len() < all {
+            None
+        } else {
+            self.sources.values().map(|source| source.clock).min()
+        }
     }
 
     /// The largest clock of all sources: how new the newest result is.
@@ -135,7 +139,12 @@ impl SeriesTask {
     #[must_use]
     pub fn latest_final(&self, rules: &Rules) -> Vec<Option<i64>> {
         let sizes = &rules.seed.time.window_sizes_ms;
-        self.windows.final_until.iter().zip(sizes).map(|(until, size)| until.map(|until| until - size)).collect()
+        self.windows
+            .final_until
+            .iter()
+            .zip(sizes)
+            .map(|(until, size)| until.map(|until| until - size))
+            .collect()
     }
 
     /// All series keys in state.
@@ -148,12 +157,21 @@ impl SeriesTask {
     /// Merges one record of the deltas partition: first its deltas, then its clock.
     #[must_use = "after a gap the task must stop"]
     pub fn apply(&mut self, offset: i64, appended: i64, value: &[u8], rules: &Rules) -> Merged {
-        let Ok(record) = DeltaRecord::decode(value) else { return Merged::Undecodable };
-        let have = self.sources.get(&record.source).map_or(0, |source| source.position);
+        let Ok(record) = DeltaRecord::decode(value) else {
+            return Merged::Undecodable;
+        };
+        let have = self
+            .sources
+            .get(&record.source)
+            .map_or(0, |source| source.position);
         let merged = if record.position <= have {
             Merged::Duplicate
         } else if record.previous != have {
-            return Merged::Gap { source: record.source, have, previous: record.previous };
+            return Merged::Gap {
+                source: record.source,
+                have,
+                previous: record.previous,
+            };
         } else {
             Merged::Applied
         };
@@ -161,7 +179,11 @@ impl SeriesTask {
         self.position = offset + 1;
         if merged == Merged::Applied {
             record.deltas.iter().for_each(|delta| self.merge(delta, rules));
-            let source = SourceState { source: record.source, position: record.position, clock: record.clock };
+            let source = SourceState {
+                source: record.source,
+                position: record.position,
+                clock: record.clock,
+            };
             self.sources.insert(record.source, source);
             self.close(rules);
         }
@@ -169,7 +191,9 @@ impl SeriesTask {
     }
 
     fn merge(&mut self, delta: &schemas::delta::DeltaEntry, rules: &Rules) {
-        let Some(amount) = delta.amount.as_ref().map(Amount::from) else { return };
+        let Some(amount) = delta.amount.as_ref().map(Amount::from) else {
+            return;
+        };
         if has_total(&delta.series) {
             add(&mut self.totals, &delta.series, &amount);
             self.dirty_totals.insert(delta.series.clone());
@@ -180,10 +204,13 @@ impl SeriesTask {
 
     /// Publishes what has become final.
     fn close(&mut self, rules: &Rules) {
-        let Some(watermark) = self.watermark(rules) else { return };
+        let Some(watermark) = self.watermark(rules) else {
+            return;
+        };
         let time = &rules.seed.time;
         for (size, &size_ms) in time.window_sizes_ms.iter().enumerate() {
-            for (Window { start, .. }, series) in self.windows.close(size, watermark, time, &mut self.touched) {
+            for (Window { start, .. }, series) in self.windows.close(size, watermark, time, &mut self.touched)
+            {
                 self.publish(size, size_ms, start, None, &series);
             }
         }
@@ -193,7 +220,14 @@ impl SeriesTask {
         }
     }
 
-    fn publish(&mut self, size: usize, size_ms: i64, start: i64, arrival: Option<i64>, series: &BTreeMap<String, Amount>) {
+    fn publish(
+        &mut self,
+        size: usize,
+        size_ms: i64,
+        start: i64,
+        arrival: Option<i64>,
+        series: &BTreeMap<String, Amount>,
+    ) {
         for (key, amount) in series {
             if let Some(row) = WindowRow::new(key, size_ms, start, arrival, amount) {
                 self.rows.push((WINDOW_TOPICS[size], row));
@@ -206,10 +240,17 @@ impl SeriesTask {
         let mut changes = Vec::new();
         for series in std::mem::take(&mut self.dirty_totals) {
             let value = self.totals.get(&series).map(|amount| entry(amount, None));
-            changes.push(Change { key: format!("t/{series}"), value });
+            changes.push(Change {
+                key: format!("t/{series}"),
+                value,
+            });
         }
         self.windows.take(&mut changes);
-        Effects { changes, rows: std::mem::take(&mut self.rows), touched: std::mem::take(&mut self.touched) }
+        Effects {
+            changes,
+            rows: std::mem::take(&mut self.rows),
+            touched: std::mem::take(&mut self.touched),
+        }
     }
 
     /// The meta record that goes with the commit.
@@ -223,7 +264,12 @@ impl SeriesTask {
             clock: Some(self.timestamp),
             sent: Vec::new(),
             marked: None,
-            final_until: self.windows.final_until.iter().map(|until| until.unwrap_or(i64::MIN)).collect(),
+            final_until: self
+                .windows
+                .final_until
+                .iter()
+                .map(|until| until.unwrap_or(i64::MIN))
+                .collect(),
             sources: self.sources.values().copied().collect(),
         }
     }
@@ -240,12 +286,19 @@ impl SeriesTask {
     ) -> Result<Self, RestoreError> {
         let mut task = Self::new(partition, rules, meta.position);
         task.timestamp = meta.clock.unwrap_or(0);
-        task.sources = meta.sources.iter().map(|source| (source.source, *source)).collect();
+        task.sources = meta
+            .sources
+            .iter()
+            .map(|source| (source.source, *source))
+            .collect();
         for (until, meta) in task.windows.final_until.iter_mut().zip(&meta.final_until) {
             *until = (*meta != i64::MIN).then_some(*meta);
         }
         for (key, value) in entries {
-            let found = SeriesEntry::decode(value).map_err(|source| RestoreError::Entry { key: key.to_owned(), source })?;
+            let found = SeriesEntry::decode(value).map_err(|source| RestoreError::Entry {
+                key: key.to_owned(),
+                source,
+            })?;
             let amount = found.amount.as_ref().map_or(Amount::Count(0), Amount::from);
             let known = match key.strip_prefix("t/") {
                 Some(series) => task.totals.insert(series.to_owned(), amount).is_none(),
@@ -275,5 +328,9 @@ fn add(map: &mut BTreeMap<String, Amount>, series: &str, amount: &Amount) {
 }
 
 fn entry(amount: &Amount, start_ms: Option<i64>) -> Vec<u8> {
-    SeriesEntry { amount: Some(AmountBytes::from(amount)), start_ms }.encode_to_vec()
+    SeriesEntry {
+        amount: Some(AmountBytes::from(amount)),
+        start_ms,
+    }
+    .encode_to_vec()
 }

@@ -197,8 +197,16 @@ impl SessionTask {
     /// How much the next take is going to hold, at least.
     #[must_use]
     pub fn pending(&self) -> Pending {
-        let Ledger { dirty_sessions, dirty_chunks, quarantined_bytes, .. } = &self.ledger;
-        Pending { entries: dirty_sessions.len() + dirty_chunks.len(), quarantined_bytes: *quarantined_bytes }
+        let Ledger {
+            dirty_sessions,
+            dirty_chunks,
+            quarantined_bytes,
+            ..
+        } = &self.ledger;
+        Pending {
+            entries: dirty_sessions.len() + dirty_chunks.len(),
+            quarantined_bytes: *quarantined_bytes,
+        }
     }
 
     /// Folds one record. Cannot fail: what is wrong with a record is an outcome.
@@ -218,7 +226,9 @@ impl SessionTask {
     fn fire(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
         while self.ledger.timers.first().is_some_and(|timer| timer.at <= clock) {
-            let Some(timer) = self.ledger.timers.pop_first() else { return };
+            let Some(timer) = self.ledger.timers.pop_first() else {
+                return;
+            };
             match timer.bucket {
                 Some(bucket) => self.forget_marks(&timer.key, bucket),
                 None => self.session_timer(timer, rules),
@@ -227,7 +237,9 @@ impl SessionTask {
     }
 
     fn forget_marks(&mut self, key: &str, bucket: i64) {
-        let Some(conversation) = self.conversations.get_mut(key) else { return };
+        let Some(conversation) = self.conversations.get_mut(key) else {
+            return;
+        };
         for chunk in conversation.marks.expire(bucket) {
             self.ledger.dirty_chunks.insert((key.to_owned(), chunk));
         }
@@ -242,7 +254,13 @@ impl SessionTask {
 
     /// Fires, or puts off, a session's timer. A record does not move it: it looks for itself when it is due.
     fn session_timer(&mut self, timer: Timer, rules: &Rules) {
-        let Some(session) = self.conversations.get(&timer.key).and_then(|conversation| conversation.session.as_ref()) else { return };
+        let Some(session) = self
+            .conversations
+            .get(&timer.key)
+            .and_then(|conversation| conversation.session.as_ref())
+        else {
+            return;
+        };
         let due = deadline(session, rules);
         if due > timer.at {
             self.ledger.timers.insert(Timer { at: due, ..timer });
@@ -254,8 +272,12 @@ impl SessionTask {
     }
 
     fn end_session(&mut self, key: &str, due: i64, rules: &Rules) {
-        let Some(conversation) = self.conversations.get_mut(key) else { return };
-        let Some(session) = conversation.session.as_mut() else { return };
+        let Some(conversation) = self.conversations.get_mut(key) else {
+            return;
+        };
+        let Some(session) = conversation.session.as_mut() else {
+            return;
+        };
         session.phase = row::ENDED;
         session.ended_ms = Some(session.last_event_ms);
         session.unpublished = false;
@@ -263,9 +285,14 @@ impl SessionTask {
         let next = deadline(session, rules);
         let slot = fold::slot(due, self.clock.unwrap_or(due), &rules.seed.time);
         fold::active(&mut self.ledger.deltas, key, session, -1, slot);
-        self.rows.push(row::of(key, session, self.partition, self.position));
+        self.rows
+            .push(row::of(key, session, self.partition, self.position));
         self.ledger.changed(key, &mut conversation.dirty);
-        self.ledger.timers.insert(Timer { at: next, key: key.to_owned(), bucket: None });
+        self.ledger.timers.insert(Timer {
+            at: next,
+            key: key.to_owned(),
+            bucket: None,
+        });
     }
 
     fn remove_session(&mut self, key: &str) {
@@ -287,15 +314,27 @@ impl SessionTask {
                 *dirty = false;
                 session.as_ref()
             });
-            changes.push(Change { value: session.map(Message::encode_to_vec), key: format!("s/{key}") });
+            changes.push(Change {
+                value: session.map(Message::encode_to_vec),
+                key: format!("s/{key}"),
+            });
         }
         for (key, chunk) in std::mem::take(&mut self.ledger.dirty_chunks) {
-            let marks = self.conversations.get(&key).and_then(|conversation| conversation.marks.bytes(chunk));
+            let marks = self
+                .conversations
+                .get(&key)
+                .and_then(|conversation| conversation.marks.bytes(chunk));
             let value = marks.map(|marks| MarkChunk { marks }.encode_to_vec());
-            changes.push(Change { key: format!("m/{}/{}/{key}", chunk.bucket, chunk.number), value });
+            changes.push(Change {
+                key: format!("m/{}/{}/{key}", chunk.bucket, chunk.number),
+                value,
+            });
         }
         for (source, mark) in self.origins.changes() {
-            changes.push(Change { key: format!("i/{source}"), value: mark.map(|mark| mark.encode_to_vec()) });
+            changes.push(Change {
+                key: format!("i/{source}"),
+                value: mark.map(|mark| mark.encode_to_vec()),
+            });
         }
         Effects {
             changes,
@@ -312,8 +351,16 @@ impl SessionTask {
         // Rows are large: growing step by step would write all of them twice.
         self.rows.reserve(keys.len());
         for key in keys {
-            let Some(conversation) = self.conversations.get_mut(&key) else { continue };
-            let Some(session) = conversation.session.as_mut().filter(|session| session.unpublished) else { continue };
+            let Some(conversation) = self.conversations.get_mut(&key) else {
+                continue;
+            };
+            let Some(session) = conversation
+                .session
+                .as_mut()
+                .filter(|session| session.unpublished)
+            else {
+                continue;
+            };
             let interval = rules.settings(session.epoch).row_interval_ms;
             if session.row_clock_ms.is_some_and(|last| clock < last + interval) {
                 self.ledger.unpublished.push(key);
@@ -321,7 +368,8 @@ impl SessionTask {
             }
             session.row_clock_ms = Some(clock);
             session.unpublished = false;
-            self.rows.push(row::of(&key, session, self.partition, self.position));
+            self.rows
+                .push(row::of(&key, session, self.partition, self.position));
             self.ledger.changed(&key, &mut conversation.dirty);
         }
     }
@@ -330,7 +378,9 @@ impl SessionTask {
     ///
     /// A target gets a record when there are deltas for it, and every target does when the clock has passed a mark.
     pub fn seal(&mut self, resolved: DeltaMap, rules: &Rules) -> Vec<(i32, DeltaRecord)> {
-        let Some(clock) = self.clock else { return Vec::new() };
+        let Some(clock) = self.clock else {
+            return Vec::new();
+        };
         let mark = clock.div_euclid(rules.seed.time.mark_ms);
         let to_all = self.marked != Some(mark);
         if to_all {
@@ -342,14 +392,26 @@ impl SessionTask {
             let list = entries.entry(target_of(series, targets)).or_default();
             for (slot, amount) in slots {
                 let amount = Some(amount.into());
-                list.push(DeltaEntry { series: series.clone(), slot: slot.start, late: slot.late, arrival: slot.arrival, amount });
+                list.push(DeltaEntry {
+                    series: series.clone(),
+                    slot: slot.start,
+                    late: slot.late,
+                    arrival: slot.arrival,
+                    amount,
+                });
             }
         }
         let mut records = Vec::new();
         for (target, sent) in (0..targets).zip(self.sent.iter_mut()) {
             let deltas = entries.remove(&target).unwrap_or_default();
             if to_all || !deltas.is_empty() {
-                let record = DeltaRecord { source: self.partition, previous: *sent, position: self.position, clock, deltas };
+                let record = DeltaRecord {
+                    source: self.partition,
+                    previous: *sent,
+                    position: self.position,
+                    clock,
+                    deltas,
+                };
                 *sent = self.position;
                 records.push((target, record));
             }
@@ -389,7 +451,11 @@ impl SessionTask {
         task.sent.clone_from(&meta.sent);
         task.marked = meta.marked;
         for (key, value) in entries {
-            task.restore_entry(key, value).map_err(|source| RestoreError::Entry { key: key.to_owned(), source })?;
+            task.restore_entry(key, value)
+                .map_err(|source| RestoreError::Entry {
+                    key: key.to_owned(),
+                    source,
+                })?;
             if !["s/", "m/", "i/"].iter().any(|kind| key.starts_with(kind)) {
                 return Err(RestoreError::Key { key: key.to_owned() });
             }
@@ -404,10 +470,17 @@ impl SessionTask {
             if session.unpublished {
                 self.ledger.unpublished.push(conversation.to_owned());
             }
-            self.conversations.entry(conversation.to_owned()).or_default().session = Some(session);
+            self.conversations
+                .entry(conversation.to_owned())
+                .or_default()
+                .session = Some(session);
         } else if let Some((id, conversation)) = key.strip_prefix("m/").and_then(chunk_key) {
             let chunk = MarkChunk::decode(value)?;
-            self.conversations.entry(conversation.to_owned()).or_default().marks.restore(id, &chunk.marks);
+            self.conversations
+                .entry(conversation.to_owned())
+                .or_default()
+                .marks
+                .restore(id, &chunk.marks);
         } else if let Some(source) = key.strip_prefix("i/") {
             self.origins.restore(source, OriginMark::decode(value)?);
         }
@@ -417,11 +490,19 @@ impl SessionTask {
     fn set_timers(&mut self, rules: &Rules) {
         for (key, conversation) in &self.conversations {
             if let Some(session) = &conversation.session {
-                self.ledger.timers.insert(Timer { at: deadline(session, rules), key: key.clone(), bucket: None });
+                self.ledger.timers.insert(Timer {
+                    at: deadline(session, rules),
+                    key: key.clone(),
+                    bucket: None,
+                });
             }
             for bucket in conversation.marks.buckets() {
                 let at = bucket + marks::BUCKET_MS + rules.seed.time.mark_age_ms;
-                self.ledger.timers.insert(Timer { at, key: key.clone(), bucket: Some(bucket) });
+                self.ledger.timers.insert(Timer {
+                    at,
+                    key: key.clone(),
+                    bucket: Some(bucket),
+                });
             }
         }
     }
@@ -429,10 +510,17 @@ impl SessionTask {
     /// The rows of the sessions in state as they are now, at most `max`, those with the latest records first.
     #[must_use]
     pub fn latest_rows(&self, max: usize) -> Vec<SessionRow> {
-        let sessions = self.conversations.iter().filter_map(|(key, conversation)| Some((key, conversation.session.as_ref()?)));
+        let sessions = self
+            .conversations
+            .iter()
+            .filter_map(|(key, conversation)| Some((key, conversation.session.as_ref()?)));
         let mut latest: Vec<_> = sessions.collect();
         latest.sort_by_key(|(_, session)| std::cmp::Reverse((session.last_clock_ms, session.last_offset)));
-        latest.into_iter().take(max).map(|(key, session)| row::of(key, session, self.partition, self.position)).collect()
+        latest
+            .into_iter()
+            .take(max)
+            .map(|(key, session)| row::of(key, session, self.partition, self.position))
+            .collect()
     }
 }
 
@@ -456,12 +544,20 @@ fn in_order(keys: &mut Vec<String>) -> Vec<String> {
 /// When a session's timer is due: its end while it is open, its removal once it ended.
 fn deadline(session: &SessionState, rules: &Rules) -> i64 {
     let settings = rules.settings(session.epoch);
-    session.last_clock_ms + if session.phase == row::ENDED { settings.reopen_horizon_ms } else { settings.session_gap_ms }
+    session.last_clock_ms
+        + if session.phase == row::ENDED {
+            settings.reopen_horizon_ms
+        } else {
+            settings.session_gap_ms
+        }
 }
 
 /// Reads `bucket/number/conversation`.
 fn chunk_key(text: &str) -> Option<(ChunkId, &str)> {
     let mut parts = text.splitn(3, '/');
-    let id = ChunkId { bucket: parts.next()?.parse().ok()?, number: parts.next()?.parse().ok()? };
+    let id = ChunkId {
+        bucket: parts.next()?.parse().ok()?,
+        number: parts.next()?.parse().ok()?,
+    };
     Some((id, parts.next()?))
 }

@@ -55,28 +55,76 @@ fn check(time: i64, vector: &Vector) {
     run.send(time, &[response(time, vector)]);
     let effects = run.commit();
     let sum = |metric, with: &[&str]| count(&effects.deltas, metric, with);
-    assert_eq!(sum("tacho_cost_usd_total", &["api_list"]), vector.usd, "{vector:?}");
-    assert_eq!(sum("tacho_cost_usd_total", &["subscription_equivalent"]), vector.equivalent, "{vector:?}");
-    assert_eq!(sum("tacho_cost_by_kind_usd_total", &["api_list"]), vector.usd, "{vector:?}");
-    assert_eq!(sum("tacho_cost_by_kind_usd_total", &["subscription_equivalent"]), vector.equivalent, "{vector:?}");
+    assert_eq!(
+        sum("tacho_cost_usd_total", &["api_list"]),
+        vector.usd,
+        "{vector:?}"
+    );
+    assert_eq!(
+        sum("tacho_cost_usd_total", &["subscription_equivalent"]),
+        vector.equivalent,
+        "{vector:?}"
+    );
+    assert_eq!(
+        sum("tacho_cost_by_kind_usd_total", &["api_list"]),
+        vector.usd,
+        "{vector:?}"
+    );
+    assert_eq!(
+        sum("tacho_cost_by_kind_usd_total", &["subscription_equivalent"]),
+        vector.equivalent,
+        "{vector:?}"
+    );
     assert_eq!(sum("tacho_credits_total", &[]), vector.credits, "{vector:?}");
-    assert_eq!(sum("tacho_unpriced_tokens_total", &[]), vector.unpriced.iter().map(|(.., tokens)| tokens).sum::<i64>(), "{vector:?}");
+    assert_eq!(
+        sum("tacho_unpriced_tokens_total", &[]),
+        vector.unpriced.iter().map(|(.., tokens)| tokens).sum::<i64>(),
+        "{vector:?}"
+    );
     for (book, reason, tokens) in vector.unpriced {
-        assert_eq!(sum("tacho_unpriced_tokens_total", &[book, reason]), *tokens, "{vector:?}");
+        assert_eq!(
+            sum("tacho_unpriced_tokens_total", &[book, reason]),
+            *tokens,
+            "{vector:?}"
+        );
     }
     let row = &effects.rows[0];
-    assert_eq!((row.cost_nano_usd, row.equivalent_nano_usd, row.micro_credits), (vector.usd, vector.equivalent, vector.credits));
-    let paid_by = if vector.auth == "Chatgpt" { "chatgpt_credits" } else { "api_usd" };
-    let unpriced: i64 = vector.unpriced.iter().filter(|(book, ..)| *book == paid_by).map(|(.., tokens)| tokens).sum();
+    assert_eq!(
+        (row.cost_nano_usd, row.equivalent_nano_usd, row.micro_credits),
+        (vector.usd, vector.equivalent, vector.credits)
+    );
+    let paid_by = if vector.auth == "Chatgpt" {
+        "chatgpt_credits"
+    } else {
+        "api_usd"
+    };
+    let unpriced: i64 = vector
+        .unpriced
+        .iter()
+        .filter(|(book, ..)| *book == paid_by)
+        .map(|(.., tokens)| tokens)
+        .sum();
     assert_eq!(row.unpriced_tokens, unpriced, "{vector:?}");
 }
 
 #[test]
 fn responses_paid_in_dollars() {
-    let unpriced = |model, tier, unpriced| Vector { model, tier, tokens: [100, 50, 0, 10, 5], unpriced, ..Vector::default() };
+    let unpriced = |model, tier, unpriced| Vector {
+        model,
+        tier,
+        tokens: [100, 50, 0, 10, 5],
+        unpriced,
+        ..Vector::default()
+    };
     let vectors = [
         // 60,000 x 2.50 + 40,000 x 0.25 + 2,000 x 15 dollars a million
-        Vector { model: "gpt-5.4", auth: "ApiKey", tokens: [100_000, 40_000, 0, 2_000, 500], usd: 190_000_000, ..Vector::default() },
+        Vector {
+            model: "gpt-5.4",
+            auth: "ApiKey",
+            tokens: [100_000, 40_000, 0, 2_000, 500],
+            usd: 190_000_000,
+            ..Vector::default()
+        },
         Vector {
             model: "gpt-5.4-2026-03-05",
             tier: "auto",
@@ -85,22 +133,80 @@ fn responses_paid_in_dollars() {
             ..Vector::default()
         },
         // The last request at the lower price, and the first at the higher one, which holds for all of its tokens.
-        Vector { model: "gpt-5.4", tokens: [272_000, 0, 0, 1_000, 0], usd: 695_000_000, ..Vector::default() },
-        Vector { model: "gpt-5.4", tokens: [272_001, 0, 0, 1_000, 0], usd: 1_382_505_000, ..Vector::default() },
-        Vector { model: "gpt-5.4", tokens: [300_000, 200_000, 0, 1_000, 400], usd: 622_500_000, ..Vector::default() },
+        Vector {
+            model: "gpt-5.4",
+            tokens: [272_000, 0, 0, 1_000, 0],
+            usd: 695_000_000,
+            ..Vector::default()
+        },
+        Vector {
+            model: "gpt-5.4",
+            tokens: [272_001, 0, 0, 1_000, 0],
+            usd: 1_382_505_000,
+            ..Vector::default()
+        },
+        Vector {
+            model: "gpt-5.4",
+            tokens: [300_000, 200_000, 0, 1_000, 400],
+            usd: 622_500_000,
+            ..Vector::default()
+        },
         // Twice and half of it.
-        Vector { model: "gpt-5.4", tier: "priority", tokens: [300_000, 200_000, 0, 1_000, 400], usd: 1_245_000_000, ..Vector::default() },
-        Vector { model: "gpt-5.4", tier: "flex", tokens: [300_000, 200_000, 0, 1_000, 400], usd: 311_250_000, ..Vector::default() },
-        Vector { model: "gpt-5.5", tier: "fast", tokens: [10_000, 4_000, 0, 100, 100], usd: 87_500_000, ..Vector::default() },
+        Vector {
+            model: "gpt-5.4",
+            tier: "priority",
+            tokens: [300_000, 200_000, 0, 1_000, 400],
+            usd: 1_245_000_000,
+            ..Vector::default()
+        },
+        Vector {
+            model: "gpt-5.4",
+            tier: "flex",
+            tokens: [300_000, 200_000, 0, 1_000, 400],
+            usd: 311_250_000,
+            ..Vector::default()
+        },
+        Vector {
+            model: "gpt-5.5",
+            tier: "fast",
+            tokens: [10_000, 4_000, 0, 100, 100],
+            usd: 87_500_000,
+            ..Vector::default()
+        },
         // One cached token of 37.5 nano-dollars is rounded up.
-        Vector { model: "gpt-5.4-mini", tier: "flex", tokens: [1_001, 1, 0, 3, 0], usd: 375_000 + 38 + 6_750, ..Vector::default() },
+        Vector {
+            model: "gpt-5.4-mini",
+            tier: "flex",
+            tokens: [1_001, 1, 0, 3, 0],
+            usd: 375_000 + 38 + 6_750,
+            ..Vector::default()
+        },
         // 5,000 x 2 + 2,000 x 0.20 + 3,000 x 2.50 + 500 x 12
-        Vector { model: "gpt-5.6-terra", tokens: [10_000, 2_000, 3_000, 500, 0], usd: 23_900_000, ..Vector::default() },
+        Vector {
+            model: "gpt-5.6-terra",
+            tokens: [10_000, 2_000, 3_000, 500, 0],
+            usd: 23_900_000,
+            ..Vector::default()
+        },
         // Without a price of their own, writes cost what input does.
-        Vector { model: "gpt-5.4", tokens: [1_000, 0, 1_000, 0, 0], usd: 2_500_000, ..Vector::default() },
+        Vector {
+            model: "gpt-5.4",
+            tokens: [1_000, 0, 1_000, 0, 0],
+            usd: 2_500_000,
+            ..Vector::default()
+        },
         // More cached than input, more reasoning than output: both are clamped. 100 x 0.25 + 10 x 15
-        Vector { model: "gpt-5.4", tokens: [100, 150, 0, 10, 20], usd: 25_000 + 150_000, ..Vector::default() },
-        Vector { model: "gpt-5.4", tokens: [0, 0, 0, 0, 0], ..Vector::default() },
+        Vector {
+            model: "gpt-5.4",
+            tokens: [100, 150, 0, 10, 20],
+            usd: 25_000 + 150_000,
+            ..Vector::default()
+        },
+        Vector {
+            model: "gpt-5.4",
+            tokens: [0, 0, 0, 0, 0],
+            ..Vector::default()
+        },
         // Parts of an id, and ids that begin like another one, have no price.
         unpriced("gpt-5", "scale", &[("api_usd", "tier", 110)]),
         unpriced("gpt-5.4-turbo", "", &[("api_usd", "model", 110)]),
@@ -121,15 +227,37 @@ fn responses_paid_in_dollars() {
 
 #[test]
 fn responses_paid_in_credits() {
-    let plan = |model, tier, tokens| Vector { model, auth: "Chatgpt", tier, tokens, ..Vector::default() };
+    let plan = |model, tier, tokens| Vector {
+        model,
+        auth: "Chatgpt",
+        tier,
+        tokens,
+        ..Vector::default()
+    };
     let vectors = [
         // 6,000 x 125 + 4,000 x 12.5 + 100 x 750 credits a million; in dollars, the same by 25.
-        Vector { credits: 875_000, equivalent: 35_000_000, ..plan("gpt-5.5", "", [10_000, 4_000, 0, 100, 40]) },
-        Vector { credits: 2_187_500, equivalent: 87_500_000, ..plan("gpt-5.5", "priority", [10_000, 4_000, 0, 100, 40]) },
+        Vector {
+            credits: 875_000,
+            equivalent: 35_000_000,
+            ..plan("gpt-5.5", "", [10_000, 4_000, 0, 100, 40])
+        },
+        Vector {
+            credits: 2_187_500,
+            equivalent: 87_500_000,
+            ..plan("gpt-5.5", "priority", [10_000, 4_000, 0, 100, 40])
+        },
         // Large requests are dearer in dollars only.
-        Vector { credits: 37_500_000, equivalent: 3_000_000_000, ..plan("gpt-5.5", "", [300_000, 0, 0, 0, 0]) },
+        Vector {
+            credits: 37_500_000,
+            equivalent: 3_000_000_000,
+            ..plan("gpt-5.5", "", [300_000, 0, 0, 0, 0])
+        },
         // 1.875 millionths of a credit are two.
-        Vector { credits: 2 + 113_000, equivalent: 75 + 4_500_000, ..plan("gpt-5.4-mini", "", [1, 1, 0, 1_000, 0]) },
+        Vector {
+            credits: 2 + 113_000,
+            equivalent: 75 + 4_500_000,
+            ..plan("gpt-5.4-mini", "", [1, 1, 0, 1_000, 0])
+        },
         // Each book by itself.
         Vector {
             equivalent: 23_900_000,
@@ -137,7 +265,11 @@ fn responses_paid_in_credits() {
             ..plan("gpt-5.6-terra", "", [10_000, 2_000, 3_000, 500, 0])
         },
         // 36 x 1.25 + 64 x 0.125 + 10 x 7.50 dollars a million.
-        Vector { equivalent: 128_000, unpriced: &[("chatgpt_credits", "tier", 110)], ..plan("gpt-5.4", "flex", [100, 64, 0, 10, 0]) },
+        Vector {
+            equivalent: 128_000,
+            unpriced: &[("chatgpt_credits", "tier", 110)],
+            ..plan("gpt-5.4", "flex", [100, 64, 0, 10, 0])
+        },
         Vector {
             unpriced: &[("chatgpt_credits", "model", 5), ("api_usd", "model", 5)],
             ..plan("gpt-5.3-codex-spark", "", [4, 0, 0, 1, 0])
@@ -151,11 +283,21 @@ fn responses_paid_in_credits() {
 #[test]
 fn the_price_is_that_of_the_events_day() {
     let at = |text: &str| parse_rfc3339(text).unwrap().0;
-    let luna = |usd| Vector { model: "gpt-5.6-luna", tokens: [1_000_000, 900_000, 0, 1_000, 0], usd, ..Vector::default() };
+    let luna = |usd| Vector {
+        model: "gpt-5.6-luna",
+        tokens: [1_000_000, 900_000, 0, 1_000, 0],
+        usd,
+        ..Vector::default()
+    };
     // Above 272,000: 100,000 x 2 + 900,000 x 0.20 + 1,000 x 9, and a fifth of it.
     check(at("2026-07-29T23:59:59.999Z"), &luna(389_000_000));
     check(at("2026-07-30T00:00:00Z"), &luna(77_800_000));
-    let sol = |usd| Vector { model: "gpt-5.6-sol", tokens: [1_000, 0, 0, 10, 0], usd, ..Vector::default() };
+    let sol = |usd| Vector {
+        model: "gpt-5.6-sol",
+        tokens: [1_000, 0, 0, 10, 0],
+        usd,
+        ..Vector::default()
+    };
     check(at("2026-08-20T12:00:00Z"), &sol(5_300_000));
     check(at("2026-11-21T12:00:00Z"), &sol(4_200_000));
 }
@@ -163,22 +305,72 @@ fn the_price_is_that_of_the_events_day() {
 #[test]
 fn kinds_tiers_and_savings_are_shown() {
     let mut run = Driven::new(Seed::shipped());
-    let vector = Vector { model: "gpt-5.4", tokens: [100_000, 40_000, 10_000, 2_000, 500], ..Vector::default() };
-    run.send(NOON, &[response(NOON, &vector), response(NOON + 1, &Vector { tier: "fast", ..vector })]);
+    let vector = Vector {
+        model: "gpt-5.4",
+        tokens: [100_000, 40_000, 10_000, 2_000, 500],
+        ..Vector::default()
+    };
+    run.send(
+        NOON,
+        &[
+            response(NOON, &vector),
+            response(
+                NOON + 1,
+                &Vector {
+                    tier: "fast",
+                    ..vector
+                },
+            ),
+        ],
+    );
     let deltas = run.commit().deltas;
-    let kind = |kind, tier| labelled(&deltas, "tacho_cost_by_kind_usd_total", &[("model", "gpt-5.4"), ("kind", kind), ("tier", tier)]);
-    let kinds = ["input_uncached", "input_cached", "input_cache_write", "output_visible", "output_reasoning"];
-    assert_eq!(kinds.map(|of| kind(of, "default")), [125_000_000, 10_000_000, 25_000_000, 22_500_000, 7_500_000]);
-    assert_eq!(kinds.map(|of| kind(of, "priority")), [250_000_000, 20_000_000, 50_000_000, 45_000_000, 15_000_000]);
+    let kind = |kind, tier| {
+        labelled(
+            &deltas,
+            "tacho_cost_by_kind_usd_total",
+            &[("model", "gpt-5.4"), ("kind", kind), ("tier", tier)],
+        )
+    };
+    let kinds = [
+        "input_uncached",
+        "input_cached",
+        "input_cache_write",
+        "output_visible",
+        "output_reasoning",
+    ];
+    assert_eq!(
+        kinds.map(|of| kind(of, "default")),
+        [125_000_000, 10_000_000, 25_000_000, 22_500_000, 7_500_000]
+    );
+    assert_eq!(
+        kinds.map(|of| kind(of, "priority")),
+        [250_000_000, 20_000_000, 50_000_000, 45_000_000, 15_000_000]
+    );
     // 40,000 x (2.50 - 0.25), and twice that.
-    assert_eq!(count(&deltas, "tacho_cache_savings_usd_total", &["api_list"]), 90_000_000 + 180_000_000);
+    assert_eq!(
+        count(&deltas, "tacho_cache_savings_usd_total", &["api_list"]),
+        90_000_000 + 180_000_000
+    );
 }
 
 #[test]
 fn a_tier_is_the_responses_own() {
     let mut run = Driven::new(Seed::shipped());
-    let vector = Vector { model: "gpt-5.4", tokens: [1_000, 0, 0, 0, 0], ..Vector::default() };
-    run.send(NOON, &[response(NOON, &Vector { tier: "priority", ..vector })]);
+    let vector = Vector {
+        model: "gpt-5.4",
+        tokens: [1_000, 0, 0, 0, 0],
+        ..Vector::default()
+    };
+    run.send(
+        NOON,
+        &[response(
+            NOON,
+            &Vector {
+                tier: "priority",
+                ..vector
+            },
+        )],
+    );
     run.send(NOON + 1, &[response(NOON + 1, &vector)]);
     let effects = run.commit();
     let of_tier = |tier| labelled(&effects.deltas, "tacho_cost_by_kind_usd_total", &[("tier", tier)]);
@@ -190,7 +382,11 @@ fn a_tier_is_the_responses_own() {
 fn codex_own_price_of_a_turn_is_counted_once_and_beside_ours() {
     let mut run = Driven::new(Seed::shipped());
     let turn = |time, usd, interrupted| {
-        let attributes = vec![("turn.id", text("t")), ("usage.estimated_usd", usd), ("turn.interrupted", Value::BoolValue(interrupted))];
+        let attributes = vec![
+            ("turn.id", text("t")),
+            ("usage.estimated_usd", usd),
+            ("turn.interrupted", Value::BoolValue(interrupted)),
+        ];
         event("c", time, "codex.turn_cost", attributes)
     };
     run.send(
@@ -208,12 +404,24 @@ fn codex_own_price_of_a_turn_is_counted_once_and_beside_ours() {
         ],
     );
     let effects = run.commit();
-    let native = |interrupted| count(&effects.deltas, "tacho_native_turn_cost_usd_total", &[interrupted]);
+    let native = |interrupted| {
+        count(
+            &effects.deltas,
+            "tacho_native_turn_cost_usd_total",
+            &[interrupted],
+        )
+    };
     assert_eq!(native("false"), 12_300_000 + 250 + 290_000_000 + 2_000_000_000);
     assert_eq!(native("true"), 1_000_000_001);
-    assert_eq!(effects.rows[0].native_cost_nano_usd, native("false") + native("true"));
+    assert_eq!(
+        effects.rows[0].native_cost_nano_usd,
+        native("false") + native("true")
+    );
     assert_eq!(count(&effects.deltas, "tacho_cost_usd_total", &[]), 0);
-    assert_eq!(count(&effects.deltas, "tacho_log_records_total", &["duplicate"]), 1);
+    assert_eq!(
+        count(&effects.deltas, "tacho_log_records_total", &["duplicate"]),
+        1
+    );
 }
 
 fn table(input: i64, cached: i64, output: i64) -> PriceTable {
@@ -227,14 +435,28 @@ fn table(input: i64, cached: i64, output: i64) -> PriceTable {
         source: "test".to_owned(),
         ..PriceRow::default()
     };
-    let source = PriceSource { what: "a test".to_owned(), read: "2026-11-23".to_owned() };
-    PriceTable { version: "test".to_owned(), sources: BTreeMap::from([("test".to_owned(), source)]), rows: vec![row] }
+    let source = PriceSource {
+        what: "a test".to_owned(),
+        read: "2026-11-23".to_owned(),
+    };
+    PriceTable {
+        version: "test".to_owned(),
+        sources: BTreeMap::from([("test".to_owned(), source)]),
+        rows: vec![row],
+    }
 }
 
 #[test]
 fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
-    let mut run = Driven::new(Seed { prices: PriceTable::default(), ..Seed::shipped() });
-    let vector = Vector { model: "gpt-5.5", tokens: [1_000, 0, 0, 0, 0], ..Vector::default() };
+    let mut run = Driven::new(Seed {
+        prices: PriceTable::default(),
+        ..Seed::shipped()
+    });
+    let vector = Vector {
+        model: "gpt-5.5",
+        tokens: [1_000, 0, 0, 0, 0],
+        ..Vector::default()
+    };
     let mut now = NOON;
     let mut send = |run: &mut Driven| {
         now += 1;
@@ -250,11 +472,21 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
     run.restart();
     send(&mut run);
     // Settings change, prices stay; then both.
-    let settings = schemas::settings::Settings { session_gap_ms: 7_000, ..run.rules.seed.settings.clone() };
+    let settings = schemas::settings::Settings {
+        session_gap_ms: 7_000,
+        ..run.rules.seed.settings.clone()
+    };
     run.rules.add(4, settings.clone());
     run.start_epoch(NOON + 11, 4);
     send(&mut run);
-    run.rules.add(9, EpochChange { settings: Some(settings), prices: Some(table(10_000_000, 0, 0)), ..EpochChange::default() });
+    run.rules.add(
+        9,
+        EpochChange {
+            settings: Some(settings),
+            prices: Some(table(10_000_000, 0, 0)),
+            ..EpochChange::default()
+        },
+    );
     run.start_epoch(NOON + 12, 9);
     send(&mut run);
     run.rules.add(10, PriceTable::default());
@@ -262,10 +494,20 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
     send(&mut run);
     // Past the interval of rows.
     run.tick(NOON + 5_000);
-    let row = run.commit().rows.pop().expect("the session has changed since its last row");
+    let row = run
+        .commit()
+        .rows
+        .pop()
+        .expect("the session has changed since its last row");
     assert_eq!(row.cost_nano_usd, 3 * 1_000_000 + 10_000_000);
     assert_eq!((row.unpriced_tokens, row.tokens.total), (3_000, 7_000));
-    assert_eq!((run.rules.settings(10).session_gap_ms, run.rules.prices(4).version()), (7_000, "test"));
+    assert_eq!(
+        (
+            run.rules.settings(10).session_gap_ms,
+            run.rules.prices(4).version()
+        ),
+        (7_000, "test")
+    );
 }
 
 /// The rule of rounding, written again from the definition: to the nearest nano-dollar, half of one upwards.

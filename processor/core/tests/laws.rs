@@ -26,7 +26,12 @@ const CONVERSATIONS: [&str; 3] = ["c0", "c1", "c2"];
 #[derive(Clone, Debug)]
 enum Step {
     /// `after` ms later, a record of a conversation whose events lie `ago` ms in the past.
-    Send { after: i64, ago: i64, conversation: usize, what: u8 },
+    Send {
+        after: i64,
+        ago: i64,
+        conversation: usize,
+        what: u8,
+    },
     /// `after` ms later, a tick.
     Tick { after: i64 },
     /// A tick that starts an epoch of other prices; and of another session gap, if `gap` says so.
@@ -35,12 +40,15 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let ago = prop_oneof![4 => 0i64..2_000, 2 => 0i64..200_000, 1 => 0i64..8_000_000];
-    let send = (0i64..20_000, ago, 0..CONVERSATIONS.len(), 0u8..6).prop_map(|(after, ago, conversation, what)| Step::Send {
-        after,
-        ago,
-        conversation,
-        what,
-    });
+    let send =
+        (0i64..20_000, ago, 0..CONVERSATIONS.len(), 0u8..6).prop_map(|(after, ago, conversation, what)| {
+            Step::Send {
+                after,
+                ago,
+                conversation,
+                what,
+            }
+        });
     let tick = prop_oneof![3 => 0i64..30_000, 1 => 0i64..590_000].prop_map(|after| Step::Tick { after });
     let epoch = (0i64..50_000_000, any::<bool>()).prop_map(|(price, gap)| Step::Epoch { price, gap });
     proptest::collection::vec(prop_oneof![12 => send, 4 => tick, 1 => epoch], 1..60)
@@ -68,16 +76,40 @@ fn prices(price: i64) -> PriceTable {
         source: "test".to_owned(),
         ..PriceRow::default()
     };
-    PriceTable { rows: vec![row], ..PriceTable::default() }
+    PriceTable {
+        rows: vec![row],
+        ..PriceTable::default()
+    }
 }
 
 fn events(what: u8, conversation: &'static str, time: i64) -> Vec<Event> {
     match what {
-        0 => vec![prompt(conversation, time), request(conversation, time + 1, 429, 0)],
-        1 => vec![request(conversation, time, 200, 0), tokens(conversation, time + 1, 900, 300, 40, 10)],
-        2 => vec![event(conversation, time, "codex.tool_result", vec![("tool_name", text("exec_command")), ("success", text("true"))])],
-        3 => vec![event(conversation, time, "codex.turn_ttft", vec![("duration_ms", text("250"))])],
-        4 => vec![event(conversation, time, "codex.sse_event", vec![("event.kind", text("response.created"))])],
+        0 => vec![
+            prompt(conversation, time),
+            request(conversation, time + 1, 429, 0),
+        ],
+        1 => vec![
+            request(conversation, time, 200, 0),
+            tokens(conversation, time + 1, 900, 300, 40, 10),
+        ],
+        2 => vec![event(
+            conversation,
+            time,
+            "codex.tool_result",
+            vec![("tool_name", text("exec_command")), ("success", text("true"))],
+        )],
+        3 => vec![event(
+            conversation,
+            time,
+            "codex.turn_ttft",
+            vec![("duration_ms", text("250"))],
+        )],
+        4 => vec![event(
+            conversation,
+            time,
+            "codex.sse_event",
+            vec![("event.kind", text("response.created"))],
+        )],
         _ => vec![event(conversation, time, "codex.not_yet_known", vec![])],
     }
 }
@@ -97,7 +129,12 @@ fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
     let mut now = NOON;
     for (index, step) in steps.iter().enumerate() {
         match step {
-            Step::Send { after, ago, conversation, what } => {
+            Step::Send {
+                after,
+                ago,
+                conversation,
+                what,
+            } => {
                 now += after;
                 driven.send(now, &events(*what, CONVERSATIONS[*conversation], now - ago));
             }
@@ -107,8 +144,18 @@ fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
             }
             Step::Epoch { price, gap } => {
                 let epoch = driven.rules.latest() + 2;
-                let settings = gap.then(|| Settings { session_gap_ms: 20_000 + price % 60_000, ..driven.rules.seed.settings.clone() });
-                driven.rules.add(epoch, EpochChange { settings, prices: Some(prices(*price)), ..EpochChange::default() });
+                let settings = gap.then(|| Settings {
+                    session_gap_ms: 20_000 + price % 60_000,
+                    ..driven.rules.seed.settings.clone()
+                });
+                driven.rules.add(
+                    epoch,
+                    EpochChange {
+                        settings,
+                        prices: Some(prices(*price)),
+                        ..EpochChange::default()
+                    },
+                );
                 driven.start_epoch(now, epoch);
             }
         }
@@ -127,10 +174,17 @@ fn publish(published: &mut Published, effects: processor_core::session::Effects)
     for (series, slots) in effects.deltas {
         let into = published.deltas.entry(series).or_default();
         for (slot, amount) in slots {
-            into.entry(slot).and_modify(|sum| sum.merge(&amount)).or_insert(amount);
+            into.entry(slot)
+                .and_modify(|sum| sum.merge(&amount))
+                .or_insert(amount);
         }
     }
-    published.ended.extend(effects.rows.into_iter().filter(|row| row.state == SessionState::Ended));
+    published.ended.extend(
+        effects
+            .rows
+            .into_iter()
+            .filter(|row| row.state == SessionState::Ended),
+    );
     published.quarantined += effects.quarantined.len();
 }
 
@@ -174,11 +228,29 @@ struct Addition {
     series: usize,
 }
 
-const SERIES: [&str; 2] = ["tacho_turns_total\u{1f}a\u{1f}\u{1f}\u{1f}\u{1f}\u{1f}\u{1f}\u{1f}", "tacho_event_time_clamped_total\u{1f}a"];
+const SERIES: [&str; 2] = [
+    "tacho_turns_total\u{1f}a\u{1f}\u{1f}\u{1f}\u{1f}\u{1f}\u{1f}\u{1f}",
+    "tacho_event_time_clamped_total\u{1f}a",
+];
 
 fn additions() -> impl Strategy<Value = Vec<Addition>> {
-    let one = (0i32..2, 0i64..40_000, prop_oneof![0i64..20_000, 0i64..7_500_000], 1i64..10, 0..SERIES.len());
-    proptest::collection::vec(one.prop_map(|(source, after, ago, amount, series)| Addition { source, after, ago, amount, series }), 1..80)
+    let one = (
+        0i32..2,
+        0i64..40_000,
+        prop_oneof![0i64..20_000, 0i64..7_500_000],
+        1i64..10,
+        0..SERIES.len(),
+    );
+    proptest::collection::vec(
+        one.prop_map(|(source, after, ago, amount, series)| Addition {
+            source,
+            after,
+            ago,
+            amount,
+            series,
+        }),
+        1..80,
+    )
 }
 
 fn world() -> Rules {
@@ -200,11 +272,20 @@ impl Stage {
     fn new() -> Self {
         let rules = world();
         let task = SeriesTask::new(0, &rules, 0);
-        Self { rules, task, offset: 0, rows: Vec::new(), changelog: BTreeMap::new(), meta: Meta::default() }
+        Self {
+            rules,
+            task,
+            offset: 0,
+            rows: Vec::new(),
+            changelog: BTreeMap::new(),
+            meta: Meta::default(),
+        }
     }
 
     fn merge(&mut self, record: &DeltaRecord) -> Merged {
-        let merged = self.task.apply(self.offset, record.clock, &record.encode_to_vec(), &self.rules);
+        let merged = self
+            .task
+            .apply(self.offset, record.clock, &record.encode_to_vec(), &self.rules);
         self.offset += 1;
         merged
     }
@@ -215,8 +296,12 @@ impl Stage {
         store(&mut self.changelog, &changes);
         self.meta = self.task.meta("test", &self.rules);
         if restart {
-            let entries = self.changelog.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
-            self.task = SeriesTask::restore(0, &self.rules, &self.meta, entries).expect("the changelog was written by the task itself");
+            let entries = self
+                .changelog
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_slice()));
+            self.task = SeriesTask::restore(0, &self.rules, &self.meta, entries)
+                .expect("the changelog was written by the task itself");
         }
     }
 }
@@ -228,48 +313,82 @@ fn stage(additions: &[Addition], cuts: u64, restart: bool) -> (Vec<WindowRow>, B
     let mut sent = [0i64; 2];
     let mut counts = [0i64; 2];
     let mut open: [DeltaMap; 2] = [DeltaMap::new(), DeltaMap::new()];
-    let flush = |source: usize, stage: &mut Stage, open: &mut DeltaMap, clock: i64, sent: &mut i64, position: i64| {
-        if position == *sent {
-            return;
-        }
-        let deltas = std::mem::take(open);
-        let labels = admit_all(&stage.rules, &deltas);
-        let mut record = DeltaRecord { source: i32::try_from(source).unwrap(), previous: *sent, position, clock, deltas: Vec::new() };
-        for (series, slots) in labels.resolve(deltas) {
-            for (slot, amount) in slots {
-                let entry = schemas::delta::DeltaEntry {
-                    series: series.clone(),
-                    slot: slot.start,
-                    late: slot.late,
-                    arrival: slot.arrival,
-                    amount: Some((&amount).into()),
-                };
-                record.deltas.push(entry);
+    let flush =
+        |source: usize, stage: &mut Stage, open: &mut DeltaMap, clock: i64, sent: &mut i64, position: i64| {
+            if position == *sent {
+                return;
             }
-        }
-        *sent = position;
-        assert_eq!(stage.merge(&record), Merged::Applied);
-        assert_eq!(stage.merge(&record), Merged::Duplicate, "a record that comes twice counts once");
-    };
+            let deltas = std::mem::take(open);
+            let labels = admit_all(&stage.rules, &deltas);
+            let mut record = DeltaRecord {
+                source: i32::try_from(source).unwrap(),
+                previous: *sent,
+                position,
+                clock,
+                deltas: Vec::new(),
+            };
+            for (series, slots) in labels.resolve(deltas) {
+                for (slot, amount) in slots {
+                    let entry = schemas::delta::DeltaEntry {
+                        series: series.clone(),
+                        slot: slot.start,
+                        late: slot.late,
+                        arrival: slot.arrival,
+                        amount: Some((&amount).into()),
+                    };
+                    record.deltas.push(entry);
+                }
+            }
+            *sent = position;
+            assert_eq!(stage.merge(&record), Merged::Applied);
+            assert_eq!(
+                stage.merge(&record),
+                Merged::Duplicate,
+                "a record that comes twice counts once"
+            );
+        };
     for (index, addition) in additions.iter().enumerate() {
         let source = usize::try_from(addition.source).unwrap();
         clocks[source] += addition.after;
         counts[source] += 1;
         let slot = slot_of(clocks[source] - addition.ago, clocks[source], &stage.rules);
-        let sum = open[source].entry(SERIES[addition.series].to_owned()).or_default().entry(slot).or_insert(Amount::Count(0));
+        let sum = open[source]
+            .entry(SERIES[addition.series].to_owned())
+            .or_default()
+            .entry(slot)
+            .or_insert(Amount::Count(0));
         sum.merge(&Amount::Count(addition.amount));
         if cuts >> (index % 64) & 1 == 1 {
-            flush(source, &mut stage, &mut open[source], clocks[source], &mut sent[source], counts[source]);
+            flush(
+                source,
+                &mut stage,
+                &mut open[source],
+                clocks[source],
+                &mut sent[source],
+                counts[source],
+            );
             stage.commit(restart);
         }
     }
     for source in 0..2 {
         let position = counts[source] + 1;
-        flush(source, &mut stage, &mut open[source], clocks[source].max(NOON) + 20_000_000, &mut sent[source], position);
+        flush(
+            source,
+            &mut stage,
+            &mut open[source],
+            clocks[source].max(NOON) + 20_000_000,
+            &mut sent[source],
+            position,
+        );
     }
     stage.commit(restart);
-    let totals = SERIES.iter().filter_map(|series| Some(((*series).to_owned(), stage.task.total(series)?.clone()))).collect();
-    stage.rows.sort_by_key(|row| (row.series(), row.size_ms, row.start_ms, row.arrival_ms));
+    let totals = SERIES
+        .iter()
+        .filter_map(|series| Some(((*series).to_owned(), stage.task.total(series)?.clone())))
+        .collect();
+    stage
+        .rows
+        .sort_by_key(|row| (row.series(), row.size_ms, row.start_ms, row.arrival_ms));
     (stage.rows, totals)
 }
 
@@ -283,7 +402,11 @@ fn slot_of(time: i64, clock: i64, rules: &Rules) -> Slot {
         }
     }
     let arrival = (late > 0).then(|| window_start(EventTime(clock), time_rules.slot_ms).0);
-    Slot { start: window_start(EventTime(time), time_rules.slot_ms).0, late, arrival }
+    Slot {
+        start: window_start(EventTime(time), time_rules.slot_ms).0,
+        late,
+        arrival,
+    }
 }
 
 /// One pass over the additions, with its own arithmetic: every window and correction that there must be.
@@ -297,8 +420,11 @@ fn oracle(additions: &[Addition]) -> BTreeMap<(usize, i64, i64, Option<i64>), i6
         let (clock, time) = (clocks[source], clocks[source] - addition.ago);
         for &size in &rules.seed.time.window_sizes_ms {
             let start = time - time.rem_euclid(size);
-            let arrival = (clock >= start + size + rules.seed.time.grace_ms).then(|| clock - clock.rem_euclid(rules.seed.time.slot_ms));
-            *expected.entry((addition.series, size, start, arrival)).or_insert(0) += addition.amount;
+            let arrival = (clock >= start + size + rules.seed.time.grace_ms)
+                .then(|| clock - clock.rem_euclid(rules.seed.time.slot_ms));
+            *expected
+                .entry((addition.series, size, start, arrival))
+                .or_insert(0) += addition.amount;
         }
     }
     expected
@@ -332,9 +458,25 @@ proptest! {
 #[test]
 fn a_missing_record_is_a_gap_and_merges_nothing() {
     let mut stage = Stage::new();
-    let record = |previous, position| DeltaRecord { source: 0, previous, position, clock: NOON, deltas: Vec::new() };
+    let record = |previous, position| DeltaRecord {
+        source: 0,
+        previous,
+        position,
+        clock: NOON,
+        deltas: Vec::new(),
+    };
     assert_eq!(stage.merge(&record(0, 5)), Merged::Applied);
-    assert_eq!(stage.merge(&record(7, 9)), Merged::Gap { source: 0, have: 5, previous: 7 });
-    assert_eq!(stage.task.apply(9, NOON, b"\xff", &stage.rules), Merged::Undecodable);
+    assert_eq!(
+        stage.merge(&record(7, 9)),
+        Merged::Gap {
+            source: 0,
+            have: 5,
+            previous: 7
+        }
+    );
+    assert_eq!(
+        stage.task.apply(9, NOON, b"\xff", &stage.rules),
+        Merged::Undecodable
+    );
     assert_eq!(stage.task.position(), 1, "neither moved the task");
 }

@@ -33,14 +33,20 @@ enum Step {
 
 fn stream() -> impl Strategy<Value = Stream> {
     // Offsets and parts have holes: what is missing went to other raw partitions.
-    proptest::collection::vec((1i64..4, 1u32..3, 0..CONVERSATIONS.len(), 0u32..4), 1..30).prop_map(|records| {
-        let (mut offset, mut part, mut stream) = (0, 0, Vec::new());
-        for (further, parts, conversation, same) in records {
-            (offset, part) = if same == 0 && !stream.is_empty() { (offset, part + parts) } else { (offset + further, parts - 1) };
-            stream.push((offset, part, conversation));
-        }
-        stream
-    })
+    proptest::collection::vec((1i64..4, 1u32..3, 0..CONVERSATIONS.len(), 0u32..4), 1..30).prop_map(
+        |records| {
+            let (mut offset, mut part, mut stream) = (0, 0, Vec::new());
+            for (further, parts, conversation, same) in records {
+                (offset, part) = if same == 0 && !stream.is_empty() {
+                    (offset, part + parts)
+                } else {
+                    (offset + further, parts - 1)
+                };
+                stream.push((offset, part, conversation));
+            }
+            stream
+        },
+    )
 }
 
 fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
@@ -55,8 +61,19 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
 
 /// Records of which only the origin can tell that they came before: stream noise has no mark, and counts each time.
 fn events(conversation: usize) -> Vec<Event> {
-    let noise = |time| event(CONVERSATIONS[conversation], time, "codex.sse_event", vec![("event.kind", text("response.created"))]);
-    vec![noise(NOON), prompt(CONVERSATIONS[conversation], NOON), noise(NOON + 1)]
+    let noise = |time| {
+        event(
+            CONVERSATIONS[conversation],
+            time,
+            "codex.sse_event",
+            vec![("event.kind", text("response.created"))],
+        )
+    };
+    vec![
+        noise(NOON),
+        prompt(CONVERSATIONS[conversation], NOON),
+        noise(NOON + 1),
+    ]
 }
 
 /// A source's stream and what became of it.
@@ -78,19 +95,40 @@ struct World {
 
 impl World {
     fn new(streams: &[Stream]) -> Self {
-        let drained = |stream: &Stream| Drained { stream: stream.clone(), durable: 0, committed: 0, runs: vec![0] };
+        let drained = |stream: &Stream| Drained {
+            stream: stream.clone(),
+            durable: 0,
+            committed: 0,
+            runs: vec![0],
+        };
         let sources = streams.iter().map(drained).collect();
-        Self { driven: Driven::new(Seed { raw_partitions: 1, ..Seed::shipped() }), sources, deltas: BTreeMap::new(), appended: 0 }
+        Self {
+            driven: Driven::new(Seed {
+                raw_partitions: 1,
+                ..Seed::shipped()
+            }),
+            sources,
+            deltas: BTreeMap::new(),
+            appended: 0,
+        }
     }
 
     fn append(&mut self, source: usize, run: usize) -> bool {
         let from = &mut self.sources[source];
-        let Some(&(offset, part, conversation)) = from.stream.get(from.runs[run]) else { return false };
+        let Some(&(offset, part, conversation)) = from.stream.get(from.runs[run]) else {
+            return false;
+        };
         from.runs[run] += 1;
         from.durable = from.durable.max(from.runs[run]);
-        let origin = Origin { source: SOURCES[source], offset, part, stamped_ms: NOON + offset };
+        let origin = Origin {
+            source: SOURCES[source],
+            offset,
+            part,
+            stamped_ms: NOON + offset,
+        };
         let key = format!("default/{}", CONVERSATIONS[conversation]);
-        self.driven.drained(NOON, Some(origin), &key, &encode(&events(conversation)));
+        self.driven
+            .drained(NOON, Some(origin), &key, &encode(&events(conversation)));
         self.appended += 1;
         true
     }
@@ -132,10 +170,17 @@ impl World {
         let is_repeated = |series: &str| {
             let series = Series::parse(series).unwrap();
             let def = series.metric.def();
-            let outcome = def.labels.iter().position(|label| *label == Label::Outcome).map(|at| series.values[at]);
+            let outcome = def
+                .labels
+                .iter()
+                .position(|label| *label == Label::Outcome)
+                .map(|at| series.values[at]);
             series.metric == Metric::EventTimeSource || outcome == Some("duplicate")
         };
-        let repeated = self.deltas.iter().filter(|(series, _)| is_repeated(series) && series.contains("duplicate"));
+        let repeated = self
+            .deltas
+            .iter()
+            .filter(|(series, _)| is_repeated(series) && series.contains("duplicate"));
         let repeated = repeated.map(|(_, count)| *count).sum();
         self.deltas.retain(|series, _| !is_repeated(series));
         (self.deltas, repeated, self.appended)
@@ -161,20 +206,42 @@ proptest! {
 
 #[test]
 fn what_came_again_and_can_not_be_read_is_one_duplicate() {
-    let mut driven = Driven::new(Seed { raw_partitions: 1, ..Seed::shipped() });
-    let origin = Some(Origin { source: SOURCES[0], offset: 7, part: 0, stamped_ms: NOON });
+    let mut driven = Driven::new(Seed {
+        raw_partitions: 1,
+        ..Seed::shipped()
+    });
+    let origin = Some(Origin {
+        source: SOURCES[0],
+        offset: 7,
+        part: 0,
+        stamped_ms: NOON,
+    });
     driven.drained(NOON, origin, "default/c0", b"\xff");
     driven.drained(NOON, origin, "default/c0", b"\xff");
     let effects = driven.commit();
     assert_eq!(effects.quarantined.len(), 1);
-    assert_eq!(count(&effects.deltas, "tacho_log_records_total", &["quarantined"]), 1);
-    assert_eq!(count(&effects.deltas, "tacho_log_records_total", &["duplicate"]), 1);
+    assert_eq!(
+        count(&effects.deltas, "tacho_log_records_total", &["quarantined"]),
+        1
+    );
+    assert_eq!(
+        count(&effects.deltas, "tacho_log_records_total", &["duplicate"]),
+        1
+    );
 }
 
 #[test]
 fn without_an_origin_nothing_is_dropped() {
-    let mut driven = Driven::new(Seed { raw_partitions: 1, ..Seed::shipped() });
-    let origin = Some(Origin { source: SOURCES[0], offset: 7, part: 0, stamped_ms: NOON });
+    let mut driven = Driven::new(Seed {
+        raw_partitions: 1,
+        ..Seed::shipped()
+    });
+    let origin = Some(Origin {
+        source: SOURCES[0],
+        offset: 7,
+        part: 0,
+        stamped_ms: NOON,
+    });
     let noise = &encode(&events(0)[..1]);
     driven.drained(NOON, origin, "default/c0", noise);
     driven.raw(NOON, "default/c0", noise);
@@ -182,6 +249,16 @@ fn without_an_origin_nothing_is_dropped() {
     driven.drained(NOON, origin, "default/c0", noise);
     let effects = driven.commit();
     assert_eq!(count(&effects.deltas, "tacho_log_records_total", &["applied"]), 2);
-    assert_eq!(count(&effects.deltas, "tacho_log_records_total", &["duplicate"]), 1);
-    assert_eq!(effects.changes.iter().filter(|change| change.key == "i/codex.inbox.logs.v1/0").count(), 1);
+    assert_eq!(
+        count(&effects.deltas, "tacho_log_records_total", &["duplicate"]),
+        1
+    );
+    assert_eq!(
+        effects
+            .changes
+            .iter()
+            .filter(|change| change.key == "i/codex.inbox.logs.v1/0")
+            .count(),
+        1
+    );
 }

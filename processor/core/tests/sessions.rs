@@ -25,14 +25,24 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     run.tick(NOON + gap);
     let effects = run.commit();
     assert_eq!(effects.rows.len(), 1);
-    assert_eq!((effects.rows[0].state, effects.rows[0].ended_ms), (SessionState::Ended, Some(NOON)));
+    assert_eq!(
+        (effects.rows[0].state, effects.rows[0].ended_ms),
+        (SessionState::Ended, Some(NOON))
+    );
     assert_eq!(count(&effects.deltas, "tacho_sessions_active", &[]), -1);
 
     let again = NOON + gap + 60_000;
     run.send(again, &[prompt("c", again)]);
     let effects = run.commit();
-    assert_eq!((effects.rows[0].state, effects.rows[0].segment_start_ms), (SessionState::Reopened, NOON));
-    assert_eq!(count(&effects.deltas, "tacho_sessions_started_total", &[]), 0, "a re-opened session is no new one");
+    assert_eq!(
+        (effects.rows[0].state, effects.rows[0].segment_start_ms),
+        (SessionState::Reopened, NOON)
+    );
+    assert_eq!(
+        count(&effects.deltas, "tacho_sessions_started_total", &[]),
+        0,
+        "a re-opened session is no new one"
+    );
     assert_eq!(count(&effects.deltas, "tacho_sessions_active", &[]), 1);
 
     let much_later = again + gap + horizon + 1;
@@ -41,7 +51,10 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     run.send(much_later, &[prompt("c", much_later)]);
     let effects = run.commit();
     let last = effects.rows.last().expect("a new segment has a row");
-    assert_eq!((last.state, last.segment_start_ms, last.user_prompts), (SessionState::Open, much_later, 1));
+    assert_eq!(
+        (last.state, last.segment_start_ms, last.user_prompts),
+        (SessionState::Open, much_later, 1)
+    );
     assert_eq!(count(&effects.deltas, "tacho_sessions_started_total", &[]), 1);
 }
 
@@ -55,10 +68,18 @@ fn an_epoch_with_a_shorter_gap_ends_sessions_sooner() {
     run.start_epoch(NOON + 1, 1);
     run.send(NOON + 2, &[prompt("c", NOON + 2)]);
     run.tick(NOON + 2 + 9_999);
-    assert!(run.commit().rows.iter().all(|row| row.state == SessionState::Open));
+    assert!(
+        run.commit()
+            .rows
+            .iter()
+            .all(|row| row.state == SessionState::Open)
+    );
     run.tick(NOON + 2 + 10_000);
     let rows = run.commit().rows;
-    assert_eq!((rows.len(), rows[0].state, rows[0].epoch), (1, SessionState::Ended, 1));
+    assert_eq!(
+        (rows.len(), rows[0].state, rows[0].epoch),
+        (1, SessionState::Ended, 1)
+    );
 }
 
 #[test]
@@ -81,7 +102,15 @@ fn active_sessions_leave_the_series_that_they_are_in() {
     let mut run = driven();
     let gap = run.rules.seed.settings.session_gap_ms;
     run.send(NOON, &[prompt("c", NOON)]);
-    run.send(NOON + 1, &[event("c", NOON + 1, "codex.user_prompt", vec![("originator", text("codex_exec"))])]);
+    run.send(
+        NOON + 1,
+        &[event(
+            "c",
+            NOON + 1,
+            "codex.user_prompt",
+            vec![("originator", text("codex_exec"))],
+        )],
+    );
     let deltas = run.commit().deltas;
     let active = |deltas, entrypoint| count(deltas, "tacho_sessions_active", &[entrypoint]);
     assert_eq!((active(&deltas, "other"), active(&deltas, "exec")), (0, 1));
@@ -104,7 +133,12 @@ fn retries_of_both_layers() {
             request("c", at(4), 200, 0), // stream
             tokens("c", at(5), 100, 0, 10, 0),
             request("c", at(6), 200, 0), // a new request
-            event("c", at(7), "codex.sse_event", vec![("error.message", text("idle timeout waiting for SSE"))]),
+            event(
+                "c",
+                at(7),
+                "codex.sse_event",
+                vec![("error.message", text("idle timeout waiting for SSE"))],
+            ),
             request("c", at(8), 200, 0), // stream: the stream failed
             prompt("c", at(9)),
             request("c", at(10), 200, 0), // a new turn
@@ -114,7 +148,10 @@ fn retries_of_both_layers() {
     assert_eq!(count(&effects.deltas, "tacho_api_requests_total", &[]), 7);
     assert_eq!(count(&effects.deltas, "tacho_api_retries_total", &["http"]), 1);
     assert_eq!(count(&effects.deltas, "tacho_api_retries_total", &["stream"]), 3);
-    assert_eq!(count(&effects.deltas, "tacho_api_errors_total", &["rate_limited"]), 1);
+    assert_eq!(
+        count(&effects.deltas, "tacho_api_errors_total", &["rate_limited"]),
+        1
+    );
     assert_eq!(count(&effects.deltas, "tacho_api_errors_total", &["server"]), 2);
     assert_eq!((effects.rows[0].api_retries, effects.rows[0].api_errors), (4, 3));
 }
@@ -143,9 +180,21 @@ fn tokens_are_disjoint_and_checked() {
     assert_eq!(total("input_cached"), 800 + 100 + 10 + 10);
     assert_eq!(total("output_visible"), 40 + 5 + 5);
     assert_eq!(total("output_reasoning"), 20 + 5 + 10 + 5);
-    assert_eq!(effects.rows[0].tokens.total, 1260 + 3 * 110, "kinds add up to the total, whatever is wrong");
+    assert_eq!(
+        effects.rows[0].tokens.total,
+        1260 + 3 * 110,
+        "kinds add up to the total, whatever is wrong"
+    );
     for mismatch in ["cached_gt_input", "reasoning_gt_output", "total_ne_sum"] {
-        assert_eq!(count(&effects.deltas, "tacho_token_checksum_mismatch_total", &[mismatch]), 1, "{mismatch}");
+        assert_eq!(
+            count(
+                &effects.deltas,
+                "tacho_token_checksum_mismatch_total",
+                &[mismatch]
+            ),
+            1,
+            "{mismatch}"
+        );
     }
 }
 
@@ -153,12 +202,25 @@ fn tokens_are_disjoint_and_checked() {
 fn compactions_are_inferred_and_not_counted_twice() {
     let mut run = driven();
     let compact = |time| {
-        event("c", time, "codex.api_request", vec![("endpoint", text("/responses/compact")), ("http.response.status_code", int(200))])
+        event(
+            "c",
+            time,
+            "codex.api_request",
+            vec![
+                ("endpoint", text("/responses/compact")),
+                ("http.response.status_code", int(200)),
+            ],
+        )
     };
     run.send(
         NOON + 10,
         &[
-            event("c", NOON, "codex.conversation_starts", vec![("auto_compact_token_limit", int(8_000))]),
+            event(
+                "c",
+                NOON,
+                "codex.conversation_starts",
+                vec![("auto_compact_token_limit", int(8_000))],
+            ),
             tokens("c", NOON + 1, 9_500, 0, 50, 0),
             tokens("c", NOON + 2, 9_000, 0, 50, 0),
             tokens("c", NOON + 3, 700, 0, 20, 0), // inferred
@@ -169,8 +231,14 @@ fn compactions_are_inferred_and_not_counted_twice() {
         ],
     );
     let effects = run.commit();
-    assert_eq!(count(&effects.deltas, "tacho_compactions_total", &["inferred"]), 1);
-    assert_eq!(count(&effects.deltas, "tacho_compactions_total", &["endpoint"]), 1);
+    assert_eq!(
+        count(&effects.deltas, "tacho_compactions_total", &["inferred"]),
+        1
+    );
+    assert_eq!(
+        count(&effects.deltas, "tacho_compactions_total", &["endpoint"]),
+        1
+    );
     assert_eq!(effects.rows[0].compactions, 2);
 }
 
@@ -178,17 +246,28 @@ fn compactions_are_inferred_and_not_counted_twice() {
 fn decisions_and_tools_by_who_and_what() {
     let mut run = driven();
     let decision = |time, call: &str, decision: &str, source: &str| {
-        let attributes =
-            vec![("tool_name", text("exec_command")), ("call_id", text(call)), ("decision", text(decision)), ("source", text(source))];
+        let attributes = vec![
+            ("tool_name", text("exec_command")),
+            ("call_id", text(call)),
+            ("decision", text(decision)),
+            ("source", text(source)),
+        ];
         event("c", time, "codex.tool_decision", attributes)
     };
     let result = |time,
                   tool: &str,
                   call: &str,
                   success: &str,
-                  more: Vec<(&'static str, opentelemetry_proto::tonic::common::v1::any_value::Value)>| {
-        let mut attributes =
-            vec![("tool_name", text(tool)), ("call_id", text(call)), ("success", text(success)), ("duration_ms", text("7"))];
+                  more: Vec<(
+        &'static str,
+        opentelemetry_proto::tonic::common::v1::any_value::Value,
+    )>| {
+        let mut attributes = vec![
+            ("tool_name", text(tool)),
+            ("call_id", text(call)),
+            ("success", text(success)),
+            ("duration_ms", text("7")),
+        ];
         attributes.extend(more);
         event("c", time, "codex.tool_result", attributes)
     };
@@ -198,24 +277,67 @@ fn decisions_and_tools_by_who_and_what() {
             decision(NOON, "a", "approved", "User"),
             decision(NOON + 1, "b", "approved", "Config"),
             decision(NOON + 2, "d", "denied", "User"),
-            result(NOON + 3, "exec_command", "a", "true", vec![("tacho.exit_code", int(3))]),
-            result(NOON + 4, "echo_tool", "m", "false", vec![("mcp_server", text("demo")), ("tool_namespace", text("mcp__demo"))]),
+            result(
+                NOON + 3,
+                "exec_command",
+                "a",
+                "true",
+                vec![("tacho.exit_code", int(3))],
+            ),
+            result(
+                NOON + 4,
+                "echo_tool",
+                "m",
+                "false",
+                vec![
+                    ("mcp_server", text("demo")),
+                    ("tool_namespace", text("mcp__demo")),
+                ],
+            ),
             result(NOON + 5, "made_up", "x", "false", vec![]),
         ],
     );
     let effects = run.commit();
     let decisions = |with: &[&str]| count(&effects.deltas, "tacho_approval_decisions_total", with);
-    assert_eq!((decisions(&["approved", "human"]), decisions(&["approved", "policy"]), decisions(&["denied", "human"])), (1, 1, 1));
+    assert_eq!(
+        (
+            decisions(&["approved", "human"]),
+            decisions(&["approved", "policy"]),
+            decisions(&["denied", "human"])
+        ),
+        (1, 1, 1)
+    );
     let calls = |with: &[&str]| count(&effects.deltas, "tacho_tool_calls_total", with);
-    assert_eq!((calls(&["exec_command", "success"]), calls(&["mcp", "failure"]), calls(&["other", "failure"])), (1, 1, 1));
+    assert_eq!(
+        (
+            calls(&["exec_command", "success"]),
+            calls(&["mcp", "failure"]),
+            calls(&["other", "failure"])
+        ),
+        (1, 1, 1)
+    );
     assert_eq!(count(&effects.deltas, "tacho_tool_nonzero_exit_total", &[]), 1);
-    assert_eq!((effects.rows[0].open_calls, effects.rows[0].tool_failures, effects.rows[0].nonzero_exits), (1, 2, 1));
+    assert_eq!(
+        (
+            effects.rows[0].open_calls,
+            effects.rows[0].tool_failures,
+            effects.rows[0].nonzero_exits
+        ),
+        (1, 2, 1)
+    );
 }
 
 #[test]
 fn every_record_ends_in_one_outcome() {
     let mut run = driven();
-    run.send(NOON, &[prompt("c", NOON), prompt("c", NOON), event("c", NOON, "codex.new", vec![])]);
+    run.send(
+        NOON,
+        &[
+            prompt("c", NOON),
+            prompt("c", NOON),
+            event("c", NOON, "codex.new", vec![]),
+        ],
+    );
     run.raw(NOON, "default/c", b"\xff\xff");
     run.raw(NOON, "default/other", &support::encode(&[prompt("c", NOON + 1)]));
     run.send(NOON + 200_000, &[prompt("c", NOON + 5)]);
@@ -223,10 +345,18 @@ fn every_record_ends_in_one_outcome() {
     let records = |outcome: &str| count(&effects.deltas, "tacho_log_records_total", &[outcome]);
     assert_eq!(records("applied"), 1);
     assert_eq!(records("duplicate"), 1);
-    assert_eq!(records("unknown") - records("quarantined"), 1, "what is quarantined is of an unknown event too");
+    assert_eq!(
+        records("unknown") - records("quarantined"),
+        1,
+        "what is quarantined is of an unknown event too"
+    );
     assert_eq!(records("quarantined"), 2);
     assert_eq!(records("late"), 1);
-    let reasons: Vec<_> = effects.quarantined.iter().map(|record| (record.offset, record.reason)).collect();
+    let reasons: Vec<_> = effects
+        .quarantined
+        .iter()
+        .map(|record| (record.offset, record.reason))
+        .collect();
     assert_eq!(reasons, [(1, "undecodable"), (2, "misrouted")]);
     assert_eq!(count(&effects.deltas, "tacho_turns_total", &[]), 2);
 }
@@ -239,9 +369,15 @@ fn lateness_is_judged_by_window_size() {
     // Two minutes later: too late for the minute, in time for five minutes and the hour.
     run.send(NOON + 120_000, &[prompt("c", NOON + 1)]);
     let deltas = run.commit().deltas;
-    let (_, slots) = deltas.iter().find(|(key, _)| key.starts_with("tacho_turns_total")).expect("a turn was counted");
+    let (_, slots) = deltas
+        .iter()
+        .find(|(key, _)| key.starts_with("tacho_turns_total"))
+        .expect("a turn was counted");
     let slot = slots.keys().next().expect("it has a slot");
-    assert_eq!((slot.start, slot.late, slot.arrival), (NOON, 1, Some(NOON + 120_000)));
+    assert_eq!(
+        (slot.start, slot.late, slot.arrival),
+        (NOON, 1, Some(NOON + 120_000))
+    );
 }
 
 #[test]
@@ -250,6 +386,9 @@ fn event_time_is_clamped_and_its_source_counted() {
     run.send(NOON, &[prompt("c", NOON + 3_600_000)]);
     let effects = run.commit();
     assert_eq!(count(&effects.deltas, "tacho_event_time_clamped_total", &[]), 1);
-    assert_eq!(count(&effects.deltas, "tacho_event_time_source_total", &["attribute"]), 1);
+    assert_eq!(
+        count(&effects.deltas, "tacho_event_time_source_total", &["attribute"]),
+        1
+    );
     assert_eq!(effects.rows[0].started_ms, NOON + run.rules.seed.time.max_skew_ms);
 }

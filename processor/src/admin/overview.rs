@@ -27,9 +27,18 @@ pub(super) fn overview(view: &View) -> Value {
     let entries = entries(view);
     let sum = |metric, wanted: &[(Label, &str)]| -> i64 {
         let matches = |entry: &&Entry| wanted.iter().all(|(label, value)| entry.label(*label) == *value);
-        entries.iter().filter(|entry| entry.metric == metric).filter(matches).map(Entry::count).sum()
+        entries
+            .iter()
+            .filter(|entry| entry.metric == metric)
+            .filter(matches)
+            .map(Entry::count)
+            .sum()
     };
-    let clock = view.partitions.iter().map(|partition| partition.timestamp.0).max();
+    let clock = view
+        .partitions
+        .iter()
+        .map(|partition| partition.timestamp.0)
+        .max();
     let sessions: Vec<Value> = view.recent_sessions().into_iter().take(SESSIONS_MAX).collect();
     json!({
         "clock_ms": clock.filter(|clock| *clock > 0),
@@ -69,7 +78,10 @@ pub(super) fn overview(view: &View) -> Value {
 
 impl Entry {
     fn label(&self, wanted: Label) -> &str {
-        self.labels.iter().find(|(label, _)| *label == wanted).map_or("", |(_, value)| value.as_str())
+        self.labels
+            .iter()
+            .find(|(label, _)| *label == wanted)
+            .map_or("", |(_, value)| value.as_str())
     }
 
     fn count(&self) -> i64 {
@@ -84,11 +96,16 @@ fn entries(view: &View) -> Vec<Entry> {
     let mut entries = Vec::new();
     for partition in &view.partitions {
         for (key, shown) in &partition.series {
-            let Some(series) = Series::parse(key) else { continue };
+            let Some(series) = Series::parse(key) else {
+                continue;
+            };
             let start = partition.latest_final.first().copied().flatten();
             entries.push(Entry {
                 metric: series.metric,
-                labels: series.labels().map(|(label, value)| (label, value.to_owned())).collect(),
+                labels: series
+                    .labels()
+                    .map(|(label, value)| (label, value.to_owned()))
+                    .collect(),
                 total: shown.total.clone(),
                 window: start.zip(last_final(shown, &partition, 0).cloned()),
             });
@@ -101,14 +118,19 @@ fn entries(view: &View) -> Vec<Entry> {
 fn by(entries: &[Entry], metric: Metric, labels: &[Label], rows: usize) -> Vec<Value> {
     let mut sums: BTreeMap<Vec<&str>, i64> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.metric == metric) {
-        *sums.entry(labels.iter().map(|label| entry.label(*label)).collect()).or_default() += entry.count();
+        *sums
+            .entry(labels.iter().map(|label| entry.label(*label)).collect())
+            .or_default() += entry.count();
     }
     let mut sums: Vec<_> = sums.into_iter().collect();
     sums.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     sums.truncate(rows);
     let row = |(values, count): (Vec<&str>, i64)| {
-        let mut row: serde_json::Map<String, Value> =
-            labels.iter().zip(values).map(|(label, value)| (label.def().name.to_owned(), value.into())).collect();
+        let mut row: serde_json::Map<String, Value> = labels
+            .iter()
+            .zip(values)
+            .map(|(label, value)| (label.def().name.to_owned(), value.into()))
+            .collect();
         row.insert("count".to_owned(), count.into());
         Value::Object(row)
     };
@@ -119,10 +141,15 @@ fn by(entries: &[Entry], metric: Metric, labels: &[Label], rows: usize) -> Vec<V
 fn tokens_by_model(entries: &[Entry]) -> Vec<Value> {
     let mut sums: BTreeMap<(&str, &str), BTreeMap<&str, i64>> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.metric == Metric::Tokens) {
-        let kinds = sums.entry((entry.label(Label::Model), entry.label(Label::Team))).or_default();
+        let kinds = sums
+            .entry((entry.label(Label::Model), entry.label(Label::Team)))
+            .or_default();
         *kinds.entry(entry.label(Label::TokenKind)).or_default() += entry.count();
     }
-    let mut sums: Vec<_> = sums.into_iter().map(|(who, kinds)| (kinds.values().sum::<i64>(), who, kinds)).collect();
+    let mut sums: Vec<_> = sums
+        .into_iter()
+        .map(|(who, kinds)| (kinds.values().sum::<i64>(), who, kinds))
+        .collect();
     sums.sort_by_key(|(total, ..)| std::cmp::Reverse(*total));
     sums.truncate(ROWS_MAX);
     sums.into_iter().map(|(total, (model, team), kinds)| json!({"model": model, "team": team, "total": total, "kinds": kinds})).collect()
@@ -130,15 +157,34 @@ fn tokens_by_model(entries: &[Entry]) -> Vec<Value> {
 
 /// The entries of a window metric that have a row in the latest final smallest window, with its start.
 fn latest(entries: &[Entry], metric: Metric) -> Option<(i64, Vec<&Amount>)> {
-    let of = || entries.iter().filter(move |entry| entry.metric == metric).filter_map(|entry| entry.window.as_ref());
+    let of = || {
+        entries
+            .iter()
+            .filter(move |entry| entry.metric == metric)
+            .filter_map(|entry| entry.window.as_ref())
+    };
     let start = of().map(|(start, _)| *start).max()?;
-    Some((start, of().filter(|(at, _)| *at == start).map(|(_, amount)| amount).collect()))
+    Some((
+        start,
+        of().filter(|(at, _)| *at == start)
+            .map(|(_, amount)| amount)
+            .collect(),
+    ))
 }
 
 /// Quantiles in seconds of the last final minute; while there is none, of everything so far (`start_ms` is null then).
 fn distribution(entries: &[Entry], window: Metric, total: Metric) -> Value {
     let (start, amounts) = latest(entries, window).map_or_else(
-        || (None, entries.iter().filter(|entry| entry.metric == total).filter_map(|entry| entry.total.as_ref()).collect()),
+        || {
+            (
+                None,
+                entries
+                    .iter()
+                    .filter(|entry| entry.metric == total)
+                    .filter_map(|entry| entry.total.as_ref())
+                    .collect(),
+            )
+        },
         |(start, amounts)| (Some(start), amounts),
     );
     let mut all = Histogram::default();
@@ -157,7 +203,11 @@ fn window_ratio(entries: &[Entry], metric: Metric) -> Value {
     };
     let (mut part, mut whole) = (0, 0);
     for amount in amounts {
-        if let Amount::Ratio { numerator, denominator } = amount {
+        if let Amount::Ratio {
+            numerator,
+            denominator,
+        } = amount
+        {
             part += numerator;
             whole += denominator;
         }

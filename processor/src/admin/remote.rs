@@ -69,7 +69,10 @@ pub fn reply_of(batch: Batch) -> ReadReply {
             header_values,
         }
     });
-    ReadReply { records: records.collect(), next: batch.next.0 }
+    ReadReply {
+        records: records.collect(),
+        next: batch.next.0,
+    }
 }
 
 impl ReadReply {
@@ -82,8 +85,15 @@ impl ReadReply {
             appended: AppendTime(record.appended_ms),
             key: record.key,
             value: record.value,
-            headers: record.header_names.into_iter().zip(record.header_values).collect(),
+            headers: record
+                .header_names
+                .into_iter()
+                .zip(record.header_values)
+                .collect(),
         });
-        Batch { records: records.collect(), next: Position(self.next) }
+        Batch {
+            records: records.collect(),
+            next: Position(self.next),
+        }
     }
 }

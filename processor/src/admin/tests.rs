@@ -23,7 +23,10 @@ impl Log for Three {
     }
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        Ok(Extent { start: Position(0), end: Position(if at.partition == 1 { 3 } else { 0 }) })
+        Ok(Extent {
+            start: Position(0),
+            end: Position(if at.partition == 1 { 3 } else { 0 }),
+        })
     }
 
     fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
@@ -32,7 +35,11 @@ impl Log for Three {
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         if from.0 < 0 {
-            return Err(LogError::OutOfRange { at, wanted: from.0, start: 0 });
+            return Err(LogError::OutOfRange {
+                at,
+                wanted: from.0,
+                start: 0,
+            });
         }
         let record = |offset| Record {
             from: at,
@@ -97,29 +104,83 @@ impl Log for Three {
 }
 
 fn some_view() -> View {
-    let key = |metric: Metric, values: &[&str]| format!("{}{SEPARATOR}{}", metric.def().name, values.join(&SEPARATOR.to_string()));
-    let count = |count| Shown { total: Some(Amount::Count(count)), last_final: BTreeMap::new() };
+    let key = |metric: Metric, values: &[&str]| {
+        format!(
+            "{}{SEPARATOR}{}",
+            metric.def().name,
+            values.join(&SEPARATOR.to_string())
+        )
+    };
+    let count = |count| Shown {
+        total: Some(Amount::Count(count)),
+        last_final: BTreeMap::new(),
+    };
     let mut durations = Histogram::default();
     durations.record(1_000_000, 1_000_000);
-    let tokens = |kind| key(Metric::Tokens, &["default", "blue", "gpt", "", "", "", "", "", "root", kind]);
+    let tokens = |kind| {
+        key(
+            Metric::Tokens,
+            &["default", "blue", "gpt", "", "", "", "", "", "root", kind],
+        )
+    };
     let series = BTreeMap::from([
-        (key(Metric::Turns, &["default", "", "", "", "", "", "", ""]), count(5)),
+        (
+            key(Metric::Turns, &["default", "", "", "", "", "", "", ""]),
+            count(5),
+        ),
         (tokens("input_cached"), count(30)),
         (tokens("output_visible"), count(4)),
-        (key(Metric::ApprovalDecisions, &["default", "blue", "apply_patch", "approved", "human"]), count(2)),
-        (key(Metric::ApprovalDecisions, &["default", "red", "apply_patch", "approved", "human"]), count(1)),
         (
-            key(Metric::ApiRequestDuration, &vec![""; Metric::ApiRequestDuration.def().labels.len()]),
-            Shown { total: Some(Amount::Values(durations)), last_final: BTreeMap::new() },
+            key(
+                Metric::ApprovalDecisions,
+                &["default", "blue", "apply_patch", "approved", "human"],
+            ),
+            count(2),
+        ),
+        (
+            key(
+                Metric::ApprovalDecisions,
+                &["default", "red", "apply_patch", "approved", "human"],
+            ),
+            count(1),
+        ),
+        (
+            key(
+                Metric::ApiRequestDuration,
+                &vec![""; Metric::ApiRequestDuration.def().labels.len()],
+            ),
+            Shown {
+                total: Some(Amount::Values(durations)),
+                last_final: BTreeMap::new(),
+            },
         ),
         (
             key(Metric::CacheHitRatio, &["default", "blue", "gpt"]),
-            Shown { total: None, last_final: BTreeMap::from([(0, (60_000, Amount::Ratio { numerator: 1, denominator: 4 }))]) },
+            Shown {
+                total: None,
+                last_final: BTreeMap::from([(
+                    0,
+                    (
+                        60_000,
+                        Amount::Ratio {
+                            numerator: 1,
+                            denominator: 4,
+                        },
+                    ),
+                )]),
+            },
         ),
     ]);
     let view = View::default();
-    view.partitions
-        .insert(0, PartitionView { timestamp: AppendTime(90_000), series, latest_final: vec![Some(60_000)], ..PartitionView::default() });
+    view.partitions.insert(
+        0,
+        PartitionView {
+            timestamp: AppendTime(90_000),
+            series,
+            latest_final: vec![Some(60_000)],
+            ..PartitionView::default()
+        },
+    );
     view.session("a", serde_json::json!({"state": "open"}));
     view
 }
@@ -175,7 +236,11 @@ async fn readiness_and_lease_gate_probes_and_derived_metrics() {
     assert_eq!(get(address, "/readyz", "[::1]:9464", "").await.0, 200);
     let (_, head, body) = get(address, "/metrics", "127.0.0.1", "").await;
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");
-    assert!(String::from_utf8(body).unwrap().contains("tacho_turns_total{tenant=\"default\"} 5 90000\n"));
+    assert!(
+        String::from_utf8(body)
+            .unwrap()
+            .contains("tacho_turns_total{tenant=\"default\"} 5 90000\n")
+    );
 }
 
 #[tokio::test]
@@ -187,9 +252,15 @@ async fn a_scraper_gets_the_format_that_it_asks_for() {
     let wanted = "content-type: application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
     assert!(head.contains(wanted) && head.contains("vary: accept"), "{head}");
     let name = b"tacho_api_request_duration_seconds";
-    assert!(body.windows(name.len()).any(|bytes| bytes == name) && !body.starts_with(b"#"), "{body:x?}");
+    assert!(
+        body.windows(name.len()).any(|bytes| bytes == name) && !body.starts_with(b"#"),
+        "{body:x?}"
+    );
     let (_, head, body) = get(address, "/metrics", "localhost", "Accept: text/plain\r\n").await;
-    assert!(head.contains("text/plain; version=0.0.4") && body.starts_with(b"# HELP "), "{head}");
+    assert!(
+        head.contains("text/plain; version=0.0.4") && body.starts_with(b"# HELP "),
+        "{head}"
+    );
 }
 
 #[tokio::test]
@@ -197,16 +268,52 @@ async fn reading_needs_the_token_and_gives_records_as_they_are() {
     let address = serve(admin()).await;
     let path = "/api/read?topic=codex.sessions.v1&partition=1&from=1&max=1";
     assert_eq!(get(address, path, "localhost", "").await.0, 401);
-    assert_eq!(get(address, path, "localhost", "Authorization: Bearer secreu\r\n").await.0, 401);
+    assert_eq!(
+        get(address, path, "localhost", "Authorization: Bearer secreu\r\n")
+            .await
+            .0,
+        401
+    );
     let (code, _, body) = get(address, path, "localhost", BEARER).await;
     assert_eq!(code, 200);
-    let at = TopicPartition { topic: Topic::Sessions, partition: 1 };
+    let at = TopicPartition {
+        topic: Topic::Sessions,
+        partition: 1,
+    };
     let batch = ReadReply::decode(body.as_slice()).unwrap().into_batch(at);
     assert_eq!(batch, Three.read(at, Position(1), 1).unwrap());
-    let (_, _, body) = get(address, "/api/extent?topic=tacho.deltas&partition=1", "localhost", BEARER).await;
-    assert_eq!(ExtentReply::decode(body.as_slice()).unwrap(), ExtentReply { partitions: 2, start: 0, end: 3 });
-    assert_eq!(get(address, "/api/read?topic=nonsense", "localhost", BEARER).await.0, 404);
-    assert_eq!(get(address, "/api/read?topic=tacho.deltas&from=-1", "localhost", BEARER).await.0, 410);
+    let (_, _, body) = get(
+        address,
+        "/api/extent?topic=tacho.deltas&partition=1",
+        "localhost",
+        BEARER,
+    )
+    .await;
+    assert_eq!(
+        ExtentReply::decode(body.as_slice()).unwrap(),
+        ExtentReply {
+            partitions: 2,
+            start: 0,
+            end: 3
+        }
+    );
+    assert_eq!(
+        get(address, "/api/read?topic=nonsense", "localhost", BEARER)
+            .await
+            .0,
+        404
+    );
+    assert_eq!(
+        get(
+            address,
+            "/api/read?topic=tacho.deltas&from=-1",
+            "localhost",
+            BEARER
+        )
+        .await
+        .0,
+        410
+    );
 }
 
 #[tokio::test]
@@ -216,10 +323,16 @@ async fn page_is_locked_down_and_other_hosts_are_refused() {
     assert_eq!(code, 200);
     let body = String::from_utf8(body).unwrap();
     let nonce = body.split('"').nth(1).unwrap();
-    assert!(head.contains("default-src 'none'") && head.contains(&format!("script-src 'nonce-{nonce}'")), "{head}");
+    assert!(
+        head.contains("default-src 'none'") && head.contains(&format!("script-src 'nonce-{nonce}'")),
+        "{head}"
+    );
     let again = String::from_utf8(get(address, "/", "localhost:9464", "").await.2).unwrap();
     assert_ne!(body, again, "the nonce must differ");
-    assert_eq!(get(address, "/api/overview", "attacker.example:9464", "").await.0, 403);
+    assert_eq!(
+        get(address, "/api/overview", "attacker.example:9464", "").await.0,
+        403
+    );
 }
 
 #[tokio::test]
@@ -229,10 +342,16 @@ async fn overview_sums_up_what_the_view_holds() {
     let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(value["turns"], 5);
     assert_eq!(value["clock_ms"], 90_000);
-    assert_eq!(value["tokens"][0], serde_json::json!({"kind": "input_cached", "count": 30}));
+    assert_eq!(
+        value["tokens"][0],
+        serde_json::json!({"kind": "input_cached", "count": 30})
+    );
     assert_eq!(value["tokens_by"][0]["total"], 34);
     assert_eq!(value["approvals_human"], 3);
-    assert_eq!(value["approvals"], serde_json::json!([{"tool": "apply_patch", "decision": "approved", "source": "human", "count": 3}]));
+    assert_eq!(
+        value["approvals"],
+        serde_json::json!([{"tool": "apply_patch", "decision": "approved", "source": "human", "count": 3}])
+    );
     assert_eq!(value["latency"]["start_ms"], serde_json::Value::Null);
     assert_eq!(value["latency"]["count"], 1);
     assert_eq!(value["cache_hit_ratio"]["ratio"], 0.25);

@@ -44,7 +44,10 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { retention: Retention::default(), disk_reserve: DISK_RESERVE }
+        Self {
+            retention: Retention::default(),
+            disk_reserve: DISK_RESERVE,
+        }
     }
 }
 
@@ -89,15 +92,29 @@ impl Embedded {
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || writer.run(&requests))
-            .map_err(|error| LogError::Unavailable { reason: format!("can't start the log's thread: {error}") })?;
-        Ok(Arc::new(Self { store, queue: Some(queue), thread: Some(thread), epoch, directory }))
+            .map_err(|error| LogError::Unavailable {
+                reason: format!("can't start the log's thread: {error}"),
+            })?;
+        Ok(Arc::new(Self {
+            store,
+            queue: Some(queue),
+            thread: Some(thread),
+            epoch,
+            directory,
+        }))
     }
 
     /// A handle for a worker or reader of its own.
     #[must_use]
     pub fn handle(self: &Arc<Self>) -> EmbeddedLog {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        EmbeddedLog { log: Arc::clone(self), epoch, assigned: Vec::new(), joined: None, turn: 0 }
+        EmbeddedLog {
+            log: Arc::clone(self),
+            epoch,
+            assigned: Vec::new(),
+            joined: None,
+            turn: 0,
+        }
     }
 
     /// How many partitions a topic has in this directory.
@@ -107,7 +124,10 @@ impl Embedded {
     }
 
     /// Appends records; the answer comes once they are durable. Never blocks: with too much waiting it is an error.
-    pub fn append_async(&self, records: Vec<NewRecord>) -> tokio::sync::oneshot::Receiver<Result<Vec<Appended>, LogError>> {
+    pub fn append_async(
+        &self,
+        records: Vec<NewRecord>,
+    ) -> tokio::sync::oneshot::Receiver<Result<Vec<Appended>, LogError>> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         self.queue().append(
             records,
@@ -169,7 +189,10 @@ impl EmbeddedLog {
         let store = &self.log.store;
         super::read_in_turn(&mut self.assigned, &mut self.turn, max, |at, position, max| {
             if position.0 == store.part(at)?.end {
-                return Ok(Batch { records: Vec::new(), next: position });
+                return Ok(Batch {
+                    records: Vec::new(),
+                    next: position,
+                });
             }
             store.read(at, position, max)
         })
@@ -183,11 +206,18 @@ impl Log for EmbeddedLog {
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
         let part = self.log.store.part(at)?;
-        Ok(Extent { start: Position(part.start), end: Position(part.end) })
+        Ok(Extent {
+            start: Position(part.start),
+            end: Position(part.end),
+        })
     }
 
     fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        Ok(self.log.store.look(|visible| at.iter().map(|at| visible.positions.get(at).copied().map(Position)).collect()))
+        Ok(self.log.store.look(|visible| {
+            at.iter()
+                .map(|at| visible.positions.get(at).copied().map(Position))
+                .collect()
+        }))
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
@@ -243,7 +273,12 @@ impl Log for EmbeddedLog {
     fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
         let bytes = commit.records.iter().map(writer::size).sum();
         let epoch = self.epoch;
-        self.log.queue().ask(|reply| Request::Commit { commit, bytes, epoch, reply })
+        self.log.queue().ask(|reply| Request::Commit {
+            commit,
+            bytes,
+            epoch,
+            reply,
+        })
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
@@ -252,7 +287,11 @@ impl Log for EmbeddedLog {
     }
 
     fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        before.iter().try_for_each(|&(at, position)| self.log.queue().ask(|reply| Request::Trim { at, position, reply }))
+        before.iter().try_for_each(|&(at, position)| {
+            self.log
+                .queue()
+                .ask(|reply| Request::Trim { at, position, reply })
+        })
     }
 
     fn writer(&self) -> &str {

@@ -71,14 +71,26 @@ impl KafkaConfig {
     /// For reading only.
     #[must_use]
     pub fn reader(cluster: &Cluster, group: &str) -> Self {
-        Self { cluster: cluster.clone(), group: group.to_owned(), member: None }
+        Self {
+            cluster: cluster.clone(),
+            group: group.to_owned(),
+            member: None,
+        }
     }
 
     /// A worker with defaults: static membership, session timeout 15 s.
     #[must_use]
     pub fn worker(cluster: &Cluster, group: &str, name: &str) -> Self {
-        let member = Member { name: name.to_owned(), is_static: true, session_timeout: SESSION_TIMEOUT };
-        Self { cluster: cluster.clone(), group: group.to_owned(), member: Some(member) }
+        let member = Member {
+            name: name.to_owned(),
+            is_static: true,
+            session_timeout: SESSION_TIMEOUT,
+        };
+        Self {
+            cluster: cluster.clone(),
+            group: group.to_owned(),
+            member: Some(member),
+        }
     }
 }
 
@@ -109,7 +121,11 @@ impl KafkaLog {
     /// # Errors
     /// No broker answers.
     pub fn connect(config: KafkaConfig) -> Result<Self, LogError> {
-        let KafkaConfig { cluster, group, member } = config;
+        let KafkaConfig {
+            cluster,
+            group,
+            member,
+        } = config;
         let names = Names::new(&cluster.prefix);
         let consumer = match &member {
             Some(member) => clients::member(&cluster, &group, member),
@@ -118,7 +134,8 @@ impl KafkaLog {
         let uncommitted = clients::connected(&cluster, &names.name(Topic::Control))?;
         let static_member = member.as_ref().filter(|member| member.is_static);
         let name = static_member.map(|member| Name::new(&group, &member.name, member.session_timeout));
-        let transactions = Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name)));
+        let transactions =
+            Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name)));
         Ok(Self {
             fencer: Fencer::new(&cluster, &group, &names, transactions.id()),
             readers: Readers::new(&cluster, &group, names.clone()),
@@ -138,15 +155,24 @@ impl KafkaLog {
 
     /// The group's positions; an error while a transaction that includes one of them is open.
     fn positions(&self, at: &[TopicPartition], wait: Duration) -> KafkaResult<Vec<Option<Position>>> {
-        let found = self.group.consumer().committed_offsets(self.names.unset(at), wait)?;
-        at.iter().map(|at| offsets::answered(&found, &self.names, *at)).collect()
+        let found = self
+            .group
+            .consumer()
+            .committed_offsets(self.names.unset(at), wait)?;
+        at.iter()
+            .map(|at| offsets::answered(&found, &self.names, *at))
+            .collect()
     }
 
     /// A client for deletions that knows the brokers: one that does not looks for leaders at once, in vain, and then every 3 s.
     fn connected_admin(&self) -> Result<AdminClient<DefaultClientContext>, LogError> {
         let making = |error| failed("making an admin client", &error);
-        let admin: AdminClient<DefaultClientContext> = clients::admin(&self.cluster).create().map_err(making)?;
-        admin.inner().fetch_metadata(Some(&self.names.name(Topic::Deltas)), REQUEST_MAX).map_err(making)?;
+        let admin: AdminClient<DefaultClientContext> =
+            clients::admin(&self.cluster).create().map_err(making)?;
+        admin
+            .inner()
+            .fetch_metadata(Some(&self.names.name(Topic::Deltas)), REQUEST_MAX)
+            .map_err(making)?;
         Ok(admin)
     }
 
@@ -161,7 +187,11 @@ impl KafkaLog {
         let stable = self.stable(at)?;
         let end = self.extent(at)?.end;
         self.waiting.look(at, stable.0, end.0);
-        if let Some(from) = self.waiting.stuck(at, self.patience.wait()).filter(|_| self.transactions.is_writer()) {
+        if let Some(from) = self
+            .waiting
+            .stuck(at, self.patience.wait())
+            .filter(|_| self.transactions.is_writer())
+        {
             self.fencer.end_transaction(at, from)?;
         }
         Ok(stable)
@@ -169,19 +199,31 @@ impl KafkaLog {
 
     /// After a commit with an unknown outcome: fences it, and reads back what became of it.
     fn read_back(&mut self, commit: Commit, reason: String) -> Result<(), LogError> {
-        let unclear = |error: LogError| LogError::NotCommitted { reason: format!("{reason}; {error}") };
+        let unclear = |error: LogError| LogError::NotCommitted {
+            reason: format!("{reason}; {error}"),
+        };
         self.recover().map_err(unclear)?;
         let at: Vec<TopicPartition> = commit.positions.iter().map(|(at, _)| *at).collect();
         let before: Vec<Option<Position>> = at.iter().map(|at| self.committed.get(at).copied()).collect();
         let now = self.committed(&at).map_err(unclear)?;
-        if !at.is_empty() && now.iter().zip(&commit.positions).all(|(now, (_, position))| *now == Some(*position)) {
+        if !at.is_empty()
+            && now
+                .iter()
+                .zip(&commit.positions)
+                .all(|(now, (_, position))| *now == Some(*position))
+        {
             tracing::info!(reason, "a commit without an answer has succeeded");
             return Ok(());
         }
         if !at.is_empty() && now == before {
-            return Err(LogError::Aborted { reason, commit: Box::new(commit) });
+            return Err(LogError::Aborted {
+                reason,
+                commit: Box::new(commit),
+            });
         }
-        Err(LogError::NotCommitted { reason: format!("{reason}; others have committed meanwhile") })
+        Err(LogError::NotCommitted {
+            reason: format!("{reason}; others have committed meanwhile"),
+        })
     }
 }
 
@@ -213,7 +255,9 @@ impl Log for KafkaLog {
                     }
                     return Ok(positions);
                 }
-                Err(error) if Instant::now() > deadline => return Err(failed("asking for committed positions", &error)),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(failed("asking for committed positions", &error));
+                }
                 Err(error) => tracing::debug!(%error, "committed positions are not stable yet"),
             }
             for at in at {
@@ -234,7 +278,9 @@ impl Log for KafkaLog {
         for ((&at, Extent { start, end }), mut stable) in at.iter().zip(extents).zip(stable) {
             while start < end && stable < end {
                 if Instant::now() > deadline {
-                    return Err(LogError::Unavailable { reason: format!("{at}: a transaction stays open before {}", end.0) });
+                    return Err(LogError::Unavailable {
+                        reason: format!("{at}: a transaction stays open before {}", end.0),
+                    });
                 }
                 std::thread::sleep(STABLE_STEP);
                 stable = self.unblock(at)?;
@@ -243,7 +289,9 @@ impl Log for KafkaLog {
                 topics.entry(at.topic).or_default().push((at.partition, start));
             }
         }
-        topics.iter().try_for_each(|(topic, from)| self.readers.read_all(*topic, from, take))
+        topics
+            .iter()
+            .try_for_each(|(topic, from)| self.readers.read_all(*topic, from, take))
     }
 
     fn join(&mut self) -> Result<(), LogError> {
@@ -272,9 +320,16 @@ impl Log for KafkaLog {
         Ok(records)
     }
 
-    fn poll_each(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+    fn poll_each(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        show: &mut dyn FnMut(Offered<'_>),
+    ) -> Result<usize, LogError> {
         if self.contact.is_lost(self.group.consumer().client()) {
-            return Err(LogError::Unavailable { reason: "the group's client reaches no broker".to_owned() });
+            return Err(LogError::Unavailable {
+                reason: "the group's client reaches no broker".to_owned(),
+            });
         }
         let count = self.group.poll(max, wait, show)?;
         if let Some((at, from)) = self.group.stuck(self.patience.wait()) {
@@ -296,7 +351,12 @@ impl Log for KafkaLog {
         let began = Instant::now();
         match self.transactions.commit(&self.names, &self.group, &commit) {
             Ok(()) => self.patience.committed(began.elapsed()),
-            Err(Failure::Aborted(reason)) => return Err(LogError::Aborted { reason, commit: Box::new(commit) }),
+            Err(Failure::Aborted(reason)) => {
+                return Err(LogError::Aborted {
+                    reason,
+                    commit: Box::new(commit),
+                });
+            }
             Err(Failure::Dead(reason)) => return Err(LogError::NotCommitted { reason }),
             Err(Failure::Unknown(reason)) => self.read_back(commit, reason)?,
         }
@@ -321,14 +381,22 @@ impl Log for KafkaLog {
     }
 
     fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        let Some((at, _)) = before.first() else { return Ok(()) };
+        let Some((at, _)) = before.first() else {
+            return Ok(());
+        };
         let admin = match self.admin.take() {
             Some(admin) => admin,
             None => self.connected_admin()?,
         };
         let list = self.names.list(before);
         let outcome = clients::ask(
-            || format!("deleting records of {} and {} other partitions", at, before.len() - 1),
+            || {
+                format!(
+                    "deleting records of {} and {} other partitions",
+                    at,
+                    before.len() - 1
+                )
+            },
             || {
                 let deleted = clients::block_on(admin.delete_records(&list, &topics::admin_options()))?;
                 deleted.elements().iter().try_for_each(|element| element.error())

@@ -127,7 +127,9 @@ impl SimCluster {
             group: Group::default(),
             next_handle: 0,
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// A handle of that writer; handles of one writer fence each other by [`super::Log::recover`].
@@ -147,7 +149,10 @@ impl SimCluster {
             state.bring_marks();
         }
         if faults.leader_moves == 0 {
-            state.partitions.values_mut().for_each(|partition| partition.skew_ms = 0);
+            state
+                .partitions
+                .values_mut()
+                .for_each(|partition| partition.skew_ms = 0);
         }
     }
 
@@ -186,7 +191,11 @@ impl SimCluster {
     /// Everything that can be read of a partition.
     #[must_use]
     pub fn records(&self, at: TopicPartition) -> Vec<Record> {
-        self.state().partitions.get(&at).map(|partition| partition.readable().cloned().collect()).unwrap_or_default()
+        self.state()
+            .partitions
+            .get(&at)
+            .map(|partition| partition.readable().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Takes in records with the offsets and append times that they carry.
@@ -198,8 +207,14 @@ impl SimCluster {
         for record in records {
             let partition = state.partition(record.from)?;
             if record.offset < partition.end {
-                let reason = format!("can't import offset {}: the partition goes on at {}", record.offset, partition.end);
-                return Err(LogError::Corrupt { at: record.from.to_string(), reason });
+                let reason = format!(
+                    "can't import offset {}: the partition goes on at {}",
+                    record.offset, partition.end
+                );
+                return Err(LogError::Corrupt {
+                    at: record.from.to_string(),
+                    reason,
+                });
             }
             partition.insert(record);
         }
@@ -234,7 +249,10 @@ impl State {
         if (0..self.count(at.topic)).contains(&at.partition) {
             return Ok(());
         }
-        Err(LogError::Topic { topic: at.topic.name().to_owned(), fault: format!("it has no partition {}", at.partition) })
+        Err(LogError::Topic {
+            topic: at.topic.name().to_owned(),
+            fault: format!("it has no partition {}", at.partition),
+        })
     }
 
     fn partition(&mut self, at: TopicPartition) -> Result<&mut Partition, LogError> {
@@ -246,7 +264,8 @@ impl State {
         let moves = self.faults.leader_moves;
         for partition in self.partitions.values_mut() {
             if self.random.chance(moves) {
-                partition.skew_ms = i64::try_from(self.random.next() % SKEW_RANGE).unwrap_or_default() - SKEW_MS;
+                partition.skew_ms =
+                    i64::try_from(self.random.next() % SKEW_RANGE).unwrap_or_default() - SKEW_MS;
             }
         }
     }

@@ -15,9 +15,11 @@ use std::time::Duration;
 /// Longest name of a group or of a process.
 const NAME_MAX: usize = 100;
 /// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
-const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(1800);
+const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(1800);
 /// Shortest and longest interval of commits: a transaction must end well before the brokers give it up, after 10 s.
-const COMMIT_INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
+const COMMIT_INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(5);
 /// Most records of a commit.
 const COMMIT_RECORDS_MAX: usize = 1_000_000;
 /// Where Linux says how the host is called.
@@ -89,7 +91,9 @@ impl Default for Settings {
             kafka: KafkaSection::default(),
             group: Group::default(),
             commit: CommitSection::default(),
-            admin: Port { listen: Listen(([127, 0, 0, 1], 9464).into()) },
+            admin: Port {
+                listen: Listen(([127, 0, 0, 1], 9464).into()),
+            },
             log: LogSection::default(),
         }
     }
@@ -97,14 +101,23 @@ impl Default for Settings {
 
 impl Default for Group {
     fn default() -> Self {
-        Self { id: None, name: None, membership: Membership::Static, session_timeout: Span(SESSION_TIMEOUT), workers: 1 }
+        Self {
+            id: None,
+            name: None,
+            membership: Membership::Static,
+            session_timeout: Span(SESSION_TIMEOUT),
+            workers: 1,
+        }
     }
 }
 
 impl Default for CommitSection {
     fn default() -> Self {
         let options = Options::default();
-        Self { interval: Span(options.commit_interval), records_max: options.records_max }
+        Self {
+            interval: Span(options.commit_interval),
+            records_max: options.records_max,
+        }
     }
 }
 
@@ -131,8 +144,12 @@ pub struct Effective {
 
 /// How this host is called: `HOSTNAME`, else what the kernel says.
 pub fn host_name(env: &BTreeMap<String, String>) -> Option<String> {
-    let told = env.get("HOSTNAME").cloned().or_else(|| std::fs::read_to_string(HOST_NAME_FILE).ok());
-    told.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())
+    let told = env
+        .get("HOSTNAME")
+        .cloned()
+        .or_else(|| std::fs::read_to_string(HOST_NAME_FILE).ok());
+    told.map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
 }
 
 impl Settings {
@@ -144,13 +161,19 @@ impl Settings {
         let (mut given, mut faults) = load::<Self>(sources);
         let cluster = given.kafka.cluster(&mut faults);
         given.log.check(&mut faults);
-        let group = given.group.id.get_or_insert_with(|| format!("{}tacho", cluster.prefix)).clone();
+        let group = given
+            .group
+            .id
+            .get_or_insert_with(|| format!("{}tacho", cluster.prefix))
+            .clone();
         let name = given.group.name.take().or(host).unwrap_or_default();
         given.group.name = Some(name.clone());
         for (setting, name) in [("group.id", &group), ("group.name", &name)] {
             let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(fits) {
-                faults.push(format!("{setting}: {name:?} must be 1 to {NAME_MAX} letters, digits, '.', '_' or '-'"));
+                faults.push(format!(
+                    "{setting}: {name:?} must be 1 to {NAME_MAX} letters, digits, '.', '_' or '-'"
+                ));
             }
         }
         let session_timeout = given.group.session_timeout.0;
@@ -178,7 +201,16 @@ impl Settings {
         };
         let is_static = given.group.membership == Membership::Static;
         let workers = given.group.workers;
-        Ok(Effective { given, cluster, group, name, is_static, session_timeout, workers, options })
+        Ok(Effective {
+            given,
+            cluster,
+            group,
+            name,
+            is_static,
+            session_timeout,
+            workers,
+            options,
+        })
     }
 }
 
@@ -187,19 +219,49 @@ mod tests {
     use super::*;
 
     fn read(env: &[(&str, &str)]) -> Result<Effective, Vec<String>> {
-        let env: BTreeMap<String, String> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Settings::read(&Sources { file: None, env, flags: vec![] }, Some("host".to_owned()))
+        let env: BTreeMap<String, String> = env
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Settings::read(
+            &Sources {
+                file: None,
+                env,
+                flags: vec![],
+            },
+            Some("host".to_owned()),
+        )
     }
 
     #[test]
     fn group_and_name_have_their_defaults() {
-        let settings = read(&[("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1"), ("TACHO_KAFKA__PREFIX", "lab.")]).unwrap();
-        assert_eq!((settings.group.as_str(), settings.name.as_str(), settings.is_static), ("lab.tacho", "host", true));
+        let settings = read(&[
+            ("TACHO_KAFKA__BOOTSTRAP_SERVERS", "a:1"),
+            ("TACHO_KAFKA__PREFIX", "lab."),
+        ])
+        .unwrap();
+        assert_eq!(
+            (
+                settings.group.as_str(),
+                settings.name.as_str(),
+                settings.is_static
+            ),
+            ("lab.tacho", "host", true)
+        );
         assert_eq!((settings.session_timeout, settings.workers), (SESSION_TIMEOUT, 1));
-        assert_eq!(settings.options.commit_interval, Options::default().commit_interval);
+        assert_eq!(
+            settings.options.commit_interval,
+            Options::default().commit_interval
+        );
         let printed = shell::layers::print(&settings.given);
-        assert!(printed.contains("name = \"host\"") && printed.contains("session_timeout = \"15s\""), "{printed}");
-        assert_eq!(host_name(&BTreeMap::from([("HOSTNAME".to_owned(), "pod-0".to_owned())])), Some("pod-0".to_owned()));
+        assert!(
+            printed.contains("name = \"host\"") && printed.contains("session_timeout = \"15s\""),
+            "{printed}"
+        );
+        assert_eq!(
+            host_name(&BTreeMap::from([("HOSTNAME".to_owned(), "pod-0".to_owned())])),
+            Some("pod-0".to_owned())
+        );
     }
 
     #[test]
@@ -229,16 +291,29 @@ mod tests {
             "bootstrap_servers",
         ];
         for part in parts {
-            assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:#?}");
+            assert!(
+                faults.iter().any(|fault| fault.contains(part)),
+                "{part} is not in {faults:#?}"
+            );
         }
         assert_eq!(faults.len(), parts.len(), "{faults:#?}");
     }
 
     #[test]
     fn the_shipped_examples_are_right() {
-        for (name, group, member) in [("processor.toml", "tacho", "processor-0"), ("ci/processor.toml", "ci.tacho", "ci-1")] {
+        for (name, group, member) in [
+            ("processor.toml", "tacho", "processor-0"),
+            ("ci/processor.toml", "ci.tacho", "ci-1"),
+        ] {
             let file = format!("{}/../deploy/examples/{name}", env!("CARGO_MANIFEST_DIR"));
-            let settings = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, None).unwrap();
+            let settings = Settings::read(
+                &Sources {
+                    file: Some(file.into()),
+                    ..Sources::default()
+                },
+                None,
+            )
+            .unwrap();
             assert_eq!((settings.group.as_str(), settings.name.as_str()), (group, member));
         }
     }
@@ -247,9 +322,24 @@ mod tests {
     #[test]
     fn the_settings_in_the_manifests_lack_secrets_only() {
         for place in ["base", "overlays/example"] {
-            let file = format!("{}/../deploy/k8s/{place}/processor.toml", env!("CARGO_MANIFEST_DIR"));
-            let faults = Settings::read(&Sources { file: Some(file.into()), ..Sources::default() }, Some("pod-0".to_owned())).unwrap_err();
-            assert!(faults.len() == 2 && faults[0].starts_with("kafka.tls.ca_file") && faults[1].starts_with("kafka.sasl"), "{faults:?}");
+            let file = format!(
+                "{}/../deploy/k8s/{place}/processor.toml",
+                env!("CARGO_MANIFEST_DIR")
+            );
+            let faults = Settings::read(
+                &Sources {
+                    file: Some(file.into()),
+                    ..Sources::default()
+                },
+                Some("pod-0".to_owned()),
+            )
+            .unwrap_err();
+            assert!(
+                faults.len() == 2
+                    && faults[0].starts_with("kafka.tls.ca_file")
+                    && faults[1].starts_with("kafka.sasl"),
+                "{faults:?}"
+            );
         }
     }
 }

@@ -50,7 +50,13 @@ impl Prepared {
 
     /// Takes out all that belongs to input partitions that are no longer ours.
     pub fn leave_out(&mut self, lost: &[TopicPartition]) {
-        let ends: Vec<usize> = self.parts.iter().skip(1).copied().chain([self.step.records.len()]).collect();
+        let ends: Vec<usize> = self
+            .parts
+            .iter()
+            .skip(1)
+            .copied()
+            .chain([self.step.records.len()])
+            .collect();
         let mut records = std::mem::take(&mut self.step.records).into_iter();
         let positions = std::mem::take(&mut self.step.positions);
         let starts = std::mem::take(&mut self.parts);
@@ -60,24 +66,52 @@ impl Prepared {
                 self.part(input, position.0, part);
             }
         }
-        self.touched.retain(|(partition, _)| !lost.contains(&TopicPartition { topic: Topic::Deltas, partition: *partition }));
+        self.touched.retain(|(partition, _)| {
+            !lost.contains(&TopicPartition {
+                topic: Topic::Deltas,
+                partition: *partition,
+            })
+        });
     }
 }
 
 /// Everything folded since the last commit, as records.
 pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunError> {
-    let mut prepared = Prepared { step: Commit::default(), parts: Vec::new(), rows: Vec::new(), touched: Vec::new(), overflow: Vec::new() };
-    let changelog = |partition| TopicPartition { topic: Topic::SessionsChangelog, partition };
+    let mut prepared = Prepared {
+        step: Commit::default(),
+        parts: Vec::new(),
+        rows: Vec::new(),
+        touched: Vec::new(),
+        overflow: Vec::new(),
+    };
+    let changelog = |partition| TopicPartition {
+        topic: Topic::SessionsChangelog,
+        partition,
+    };
     let wall = Bytes::from(log.wall_ms().to_string());
     let writer = log.writer().to_owned();
     let mut taken = Vec::new();
     for partition in moved(state, Topic::RawLogs) {
-        let Some(task) = state.sessions.get_mut(&partition) else { continue };
+        let Some(task) = state.sessions.get_mut(&partition) else {
+            continue;
+        };
         let effects = task.take(&state.rules);
         // At once, one partition after the other: rows are large, and the next ones' take the same place.
-        let mut records = Vec::with_capacity(effects.changes.len() + effects.rows.len() + effects.quarantined.len() + TARGETS_USUAL);
-        records.extend(effects.changes.into_iter().map(|change| changed(changelog(partition), change)));
-        records.extend(effects.quarantined.into_iter().map(|record| quarantined(partition, record)));
+        let mut records = Vec::with_capacity(
+            effects.changes.len() + effects.rows.len() + effects.quarantined.len() + TARGETS_USUAL,
+        );
+        records.extend(
+            effects
+                .changes
+                .into_iter()
+                .map(|change| changed(changelog(partition), change)),
+        );
+        records.extend(
+            effects
+                .quarantined
+                .into_iter()
+                .map(|record| quarantined(partition, record)),
+        );
         records.extend(effects.rows.iter().map(|row| session_row(partition, row, &wall)));
         let hidden = effects.rows.len().saturating_sub(View::RECENT_MAX);
         prepared.rows.extend(effects.rows.into_iter().skip(hidden));
@@ -87,21 +121,58 @@ pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunEr
     for (partition, deltas, mut records) in taken {
         prepared.overflow.extend(state.labels.overflow(&deltas));
         let resolved = state.labels.resolve(deltas);
-        let Some(task) = state.sessions.get_mut(&partition) else { continue };
+        let Some(task) = state.sessions.get_mut(&partition) else {
+            continue;
+        };
         for (target, record) in task.seal(resolved, &state.rules) {
-            records.push(plain(TopicPartition { topic: Topic::Deltas, partition: target }, None, record.encode_to_vec()));
+            records.push(plain(
+                TopicPartition {
+                    topic: Topic::Deltas,
+                    partition: target,
+                },
+                None,
+                record.encode_to_vec(),
+            ));
         }
         records.push(meta(changelog(partition), &task.meta(&writer, &state.rules)));
-        prepared.part(TopicPartition { topic: Topic::RawLogs, partition }, task.position(), records);
+        prepared.part(
+            TopicPartition {
+                topic: Topic::RawLogs,
+                partition,
+            },
+            task.position(),
+            records,
+        );
     }
     for partition in moved(state, Topic::Deltas) {
-        let Some(task) = state.series.get_mut(&partition) else { continue };
+        let Some(task) = state.series.get_mut(&partition) else {
+            continue;
+        };
         let effects = task.take();
-        let changelog = TopicPartition { topic: Topic::SeriesChangelog, partition };
-        let mut records: Vec<NewRecord> = effects.changes.into_iter().map(|change| changed(changelog, change)).collect();
+        let changelog = TopicPartition {
+            topic: Topic::SeriesChangelog,
+            partition,
+        };
+        let mut records: Vec<NewRecord> = effects
+            .changes
+            .into_iter()
+            .map(|change| changed(changelog, change))
+            .collect();
         records.push(meta(changelog, &task.meta(&writer, &state.rules)));
-        records.extend(effects.rows.iter().map(|(topic, row)| window_row(*topic, partition, row, &wall)));
-        prepared.part(TopicPartition { topic: Topic::Deltas, partition }, task.position(), records);
+        records.extend(
+            effects
+                .rows
+                .iter()
+                .map(|(topic, row)| window_row(*topic, partition, row, &wall)),
+        );
+        prepared.part(
+            TopicPartition {
+                topic: Topic::Deltas,
+                partition,
+            },
+            task.position(),
+            records,
+        );
         prepared.touched.push((partition, effects.touched));
     }
     Ok(prepared)
@@ -116,8 +187,15 @@ pub fn done<L: Log>(
     (view, status): (&View, &Arc<Status>),
 ) -> Result<(), RunError> {
     telemetry::transaction("committed");
-    prepared.overflow.into_iter().for_each(|(label, values)| telemetry::label_overflow(label, values));
-    observe::committed(state, log.wall_ms(), prepared.touched.iter().map(|(partition, _)| *partition));
+    prepared
+        .overflow
+        .into_iter()
+        .for_each(|(label, values)| telemetry::label_overflow(label, values));
+    observe::committed(
+        state,
+        log.wall_ms(),
+        prepared.touched.iter().map(|(partition, _)| *partition),
+    );
     for (at, position) in positions {
         state.committed.insert(at, position.0);
     }
@@ -131,39 +209,78 @@ pub fn done<L: Log>(
 
 /// The partitions of a topic whose tasks are ahead of what is committed.
 fn moved(state: &State, topic: Topic) -> Vec<i32> {
-    let ahead = |partition: i32, position: i64| state.committed.get(&TopicPartition { topic, partition }) != Some(&position);
+    let ahead = |partition: i32, position: i64| {
+        state.committed.get(&TopicPartition { topic, partition }) != Some(&position)
+    };
     match topic {
-        Topic::RawLogs => state.sessions.iter().filter(|(p, task)| ahead(**p, task.position())).map(|(p, _)| *p).collect(),
-        _ => state.series.iter().filter(|(p, task)| ahead(**p, task.position())).map(|(p, _)| *p).collect(),
+        Topic::RawLogs => state
+            .sessions
+            .iter()
+            .filter(|(p, task)| ahead(**p, task.position()))
+            .map(|(p, _)| *p)
+            .collect(),
+        _ => state
+            .series
+            .iter()
+            .filter(|(p, task)| ahead(**p, task.position()))
+            .map(|(p, _)| *p)
+            .collect(),
     }
 }
 
 /// Proposes the values that have no verdict yet, those of all partitions at once, and reads the verdicts back.
-fn admit_labels<'d, L: Log>(state: &mut State, log: &mut L, deltas: impl Iterator<Item = &'d DeltaMap> + Clone) -> Result<(), RunError> {
-    let unknown =
-        |state: &State| -> BTreeSet<(String, String)> { deltas.clone().flat_map(|deltas| state.labels.proposals(deltas)).collect() };
+fn admit_labels<'d, L: Log>(
+    state: &mut State,
+    log: &mut L,
+    deltas: impl Iterator<Item = &'d DeltaMap> + Clone,
+) -> Result<(), RunError> {
+    let unknown = |state: &State| -> BTreeSet<(String, String)> {
+        deltas
+            .clone()
+            .flat_map(|deltas| state.labels.proposals(deltas))
+            .collect()
+    };
     let proposals = unknown(state);
     if proposals.is_empty() {
         return Ok(());
     }
-    let to = TopicPartition { topic: Topic::Labels, partition: 0 };
-    let records = proposals.into_iter().map(|(key, value)| plain(to, Some(key), value.into_bytes())).collect();
+    let to = TopicPartition {
+        topic: Topic::Labels,
+        partition: 0,
+    };
+    let records = proposals
+        .into_iter()
+        .map(|(key, value)| plain(to, Some(key), value.into_bytes()))
+        .collect();
     log.append(records)?;
     state.labels_next = read_labels(log, &mut state.labels, state.labels_next)?;
     let undecided = unknown(state).len();
     if undecided > 0 {
-        let reason = format!("{undecided} proposed labels can't be read back from {}", Topic::Labels.name());
+        let reason = format!(
+            "{undecided} proposed labels can't be read back from {}",
+            Topic::Labels.name()
+        );
         return Err(LogError::Unavailable { reason }.into());
     }
     Ok(())
 }
 
 fn plain(to: TopicPartition, key: Option<String>, value: Vec<u8>) -> NewRecord {
-    NewRecord { to, key: key.map(Bytes::from), value: Some(value.into()), headers: Vec::new() }
+    NewRecord {
+        to,
+        key: key.map(Bytes::from),
+        value: Some(value.into()),
+        headers: Vec::new(),
+    }
 }
 
 fn changed(to: TopicPartition, change: Change) -> NewRecord {
-    NewRecord { to, key: Some(change.key.into()), value: change.value.map(Bytes::from), headers: Vec::new() }
+    NewRecord {
+        to,
+        key: Some(change.key.into()),
+        value: change.value.map(Bytes::from),
+        headers: Vec::new(),
+    }
 }
 
 fn meta(to: TopicPartition, meta: &Meta) -> NewRecord {
@@ -173,13 +290,19 @@ fn meta(to: TopicPartition, meta: &Meta) -> NewRecord {
 fn quarantined(partition: i32, record: Quarantined) -> NewRecord {
     let origin = format!("{}/{partition}@{}", Topic::RawLogs.name(), record.offset);
     NewRecord {
-        to: TopicPartition { topic: Topic::Quarantine, partition: 0 },
+        to: TopicPartition {
+            topic: Topic::Quarantine,
+            partition: 0,
+        },
         key: Some(Bytes::from(record.reason)),
         value: Some(record.value.into()),
         headers: [
             (HEADER_REASON, Bytes::from(record.reason)),
             (HEADER_ORIGIN, Bytes::from(origin)),
-            (HEADER_TENANT, Bytes::from(split_raw_key(&record.key).0.to_owned())),
+            (
+                HEADER_TENANT,
+                Bytes::from(split_raw_key(&record.key).0.to_owned()),
+            ),
             (HEADER_KEY, Bytes::from(record.key)),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -188,7 +311,10 @@ fn quarantined(partition: i32, record: Quarantined) -> NewRecord {
 }
 
 fn session_row(partition: i32, row: &SessionRow, wall: &Bytes) -> NewRecord {
-    let to = TopicPartition { topic: Topic::Sessions, partition };
+    let to = TopicPartition {
+        topic: Topic::Sessions,
+        partition,
+    };
     derived(to, row_key(row), row.encode(), wall)
 }
 
@@ -198,25 +324,48 @@ fn row_key(row: &SessionRow) -> String {
 }
 
 fn window_row(topic: Topic, partition: i32, row: &WindowRow, wall: &Bytes) -> NewRecord {
-    derived(TopicPartition { topic, partition }, row.series(), row.encode(), wall)
+    derived(
+        TopicPartition { topic, partition },
+        row.series(),
+        row.encode(),
+        wall,
+    )
 }
 
 /// A row with the facts about its making in headers, where comparisons do not look.
 fn derived(to: TopicPartition, key: String, value: Vec<u8>, wall: &Bytes) -> NewRecord {
     let headers = vec![(HEADER_PROCESSED.to_owned(), wall.clone())];
-    NewRecord { to, key: Some(key.into()), value: Some(value.into()), headers }
+    NewRecord {
+        to,
+        key: Some(key.into()),
+        value: Some(value.into()),
+        headers,
+    }
 }
 
-fn show(state: &State, view: &View, status: &Arc<Status>, touched: Vec<(i32, BTreeSet<String>)>, rows: &[SessionRow]) {
+fn show(
+    state: &State,
+    view: &View,
+    status: &Arc<Status>,
+    touched: Vec<(i32, BTreeSet<String>)>,
+    rows: &[SessionRow],
+) {
     for (partition, series) in touched {
-        let (Some(task), Some(mut shown)) = (state.series.get(&partition), view.partitions.get_mut(&partition)) else { continue };
+        let (Some(task), Some(mut shown)) =
+            (state.series.get(&partition), view.partitions.get_mut(&partition))
+        else {
+            continue;
+        };
         if !shown.is_of(status) {
             continue;
         }
         shown.timestamp = AppendTime(task.timestamp());
         shown.latest_final = task.latest_final(&state.rules);
         for key in series {
-            let value = Shown { total: task.total(&key).cloned(), last_final: task.last_final(&key) };
+            let value = Shown {
+                total: task.total(&key).cloned(),
+                last_final: task.last_final(&key),
+            };
             if value == Shown::default() {
                 shown.series.remove(&key);
             } else {
@@ -239,10 +388,23 @@ fn show_rows(view: &View, rows: &[SessionRow]) {
 
 /// Shows the restored state of input partitions: all of it, and the latest sessions.
 pub fn show_restored(state: &State, inputs: &[TopicPartition], view: &View, status: &Arc<Status>) {
-    let of = |topic| inputs.iter().filter(move |at| at.topic == topic).map(|at| at.partition);
+    let of = |topic| {
+        inputs
+            .iter()
+            .filter(move |at| at.topic == topic)
+            .map(|at| at.partition)
+    };
     let mut series = Vec::new();
-    for (partition, task) in of(Topic::Deltas).filter_map(|partition| Some((partition, state.series.get(&partition)?))) {
-        view.partitions.insert(partition, PartitionView { worker: Some(Arc::clone(status)), ..PartitionView::default() });
+    for (partition, task) in
+        of(Topic::Deltas).filter_map(|partition| Some((partition, state.series.get(&partition)?)))
+    {
+        view.partitions.insert(
+            partition,
+            PartitionView {
+                worker: Some(Arc::clone(status)),
+                ..PartitionView::default()
+            },
+        );
         series.push((partition, task.keys().map(str::to_owned).collect()));
     }
     let tasks = of(Topic::RawLogs).filter_map(|partition| state.sessions.get(&partition));
@@ -258,7 +420,20 @@ fn trim<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
         return Ok(());
     }
     state.trimmed_ms = now;
-    let merged = |task: &SeriesTask| (TopicPartition { topic: Topic::Deltas, partition: task.partition() }, Position(task.position()));
-    let before: Vec<_> = state.series.values().filter(|task| task.position() > 0).map(merged).collect();
+    let merged = |task: &SeriesTask| {
+        (
+            TopicPartition {
+                topic: Topic::Deltas,
+                partition: task.partition(),
+            },
+            Position(task.position()),
+        )
+    };
+    let before: Vec<_> = state
+        .series
+        .values()
+        .filter(|task| task.position() > 0)
+        .map(merged)
+        .collect();
     Ok(log.trim(&before)?)
 }

@@ -20,7 +20,10 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks for it.
 const WAIT_STEP: Duration = Duration::from_millis(50);
 
-const CONTROL: TopicPartition = TopicPartition { topic: Topic::Control, partition: 0 };
+const CONTROL: TopicPartition = TopicPartition {
+    topic: Topic::Control,
+    partition: 0,
+};
 
 /// What to write to an empty control topic: a seed whose partition counts give way to those that really exist.
 #[derive(Clone, Debug)]
@@ -43,9 +46,17 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position
         records = read_all(log, Position(0))?;
     }
     let Some(first) = records.first() else {
-        return Err(LogError::Corrupt { at: CONTROL.to_string(), reason: "the seed was written but can't be read back".to_owned() }.into());
+        return Err(LogError::Corrupt {
+            at: CONTROL.to_string(),
+            reason: "the seed was written but can't be read back".to_owned(),
+        }
+        .into());
     };
-    let settings = |offset, source| RunError::Settings { at: CONTROL, offset, source };
+    let settings = |offset, source| RunError::Settings {
+        at: CONTROL,
+        offset,
+        source,
+    };
     let seed = Seed::from_json(value(first)).map_err(|source| settings(first.offset, source))?;
     check_counts(log, &seed)?;
     let mut rules = Rules::new(seed);
@@ -58,14 +69,21 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position
 }
 
 fn check_counts<L: Log>(log: &mut L, seed: &Seed) -> Result<(), RunError> {
-    for (topic, pinned) in [(Topic::RawLogs, seed.raw_partitions), (Topic::Deltas, seed.delta_partitions)] {
+    for (topic, pinned) in [
+        (Topic::RawLogs, seed.raw_partitions),
+        (Topic::Deltas, seed.delta_partitions),
+    ] {
         let real = log.partitions(topic)?;
         if real != pinned {
             let fault = format!(
                 "has {real} partitions, but {} pins {pinned}; partition counts can't change: use a new prefix, or restore the topic",
                 Topic::Control.name()
             );
-            return Err(LogError::Topic { topic: topic.name().to_owned(), fault }.into());
+            return Err(LogError::Topic {
+                topic: topic.name().to_owned(),
+                fault,
+            }
+            .into());
         }
     }
     Ok(())
@@ -77,8 +95,14 @@ fn value(record: &Record) -> &[u8] {
 
 /// Adds a later control record, which starts an epoch; a later seed, or a stranger's, is ignored.
 fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
-    let Some(change) = EpochChange::of_record(record.key.as_deref(), value(record)) else { return Ok(()) };
-    let change = change.map_err(|source| RunError::Settings { at: CONTROL, offset: record.offset, source })?;
+    let Some(change) = EpochChange::of_record(record.key.as_deref(), value(record)) else {
+        return Ok(());
+    };
+    let change = change.map_err(|source| RunError::Settings {
+        at: CONTROL,
+        offset: record.offset,
+        source,
+    })?;
     rules.add(record.offset, change);
     Ok(())
 }
@@ -110,9 +134,14 @@ pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
     if behind.is_empty() {
         return Ok(());
     }
-    let ticks = behind.iter().map(|partition| tick(*partition, log.wall_ms(), Some(latest))).collect();
+    let ticks = behind
+        .iter()
+        .map(|partition| tick(*partition, log.wall_ms(), Some(latest)))
+        .collect();
     log.append(ticks)?;
-    behind.iter().for_each(|partition| state.ticks.tell(*partition, latest));
+    behind
+        .iter()
+        .for_each(|partition| state.ticks.tell(*partition, latest));
     Ok(())
 }
 
@@ -145,10 +174,16 @@ pub fn wait_for<L: Log>(state: &mut State, log: &mut L, epoch: i64) -> Result<()
 
 /// A tick: an empty, not null, value that moves a raw partition's clock, and may start an epoch there.
 pub fn tick(partition: i32, wall_ms: i64, epoch: Option<i64>) -> NewRecord {
-    let mut headers = vec![(HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())), (HEADER_TICK.to_owned(), Bytes::new())];
+    let mut headers = vec![
+        (HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())),
+        (HEADER_TICK.to_owned(), Bytes::new()),
+    ];
     headers.extend(epoch.map(|epoch| (HEADER_EPOCH.to_owned(), Bytes::from(epoch.to_string()))));
     NewRecord {
-        to: TopicPartition { topic: Topic::RawLogs, partition },
+        to: TopicPartition {
+            topic: Topic::RawLogs,
+            partition,
+        },
         key: Some(Bytes::from_static(b"tick")),
         value: Some(Bytes::new()),
         headers,

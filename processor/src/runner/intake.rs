@@ -20,7 +20,10 @@ impl State {
         let mut data: Vec<i32> = Vec::new();
         let count = log.poll_each(options.poll_max, self.wait(options), &mut |record| {
             let input = Input::of(&record);
-            if record.from.topic == Topic::RawLogs && !input.tick && data.last() != Some(&record.from.partition) {
+            if record.from.topic == Topic::RawLogs
+                && !input.tick
+                && data.last() != Some(&record.from.partition)
+            {
                 data.push(record.from.partition);
             }
             if !later.is_empty() || input.epoch.is_some_and(|epoch| !self.rules.knows(epoch)) {
@@ -32,8 +35,11 @@ impl State {
         result?;
         // The wall time of the batch: near enough, and not asked for each record.
         let now = log.wall_ms();
-        data.into_iter().for_each(|partition| self.ticks.saw_data(partition, now));
-        self.lags = self.newest.is_some_and(|newest| now.saturating_sub(newest) >= LAG_MS);
+        data.into_iter()
+            .for_each(|partition| self.ticks.saw_data(partition, now));
+        self.lags = self
+            .newest
+            .is_some_and(|newest| now.saturating_sub(newest) >= LAG_MS);
         for record in &later {
             record.offer(|record| {
                 let input = Input::of(&record);
@@ -49,12 +55,19 @@ impl State {
     fn fold(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
         match at.topic {
             Topic::RawLogs => {
-                let Some(task) = self.sessions.get_mut(&at.partition) else { return Ok(()) };
+                let Some(task) = self.sessions.get_mut(&at.partition) else {
+                    return Ok(());
+                };
                 task.apply(input, &self.rules);
                 self.newest = self.newest.max(Some(input.appended));
             }
             Topic::Deltas => self.merge(at, input)?,
-            _ => return Err(RunError::Foreign { at, offset: input.offset }),
+            _ => {
+                return Err(RunError::Foreign {
+                    at,
+                    offset: input.offset,
+                });
+            }
         }
         self.pending += 1;
         self.pending_since.get_or_insert_with(Instant::now);
@@ -62,15 +75,29 @@ impl State {
     }
 
     fn merge(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
-        let Some(task) = self.series.get_mut(&at.partition) else { return Ok(()) };
+        let Some(task) = self.series.get_mut(&at.partition) else {
+            return Ok(());
+        };
         match task.apply(input.offset, input.appended, input.value, &self.rules) {
             Merged::Applied => Ok(()),
             Merged::Duplicate => {
                 telemetry::delta_duplicate();
                 Ok(())
             }
-            Merged::Undecodable => Err(RunError::Foreign { at, offset: input.offset }),
-            Merged::Gap { source, have, previous } => Err(RunError::Gap { at, source_partition: source, have, previous }),
+            Merged::Undecodable => Err(RunError::Foreign {
+                at,
+                offset: input.offset,
+            }),
+            Merged::Gap {
+                source,
+                have,
+                previous,
+            } => Err(RunError::Gap {
+                at,
+                source_partition: source,
+                have,
+                previous,
+            }),
         }
     }
 }

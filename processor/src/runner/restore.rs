@@ -53,7 +53,12 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
 }
 
 /// Rebuilds the tasks of these input partitions, and lets the log's poll give them out from where their state ends.
-pub fn tasks<L: Log>(state: &mut State, log: &mut L, inputs: &[TopicPartition], status: &Status) -> Result<(), RunError> {
+pub fn tasks<L: Log>(
+    state: &mut State,
+    log: &mut L,
+    inputs: &[TopicPartition],
+    status: &Status,
+) -> Result<(), RunError> {
     let began = Instant::now();
     let mut from = Vec::with_capacity(inputs.len());
     for inputs in inputs.chunks(TOGETHER_MAX) {
@@ -76,14 +81,23 @@ pub fn tasks<L: Log>(state: &mut State, log: &mut L, inputs: &[TopicPartition], 
     Ok(())
 }
 
-fn session_task<L: Log>(state: &mut State, log: &mut L, input: TopicPartition, saved: Saved) -> Result<i64, RunError> {
+fn session_task<L: Log>(
+    state: &mut State,
+    log: &mut L,
+    input: TopicPartition,
+    saved: Saved,
+) -> Result<i64, RunError> {
     let partition = input.partition;
     let task = match saved {
         Saved::Nothing(start) => SessionTask::new(partition, &state.rules, start.0),
         Saved::State(meta, entries) => {
             control::wait_for(state, log, meta.epoch)?;
-            SessionTask::restore(partition, &state.rules, &meta, borrowed(&entries))
-                .map_err(|source| RunError::Restore { at: changelog_of(input), source })?
+            SessionTask::restore(partition, &state.rules, &meta, borrowed(&entries)).map_err(|source| {
+                RunError::Restore {
+                    at: changelog_of(input),
+                    source,
+                }
+            })?
         }
     };
     let position = task.position();
@@ -96,8 +110,14 @@ fn series_task(state: &mut State, input: TopicPartition, saved: Saved) -> Result
     let partition = input.partition;
     let task = match saved {
         Saved::Nothing(start) => SeriesTask::new(partition, &state.rules, start.0),
-        Saved::State(meta, entries) => SeriesTask::restore(partition, &state.rules, &meta, borrowed(&entries))
-            .map_err(|source| RunError::Restore { at: changelog_of(input), source })?,
+        Saved::State(meta, entries) => {
+            SeriesTask::restore(partition, &state.rules, &meta, borrowed(&entries)).map_err(|source| {
+                RunError::Restore {
+                    at: changelog_of(input),
+                    source,
+                }
+            })?
+        }
     };
     let position = task.position();
     state.series.insert(partition, task);
@@ -115,13 +135,23 @@ enum Saved {
     State(Meta, Entries),
 }
 
-fn saved<L: Log>(log: &mut L, input: TopicPartition, committed: Option<i64>, mut entries: Entries) -> Result<Saved, RunError> {
+fn saved<L: Log>(
+    log: &mut L,
+    input: TopicPartition,
+    committed: Option<i64>,
+    mut entries: Entries,
+) -> Result<Saved, RunError> {
     let changelog = changelog_of(input);
     let meta = match entries.remove(META_KEY) {
         None => None,
         Some(bytes) => Some(
-            Meta::decode(bytes.as_slice())
-                .map_err(|source| RunError::Restore { at: changelog, source: RestoreError::Entry { key: META_KEY.to_owned(), source } })?,
+            Meta::decode(bytes.as_slice()).map_err(|source| RunError::Restore {
+                at: changelog,
+                source: RestoreError::Entry {
+                    key: META_KEY.to_owned(),
+                    source,
+                },
+            })?,
         ),
     };
     match (committed, meta) {
@@ -134,11 +164,20 @@ fn saved<L: Log>(log: &mut L, input: TopicPartition, committed: Option<i64>, mut
             Ok(Saved::Nothing(start))
         }
         (Some(position), Some(meta)) if meta.position == position => Ok(Saved::State(meta, entries)),
-        (committed, meta) => Err(RunError::Mismatch { input, changelog, committed, state: meta.map(|meta| meta.position) }),
+        (committed, meta) => Err(RunError::Mismatch {
+            input,
+            changelog,
+            committed,
+            state: meta.map(|meta| meta.position),
+        }),
     }
 }
 
-fn read_changelogs<L: Log>(log: &mut L, inputs: &[TopicPartition], status: &Status) -> Result<BTreeMap<TopicPartition, Entries>, RunError> {
+fn read_changelogs<L: Log>(
+    log: &mut L,
+    inputs: &[TopicPartition],
+    status: &Status,
+) -> Result<BTreeMap<TopicPartition, Entries>, RunError> {
     let mut found: BTreeMap<TopicPartition, Entries> = BTreeMap::new();
     let mut foreign = None;
     let changelogs: Vec<TopicPartition> = inputs.iter().map(|input| changelog_of(*input)).collect();
@@ -148,24 +187,43 @@ fn read_changelogs<L: Log>(log: &mut L, inputs: &[TopicPartition], status: &Stat
         match (record.key.as_deref().map(std::str::from_utf8), record.value) {
             (Some(Ok(key)), Some(value)) => drop(entries.insert(key.to_owned(), value.to_vec())),
             (Some(Ok(key)), None) => drop(entries.remove(key)),
-            _ => foreign = Some(RunError::Foreign { at: record.from, offset: record.offset }),
+            _ => {
+                foreign = Some(RunError::Foreign {
+                    at: record.from,
+                    offset: record.offset,
+                })
+            }
         }
     })?;
     foreign.map_or(Ok(found), Err)
 }
 
 fn borrowed(entries: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (&str, &[u8])> {
-    entries.iter().map(|(key, value)| (key.as_str(), value.as_slice()))
+    entries
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_slice()))
 }
 
 /// Takes in the labels topic from `from` to its end; where to go on.
-pub fn read_labels<L: Log>(log: &mut L, labels: &mut LabelTable, mut from: Position) -> Result<Position, LogError> {
-    let at = TopicPartition { topic: Topic::Labels, partition: 0 };
+pub fn read_labels<L: Log>(
+    log: &mut L,
+    labels: &mut LabelTable,
+    mut from: Position,
+) -> Result<Position, LogError> {
+    let at = TopicPartition {
+        topic: Topic::Labels,
+        partition: 0,
+    };
     let end = log.extent(at)?.end;
     while from < end {
         let batch = log.read(at, from, LABELS_BATCH)?;
         for record in &batch.records {
-            let text = |bytes: &Option<bytes::Bytes>| bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::to_owned);
+            let text = |bytes: &Option<bytes::Bytes>| {
+                bytes
+                    .as_deref()
+                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
+                    .map(str::to_owned)
+            };
             if let (Some(key), Some(value)) = (text(&record.key), text(&record.value)) {
                 labels.apply(&key, &value);
             }

@@ -33,12 +33,23 @@ struct Due {
 impl Ticks {
     /// Of no partition yet.
     pub const fn new(mark_ms: i64) -> Self {
-        Self { mark_ms, partitions: BTreeMap::new() }
+        Self {
+            mark_ms,
+            partitions: BTreeMap::new(),
+        }
     }
 
     /// A partition became ours: due in 1 s, so that its source is heard soon.
     pub fn watch(&mut self, partition: i32, now: i64) {
-        self.partitions.insert(partition, Due { at: now + AFTER_DATA_MS[0], done: 0, data: now, told: 0 });
+        self.partitions.insert(
+            partition,
+            Due {
+                at: now + AFTER_DATA_MS[0],
+                done: 0,
+                data: now,
+                told: 0,
+            },
+        );
     }
 
     /// A partition is no longer ours.
@@ -49,7 +60,12 @@ impl Ticks {
     /// A record that is not a tick was folded.
     pub fn saw_data(&mut self, partition: i32, now: i64) {
         if let Some(due) = self.partitions.get_mut(&partition) {
-            *due = Due { at: now + AFTER_DATA_MS[0], done: 0, data: now, told: due.told };
+            *due = Due {
+                at: now + AFTER_DATA_MS[0],
+                done: 0,
+                data: now,
+                told: due.told,
+            };
         }
     }
 
@@ -66,7 +82,11 @@ impl Ticks {
     }
 
     fn due(&self, now: i64) -> Vec<i32> {
-        self.partitions.iter().filter(|(_, due)| due.at <= now).map(|(partition, _)| *partition).collect()
+        self.partitions
+            .iter()
+            .filter(|(_, due)| due.at <= now)
+            .map(|(partition, _)| *partition)
+            .collect()
     }
 
     fn sent(&mut self, partition: i32, now: i64) {
@@ -94,10 +114,19 @@ pub fn send_due<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> 
     if due.is_empty() {
         return Ok(());
     }
-    let at: Vec<TopicPartition> = due.iter().map(|&partition| TopicPartition { topic: Topic::RawLogs, partition }).collect();
+    let at: Vec<TopicPartition> = due
+        .iter()
+        .map(|&partition| TopicPartition {
+            topic: Topic::RawLogs,
+            partition,
+        })
+        .collect();
     let mut ticks = Vec::new();
     for (partition, end) in due.into_iter().zip(log.ends(&at)?) {
-        let read = state.sessions.get(&partition).map_or(0, processor_core::SessionTask::position);
+        let read = state
+            .sessions
+            .get(&partition)
+            .map_or(0, processor_core::SessionTask::position);
         if end.0 > read {
             state.ticks.put_off(partition, now);
             continue;

@@ -69,7 +69,12 @@ pub fn families(view: &View) -> Vec<Family> {
             Kind::Histogram { .. } => FamilyKind::Histogram,
             Kind::UpDown | Kind::WindowRatio | Kind::WindowQuantiles => FamilyKind::Gauge,
         };
-        (!samples.is_empty()).then(|| Family { name: def.name.into(), help: def.help.into(), kind, samples })
+        (!samples.is_empty()).then(|| Family {
+            name: def.name.into(),
+            help: def.help.into(),
+            kind,
+            samples,
+        })
     };
     Metric::VARIANTS.iter().zip(samples).filter_map(of).collect()
 }
@@ -77,13 +82,22 @@ pub fn families(view: &View) -> Vec<Family> {
 fn collect(partition: &PartitionView, samples: &mut [Vec<Sample>]) {
     let at = Some(partition.timestamp.0);
     for (key, shown) in &partition.series {
-        let Some(series) = Series::parse(key) else { continue };
-        let labels: Labels = series.labels().map(|(label, value)| (label.def().name.into(), value.to_owned())).collect();
+        let Some(series) = Series::parse(key) else {
+            continue;
+        };
+        let labels: Labels = series
+            .labels()
+            .map(|(label, value)| (label.def().name.into(), value.to_owned()))
+            .collect();
         let def = series.metric.def();
         let samples = &mut samples[series.metric as usize];
         match (def.kind, &shown.total) {
             (Kind::Counter | Kind::UpDown, Some(Amount::Count(value))) => {
-                samples.push(Sample { labels, value: counted(*value, def.unit), at });
+                samples.push(Sample {
+                    labels,
+                    value: counted(*value, def.unit),
+                    at,
+                });
             }
             (Kind::Histogram { first, last }, Some(Amount::Values(values))) => {
                 let value = Value::Histogram(distribution(values, (first, last), def.unit));
@@ -91,15 +105,24 @@ fn collect(partition: &PartitionView, samples: &mut [Vec<Sample>]) {
             }
             (Kind::WindowRatio | Kind::WindowQuantiles, _) => {
                 for (size, window) in WINDOW_NAMES.iter().enumerate() {
-                    let Some(amount) = last_final(shown, partition, size) else { continue };
+                    let Some(amount) = last_final(shown, partition, size) else {
+                        continue;
+                    };
                     let with = |mut labels: Labels, (name, value): (&'static str, &str)| {
                         labels.push((name.into(), value.to_owned()));
                         labels
                     };
                     let labels = with(labels.clone(), ("window", window));
                     for (quantile, value) in gauges(amount) {
-                        let labels = quantile.map_or_else(|| labels.clone(), |quantile| with(labels.clone(), ("quantile", quantile)));
-                        samples.push(Sample { labels, value: Value::Float(value), at });
+                        let labels = quantile.map_or_else(
+                            || labels.clone(),
+                            |quantile| with(labels.clone(), ("quantile", quantile)),
+                        );
+                        samples.push(Sample {
+                            labels,
+                            value: Value::Float(value),
+                            at,
+                        });
                     }
                 }
             }
@@ -128,10 +151,14 @@ pub fn last_final<'s>(shown: &'s Shown, partition: &PartitionView, size: usize) 
 /// What a window's amount shows: a ratio, or quantiles with their names.
 fn gauges(amount: &Amount) -> Vec<(Option<&'static str>, f64)> {
     match amount {
-        Amount::Ratio { numerator, denominator } if *denominator > 0 => vec![(None, ratio(*numerator, *denominator))],
-        Amount::Values(values) => {
-            QUANTILES.iter().filter_map(|(thousandths, name)| Some((Some(*name), values.quantile(*thousandths)?))).collect()
-        }
+        Amount::Ratio {
+            numerator,
+            denominator,
+        } if *denominator > 0 => vec![(None, ratio(*numerator, *denominator))],
+        Amount::Values(values) => QUANTILES
+            .iter()
+            .filter_map(|(thousandths, name)| Some((Some(*name), values.quantile(*thousandths)?)))
+            .collect(),
         Amount::Ratio { .. } | Amount::Count(_) => Vec::new(),
     }
 }
@@ -145,13 +172,20 @@ fn distribution(values: &Histogram, (first, last): (i32, i32), unit: Unit) -> Di
             .into_iter()
             .map(|(exponent, count)| (f64::from(exponent).exp2(), count))
             .collect(),
-        native: Some(Native { schema: NATIVE_SCHEMA, zero: values.zero, buckets: values.buckets_at(NATIVE_SCHEMA) }),
+        native: Some(Native {
+            schema: NATIVE_SCHEMA,
+            zero: values.zero,
+            buckets: values.buckets_at(NATIVE_SCHEMA),
+        }),
     }
 }
 
 /// `part / whole` for display; `whole` must not be 0.
 #[must_use]
-#[expect(clippy::cast_precision_loss, reason = "for display: beyond 2^53 the relative error of the cast is 1e-16")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "for display: beyond 2^53 the relative error of the cast is 1e-16"
+)]
 pub fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }

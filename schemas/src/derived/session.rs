@@ -247,7 +247,13 @@ impl SessionRow {
         self.api_duration_us = long(counts.api_duration_us);
         self.stream_failures = long(counts.stream_failures);
         self.responses_completed = long(counts.responses_completed);
-        let kinds = [counts.input_uncached, counts.input_cached, counts.input_cache_write, counts.output_visible, counts.output_reasoning];
+        let kinds = [
+            counts.input_uncached,
+            counts.input_cached,
+            counts.input_cache_write,
+            counts.output_visible,
+            counts.output_reasoning,
+        ];
         self.tokens = Tokens {
             input_uncached: long(counts.input_uncached),
             input_cached: long(counts.input_cached),
@@ -282,7 +288,11 @@ impl SessionRow {
         self.tools = counts
             .tools
             .iter()
-            .map(|one| ToolCount { tool: one.tool.clone(), calls: long(one.calls), failures: long(one.failures) })
+            .map(|one| ToolCount {
+                tool: one.tool.clone(),
+                calls: long(one.calls),
+                failures: long(one.failures),
+            })
             .collect();
     }
 }

@@ -83,20 +83,42 @@ const QUANTILES: [(&str, u64); 4] = [("p50", 500), ("p90", 900), ("p95", 950), (
 impl WindowRow {
     /// The row of a series; `None` if this build does not know the key's metric, or its labels were others.
     #[must_use]
-    pub fn new(series_key: &str, size_ms: i64, start_ms: i64, arrival_ms: Option<i64>, amount: &Amount) -> Option<Self> {
+    pub fn new(
+        series_key: &str,
+        size_ms: i64,
+        start_ms: i64,
+        arrival_ms: Option<i64>,
+        amount: &Amount,
+    ) -> Option<Self> {
         let series = Series::parse(series_key)?;
         let definition = series.metric.def();
-        let labels = series.labels().map(|(label, value)| LabelValue { name: label.def().name.to_owned(), value: value.to_owned() });
+        let labels = series.labels().map(|(label, value)| LabelValue {
+            name: label.def().name.to_owned(),
+            value: value.to_owned(),
+        });
         let value = match amount {
             Amount::Count(count) => WindowValue::Count { count: *count },
-            Amount::Ratio { numerator, denominator } => WindowValue::Ratio { numerator: long(*numerator), denominator: long(*denominator) },
+            Amount::Ratio {
+                numerator,
+                denominator,
+            } => WindowValue::Ratio {
+                numerator: long(*numerator),
+                denominator: long(*denominator),
+            },
             Amount::Values(values) => WindowValue::Histogram {
                 scale: histogram::SCALE,
                 per_unit: long(definition.unit.per()),
                 count: long(values.count),
                 sum: long(values.sum),
                 zero: long(values.zero),
-                buckets: values.buckets.iter().map(|(index, count)| Bucket { index: *index, count: long(*count) }).collect(),
+                buckets: values
+                    .buckets
+                    .iter()
+                    .map(|(index, count)| Bucket {
+                        index: *index,
+                        count: long(*count),
+                    })
+                    .collect(),
             },
         };
         Some(Self {
@@ -113,7 +135,11 @@ impl WindowRow {
     /// The series as people and Prometheus write it: `metric{label="value",…}`; the key of the row's record.
     #[must_use]
     pub fn series(&self) -> String {
-        let labels: Vec<String> = self.labels.iter().map(|label| format!("{}={:?}", label.name, label.value)).collect();
+        let labels: Vec<String> = self
+            .labels
+            .iter()
+            .map(|label| format!("{}={:?}", label.name, label.value))
+            .collect();
         format!("{}{{{}}}", self.metric, labels.join(","))
     }
 
@@ -155,11 +181,25 @@ impl WindowRow {
                     row["value"]["per_unit"] = json!(per_unit);
                 }
             }
-            WindowValue::Ratio { numerator, denominator } => {
+            WindowValue::Ratio {
+                numerator,
+                denominator,
+            } => {
                 row["value"] = json!({ "numerator": numerator, "denominator": denominator });
-                row["ratio"] = if *denominator == 0 { json!(null) } else { json!(*numerator as f64 / *denominator as f64) };
+                row["ratio"] = if *denominator == 0 {
+                    json!(null)
+                } else {
+                    json!(*numerator as f64 / *denominator as f64)
+                };
             }
-            WindowValue::Histogram { scale, per_unit, count, sum, zero, buckets } => {
+            WindowValue::Histogram {
+                scale,
+                per_unit,
+                count,
+                sum,
+                zero,
+                buckets,
+            } => {
                 row["value"] = json!({
                     "scale": scale, "per_unit": per_unit, "count": count, "sum": sum, "zero": zero, "buckets": buckets,
                 });
@@ -178,12 +218,25 @@ impl WindowRow {
     /// The distribution; `None` for a row of another form or another scale.
     #[must_use]
     pub fn histogram(&self) -> Option<histogram::Histogram> {
-        let WindowValue::Histogram { scale: histogram::SCALE, count, sum, zero, buckets, .. } = &self.value else { return None };
+        let WindowValue::Histogram {
+            scale: histogram::SCALE,
+            count,
+            sum,
+            zero,
+            buckets,
+            ..
+        } = &self.value
+        else {
+            return None;
+        };
         Some(histogram::Histogram {
             count: natural(*count),
             sum: natural(*sum),
             zero: natural(*zero),
-            buckets: buckets.iter().map(|bucket| (bucket.index, natural(bucket.count))).collect(),
+            buckets: buckets
+                .iter()
+                .map(|bucket| (bucket.index, natural(bucket.count)))
+                .collect(),
         })
     }
 }

@@ -53,11 +53,21 @@ pub struct LabelDef {
 }
 
 const fn closed(name: &'static str, cap: usize) -> LabelDef {
-    LabelDef { name, cap, open: false, dimension: None }
+    LabelDef {
+        name,
+        cap,
+        open: false,
+        dimension: None,
+    }
 }
 
 const fn dimension(name: &'static str, cap: usize, attribute: &'static str) -> LabelDef {
-    LabelDef { name, cap, open: true, dimension: Some(attribute) }
+    LabelDef {
+        name,
+        cap,
+        open: true,
+        dimension: Some(attribute),
+    }
 }
 
 impl Label {
@@ -71,7 +81,12 @@ impl Label {
             Self::CostCentre => dimension("cost_centre", 200, "cost_centre"),
             Self::Department => dimension("department", 50, "department"),
             Self::Env => dimension("env", 10, "env"),
-            Self::Model => LabelDef { name: "model", cap: 50, open: true, dimension: None },
+            Self::Model => LabelDef {
+                name: "model",
+                cap: 50,
+                open: true,
+                dimension: None,
+            },
             Self::Entrypoint => closed("entrypoint", 8),
             Self::Agent => closed("agent", 2),
             Self::Effort => closed("effort", 8),
@@ -102,7 +117,12 @@ impl Label {
 ///
 /// A label that the fact says nothing about is empty, and not shown.
 #[must_use]
-pub fn label_value<'a>(label: Label, dimensions: &Dimensions<'a>, fact: &Fact, varying: Option<&'static str>) -> &'a str {
+pub fn label_value<'a>(
+    label: Label,
+    dimensions: &Dimensions<'a>,
+    fact: &Fact,
+    varying: Option<&'static str>,
+) -> &'a str {
     match (label, fact) {
         (Label::Tenant, _) => dimensions.tenant,
         (Label::Team, _) => dimensions.team,
@@ -128,12 +148,29 @@ pub fn label_value<'a>(label: Label, dimensions: &Dimensions<'a>, fact: &Fact, v
             Some(_) => "retry",
             None => "first",
         },
-        (Label::Layer, Fact::Request { retry: Some(layer), .. }) => match layer {
+        (
+            Label::Layer,
+            Fact::Request {
+                retry: Some(layer), ..
+            },
+        ) => match layer {
             RetryLayer::Http => "http",
             RetryLayer::Stream => "stream",
         },
-        (Label::ErrorType, Fact::Request { error: Some(error), .. } | Fact::StreamFailure { error }) => error,
-        (Label::ErrorType, Fact::Response { mismatch: Some(mismatch), .. }) => mismatch,
+        (
+            Label::ErrorType,
+            Fact::Request {
+                error: Some(error), ..
+            }
+            | Fact::StreamFailure { error },
+        ) => error,
+        (
+            Label::ErrorType,
+            Fact::Response {
+                mismatch: Some(mismatch),
+                ..
+            },
+        ) => mismatch,
         (Label::Tool, Fact::ToolCall { tool, .. } | Fact::Decision { tool, .. }) => tool,
         (Label::Outcome, Fact::ToolCall { success, .. }) => {
             if *success {

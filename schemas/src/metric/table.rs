@@ -3,8 +3,16 @@
 use super::{Emit, Kind, Label, Metric, MetricDef, Sample, Unit};
 use crate::fact::{Fact, FactKind};
 
-const STANDARD: &[Label] =
-    &[Label::Tenant, Label::Team, Label::Model, Label::Env, Label::Entrypoint, Label::Project, Label::CostCentre, Label::Department];
+const STANDARD: &[Label] = &[
+    Label::Tenant,
+    Label::Team,
+    Label::Model,
+    Label::Env,
+    Label::Entrypoint,
+    Label::Project,
+    Label::CostCentre,
+    Label::Department,
+];
 const STANDARD_AGENT: &[Label] = &[
     Label::Tenant,
     Label::Team,
@@ -97,7 +105,14 @@ impl Metric {
                 help: "HTTP attempts at the model API.",
                 kind: Kind::Counter,
                 unit: Unit::One,
-                labels: &[Label::Tenant, Label::Team, Label::Model, Label::Endpoint, Label::StatusClass, Label::AttemptClass],
+                labels: &[
+                    Label::Tenant,
+                    Label::Team,
+                    Label::Model,
+                    Label::Endpoint,
+                    Label::StatusClass,
+                    Label::AttemptClass,
+                ],
                 from: "codex.api_request",
                 of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { .. }), emit),
@@ -117,7 +132,13 @@ impl Metric {
                 help: "Retries of model API requests, by the layer that retried.",
                 kind: Kind::Counter,
                 unit: Unit::One,
-                labels: &[Label::Tenant, Label::Team, Label::Model, Label::Endpoint, Label::Layer],
+                labels: &[
+                    Label::Tenant,
+                    Label::Team,
+                    Label::Model,
+                    Label::Endpoint,
+                    Label::Layer,
+                ],
                 from: "codex.api_request",
                 of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { retry: Some(_), .. }), emit),
@@ -130,7 +151,18 @@ impl Metric {
                 labels: &[Label::Tenant, Label::Team, Label::Model],
                 from: "codex.api_request",
                 of: FactKind::Request,
-                observe: |fact, emit| one(matches!(fact, Fact::Request { status: Some(429), .. }), emit),
+                observe: |fact, emit| {
+                    one(
+                        matches!(
+                            fact,
+                            Fact::Request {
+                                status: Some(429),
+                                ..
+                            }
+                        ),
+                        emit,
+                    )
+                },
             },
             Self::ApiRetryRatio => MetricDef {
                 name: "tacho_api_retry_window_ratio",
@@ -235,7 +267,18 @@ impl Metric {
                 labels: &[Label::Tenant, Label::ErrorType],
                 from: "codex.sse_event with token counts",
                 of: FactKind::Response,
-                observe: |fact, emit| one(matches!(fact, Fact::Response { mismatch: Some(_), .. }), emit),
+                observe: |fact, emit| {
+                    one(
+                        matches!(
+                            fact,
+                            Fact::Response {
+                                mismatch: Some(_),
+                                ..
+                            }
+                        ),
+                        emit,
+                    )
+                },
             },
             Self::CacheHitRatio => MetricDef {
                 name: "tacho_cache_hit_window_ratio",
@@ -270,7 +313,13 @@ impl Metric {
                 help: "The same cost by kind of token and service tier: its sum over both is that of tacho_cost_usd_total.",
                 kind: Kind::Counter,
                 unit: Unit::Usd,
-                labels: &[Label::Tenant, Label::Model, Label::TokenKind, Label::Tier, Label::BillingBasis],
+                labels: &[
+                    Label::Tenant,
+                    Label::Model,
+                    Label::TokenKind,
+                    Label::Tier,
+                    Label::BillingBasis,
+                ],
                 from: "codex.sse_event with token counts, prices",
                 of: FactKind::Cost,
                 observe: |fact, emit| {
@@ -290,7 +339,11 @@ impl Metric {
                 from: "codex.sse_event with token counts, prices",
                 of: FactKind::Cost,
                 observe: |fact, emit| {
-                    if let Fact::Cost { cache_savings_nano_usd, .. } = fact {
+                    if let Fact::Cost {
+                        cache_savings_nano_usd,
+                        ..
+                    } = fact
+                    {
                         add(*cache_savings_nano_usd, None, emit);
                     }
                 },
@@ -342,7 +395,14 @@ impl Metric {
                 help: "Tool calls that ended. Failure means that the tool failed, not that a command exited with an error.",
                 kind: Kind::Counter,
                 unit: Unit::One,
-                labels: &[Label::Tenant, Label::Team, Label::Tool, Label::Outcome, Label::Origin, Label::Agent],
+                labels: &[
+                    Label::Tenant,
+                    Label::Team,
+                    Label::Tool,
+                    Label::Outcome,
+                    Label::Origin,
+                    Label::Agent,
+                ],
                 from: "codex.tool_result",
                 of: FactKind::ToolCall,
                 observe: |fact, emit| one(matches!(fact, Fact::ToolCall { .. }), emit),
@@ -356,7 +416,11 @@ impl Metric {
                 from: "codex.tool_result",
                 of: FactKind::ToolCall,
                 observe: |fact, emit| {
-                    if let Fact::ToolCall { duration_us: Some(value), .. } = fact {
+                    if let Fact::ToolCall {
+                        duration_us: Some(value),
+                        ..
+                    } = fact
+                    {
                         emit(Sample::Value(*value), None);
                     }
                 },
@@ -369,14 +433,25 @@ impl Metric {
                 labels: &[Label::Tenant, Label::Tool],
                 from: "codex.tool_result",
                 of: FactKind::ToolCall,
-                observe: |fact, emit| one(matches!(fact, Fact::ToolCall { exit_code: Some(code), .. } if *code != 0), emit),
+                observe: |fact, emit| {
+                    one(
+                        matches!(fact, Fact::ToolCall { exit_code: Some(code), .. } if *code != 0),
+                        emit,
+                    )
+                },
             },
             Self::ApprovalDecisions => MetricDef {
                 name: "tacho_approval_decisions_total",
                 help: "Approval decisions by tool, decision and who or what decided.",
                 kind: Kind::Counter,
                 unit: Unit::One,
-                labels: &[Label::Tenant, Label::Team, Label::Tool, Label::Decision, Label::Source],
+                labels: &[
+                    Label::Tenant,
+                    Label::Team,
+                    Label::Tool,
+                    Label::Decision,
+                    Label::Source,
+                ],
                 from: "codex.tool_decision",
                 of: FactKind::Decision,
                 observe: |fact, emit| one(matches!(fact, Fact::Decision { .. }), emit),
@@ -390,7 +465,12 @@ impl Metric {
                 from: "codex.tool_decision",
                 of: FactKind::Decision,
                 observe: |fact, emit| {
-                    if let Fact::Decision { decision, source: "human", .. } = fact {
+                    if let Fact::Decision {
+                        decision,
+                        source: "human",
+                        ..
+                    } = fact
+                    {
                         emit(Sample::Share(decision.starts_with("approved")), None);
                     }
                 },
@@ -428,7 +508,11 @@ impl Metric {
                 from: "codex.sse_event with token counts",
                 of: FactKind::Compaction,
                 observe: |fact, emit| {
-                    if let Fact::Compaction { reclaimed: Some(tokens), .. } = fact {
+                    if let Fact::Compaction {
+                        reclaimed: Some(tokens),
+                        ..
+                    } = fact
+                    {
                         emit(Sample::Value(*tokens), None);
                     }
                 },
@@ -472,7 +556,11 @@ impl Metric {
 }
 
 fn request_duration(fact: &Fact, emit: &mut Emit<'_>) {
-    if let Fact::Request { duration_us: Some(value), .. } = fact {
+    if let Fact::Request {
+        duration_us: Some(value),
+        ..
+    } = fact
+    {
         emit(Sample::Value(*value), None);
     }
 }

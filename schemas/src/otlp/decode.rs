@@ -57,8 +57,16 @@ pub struct OwnedRecord {
 pub fn records(request: &ExportLogsServiceRequest) -> Vec<OwnedRecord> {
     let mut records = Vec::new();
     for resource_logs in &request.resource_logs {
-        let resource = resource_logs.resource.as_ref().map(|resource| read(&resource.attributes)).unwrap_or_default();
-        for record in resource_logs.scope_logs.iter().flat_map(|scope| &scope.log_records) {
+        let resource = resource_logs
+            .resource
+            .as_ref()
+            .map(|resource| read(&resource.attributes))
+            .unwrap_or_default();
+        for record in resource_logs
+            .scope_logs
+            .iter()
+            .flat_map(|scope| &scope.log_records)
+        {
             let attrs = read(&record.attributes);
             records.push(OwnedRecord {
                 resource: resource.clone(),
@@ -67,7 +75,11 @@ pub fn records(request: &ExportLogsServiceRequest) -> Vec<OwnedRecord> {
                     _ => EventKind::Unknown,
                 },
                 attrs,
-                attributes: record.attributes.iter().map(|pair| (pair.key.clone(), value_of(pair))).collect(),
+                attributes: record
+                    .attributes
+                    .iter()
+                    .map(|pair| (pair.key.clone(), value_of(pair)))
+                    .collect(),
                 time_ns: record.time_unix_nano,
                 observed_ns: record.observed_time_unix_nano,
                 trace_id: record.trace_id.clone(),
@@ -79,7 +91,10 @@ pub fn records(request: &ExportLogsServiceRequest) -> Vec<OwnedRecord> {
 }
 
 fn read(attributes: &[KeyValue]) -> BTreeMap<Attr, OwnedValue> {
-    attributes.iter().filter_map(|pair| Some((Attr::by_key(pair.key.as_bytes())?, value_of(pair)))).collect()
+    attributes
+        .iter()
+        .filter_map(|pair| Some((Attr::by_key(pair.key.as_bytes())?, value_of(pair))))
+        .collect()
 }
 
 fn value_of(pair: &KeyValue) -> OwnedValue {
@@ -88,7 +103,12 @@ fn value_of(pair: &KeyValue) -> OwnedValue {
         Some(any_value::Value::IntValue(int)) => OwnedValue::Int(*int),
         Some(any_value::Value::BoolValue(flag)) => OwnedValue::Bool(*flag),
         Some(any_value::Value::DoubleValue(double)) => OwnedValue::Double(double.to_bits()),
-        other => OwnedValue::Other(AnyValue { value: other.cloned() }.encode_to_vec()),
+        other => OwnedValue::Other(
+            AnyValue {
+                value: other.cloned(),
+            }
+            .encode_to_vec(),
+        ),
     }
 }
 
@@ -101,7 +121,10 @@ impl From<scan::Value<'_>> for OwnedValue {
             scan::Value::Bool(flag) => Self::Bool(flag),
             scan::Value::Double(double) => Self::Double(double.to_bits()),
             scan::Value::Other(encoded) => {
-                let any = KeyValue::decode(encoded).ok().and_then(|pair| pair.value).unwrap_or_default();
+                let any = KeyValue::decode(encoded)
+                    .ok()
+                    .and_then(|pair| pair.value)
+                    .unwrap_or_default();
                 Self::Other(any.encode_to_vec())
             }
         }
@@ -111,12 +134,18 @@ impl From<scan::Value<'_>> for OwnedValue {
 impl From<&LogRecord<'_, '_>> for OwnedRecord {
     fn from(record: &LogRecord<'_, '_>) -> Self {
         let owned = |attrs: &Attrs<'_>| {
-            Attr::VARIANTS.iter().filter_map(|attr| Some((*attr, OwnedValue::from(attrs.get(*attr)?)))).collect::<BTreeMap<_, _>>()
+            Attr::VARIANTS
+                .iter()
+                .filter_map(|attr| Some((*attr, OwnedValue::from(attrs.get(*attr)?))))
+                .collect::<BTreeMap<_, _>>()
         };
         Self {
             resource: owned(record.resource),
             attrs: owned(&record.attrs),
-            attributes: record.attributes().map(|(key, value)| (key.to_owned(), value.into())).collect(),
+            attributes: record
+                .attributes()
+                .map(|(key, value)| (key.to_owned(), value.into()))
+                .collect(),
             time_ns: record.time_ns,
             observed_ns: record.observed_ns,
             trace_id: record.trace_id.to_vec(),

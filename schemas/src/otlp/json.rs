@@ -50,7 +50,9 @@ pub enum JsonError {
         column: usize,
     },
     /// JSON, but not of the form of the request.
-    #[error("not an OTLP request of this signal: line {line}, column {column}; see the OTLP specification, JSON Protobuf Encoding")]
+    #[error(
+        "not an OTLP request of this signal: line {line}, column {column}; see the OTLP specification, JSON Protobuf Encoding"
+    )]
     Form {
         /// From 1.
         line: usize,
@@ -98,8 +100,13 @@ pub fn requests(body: &[u8]) -> Result<Vec<Request>, JsonError> {
             found[request as usize] |= request.table().field(name).is_some();
         }
     };
-    read::members(&mut see, &mut reader).and_then(|()| reader.end()).map_err(|error| place(&error))?;
-    Ok(Request::ALL.into_iter().filter(|request| found[*request as usize]).collect())
+    read::members(&mut see, &mut reader)
+        .and_then(|()| reader.end())
+        .map_err(|error| place(&error))?;
+    Ok(Request::ALL
+        .into_iter()
+        .filter(|request| found[*request as usize])
+        .collect())
 }
 
 /// Reads a log request.
@@ -158,22 +165,37 @@ mod tests {
         assert!(matches!(logs(b"{"), Err(JsonError::Syntax { .. })));
         assert!(matches!(logs(b"{} {}"), Err(JsonError::Syntax { .. })));
         assert!(matches!(logs(b"[1]"), Err(JsonError::Form { .. })));
-        assert!(matches!(logs(br#"{"resourceLogs": 3}"#), Err(JsonError::Form { .. })));
+        assert!(matches!(
+            logs(br#"{"resourceLogs": 3}"#),
+            Err(JsonError::Form { .. })
+        ));
     }
 
     #[test]
     fn what_it_becomes_is_bounded() {
         let body = br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"histogram":{"dataPoints":[{"bucketCounts":[0,0,0,0]}]}}]}]}]}"#;
         let whole = to_protobuf(Request::Metrics, body, Vec::new(), 1000).unwrap();
-        assert_eq!(to_protobuf(Request::Metrics, body, Vec::new(), whole.len()).as_ref(), Ok(&whole));
-        assert_eq!(to_protobuf(Request::Metrics, body, Vec::new(), whole.len() - 1), Err(JsonError::TooLarge(whole.len() - 1)));
+        assert_eq!(
+            to_protobuf(Request::Metrics, body, Vec::new(), whole.len()).as_ref(),
+            Ok(&whole)
+        );
+        assert_eq!(
+            to_protobuf(Request::Metrics, body, Vec::new(), whole.len() - 1),
+            Err(JsonError::TooLarge(whole.len() - 1))
+        );
     }
 
     #[test]
     fn members_tell_the_request() {
         let of = |body: &[u8]| requests(body).unwrap();
-        assert_eq!(of(br#"{"x": {"resourceLogs": []}, "resourceSpans": [{"a": [1]}]}"#), [Request::Traces]);
-        assert_eq!(of(br#"{"resourceLogs": [], "resourceMetrics": null}"#), [Request::Logs, Request::Metrics]);
+        assert_eq!(
+            of(br#"{"x": {"resourceLogs": []}, "resourceSpans": [{"a": [1]}]}"#),
+            [Request::Traces]
+        );
+        assert_eq!(
+            of(br#"{"resourceLogs": [], "resourceMetrics": null}"#),
+            [Request::Logs, Request::Metrics]
+        );
         assert_eq!(of(b"{}"), []);
         assert!(requests(b"7").is_err());
     }

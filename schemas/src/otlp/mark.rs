@@ -6,7 +6,13 @@ use crate::event::{Attr, is_public};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The attributes that are in the mark by their own right, beside their part in the sum over all.
-const NAMED: [Attr; 5] = [Attr::EventName, Attr::CallId, Attr::CommunicationId, Attr::State, Attr::ToolResultSeq];
+const NAMED: [Attr; 5] = [
+    Attr::EventName,
+    Attr::CallId,
+    Attr::CommunicationId,
+    Attr::State,
+    Attr::ToolResultSeq,
+];
 
 /// The mark of a record that belongs to `conversation` of `tenant`.
 ///
@@ -130,7 +136,9 @@ fn member<'a>(hash: &mut Xxh3, number: u32, payload: Payload<'a>, fields: &Field
         // An int32: prost keeps the low half.
         (8, Payload::Varint(number)) => hash.update(&(number as u32).to_le_bytes()),
         (5 | 6, _) => {
-            let Ok(mut list) = fields.enter(payload) else { return };
+            let Ok(mut list) = fields.enter(payload) else {
+                return;
+            };
             while let Some((field, item)) = list.good() {
                 if field == 1 {
                     list_item(hash, number, item, &list);

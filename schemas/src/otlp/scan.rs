@@ -31,7 +31,9 @@ pub struct Attrs<'a> {
 
 impl Default for Attrs<'_> {
     fn default() -> Self {
-        Self { slots: [None; Attr::COUNT] }
+        Self {
+            slots: [None; Attr::COUNT],
+        }
     }
 }
 
@@ -80,7 +82,9 @@ impl<'a> Attrs<'a> {
     pub fn micros(&self, attr: Attr) -> Option<u64> {
         match self.get(attr)? {
             Value::Str(text) => scaled(text, 3),
-            Value::Double(double) if (0.0..9e12).contains(&double) => format!("{:.0}", (double * 1_000.0).floor()).parse().ok(),
+            Value::Double(double) if (0.0..9e12).contains(&double) => {
+                format!("{:.0}", (double * 1_000.0).floor()).parse().ok()
+            }
             _ => self.count(attr).map(|ms| ms.saturating_mul(1_000)),
         }
     }
@@ -90,7 +94,9 @@ impl<'a> Attrs<'a> {
     #[must_use]
     pub fn billionths(&self, attr: Attr) -> Option<u64> {
         match self.get(attr)? {
-            Value::Str(text) if text.contains(['e', 'E']) => scaled(&text.trim().parse::<f64>().ok()?.to_string(), 9),
+            Value::Str(text) if text.contains(['e', 'E']) => {
+                scaled(&text.trim().parse::<f64>().ok()?.to_string(), 9)
+            }
             Value::Str(text) => scaled(text, 9),
             // Its shortest decimal, which is never in scientific form.
             Value::Double(double) => scaled(&double.to_string(), 9),
@@ -116,9 +122,18 @@ fn scaled(text: &str, digits: u32) -> Option<u64> {
     if whole.is_empty() || !plain(whole) || !plain(fraction) {
         return None;
     }
-    let rest = fraction.bytes().chain(std::iter::repeat(b'0')).take(digits as usize);
+    let rest = fraction
+        .bytes()
+        .chain(std::iter::repeat(b'0'))
+        .take(digits as usize);
     let rest = rest.fold(0, |rest: u64, digit| rest * 10 + u64::from(digit - b'0'));
-    Some(whole.parse::<u64>().ok()?.saturating_mul(10_u64.pow(digits)).saturating_add(rest))
+    Some(
+        whole
+            .parse::<u64>()
+            .ok()?
+            .saturating_mul(10_u64.pow(digits))
+            .saturating_add(rest),
+    )
 }
 
 /// One log record, borrowed from the request's bytes.
@@ -144,7 +159,16 @@ pub struct LogRecord<'r, 'a> {
 
 impl<'r, 'a> LogRecord<'r, 'a> {
     fn new(resource: &'r Attrs<'a>, bytes: &'a [u8], index: usize) -> Self {
-        Self { resource, attrs: Attrs::default(), time_ns: 0, observed_ns: 0, trace_id: &[], event: EventKind::Unknown, index, bytes }
+        Self {
+            resource,
+            attrs: Attrs::default(),
+            time_ns: 0,
+            observed_ns: 0,
+            trace_id: &[],
+            event: EventKind::Unknown,
+            index,
+            bytes,
+        }
     }
 
     /// All of the record's own attributes, as they are in the record: in its order, repeated keys too.
@@ -249,7 +273,11 @@ pub fn check(request: &[u8]) -> Result<usize, ScanError> {
 }
 
 /// Two passes, because the resource may come after the records that are its own, and may come in parts.
-fn resource_logs<'a>(message: Fields<'a>, count: &mut usize, visit: &mut impl Visit<'a>) -> Result<(), ScanError> {
+fn resource_logs<'a>(
+    message: Fields<'a>,
+    count: &mut usize,
+    visit: &mut impl Visit<'a>,
+) -> Result<(), ScanError> {
     let mut attrs = Attrs::default();
     let mut fields = message;
     // The first part of the resource waits for whether it is the only one.
@@ -307,7 +335,12 @@ fn entity_ref(mut fields: Fields<'_>) -> Result<(), ScanError> {
     fields.end()
 }
 
-fn scope_logs<'a>(mut fields: Fields<'a>, resource: &Attrs<'a>, count: &mut usize, visit: &mut impl Visit<'a>) -> Result<(), ScanError> {
+fn scope_logs<'a>(
+    mut fields: Fields<'a>,
+    resource: &Attrs<'a>,
+    count: &mut usize,
+    visit: &mut impl Visit<'a>,
+) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.good() {
         match number {
             1 => scope(fields.enter(payload)?)?,
@@ -352,7 +385,10 @@ fn log_record<'a>(mut fields: Fields<'a>, record: &mut LogRecord<'_, 'a>) -> Res
         }
     }
     fields.end()?;
-    record.event = record.attrs.text(Attr::EventName).map_or(EventKind::Unknown, EventKind::by_name);
+    record.event = record
+        .attrs
+        .text(Attr::EventName)
+        .map_or(EventKind::Unknown, EventKind::by_name);
     Ok(())
 }
 
@@ -374,7 +410,10 @@ fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a
 }
 
 /// Reads a `KeyValue`.
-pub(super) fn key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a str, Value<'a>), ScanError> {
+pub(super) fn key_value<'a>(
+    parent: &Fields<'a>,
+    payload: Payload<'a>,
+) -> Result<(&'a str, Value<'a>), ScanError> {
     plain_key_value(parent, payload).map_or_else(|| any_key_value(parent, payload), Ok)
 }
 
@@ -405,20 +444,28 @@ fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a
     const STRING: u8 = 1 << 3 | 2;
     const BOOL: u8 = 2 << 3;
     const INT: u8 = 3 << 3;
-    let Payload::Bytes(bytes) = payload else { return None };
+    let Payload::Bytes(bytes) = payload else {
+        return None;
+    };
     if !parent.reaches(2) {
         return None;
     }
-    let [KEY, key_length @ 0..=127, rest @ ..] = bytes else { return None };
+    let [KEY, key_length @ 0..=127, rest @ ..] = bytes else {
+        return None;
+    };
     let (_, rest) = rest.split_at_checked(usize::from(*key_length))?;
-    let [VALUE, length @ 0..=127, any @ ..] = rest else { return None };
+    let [VALUE, length @ 0..=127, any @ ..] = rest else {
+        return None;
+    };
     if any.len() != usize::from(*length) {
         return None;
     }
     // Tags and lengths are below 128, and so are text themselves: key and value are checked at once.
     let text = std::str::from_utf8(bytes).ok()?;
     let value = match any {
-        [STRING, length @ 0..=127, value @ ..] if value.len() == usize::from(*length) => Value::Str(text.get(text.len() - value.len()..)?),
+        [STRING, length @ 0..=127, value @ ..] if value.len() == usize::from(*length) => {
+            Value::Str(text.get(text.len() - value.len()..)?)
+        }
         [BOOL, flag @ 0..=1] => Value::Bool(*flag == 1),
         [INT, int @ 0..=127] => Value::Int(i64::from(*int)),
         _ => return None,
@@ -489,7 +536,14 @@ mod tests {
         assert_eq!(micros(Value::Str("0.00099")), Some(0));
         assert_eq!(micros(Value::Int(7)), Some(7_000));
         assert_eq!(micros(Value::Double(2.25)), Some(2_250));
-        for nonsense in [Value::Str("-1"), Value::Str("1e3"), Value::Str("."), Value::Str(""), Value::Double(f64::NAN), Value::Int(-1)] {
+        for nonsense in [
+            Value::Str("-1"),
+            Value::Str("1e3"),
+            Value::Str("."),
+            Value::Str(""),
+            Value::Double(f64::NAN),
+            Value::Int(-1),
+        ] {
             assert_eq!(micros(nonsense), None, "{nonsense:?}");
         }
     }

@@ -74,7 +74,11 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     /// The fields of the outermost message.
     pub const fn new(message: &'a [u8]) -> Self {
-        Self { rest: message, depth: DEPTH_MAX, error: None }
+        Self {
+            rest: message,
+            depth: DEPTH_MAX,
+            error: None,
+        }
     }
 
     /// The next field's number and payload; `None` at the end, about which [`Fields::end`] says more.
@@ -107,8 +111,12 @@ impl<'a> Fields<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let field = self.key().and_then(|(number, wire_type)| Ok((number, self.payload(number, wire_type)?)));
-        field.map_err(|error| (self.rest, self.error) = (&[], Some(error))).ok()
+        let field = self
+            .key()
+            .and_then(|(number, wire_type)| Ok((number, self.payload(number, wire_type)?)));
+        field
+            .map_err(|error| (self.rest, self.error) = (&[], Some(error)))
+            .ok()
     }
 
     /// The fields of the message that `payload` holds.
@@ -118,7 +126,11 @@ impl<'a> Fields<'a> {
         if self.depth == 0 {
             return Err(ScanError::TooDeep);
         }
-        Ok(Self { rest, depth: self.depth - 1, error: None })
+        Ok(Self {
+            rest,
+            depth: self.depth - 1,
+            error: None,
+        })
     }
 
     /// Whether messages may be nested that many levels deeper.
@@ -130,7 +142,11 @@ impl<'a> Fields<'a> {
     /// Passes over a field that is not known. (prost counts it as a level of its own.)
     #[inline]
     pub const fn unknown(&self) -> Result<(), ScanError> {
-        if self.depth == 0 { Err(ScanError::TooDeep) } else { Ok(()) }
+        if self.depth == 0 {
+            Err(ScanError::TooDeep)
+        } else {
+            Ok(())
+        }
     }
 
     fn key(&mut self) -> Result<(u32, u8), ScanError> {
@@ -167,7 +183,13 @@ impl<'a> Fields<'a> {
         }
         loop {
             match self.key()? {
-                (end, 4) => return if end == number { Ok(()) } else { Err(ScanError::Malformed) },
+                (end, 4) => {
+                    return if end == number {
+                        Ok(())
+                    } else {
+                        Err(ScanError::Malformed)
+                    };
+                }
                 (inner, 3) => self.group(inner, depth - 1)?,
                 // A field is a level below its group.
                 _ if depth == 1 => return Err(ScanError::TooDeep),
@@ -202,7 +224,11 @@ impl<'a> Fields<'a> {
                 return Ok(value);
             }
         }
-        Err(if self.rest.len() < 10 { ScanError::Truncated } else { ScanError::Malformed })
+        Err(if self.rest.len() < 10 {
+            ScanError::Truncated
+        } else {
+            ScanError::Malformed
+        })
     }
 
     #[inline]

@@ -18,25 +18,41 @@ impl PriceTable {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.rows.len() > ROWS_MAX {
-            faults.push(format!("prices has {} rows, and may have {ROWS_MAX}", self.rows.len()));
+            faults.push(format!(
+                "prices has {} rows, and may have {ROWS_MAX}",
+                self.rows.len()
+            ));
         }
         let bytes = serde_json::to_vec(self).map_or(usize::MAX, |json| json.len());
         if bytes > TABLE_BYTES_MAX {
-            faults.push(format!("prices has {bytes} bytes as JSON, and may have {TABLE_BYTES_MAX}"));
+            faults.push(format!(
+                "prices has {bytes} bytes as JSON, and may have {TABLE_BYTES_MAX}"
+            ));
         }
         if !self.rows.is_empty() && !is_text(&self.version) {
-            faults.push(format!("prices.version must be a text of at most {TEXT_BYTES_MAX} bytes"));
+            faults.push(format!(
+                "prices.version must be a text of at most {TEXT_BYTES_MAX} bytes"
+            ));
         }
         for (name, source) in &self.sources {
             if !is_text(name) || !is_text(&source.what) {
-                faults.push(format!("prices.sources.{name:?} must have a name and a text of at most {TEXT_BYTES_MAX} bytes"));
+                faults.push(format!(
+                    "prices.sources.{name:?} must have a name and a text of at most {TEXT_BYTES_MAX} bytes"
+                ));
             }
             if day(&source.read).is_none() {
-                faults.push(format!("prices.sources.{name:?}: read is {:?}, and must be a day such as 2026-11-23", source.read));
+                faults.push(format!(
+                    "prices.sources.{name:?}: read is {:?}, and must be a day such as 2026-11-23",
+                    source.read
+                ));
             }
         }
         for (number, row) in (1..).zip(&self.rows).take(ROWS_MAX) {
-            faults.extend(self.row_faults(row).into_iter().map(|fault| format!("prices row {number} ({}): {fault}", named(row))));
+            faults.extend(
+                self.row_faults(row)
+                    .into_iter()
+                    .map(|fault| format!("prices row {number} ({}): {fault}", named(row))),
+            );
         }
         faults.extend(self.faults_between());
         faults
@@ -48,7 +64,10 @@ impl PriceTable {
             faults.push("book must be api_usd or chatgpt_credits".to_owned());
         }
         if Tier::by_name(&row.tier).is_none() {
-            faults.push(format!("tier is {:?}, and must be default, priority or flex", row.tier));
+            faults.push(format!(
+                "tier is {:?}, and must be default, priority or flex",
+                row.tier
+            ));
         }
         if !is_text(&row.model) {
             faults.push(format!("model must be a text of at most {TEXT_BYTES_MAX} bytes"));
@@ -71,11 +90,16 @@ impl PriceTable {
             }
         }
         let mut days = Vec::new();
-        for (name, text) in [("effective_from", &row.effective_from), ("effective_to", &row.effective_to)] {
+        for (name, text) in [
+            ("effective_from", &row.effective_from),
+            ("effective_to", &row.effective_to),
+        ] {
             let Some(text) = text else { continue };
             match day(text) {
                 Some(day) => days.push(day),
-                None => faults.push(format!("{name} is {text:?}, and must be a day such as 2026-11-23")),
+                None => faults.push(format!(
+                    "{name} is {text:?}, and must be a day such as 2026-11-23"
+                )),
             }
         }
         if let [from, to] = days[..]
@@ -91,23 +115,37 @@ impl PriceTable {
         let mut by_key: BTreeMap<Key<'_>, Times> = BTreeMap::new();
         for (number, row) in (1..).zip(&self.rows).take(ROWS_MAX) {
             if let Some((book, entry)) = Entry::of(row) {
-                by_key.entry((book, &row.model, entry.tier, entry.above)).or_default().push((entry.from, entry.to, number));
+                by_key
+                    .entry((book, &row.model, entry.tier, entry.above))
+                    .or_default()
+                    .push((entry.from, entry.to, number));
             }
         }
-        let based: BTreeSet<_> = by_key.keys().filter(|key| key.3 == 0).map(|(book, model, tier, _)| (*book, *model, *tier)).collect();
+        let based: BTreeSet<_> = by_key
+            .keys()
+            .filter(|key| key.3 == 0)
+            .map(|(book, model, tier, _)| (*book, *model, *tier))
+            .collect();
         let mut faults = Vec::new();
         for ((book, model, tier, _), times) in &mut by_key {
             if !based.contains(&(*book, *model, *tier)) {
                 let (_, _, number) = times[0];
                 let row = &self.rows[number - 1];
-                faults.push(format!("prices row {number} ({}): there is no row with context_above = 0 beside it", named(row)));
+                faults.push(format!(
+                    "prices row {number} ({}): there is no row with context_above = 0 beside it",
+                    named(row)
+                ));
             }
             times.sort_unstable();
             let mut last = times[0];
             for &(from, to, number) in &times[1..] {
                 if from < last.1 {
                     let row = &self.rows[number - 1];
-                    faults.push(format!("prices rows {} and {number} ({}): their times overlap", last.2, named(row)));
+                    faults.push(format!(
+                        "prices rows {} and {number} ({}): their times overlap",
+                        last.2,
+                        named(row)
+                    ));
                 }
                 // The one that goes on longest may overlap with the next, too.
                 if to > last.1 {
@@ -122,8 +160,17 @@ impl PriceTable {
 /// A row, so that its writer finds it.
 fn named(row: &PriceRow) -> String {
     let shown = |text: &str| text.chars().take(64).collect::<String>();
-    let above = if row.context_above == 0 { String::new() } else { format!(" above {}", row.context_above) };
-    format!("{} {} {}{above}", shown(&row.book), shown(&row.model), shown(&row.tier))
+    let above = if row.context_above == 0 {
+        String::new()
+    } else {
+        format!(" above {}", row.context_above)
+    };
+    format!(
+        "{} {} {}{above}",
+        shown(&row.book),
+        shown(&row.model),
+        shown(&row.tier)
+    )
 }
 
 fn is_text(text: &str) -> bool {

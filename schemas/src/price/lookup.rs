@@ -36,8 +36,12 @@ impl Entry {
         let time = |text: &Option<String>, open: i64| text.as_deref().map_or(Some(open), day);
         let input = price(row.input)?;
         let or_input = |other: Option<i64>| other.map_or(Some(input), price);
-        let rates =
-            Rates { input, cached_input: or_input(row.cached_input)?, cache_write: or_input(row.cache_write)?, output: price(row.output)? };
+        let rates = Rates {
+            input,
+            cached_input: or_input(row.cached_input)?,
+            cache_write: or_input(row.cache_write)?,
+            output: price(row.output)?,
+        };
         let entry = Self {
             tier: Tier::by_name(&row.tier)?,
             above: u64::try_from(row.context_above).ok()?,
@@ -61,9 +65,14 @@ impl Prices {
     /// The table's. Rows that [`PriceTable::faults`] would name by themselves are left out.
     #[must_use]
     pub fn new(table: &PriceTable) -> Self {
-        let mut prices = Self { version: table.version.clone(), ..Self::default() };
+        let mut prices = Self {
+            version: table.version.clone(),
+            ..Self::default()
+        };
         for row in &table.rows {
-            let Some((book, entry)) = Entry::of(row) else { continue };
+            let Some((book, entry)) = Entry::of(row) else {
+                continue;
+            };
             let models = match book {
                 Book::ApiUsd => &mut prices.usd,
                 Book::ChatgptCredits => &mut prices.credits,
@@ -86,23 +95,45 @@ impl Prices {
     ///
     /// # Errors
     /// Why there is no price.
-    pub fn find(&self, book: Book, model: &str, tier: &str, time: i64, input_tokens: u64) -> Result<Rates, Unpriced> {
+    pub fn find(
+        &self,
+        book: Book,
+        model: &str,
+        tier: &str,
+        time: i64,
+        input_tokens: u64,
+    ) -> Result<Rates, Unpriced> {
         let models = match book {
             Book::ApiUsd => &self.usd,
             Book::ChatgptCredits => &self.credits,
         };
-        let entries = models.get(model).or_else(|| models.get(without_date(model)?)).ok_or(Unpriced::Model)?;
+        let entries = models
+            .get(model)
+            .or_else(|| models.get(without_date(model)?))
+            .ok_or(Unpriced::Model)?;
         let of_tier = || entries.iter().filter(|entry| entry.tier.name() == tier);
         of_tier().next().ok_or(Unpriced::Tier)?;
-        let fits = |entry: &&Entry| (entry.from..entry.to).contains(&time) && (entry.above == 0 || input_tokens > entry.above);
-        of_tier().filter(fits).max_by_key(|entry| entry.above).map(|entry| entry.rates).ok_or(Unpriced::Date)
+        let fits = |entry: &&Entry| {
+            (entry.from..entry.to).contains(&time) && (entry.above == 0 || input_tokens > entry.above)
+        };
+        of_tier()
+            .filter(fits)
+            .max_by_key(|entry| entry.above)
+            .map(|entry| entry.rates)
+            .ok_or(Unpriced::Date)
     }
 }
 
 /// An id without `-2026-04-23` at its end; `None` if it does not end so.
 fn without_date(model: &str) -> Option<&str> {
     let (id, date) = model.split_at_checked(model.len().checked_sub("-2026-04-23".len())?)?;
-    let is_date = date.bytes().enumerate().all(|(at, byte)| if matches!(at, 0 | 5 | 8) { byte == b'-' } else { byte.is_ascii_digit() });
+    let is_date = date.bytes().enumerate().all(|(at, byte)| {
+        if matches!(at, 0 | 5 | 8) {
+            byte == b'-'
+        } else {
+            byte.is_ascii_digit()
+        }
+    });
     (is_date && !id.is_empty()).then_some(id)
 }
 
@@ -113,7 +144,14 @@ mod tests {
     #[test]
     fn only_a_date_is_taken_off() {
         assert_eq!(without_date("gpt-5.4-2026-03-05"), Some("gpt-5.4"));
-        for model in ["gpt-5.4", "gpt-5.4-2026-03-5", "gpt-5.4-mini", "-2026-03-05", "gpt-5.4-2026-03-05-x", "é-2026-03-0é"] {
+        for model in [
+            "gpt-5.4",
+            "gpt-5.4-2026-03-5",
+            "gpt-5.4-mini",
+            "-2026-03-05",
+            "gpt-5.4-2026-03-05-x",
+            "é-2026-03-0é",
+        ] {
             assert_eq!(without_date(model), None, "{model}");
         }
     }

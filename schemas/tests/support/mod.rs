@@ -18,9 +18,17 @@ pub struct Body {
 /// The folders of the recorded runs, each with its manifest.
 pub fn runs() -> Vec<(PathBuf, serde_json::Value)> {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures"));
-    let mut folders: Vec<PathBuf> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    let mut folders: Vec<PathBuf> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
     folders.sort();
-    assert!(folders.len() >= 40, "recorded runs are missing from {}", root.display());
+    assert!(
+        folders.len() >= 40,
+        "recorded runs are missing from {}",
+        root.display()
+    );
     folders
         .into_iter()
         .map(|folder| {
@@ -41,7 +49,9 @@ pub fn bodies_of(folder: &Path, manifest: &serde_json::Value, signal: &str, enco
         let stored = fs::read(folder.join(file)).unwrap();
         let mut bytes = Vec::new();
         if file.ends_with(".gz") {
-            flate2::read::GzDecoder::new(&stored[..]).read_to_end(&mut bytes).unwrap();
+            flate2::read::GzDecoder::new(&stored[..])
+                .read_to_end(&mut bytes)
+                .unwrap();
         } else {
             bytes = stored;
         }
@@ -54,5 +64,8 @@ pub fn bodies_of(folder: &Path, manifest: &serde_json::Value, signal: &str, enco
 
 /// The bodies of all runs for a signal and encoding.
 pub fn bodies(signal: &str, encoding: &str) -> Vec<Body> {
-    runs().iter().flat_map(|(folder, manifest)| bodies_of(folder, manifest, signal, encoding)).collect()
+    runs()
+        .iter()
+        .flat_map(|(folder, manifest)| bodies_of(folder, manifest, signal, encoding))
+        .collect()
 }

@@ -35,10 +35,22 @@ use Holds::{Bytes, Fixed32, Fixed64, Message, Text, Varint};
 pub const fn fields(kind: Kind) -> &'static [(u32, Holds)] {
     match kind {
         Kind::Request => &[(1, Message(Kind::ResourceLogs))],
-        Kind::ResourceLogs => &[(1, Message(Kind::Resource)), (2, Message(Kind::ScopeLogs)), (3, Text)],
-        Kind::Resource => &[(1, Message(Kind::KeyValue)), (2, Varint), (3, Message(Kind::EntityRef))],
+        Kind::ResourceLogs => &[
+            (1, Message(Kind::Resource)),
+            (2, Message(Kind::ScopeLogs)),
+            (3, Text),
+        ],
+        Kind::Resource => &[
+            (1, Message(Kind::KeyValue)),
+            (2, Varint),
+            (3, Message(Kind::EntityRef)),
+        ],
         Kind::EntityRef => &[(1, Text), (2, Text), (3, Text), (4, Text)],
-        Kind::ScopeLogs => &[(1, Message(Kind::Scope)), (2, Message(Kind::LogRecord)), (3, Text)],
+        Kind::ScopeLogs => &[
+            (1, Message(Kind::Scope)),
+            (2, Message(Kind::LogRecord)),
+            (3, Text),
+        ],
         Kind::Scope => &[(1, Text), (2, Text), (3, Message(Kind::KeyValue)), (4, Varint)],
         Kind::LogRecord => &[
             (1, Fixed64),
@@ -104,7 +116,9 @@ pub struct Dice<'b>(pub &'b [u8]);
 
 impl Dice<'_> {
     fn roll(&mut self, sides: usize) -> usize {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
+        let Some((first, rest)) = self.0.split_first() else {
+            return 0;
+        };
         self.0 = rest;
         usize::from(*first) % sides
     }
@@ -134,7 +148,13 @@ pub fn wild(kind: Kind, dice: &mut Dice<'_>, depth: usize) -> Vec<u8> {
             1 => {
                 // A fault, mostly: a field under another's number.
                 let (number, _) = known[dice.roll(known.len())];
-                field(number, [Varint, Fixed64, Fixed32, Text, Bytes][dice.roll(5)], dice, &mut out, depth);
+                field(
+                    number,
+                    [Varint, Fixed64, Fixed32, Text, Bytes][dice.roll(5)],
+                    dice,
+                    &mut out,
+                    depth,
+                );
             }
             choice => {
                 let (number, holds) = known[(choice + dice.roll(256)) % known.len()];
@@ -166,7 +186,11 @@ fn field(number: u32, holds: Holds, dice: &mut Dice<'_>, out: &mut Vec<u8>, dept
             content(number, TEXTS[choice], out);
         }
         Message(inner) => {
-            let inner = if depth == 0 { Vec::new() } else { wild(inner, dice, depth - 1) };
+            let inner = if depth == 0 {
+                Vec::new()
+            } else {
+                wild(inner, dice, depth - 1)
+            };
             content(number, &inner, out);
         }
     }
@@ -190,6 +214,12 @@ fn unknown(dice: &mut Dice<'_>, out: &mut Vec<u8>, depth: usize) {
             let end = if dice.roll(20) == 1 { number + 1 } else { number };
             encode_key(end, WireType::EndGroup, out);
         }
-        choice => field(number, [Varint, Fixed64, Fixed32, Text, Bytes][choice], dice, out, 0),
+        choice => field(
+            number,
+            [Varint, Fixed64, Fixed32, Text, Bytes][choice],
+            dice,
+            out,
+            0,
+        ),
     }
 }

@@ -35,14 +35,30 @@ fn sources(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("settings.toml");
     std::fs::write(&path, file).unwrap();
-    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let flags = flags.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-    (dir, Sources { file: Some(path), env, flags })
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let flags = flags
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()))
+        .collect();
+    (
+        dir,
+        Sources {
+            file: Some(path),
+            env,
+            flags,
+        },
+    )
 }
 
 #[test]
 fn nothing_given_is_the_default() {
-    assert_eq!(load::<Settings>(&Sources::default()), (Settings::default(), vec![]));
+    assert_eq!(
+        load::<Settings>(&Sources::default()),
+        (Settings::default(), vec![])
+    );
 }
 
 #[test]
@@ -65,20 +81,50 @@ fn each_layer_goes_over_the_one_before() {
     let (_dir, sources) = sources(file, &env, &[("timeout", "30s")]);
     let (settings, faults) = load::<Settings>(&sources);
     assert_eq!(faults, Vec::<String>::new());
-    assert_eq!((settings.workers, settings.keep, settings.size), (3, true, Size(2 << 20)));
+    assert_eq!(
+        (settings.workers, settings.keep, settings.size),
+        (3, true, Size(2 << 20))
+    );
     assert_eq!(settings.timeout, Span(Duration::from_secs(30)));
-    assert_eq!((settings.kafka.bootstrap_servers.as_str(), settings.kafka.prefix.as_str()), ("env:1", "file."));
+    assert_eq!(
+        (
+            settings.kafka.bootstrap_servers.as_str(),
+            settings.kafka.prefix.as_str()
+        ),
+        ("env:1", "file.")
+    );
     assert_eq!(settings.kafka.options.0["socket.timeout.ms"].0, "2000");
     assert_eq!(settings.kafka.options.0["socket.keepalive.enable"].0, "true");
-    assert_eq!(settings.kafka.sasl.as_ref().unwrap().password.as_ref().unwrap().reveal(), "12345");
+    assert_eq!(
+        settings
+            .kafka
+            .sasl
+            .as_ref()
+            .unwrap()
+            .password
+            .as_ref()
+            .unwrap()
+            .reveal(),
+        "12345"
+    );
     let printed = print(&settings);
-    assert!(printed.contains("password = \"***\"") && !printed.contains("12345"), "{printed}");
-    assert!(printed.contains("timeout = \"30s\"") && printed.contains("size = \"2MiB\""), "{printed}");
+    assert!(
+        printed.contains("password = \"***\"") && !printed.contains("12345"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("timeout = \"30s\"") && printed.contains("size = \"2MiB\""),
+        "{printed}"
+    );
 }
 
 #[test]
 fn what_is_printed_can_be_read_again() {
-    let (_dir, first) = sources("workers = 4\n[kafka]\nbootstrap_servers = 'a:1'\n[kafka.options]\n'socket.timeout.ms' = 1000", &[], &[]);
+    let (_dir, first) = sources(
+        "workers = 4\n[kafka]\nbootstrap_servers = 'a:1'\n[kafka.options]\n'socket.timeout.ms' = 1000",
+        &[],
+        &[],
+    );
     let (settings, _) = load::<Settings>(&first);
     let (_again_dir, second) = sources(&print(&settings), &[], &[]);
     assert_eq!(load::<Settings>(&second), (settings, vec![]));
@@ -87,7 +133,11 @@ fn what_is_printed_can_be_read_again() {
 #[test]
 fn every_fault_is_told_with_where_it_is() {
     let file = "wokers = 2\nworkers = 'many'\ntimeout = 15\n[kafka]\nservers = 'a:1'\nsasl = { username = 'me', password = [] }\n[log]\nformat = 'xml'";
-    let (_dir, sources) = sources(file, &[("TACHO_SIZE", "big"), ("TACHO_KAFKA__PREFX", "x")], &[("listen", "nowhere")]);
+    let (_dir, sources) = sources(
+        file,
+        &[("TACHO_SIZE", "big"), ("TACHO_KAFKA__PREFX", "x")],
+        &[("listen", "nowhere")],
+    );
     let (settings, faults) = load::<Settings>(&sources);
     let text = faults.join("\n");
     assert_eq!(faults.len(), 9, "{text}");
@@ -95,24 +145,48 @@ fn every_fault_is_told_with_where_it_is() {
         ["wokers: there is no such setting", "settings.toml"],
         ["workers: must be", "settings.toml"],
         ["timeout: must be a duration", "settings.toml"],
-        ["kafka.servers: there is no such setting; there are: bootstrap_servers", "settings.toml"],
+        [
+            "kafka.servers: there is no such setting; there are: bootstrap_servers",
+            "settings.toml",
+        ],
         ["kafka.sasl.password: must be", "settings.toml"],
-        ["log.format: is \"xml\", but must be one of: json, text", "settings.toml"],
+        [
+            "log.format: is \"xml\", but must be one of: json, text",
+            "settings.toml",
+        ],
         ["size: must be a size", "the environment"],
         ["kafka.prefx: there is no such setting", "the environment"],
         ["listen: must be an address", "the command line"],
     ] {
-        assert!(faults.iter().any(|fault| parts.iter().all(|part| fault.contains(part))), "{parts:?} is not in:\n{text}");
+        assert!(
+            faults
+                .iter()
+                .any(|fault| parts.iter().all(|part| fault.contains(part))),
+            "{parts:?} is not in:\n{text}"
+        );
     }
-    assert_eq!(settings.kafka.sasl.unwrap().username, "me", "what is right is kept");
+    assert_eq!(
+        settings.kafka.sasl.unwrap().username,
+        "me",
+        "what is right is kept"
+    );
 }
 
 #[test]
 fn a_file_that_is_none_is_one_fault() {
-    let missing = Sources { file: Some("/does/not/exist".into()), ..Sources::default() };
+    let missing = Sources {
+        file: Some("/does/not/exist".into()),
+        ..Sources::default()
+    };
     let (_, faults) = load::<Settings>(&missing);
-    assert!(faults.len() == 1 && faults[0].starts_with("/does/not/exist: can't be read"), "{faults:?}");
+    assert!(
+        faults.len() == 1 && faults[0].starts_with("/does/not/exist: can't be read"),
+        "{faults:?}"
+    );
     let (_dir, wrong) = sources("workers = 1\npassword = hunter2", &[], &[]);
     let (_, faults) = load::<Settings>(&wrong);
-    assert!(faults.len() == 1 && faults[0].contains("line 2") && !faults[0].contains("hunter2"), "{faults:?}");
+    assert!(
+        faults.len() == 1 && faults[0].contains("line 2") && !faults[0].contains("hunter2"),
+        "{faults:?}"
+    );
 }

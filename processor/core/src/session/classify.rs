@@ -69,9 +69,15 @@ fn known(list: &[&'static str], value: &str) -> Option<&'static str> {
 
 /// Whether an MCP server ran the tool.
 pub fn is_mcp(attrs: &Attrs<'_>) -> bool {
-    attrs.text(Attr::McpServer).is_some_and(|server| !server.is_empty())
-        || attrs.text(Attr::ToolNamespace).is_some_and(|namespace| namespace.starts_with("mcp__"))
-        || attrs.text(Attr::ToolName).is_some_and(|name| name.starts_with("mcp__"))
+    attrs
+        .text(Attr::McpServer)
+        .is_some_and(|server| !server.is_empty())
+        || attrs
+            .text(Attr::ToolNamespace)
+            .is_some_and(|namespace| namespace.starts_with("mcp__"))
+        || attrs
+            .text(Attr::ToolName)
+            .is_some_and(|name| name.starts_with("mcp__"))
 }
 
 /// A built-in tool's name, `mcp` or `other`.
@@ -79,7 +85,10 @@ pub fn tool(attrs: &Attrs<'_>) -> &'static str {
     if is_mcp(attrs) {
         return "mcp";
     }
-    attrs.text(Attr::ToolName).and_then(|name| known(TOOLS, name)).unwrap_or("other")
+    attrs
+        .text(Attr::ToolName)
+        .and_then(|name| known(TOOLS, name))
+        .unwrap_or("other")
 }
 
 /// An approval's outcome; the older name of an amendment is the newer one's.
@@ -104,7 +113,9 @@ pub fn source(attrs: &Attrs<'_>) -> &'static str {
 /// A known endpoint of the model API, without its query, or `other`.
 pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
     // Older versions of Codex do not say; they knew no other endpoint.
-    let Some(text) = attrs.text(Attr::Endpoint) else { return "/responses" };
+    let Some(text) = attrs.text(Attr::Endpoint) else {
+        return "/responses";
+    };
     let path = text.split('?').next().unwrap_or(text).trim_end_matches('/');
     known(ENDPOINTS, path).unwrap_or("other")
 }
@@ -129,7 +140,11 @@ pub fn request_error(status: Option<u16>, attrs: &Attrs<'_>) -> Option<&'static 
         Some(400..=499) => Some("bad_request"),
         Some(500..=599) => Some("server"),
         Some(_) => Some("other"),
-        None => Some(if word == Some(failure::TIMEOUT) { "timeout" } else { "network" }),
+        None => Some(if word == Some(failure::TIMEOUT) {
+            "timeout"
+        } else {
+            "network"
+        }),
     }
 }
 
@@ -140,7 +155,11 @@ pub fn stream_error(attrs: &Attrs<'_>) -> Option<&'static str> {
 
 /// Reasoning effort, `default` where it is not said.
 pub fn effort(text: &str) -> &'static str {
-    if text.is_empty() { "default" } else { known(EFFORTS, text).unwrap_or("other") }
+    if text.is_empty() {
+        "default"
+    } else {
+        known(EFFORTS, text).unwrap_or("other")
+    }
 }
 
 /// Service tier, `default` where it is not said.
@@ -156,7 +175,9 @@ pub fn tier(text: &str) -> &'static str {
 /// Whether the tokens are a ChatGPT plan's, which is paid in credits. An API key pays in dollars, and so, as far as anybody
 /// can tell, does a provider with a key of its own, for which nothing is said.
 pub fn is_chatgpt(auth_mode: &str) -> bool {
-    auth_mode.get(.."chatgpt".len()).is_some_and(|start| start.eq_ignore_ascii_case("chatgpt"))
+    auth_mode
+        .get(.."chatgpt".len())
+        .is_some_and(|start| start.eq_ignore_ascii_case("chatgpt"))
 }
 
 /// Where a session was started, by the client's names for itself.

@@ -34,14 +34,35 @@ pub struct Terms<'a> {
 /// Tells the cost of a response, in each book that applies to it, and adds it to the session's.
 pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, tell: &mut impl FnMut(Fact)) {
     let plan = terms.plan;
-    let find = |book| terms.prices.find(book, terms.model, terms.tier, terms.time, tokens.input());
-    let (basis, tier) = (if plan { BillingBasis::SubscriptionEquivalent } else { BillingBasis::ApiList }, terms.tier);
-    let usd = find(Book::ApiUsd).and_then(|rates| Ok((priced(tokens, rates, PER_NANO_USD)?, savings(tokens, rates))));
+    let find = |book| {
+        terms
+            .prices
+            .find(book, terms.model, terms.tier, terms.time, tokens.input())
+    };
+    let (basis, tier) = (
+        if plan {
+            BillingBasis::SubscriptionEquivalent
+        } else {
+            BillingBasis::ApiList
+        },
+        terms.tier,
+    );
+    let usd = find(Book::ApiUsd)
+        .and_then(|rates| Ok((priced(tokens, rates, PER_NANO_USD)?, savings(tokens, rates))));
     match usd {
         Ok((nano_usd, cache_savings_nano_usd)) => {
-            let sum = if plan { &mut counts.equivalent_nano_usd } else { &mut counts.cost_nano_usd };
+            let sum = if plan {
+                &mut counts.equivalent_nano_usd
+            } else {
+                &mut counts.cost_nano_usd
+            };
             *sum = sum.saturating_add(nano_usd.total());
-            tell(Fact::Cost { basis, tier, nano_usd, cache_savings_nano_usd });
+            tell(Fact::Cost {
+                basis,
+                tier,
+                nano_usd,
+                cache_savings_nano_usd,
+            });
         }
         Err(reason) => unpriced(Book::ApiUsd, reason, !plan, tokens, counts, tell),
     }
@@ -58,17 +79,32 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, tell
 }
 
 /// Tells tokens without a price; those that are paid by this book are the session's unpriced ones.
-fn unpriced(book: Book, reason: Unpriced, paid: bool, tokens: &Tokens, counts: &mut Counts, tell: &mut impl FnMut(Fact)) {
+fn unpriced(
+    book: Book,
+    reason: Unpriced,
+    paid: bool,
+    tokens: &Tokens,
+    counts: &mut Counts,
+    tell: &mut impl FnMut(Fact),
+) {
     if paid {
         counts.unpriced_tokens = counts.unpriced_tokens.saturating_add(tokens.total());
     }
-    tell(Fact::Unpriced { book, reason, tokens: tokens.total() });
+    tell(Fact::Unpriced {
+        book,
+        reason,
+        tokens: tokens.total(),
+    });
 }
 
 /// The amount of each kind, and their total, within [`AMOUNT_MAX`].
 fn priced(tokens: &Tokens, rates: Rates, per: u64) -> Result<AmountByKind, Unpriced> {
-    let amount =
-        |count, rate| u64::try_from(amount(count, rate, per)).ok().filter(|amount| *amount <= AMOUNT_MAX).ok_or(Unpriced::Overflow);
+    let amount = |count, rate| {
+        u64::try_from(amount(count, rate, per))
+            .ok()
+            .filter(|amount| *amount <= AMOUNT_MAX)
+            .ok_or(Unpriced::Overflow)
+    };
     let amounts = AmountByKind {
         input_uncached: amount(tokens.input_uncached, rates.input)?,
         input_cached: amount(tokens.input_cached, rates.cached_input)?,
@@ -77,12 +113,20 @@ fn priced(tokens: &Tokens, rates: Rates, per: u64) -> Result<AmountByKind, Unpri
         output_reasoning: amount(tokens.output_reasoning, rates.output)?,
     };
     // Five amounts, each far below the type's limit.
-    if amounts.total() > AMOUNT_MAX { Err(Unpriced::Overflow) } else { Ok(amounts) }
+    if amounts.total() > AMOUNT_MAX {
+        Err(Unpriced::Overflow)
+    } else {
+        Ok(amounts)
+    }
 }
 
 /// What the cache saved; nothing, where reading from it is dearer.
 fn savings(tokens: &Tokens, rates: Rates) -> u64 {
-    let saved = amount(tokens.input_cached, rates.input.saturating_sub(rates.cached_input), PER_NANO_USD);
+    let saved = amount(
+        tokens.input_cached,
+        rates.input.saturating_sub(rates.cached_input),
+        PER_NANO_USD,
+    );
     u64::try_from(saved).unwrap_or(AMOUNT_MAX).min(AMOUNT_MAX)
 }
 

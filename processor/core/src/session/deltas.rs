@@ -58,8 +58,19 @@ struct Gathered {
 
 impl Deltas {
     pub fn new(seed: &Seed) -> Self {
-        let off = |label: &Label| label.def().dimension.is_some_and(|attribute| !seed.dimensions.iter().any(|on| on == attribute));
-        let made_of = |kind: &FactKind| Metric::VARIANTS.iter().copied().filter(|metric| metric.def().of == *kind).collect();
+        let off = |label: &Label| {
+            label
+                .def()
+                .dimension
+                .is_some_and(|attribute| !seed.dimensions.iter().any(|on| on == attribute))
+        };
+        let made_of = |kind: &FactKind| {
+            Metric::VARIANTS
+                .iter()
+                .copied()
+                .filter(|metric| metric.def().of == *kind)
+                .collect()
+        };
         Self {
             gathered: vec![Gathered::default(); Metric::COUNT],
             observers: FactKind::VARIANTS.iter().map(made_of).collect(),
@@ -73,7 +84,10 @@ impl Deltas {
         for place in 0..COUNTED_MAX {
             self.gather(place);
         }
-        self.gathered.iter_mut().flat_map(|gathered| std::mem::take(&mut gathered.series)).collect()
+        self.gathered
+            .iter_mut()
+            .flat_map(|gathered| std::mem::take(&mut gathered.series))
+            .collect()
     }
 
     /// Adds what every metric makes of `fact`.
@@ -82,12 +96,25 @@ impl Deltas {
     }
 
     fn add(&mut self, fact: &Fact, dimensions: &Dimensions<'_>, slot: Slot, times: i64) {
-        let Self { gathered, observers, hidden, key, .. } = self;
+        let Self {
+            gathered,
+            observers,
+            hidden,
+            key,
+            ..
+        } = self;
         for metric in &observers[fact.kind() as usize] {
             let def = metric.def();
             (def.observe)(fact, &mut |sample, varying| {
-                write_key(key, hidden, &def, &|label| label_value(label, dimensions, fact, varying));
-                add_sample(gathered[*metric as usize].amount(key, slot, def.kind), &def, sample, times);
+                write_key(key, hidden, &def, &|label| {
+                    label_value(label, dimensions, fact, varying)
+                });
+                add_sample(
+                    gathered[*metric as usize].amount(key, slot, def.kind),
+                    &def,
+                    sample,
+                    times,
+                );
             });
         }
     }
@@ -96,20 +123,50 @@ impl Deltas {
     pub fn count(&mut self, ended: Ended, tenant: &str, slot: Slot) {
         let place = place_of(ended, slot);
         match &mut self.counted[place] {
-            Some(counted) if counted.ended == ended && counted.slot == slot && counted.tenant == tenant => counted.records += 1,
+            Some(counted) if counted.ended == ended && counted.slot == slot && counted.tenant == tenant => {
+                counted.records += 1
+            }
             _ => {
                 self.gather(place);
-                self.counted[place] = Some(Counted { ended, tenant: tenant.to_owned(), slot, records: 1 });
+                self.counted[place] = Some(Counted {
+                    ended,
+                    tenant: tenant.to_owned(),
+                    slot,
+                    records: 1,
+                });
             }
         }
     }
 
     /// Puts a count of records into its series.
     fn gather(&mut self, place: usize) {
-        let Some(Counted { ended, tenant, slot, records }) = self.counted[place].take() else { return };
-        let Ended { event, outcome, time_source, clamped } = ended;
-        let fact = Fact::Record { event: event.def().name, outcome, time_source, clamped };
-        self.add(&fact, &super::identity::of_identity(&tenant, &Identity::default()), slot, records);
+        let Some(Counted {
+            ended,
+            tenant,
+            slot,
+            records,
+        }) = self.counted[place].take()
+        else {
+            return;
+        };
+        let Ended {
+            event,
+            outcome,
+            time_source,
+            clamped,
+        } = ended;
+        let fact = Fact::Record {
+            event: event.def().name,
+            outcome,
+            time_source,
+            clamped,
+        };
+        self.add(
+            &fact,
+            &super::identity::of_identity(&tenant, &Identity::default()),
+            slot,
+            records,
+        );
     }
 }
 
@@ -127,7 +184,11 @@ fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: 
         key.push(SEPARATOR);
         if !hidden.contains(label) {
             let value = value_of(*label);
-            key.push_str(if !label.def().open || admissible(value) { value } else { OTHER });
+            key.push_str(if !label.def().open || admissible(value) {
+                value
+            } else {
+                OTHER
+            });
         }
     }
 }
@@ -135,7 +196,11 @@ fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: 
 impl Gathered {
     /// What was added to a series in a slot so far.
     fn amount(&mut self, key: &str, slot: Slot, kind: Kind) -> &mut Amount {
-        if self.series.get_index(self.last).is_none_or(|(last, _)| last != key) {
+        if self
+            .series
+            .get_index(self.last)
+            .is_none_or(|(last, _)| last != key)
+        {
             self.last = match self.series.get_index_of(key) {
                 Some(index) => index,
                 None => self.series.insert_full(key.to_owned(), BTreeMap::new()).0,
@@ -147,26 +212,51 @@ impl Gathered {
 
 /// `times`: only counts of records come as more than one.
 fn add_sample(amount: &mut Amount, def: &MetricDef, sample: Sample, times: i64) {
-    debug_assert!(times == 1 || matches!(sample, Sample::Add(_)), "{}: made of records, and no counter", def.name);
+    debug_assert!(
+        times == 1 || matches!(sample, Sample::Add(_)),
+        "{}: made of records, and no counter",
+        def.name
+    );
     match (amount, sample) {
-        (Amount::Count(count), Sample::Add(change)) => *count = count.saturating_add(change.saturating_mul(times)),
-        (Amount::Ratio { numerator, denominator }, Sample::Share(within)) => {
+        (Amount::Count(count), Sample::Add(change)) => {
+            *count = count.saturating_add(change.saturating_mul(times))
+        }
+        (
+            Amount::Ratio {
+                numerator,
+                denominator,
+            },
+            Sample::Share(within),
+        ) => {
             *numerator += u64::from(within);
             *denominator += 1;
         }
-        (Amount::Ratio { numerator, denominator }, Sample::Shares(part, whole)) => {
+        (
+            Amount::Ratio {
+                numerator,
+                denominator,
+            },
+            Sample::Shares(part, whole),
+        ) => {
             *numerator = numerator.saturating_add(part);
             *denominator = denominator.saturating_add(whole);
         }
         (Amount::Values(histogram), Sample::Value(value)) => histogram.record(value, def.unit.per()),
-        _ => debug_assert!(false, "{}: a sample of another form than the metric's kind", def.name),
+        _ => debug_assert!(
+            false,
+            "{}: a sample of another form than the metric's kind",
+            def.name
+        ),
     }
 }
 
 fn zero(kind: Kind) -> Amount {
     match kind {
         Kind::Counter | Kind::UpDown => Amount::Count(0),
-        Kind::WindowRatio => Amount::Ratio { numerator: 0, denominator: 0 },
+        Kind::WindowRatio => Amount::Ratio {
+            numerator: 0,
+            denominator: 0,
+        },
         Kind::Histogram { .. } | Kind::WindowQuantiles => Amount::Values(Histogram::default()),
     }
 }
@@ -177,20 +267,37 @@ mod tests {
 
     #[test]
     fn counts_of_records_need_nobodys_identity() {
-        for def in Metric::VARIANTS.iter().map(|metric| metric.def()).filter(|def| def.of == FactKind::Record) {
+        for def in Metric::VARIANTS
+            .iter()
+            .map(|metric| metric.def())
+            .filter(|def| def.of == FactKind::Record)
+        {
             assert_eq!(def.kind, Kind::Counter, "{}", def.name);
             let of_records = [Label::Tenant, Label::Event, Label::Outcome, Label::Source];
-            assert!(def.labels.iter().all(|label| of_records.contains(label)), "{}", def.name);
+            assert!(
+                def.labels.iter().all(|label| of_records.contains(label)),
+                "{}",
+                def.name
+            );
         }
     }
 
     #[test]
     fn records_that_end_alike_are_counted_together_and_others_apart() {
         let mut deltas = Deltas::new(&Seed::shipped());
-        let ended = |event, clamped| Ended { event, outcome: Outcome::Applied, time_source: TimeSource::Attribute, clamped };
+        let ended = |event, clamped| Ended {
+            event,
+            outcome: Outcome::Applied,
+            time_source: TimeSource::Attribute,
+            clamped,
+        };
         let mut sent = 0;
         for minute in 0..7 {
-            let slot = Slot { start: minute * 60_000, late: 0, arrival: None };
+            let slot = Slot {
+                start: minute * 60_000,
+                late: 0,
+                arrival: None,
+            };
             for event in EventKind::VARIANTS {
                 for tenant in ["a", "b", "a"] {
                     deltas.count(ended(*event, tenant == "b"), tenant, slot);
@@ -200,12 +307,34 @@ mod tests {
         }
         let taken = deltas.take();
         let sum = |begin: &str| -> i64 {
-            let of = taken.iter().filter(|(key, _)| key.starts_with(begin)).flat_map(|(_, slots)| slots.values());
-            of.map(|amount| if let Amount::Count(count) = amount { *count } else { 0 }).sum()
+            let of = taken
+                .iter()
+                .filter(|(key, _)| key.starts_with(begin))
+                .flat_map(|(_, slots)| slots.values());
+            of.map(|amount| {
+                if let Amount::Count(count) = amount {
+                    *count
+                } else {
+                    0
+                }
+            })
+            .sum()
         };
-        assert_eq!((sum("tacho_log_records_total"), sum("tacho_event_time_source_total")), (sent, sent));
+        assert_eq!(
+            (
+                sum("tacho_log_records_total"),
+                sum("tacho_event_time_source_total")
+            ),
+            (sent, sent)
+        );
         assert_eq!(sum("tacho_event_time_clamped_total") * 3, sent);
-        assert_eq!(taken.iter().filter(|(key, _)| key.starts_with("tacho_log_records_total")).count(), EventKind::VARIANTS.len() * 2);
+        assert_eq!(
+            taken
+                .iter()
+                .filter(|(key, _)| key.starts_with("tacho_log_records_total"))
+                .count(),
+            EventKind::VARIANTS.len() * 2
+        );
         assert!(deltas.take().is_empty());
     }
 }

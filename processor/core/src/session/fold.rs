@@ -30,7 +30,11 @@ const SAME_COMPACTION_MS: i64 = 60_000;
 /// The slot of an event at `time` on a partition whose clock is at `clock`, and for how many window sizes it is late.
 pub fn slot(time: i64, clock: i64, rules: &TimeRules) -> Slot {
     let end = |size: i64| window_start(EventTime(time), size).0 + size;
-    let late = rules.window_sizes_ms.iter().take_while(|size| clock >= end(**size) + rules.grace_ms).count();
+    let late = rules
+        .window_sizes_ms
+        .iter()
+        .take_while(|size| clock >= end(**size) + rules.grace_ms)
+        .count();
     Slot {
         start: window_start(EventTime(time), rules.slot_ms).0,
         late: u32::try_from(late).unwrap_or(u32::MAX),
@@ -66,12 +70,20 @@ impl SessionTask {
     /// Folds a raw record that is not a tick.
     pub(super) fn fold(&mut self, input: Input<'_>, rules: &Rules) {
         let Some(clock) = self.clock else { return };
-        if input.origin.is_some_and(|origin| !self.origins.take(origin, input.offset)) {
+        if input
+            .origin
+            .is_some_and(|origin| !self.origins.take(origin, input.offset))
+        {
             return self.ledger.repeated(input, clock, rules, &mut self.told);
         }
         let (tenant, routed_by) = split_raw_key(input.key);
         let time = &rules.seed.time;
-        let context = Context { tenant, appended: input.appended, clock, rules: time };
+        let context = Context {
+            tenant,
+            appended: input.appended,
+            clock,
+            rules: time,
+        };
         let Ok(records) = parse(input.value, context, &mut self.told) else {
             return self.ledger.quarantine(input, "undecodable", clock, time);
         };
@@ -79,7 +91,16 @@ impl SessionTask {
             return self.ledger.quarantine(input, "misrouted", clock, time);
         }
         let (epoch, prices) = (self.epoch, rules.prices(self.epoch));
-        let mut folding = Folding { input, tenant, clock, epoch, rules, prices, told: &self.told, chunk: None };
+        let mut folding = Folding {
+            input,
+            tenant,
+            clock,
+            epoch,
+            rules,
+            prices,
+            told: &self.told,
+            chunk: None,
+        };
         let mut fold = |conversation: &mut Conversation| {
             for record in &records {
                 self.ledger.record(record, &mut folding, conversation);
@@ -102,11 +123,24 @@ impl Ledger {
     fn repeated(&mut self, input: Input<'_>, clock: i64, rules: &Rules, told: &mut Told) {
         let (tenant, _) = split_raw_key(input.key);
         let time = &rules.seed.time;
-        let Ok(records) = parse(input.value, Context { tenant, appended: input.appended, clock, rules: time }, told) else {
+        let Ok(records) = parse(
+            input.value,
+            Context {
+                tenant,
+                appended: input.appended,
+                clock,
+                rules: time,
+            },
+            told,
+        ) else {
             return self.unread(tenant, Outcome::Duplicate, clock, time);
         };
         for record in &records {
-            self.deltas.count(outcome_of(record, Outcome::Duplicate), tenant, slot(record.time, clock, time));
+            self.deltas.count(
+                outcome_of(record, Outcome::Duplicate),
+                tenant,
+                slot(record.time, clock, time),
+            );
         }
     }
 
@@ -114,12 +148,22 @@ impl Ledger {
         let (tenant, _) = split_raw_key(input.key);
         self.unread(tenant, Outcome::Quarantined, clock, time);
         self.quarantined_bytes += input.value.len();
-        self.quarantined.push(Quarantined { offset: input.offset, reason, key: input.key.to_owned(), value: input.value.to_vec() });
+        self.quarantined.push(Quarantined {
+            offset: input.offset,
+            reason,
+            key: input.key.to_owned(),
+            value: input.value.to_vec(),
+        });
     }
 
     /// Counts a raw record of which nothing is known but its tenant.
     fn unread(&mut self, tenant: &str, outcome: Outcome, clock: i64, time: &TimeRules) {
-        let ended = Ended { event: EventKind::Unknown, outcome, time_source: TimeSource::Received, clamped: false };
+        let ended = Ended {
+            event: EventKind::Unknown,
+            outcome,
+            time_source: TimeSource::Received,
+            clamped: false,
+        };
         self.deltas.count(ended, tenant, slot(clock, clock, time));
     }
 
@@ -138,30 +182,53 @@ impl Ledger {
             learn(&mut scratch, record, folding.told);
             let dimensions = of_identity(tenant, &scratch);
             let mut nobody = SessionState::default();
-            return facts((record, attrs), &mut nobody, (&scratch, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
+            return facts((record, attrs), &mut nobody, (&scratch, prices), |fact| {
+                self.deltas.observe(&fact, &dimensions, slot)
+            });
         }
         let session = self.touch(record, folding, conversation, slot);
         let Some(attrs) = attrs else { return };
         // Facts change the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
         let identity = session.identity.take().unwrap_or_default();
         let dimensions = of_identity(tenant, &identity);
-        facts((record, attrs), session, (&identity, prices), |fact| self.deltas.observe(&fact, &dimensions, slot));
+        facts((record, attrs), session, (&identity, prices), |fact| {
+            self.deltas.observe(&fact, &dimensions, slot)
+        });
         session.identity = Some(identity);
     }
 
     /// Decides what becomes of a record, and remembers its mark.
-    fn outcome(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, conversation: &mut Conversation, slot: Slot) -> Outcome {
+    fn outcome(
+        &mut self,
+        record: &Parsed<'_>,
+        folding: &mut Folding<'_>,
+        conversation: &mut Conversation,
+        slot: Slot,
+    ) -> Outcome {
         if let Some(mark) = record.mark {
             let (key, time) = (folding.input.key, &folding.rules.seed.time);
             match conversation.marks.add(mark, folding.clock, time.marks_max) {
                 Added::Seen => return Outcome::Duplicate,
-                Added::New { chunk, first, dropped } => {
+                Added::New {
+                    chunk,
+                    first,
+                    dropped,
+                } => {
                     if first {
                         let at = chunk.bucket + BUCKET_MS + time.mark_age_ms;
-                        self.timers.insert(Timer { at, key: key.to_owned(), bucket: Some(chunk.bucket) });
+                        self.timers.insert(Timer {
+                            at,
+                            key: key.to_owned(),
+                            bucket: Some(chunk.bucket),
+                        });
                     }
                     let written = (folding.chunk != Some(chunk)).then_some(chunk);
-                    self.dirty_chunks.extend(written.into_iter().chain(dropped).map(|chunk| (key.to_owned(), chunk)));
+                    self.dirty_chunks.extend(
+                        written
+                            .into_iter()
+                            .chain(dropped)
+                            .map(|chunk| (key.to_owned(), chunk)),
+                    );
                     folding.chunk = Some(chunk);
                 }
             }
@@ -185,7 +252,13 @@ impl Ledger {
         conversation: &'s mut Conversation,
         slot: Slot,
     ) -> &'s mut SessionState {
-        let Folding { input, clock, epoch, rules, .. } = *folding;
+        let Folding {
+            input,
+            clock,
+            epoch,
+            rules,
+            ..
+        } = *folding;
         let key = input.key;
         self.changed(key, &mut conversation.dirty);
         let known = conversation.session.as_ref().map(|session| session.phase);
@@ -207,7 +280,12 @@ impl Ledger {
         let is_new = known.is_none() || conversation.told != Some(record.said);
         conversation.told = record.said.are_kept().then_some(record.said);
         // An open session that turns out to be another team's leaves the one series and joins the other.
-        let moves = is_new && open && session.identity.as_ref().is_some_and(|identity| moves(identity, record.said, folding.told));
+        let moves = is_new
+            && open
+            && session
+                .identity
+                .as_ref()
+                .is_some_and(|identity| moves(identity, record.said, folding.told));
         if moves {
             active(&mut self.deltas, key, session, -1, slot);
         }
@@ -224,7 +302,11 @@ impl Ledger {
             // A timer looks for itself when the session is really due, which suits records that put it off. An epoch
             // with a shorter gap brings it forward: that needs a timer of its own.
             let at = clock + rules.settings(epoch).session_gap_ms;
-            self.timers.insert(Timer { at, key: key.to_owned(), bucket: None });
+            self.timers.insert(Timer {
+                at,
+                key: key.to_owned(),
+                bucket: None,
+            });
         }
         if open {
             return session;
@@ -245,12 +327,19 @@ impl Ledger {
 }
 
 const fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Ended {
-    Ended { event: record.event, outcome, time_source: record.time_source, clamped: record.clamped }
+    Ended {
+        event: record.event,
+        outcome,
+        time_source: record.time_source,
+        clamped: record.clamped,
+    }
 }
 
 /// A record of another conversation than its key says. Ids that can't be keys were replaced before they got here.
 fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
-    record.conversation.is_some_and(|id| id != routed_by && can_route(id))
+    record
+        .conversation
+        .is_some_and(|id| id != routed_by && can_route(id))
 }
 
 /// By what a response in this record is priced. Tier and sign-in are its own: a tier that it does not tell is the default,
@@ -258,13 +347,24 @@ fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
 fn terms<'a>((record, attrs): Read<'_>, identity: &'a Identity, prices: &'a Prices) -> Terms<'a> {
     let tier = classify::tier(attrs.text(Attr::ServiceTier).unwrap_or(""));
     let plan = classify::is_chatgpt(attrs.text(Attr::AuthMode).unwrap_or(""));
-    Terms { prices, model: &identity.model, plan, tier, time: record.time }
+    Terms {
+        prices,
+        model: &identity.model,
+        plan,
+        tier,
+        time: record.time,
+    }
 }
 
 /// Works out what a record means in its session, changes the session's state, and tells the facts.
 ///
 /// `session` lacks its identity for that long: it is `priced`, beside the prices.
-fn facts(read: Read<'_>, session: &mut SessionState, priced: (&Identity, &Prices), mut tell: impl FnMut(Fact)) {
+fn facts(
+    read: Read<'_>,
+    session: &mut SessionState,
+    priced: (&Identity, &Prices),
+    mut tell: impl FnMut(Fact),
+) {
     let (record, attrs) = read;
     match record.event {
         EventKind::ConversationStarts => {
@@ -278,9 +378,13 @@ fn facts(read: Read<'_>, session: &mut SessionState, priced: (&Identity, &Prices
             tell(Fact::Turn);
         }
         EventKind::ApiRequest => request(read, session, &mut tell),
-        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => response(read, session, priced, &mut tell),
+        EventKind::SseEvent if attrs.get(Attr::InputTokenCount).is_some() => {
+            response(read, session, priced, &mut tell)
+        }
         EventKind::SseEvent => {
-            let Some(error) = classify::stream_error(attrs) else { return };
+            let Some(error) = classify::stream_error(attrs) else {
+                return;
+            };
             session.failed = true;
             // A broken stream leaves two records: what the reader met, and this one, which ends the response.
             if attrs.text(Attr::EventKindName) == Some("response.completed") {
@@ -289,18 +393,25 @@ fn facts(read: Read<'_>, session: &mut SessionState, priced: (&Identity, &Prices
             }
         }
         EventKind::TurnTtft => {
-            let Some(duration_us) = duration_us(attrs) else { return };
+            let Some(duration_us) = duration_us(attrs) else {
+                return;
+            };
             let counts = session.counts.get_or_insert_default();
             counts.ttft_count += 1;
             counts.ttft_us += duration_us;
             tell(Fact::FirstToken { duration_us });
         }
         EventKind::TurnCost => {
-            let estimate = attrs.billionths(Attr::UsageEstimatedUsd).filter(|nano_usd| *nano_usd <= AMOUNT_MAX);
+            let estimate = attrs
+                .billionths(Attr::UsageEstimatedUsd)
+                .filter(|nano_usd| *nano_usd <= AMOUNT_MAX);
             let Some(nano_usd) = estimate else { return };
             let counts = session.counts.get_or_insert_default();
             counts.native_cost_nano_usd = counts.native_cost_nano_usd.saturating_add(nano_usd);
-            tell(Fact::TurnCost { nano_usd, interrupted: attrs.flag(Attr::TurnInterrupted).unwrap_or(false) });
+            tell(Fact::TurnCost {
+                nano_usd,
+                interrupted: attrs.flag(Attr::TurnInterrupted).unwrap_or(false),
+            });
         }
         EventKind::ToolDecision => decision(attrs, session, &mut tell),
         EventKind::ToolResult => tool_call(attrs, session, &mut tell),
@@ -314,7 +425,9 @@ fn duration_us(attrs: &Attrs<'_>) -> Option<u64> {
 
 fn request((record, attrs): Read<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
     let endpoint = classify::endpoint(attrs);
-    let status = attrs.int(Attr::StatusCode).and_then(|status| u16::try_from(status).ok());
+    let status = attrs
+        .int(Attr::StatusCode)
+        .and_then(|status| u16::try_from(status).ok());
     let error = classify::request_error(status, attrs);
     let retry = if attrs.int(Attr::Attempt).is_some_and(|attempt| attempt > 0) {
         Some(RetryLayer::Http)
@@ -332,11 +445,20 @@ fn request((record, attrs): Read<'_>, session: &mut SessionState, tell: &mut imp
     counts.api_retries_http += u64::from(retry == Some(RetryLayer::Http));
     counts.api_retries_stream += u64::from(retry == Some(RetryLayer::Stream));
     counts.api_duration_us = counts.api_duration_us.saturating_add(duration_us.unwrap_or(0));
-    tell(Fact::Request { endpoint, status, error, retry, duration_us });
+    tell(Fact::Request {
+        endpoint,
+        status,
+        error,
+        retry,
+        duration_us,
+    });
     if endpoint == "/responses/compact" && error.is_none() {
         session.compacted_ms = Some(record.time);
         counts.compactions += 1;
-        tell(Fact::Compaction { method: CompactionMethod::Endpoint, reclaimed: None });
+        tell(Fact::Compaction {
+            method: CompactionMethod::Endpoint,
+            reclaimed: None,
+        });
     }
 }
 
@@ -350,11 +472,15 @@ fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
     let cached = count(Attr::CachedTokenCount).min(input);
     let cache_write = count(Attr::CacheWriteTokenCount).min(input - cached);
     let reasoning = count(Attr::ReasoningTokenCount).min(output);
-    let mismatch = if count(Attr::CachedTokenCount).saturating_add(count(Attr::CacheWriteTokenCount)) > input {
+    let mismatch = if count(Attr::CachedTokenCount).saturating_add(count(Attr::CacheWriteTokenCount)) > input
+    {
         Some("cached_gt_input")
     } else if count(Attr::ReasoningTokenCount) > output {
         Some("reasoning_gt_output")
-    } else if attrs.count(Attr::ToolTokenCount).is_some_and(|total| total != input.saturating_add(output)) {
+    } else if attrs
+        .count(Attr::ToolTokenCount)
+        .is_some_and(|total| total != input.saturating_add(output))
+    {
         Some("total_ne_sum")
     } else {
         None
@@ -369,7 +495,12 @@ fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
     (tokens, mismatch)
 }
 
-fn response(read: Read<'_>, session: &mut SessionState, (identity, prices): (&Identity, &Prices), tell: &mut impl FnMut(Fact)) {
+fn response(
+    read: Read<'_>,
+    session: &mut SessionState,
+    (identity, prices): (&Identity, &Prices),
+    tell: &mut impl FnMut(Fact),
+) {
     let (record, attrs) = read;
     let (tokens, mismatch) = tokens(attrs);
     session.failed = false;
@@ -384,30 +515,56 @@ fn response(read: Read<'_>, session: &mut SessionState, (identity, prices): (&Id
     tell(Fact::Response { tokens, mismatch });
     cost::of_response(&tokens, &terms(read, identity, prices), counts, tell);
     let limit = session.compact_limit.or(session.context_window);
-    let (Some(before), Some(limit)) = (before, limit) else { return };
-    let fell = tokens.input().saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);
-    let seen = session.compacted_ms.take().is_some_and(|seen| record.time - seen <= SAME_COMPACTION_MS);
+    let (Some(before), Some(limit)) = (before, limit) else {
+        return;
+    };
+    let fell =
+        tokens.input().saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);
+    let seen = session
+        .compacted_ms
+        .take()
+        .is_some_and(|seen| record.time - seen <= SAME_COMPACTION_MS);
     if fell && !seen {
         counts.compactions += 1;
-        tell(Fact::Compaction { method: CompactionMethod::Inferred, reclaimed: Some(before - tokens.input()) });
+        tell(Fact::Compaction {
+            method: CompactionMethod::Inferred,
+            reclaimed: Some(before - tokens.input()),
+        });
     }
 }
 
 fn decision(attrs: &Attrs<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
-    let (tool, decision, source) = (classify::tool(attrs), classify::decision(attrs), classify::source(attrs));
-    if let Some(call) = attrs.text(Attr::CallId).filter(|call| call.len() <= TEXT_BYTES_MAX)
+    let (tool, decision, source) = (
+        classify::tool(attrs),
+        classify::decision(attrs),
+        classify::source(attrs),
+    );
+    if let Some(call) = attrs
+        .text(Attr::CallId)
+        .filter(|call| call.len() <= TEXT_BYTES_MAX)
         && decision.starts_with("approved")
         && session.open_calls.len() < CALLS_MAX
     {
         session.open_calls.push(call.to_owned());
     }
     let counts = session.counts.get_or_insert_default();
-    let order =
-        |count: &DecisionCount| (count.tool.as_str(), count.decision.as_str(), count.source.as_str()).cmp(&(tool, decision, source));
+    let order = |count: &DecisionCount| {
+        (
+            count.tool.as_str(),
+            count.decision.as_str(),
+            count.source.as_str(),
+        )
+            .cmp(&(tool, decision, source))
+    };
     match counts.decisions.binary_search_by(order) {
         Ok(at) => counts.decisions[at].count += 1,
         Err(at) if counts.decisions.len() < DECISIONS_MAX => {
-            let count = DecisionCount { tool: tool.to_owned(), decision: decision.to_owned(), source: source.to_owned(), count: 1 };
+            let count = DecisionCount {
+                tool: tool.to_owned(),
+                decision: decision.to_owned(),
+                source: source.to_owned(),
+                count: 1,
+            };
             counts.decisions.insert(at, count);
         }
         // Beyond the limit, the last entry stands for all others: rows stay small, and the sum stays right.
@@ -417,7 +574,11 @@ fn decision(attrs: &Attrs<'_>, session: &mut SessionState, tell: &mut impl FnMut
             }
         }
     }
-    tell(Fact::Decision { tool, decision, source });
+    tell(Fact::Decision {
+        tool,
+        decision,
+        source,
+    });
 }
 
 fn tool_call(attrs: &Attrs<'_>, session: &mut SessionState, tell: &mut impl FnMut(Fact)) {
@@ -434,12 +595,28 @@ fn tool_call(attrs: &Attrs<'_>, session: &mut SessionState, tell: &mut impl FnMu
     counts.tool_duration_us = counts.tool_duration_us.saturating_add(duration_us.unwrap_or(0));
     counts.nonzero_exits += u64::from(exit_code.is_some_and(|code| code != 0));
     counts.spawned_agents += u64::from(attrs.text(Attr::TachoSpawnedAgent).is_some());
-    match counts.tools.binary_search_by(|count| count.tool.as_str().cmp(tool)) {
+    match counts
+        .tools
+        .binary_search_by(|count| count.tool.as_str().cmp(tool))
+    {
         Ok(at) => {
             counts.tools[at].calls += 1;
             counts.tools[at].failures += u64::from(!success);
         }
-        Err(at) => counts.tools.insert(at, ToolCount { tool: tool.to_owned(), calls: 1, failures: u64::from(!success) }),
+        Err(at) => counts.tools.insert(
+            at,
+            ToolCount {
+                tool: tool.to_owned(),
+                calls: 1,
+                failures: u64::from(!success),
+            },
+        ),
     }
-    tell(Fact::ToolCall { tool, success, mcp, exit_code, duration_us });
+    tell(Fact::ToolCall {
+        tool,
+        success,
+        mcp,
+        exit_code,
+        duration_us,
+    });
 }

@@ -55,12 +55,19 @@ pub fn learn_seldom(identity: &mut Identity, attrs: &Attrs<'_>) {
     set(&mut identity.agent_name, attrs.text(Attr::AgentName));
     set(&mut identity.approval_policy, attrs.text(Attr::ApprovalPolicy));
     set(&mut identity.sandbox_policy, attrs.text(Attr::SandboxPolicy));
-    set(&mut identity.effort, attrs.text(Attr::ModelReasoningEffort).or(attrs.text(Attr::ReasoningEffort)));
+    set(
+        &mut identity.effort,
+        attrs
+            .text(Attr::ModelReasoningEffort)
+            .or(attrs.text(Attr::ReasoningEffort)),
+    );
     set(&mut identity.tier, attrs.text(Attr::ServiceTier));
 }
 
 fn set(field: &mut String, value: Option<&str>) {
-    let Some(value) = value.filter(|value| !value.is_empty()).map(cut) else { return };
+    let Some(value) = value.filter(|value| !value.is_empty()).map(cut) else {
+        return;
+    };
     if field != value {
         field.clear();
         field.push_str(value);
@@ -69,12 +76,19 @@ fn set(field: &mut String, value: Option<&str>) {
 
 /// As much of a text of identity as is kept.
 fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or(text)
+    text.get(..text.floor_char_boundary(TEXT_BYTES_MAX))
+        .unwrap_or(text)
 }
 
 /// The dimensions that a session of that identity is counted under.
 pub fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a> {
-    let or_unassigned = |value: &'a String| if value.is_empty() { UNASSIGNED } else { value.as_str() };
+    let or_unassigned = |value: &'a String| {
+        if value.is_empty() {
+            UNASSIGNED
+        } else {
+            value.as_str()
+        }
+    };
     let subagent = !identity.agent_name.is_empty() && identity.agent_name != "/root";
     Dimensions {
         tenant,

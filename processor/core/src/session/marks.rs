@@ -59,14 +59,24 @@ impl Marks {
         let bucket = clock - clock.rem_euclid(BUCKET_MS);
         let (chunk, first) = match self.chunks.back() {
             Some((id, marks)) if id.bucket == bucket && marks.len() < CHUNK_MARKS => (*id, false),
-            Some((id, _)) if id.bucket == bucket => (self.open(ChunkId { bucket, number: id.number + 1 }), false),
+            Some((id, _)) if id.bucket == bucket => (
+                self.open(ChunkId {
+                    bucket,
+                    number: id.number + 1,
+                }),
+                false,
+            ),
             _ => (self.open(ChunkId { bucket, number: 0 }), true),
         };
         if let Some((_, marks)) = self.chunks.back_mut() {
             marks.push(mark);
         }
         let over = self.seen.len() > marks_max && self.chunks.len() > 1;
-        Added::New { chunk, first, dropped: if over { self.drop_first() } else { None } }
+        Added::New {
+            chunk,
+            first,
+            dropped: if over { self.drop_first() } else { None },
+        }
     }
 
     fn open(&mut self, id: ChunkId) -> ChunkId {
@@ -99,7 +109,10 @@ impl Marks {
 
     /// Puts a chunk back as it was written; chunks may come in any order.
     pub fn restore(&mut self, id: ChunkId, bytes: &[u8]) {
-        let marks: Vec<Mark> = bytes.chunks_exact(16).filter_map(|mark| mark.try_into().ok()).collect();
+        let marks: Vec<Mark> = bytes
+            .chunks_exact(16)
+            .filter_map(|mark| mark.try_into().ok())
+            .collect();
         self.seen.extend(marks.iter().copied());
         let at = self.chunks.partition_point(|(other, _)| *other < id);
         self.chunks.insert(at, (id, marks));
@@ -125,10 +138,25 @@ mod tests {
         for number in 0..130 {
             let chunk = u32::from(number >= 128);
             let added = marks.add(mark(number), 5, 1_000);
-            assert_eq!(added, Added::New { chunk: ChunkId { bucket: 0, number: chunk }, first: number == 0, dropped: None });
+            assert_eq!(
+                added,
+                Added::New {
+                    chunk: ChunkId {
+                        bucket: 0,
+                        number: chunk
+                    },
+                    first: number == 0,
+                    dropped: None
+                }
+            );
         }
         assert_eq!(marks.add(mark(3), BUCKET_MS * 2, 1_000), Added::Seen);
-        assert_eq!(marks.bytes(ChunkId { bucket: 0, number: 1 }).map(|bytes| bytes.len()), Some(32));
+        assert_eq!(
+            marks
+                .bytes(ChunkId { bucket: 0, number: 1 })
+                .map(|bytes| bytes.len()),
+            Some(32)
+        );
     }
 
     #[test]
@@ -137,9 +165,14 @@ mod tests {
         (0..256).for_each(|number| {
             marks.add(mark(number), 0, 256);
         });
-        let Added::New { dropped, .. } = marks.add(mark(256), BUCKET_MS, 256) else { panic!("it is new") };
+        let Added::New { dropped, .. } = marks.add(mark(256), BUCKET_MS, 256) else {
+            panic!("it is new")
+        };
         assert_eq!(dropped, Some(ChunkId { bucket: 0, number: 0 }));
-        assert!(matches!(marks.add(mark(0), BUCKET_MS, 512), Added::New { .. }), "forgotten, so new again");
+        assert!(
+            matches!(marks.add(mark(0), BUCKET_MS, 512), Added::New { .. }),
+            "forgotten, so new again"
+        );
         assert_eq!(marks.expire(0), vec![ChunkId { bucket: 0, number: 1 }]);
         assert_eq!(marks.buckets(), BTreeSet::from([BUCKET_MS]));
     }

@@ -25,13 +25,26 @@ pub struct Origins {
 impl Origins {
     /// Whether a record of that origin, at `at` on the raw partition, was not taken before; it is taken now.
     pub fn take(&mut self, origin: Origin<'_>, at: i64) -> bool {
-        let Origin { source, offset, part, stamped_ms } = origin;
-        let mark = OriginMark { offset, part, stamped_ms, last_offset: at };
+        let Origin {
+            source,
+            offset,
+            part,
+            stamped_ms,
+        } = origin;
+        let mark = OriginMark {
+            offset,
+            part,
+            stamped_ms,
+            last_offset: at,
+        };
         if let Some(known) = self.marks.get_mut(source) {
             if (offset, part) <= (known.offset, known.part) && stamped_ms <= known.stamped_ms {
                 return false;
             }
-            *known = OriginMark { stamped_ms: stamped_ms.max(known.stamped_ms), ..mark };
+            *known = OriginMark {
+                stamped_ms: stamped_ms.max(known.stamped_ms),
+                ..mark
+            };
         } else {
             self.make_room();
             self.marks.insert(source.to_owned(), mark);
@@ -44,7 +57,11 @@ impl Origins {
         if self.marks.len() < ORIGINS_MAX {
             return;
         }
-        let silent = self.marks.iter().min_by_key(|(_, mark)| mark.last_offset).map(|(source, _)| source.clone());
+        let silent = self
+            .marks
+            .iter()
+            .min_by_key(|(_, mark)| mark.last_offset)
+            .map(|(source, _)| source.clone());
         if let Some(silent) = silent {
             self.marks.remove(&silent);
             self.dirty.insert(silent);
@@ -57,7 +74,10 @@ impl Origins {
             let mark = self.marks.get(&source).copied();
             (source, mark)
         };
-        std::mem::take(&mut self.dirty).into_iter().map(with_mark).collect()
+        std::mem::take(&mut self.dirty)
+            .into_iter()
+            .map(with_mark)
+            .collect()
     }
 
     /// Puts a mark back as it was written.
@@ -71,7 +91,12 @@ mod tests {
     use super::*;
 
     fn origin(source: &str, offset: i64, part: u32, stamped_ms: i64) -> Origin<'_> {
-        Origin { source, offset, part, stamped_ms }
+        Origin {
+            source,
+            offset,
+            part,
+            stamped_ms,
+        }
     }
 
     #[test]
@@ -80,9 +105,15 @@ mod tests {
         let mut take = |offset, part, stamped| origins.take(origin("a", offset, part, stamped), 0);
         assert_eq!([take(5, 0, 10), take(5, 1, 10), take(9, 0, 12)], [true; 3]);
         // Again from the start, then further.
-        assert_eq!([take(5, 0, 10), take(5, 1, 10), take(9, 0, 12), take(9, 1, 12)], [false, false, false, true]);
+        assert_eq!(
+            [take(5, 0, 10), take(5, 1, 10), take(9, 0, 12), take(9, 1, 12)],
+            [false, false, false, true]
+        );
         // A new leader's clock is behind; then all of it again.
-        assert_eq!([take(10, 0, 8), take(9, 1, 12), take(10, 0, 8)], [true, false, false]);
+        assert_eq!(
+            [take(10, 0, 8), take(9, 1, 12), take(10, 0, 8)],
+            [true, false, false]
+        );
     }
 
     #[test]
@@ -98,13 +129,20 @@ mod tests {
     fn the_source_that_was_silent_for_longest_is_forgotten() {
         let mut origins = Origins::default();
         for number in 0..ORIGINS_MAX {
-            assert!(origins.take(origin(&number.to_string(), 1, 0, 0), i64::try_from(number).unwrap()));
+            assert!(origins.take(
+                origin(&number.to_string(), 1, 0, 0),
+                i64::try_from(number).unwrap()
+            ));
         }
         assert!(origins.take(origin("0", 2, 0, 0), 5_000));
         origins.changes();
         assert!(origins.take(origin("more", 1, 0, 0), 5_001));
         let changes = origins.changes();
-        let gone: Vec<&str> = changes.iter().filter(|(_, mark)| mark.is_none()).map(|(source, _)| source.as_str()).collect();
+        let gone: Vec<&str> = changes
+            .iter()
+            .filter(|(_, mark)| mark.is_none())
+            .map(|(source, _)| source.as_str())
+            .collect();
         assert_eq!((gone, changes.len()), (vec!["1"], 2));
         assert!(!origins.take(origin("0", 2, 0, 0), 5_002));
     }

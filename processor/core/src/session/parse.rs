@@ -11,8 +11,14 @@ use super::marks::Mark;
 use super::told::{OF_RESOURCE, Saying, Told};
 
 /// The attributes that are learnt and that few records have.
-const SELDOM: [Attr; 6] =
-    [Attr::AgentName, Attr::ApprovalPolicy, Attr::SandboxPolicy, Attr::ModelReasoningEffort, Attr::ReasoningEffort, Attr::ServiceTier];
+const SELDOM: [Attr; 6] = [
+    Attr::AgentName,
+    Attr::ApprovalPolicy,
+    Attr::SandboxPolicy,
+    Attr::ModelReasoningEffort,
+    Attr::ReasoningEffort,
+    Attr::ServiceTier,
+];
 
 /// One log record with its event time decided.
 #[derive(Clone, Debug)]
@@ -61,9 +67,19 @@ pub struct Context<'c> {
 /// Reads a raw record's value.
 ///
 /// Source of the order: event time, observed time, `tool_result_seq`, index within the record.
-pub fn parse<'a>(value: &'a [u8], context: Context<'_>, told: &mut Told) -> Result<Vec<Parsed<'a>>, ScanError> {
+pub fn parse<'a>(
+    value: &'a [u8],
+    context: Context<'_>,
+    told: &mut Told,
+) -> Result<Vec<Parsed<'a>>, ScanError> {
     told.begin();
-    let mut reading = Reading { context, told, encoded: None, resource: None, records: Vec::new() };
+    let mut reading = Reading {
+        context,
+        told,
+        encoded: None,
+        resource: None,
+        records: Vec::new(),
+    };
     scan_for(value, &mut reading)?;
     let mut records = reading.records;
     records.sort_by_key(|record: &Parsed<'_>| (record.time, record.order));
@@ -87,18 +103,39 @@ impl<'a> Visit<'a> for Reading<'_, 'a> {
     }
 
     fn record(&mut self, record: LogRecord<'_, 'a>) {
-        let Self { context, told, encoded, .. } = self;
-        let resource = *self.resource.get_or_insert_with(|| told.resources.add(*encoded, record.resource, &OF_RESOURCE));
-        let said = Said { resource, record: told.of_record(&record.attrs) };
+        let Self {
+            context,
+            told,
+            encoded,
+            ..
+        } = self;
+        let resource = *self
+            .resource
+            .get_or_insert_with(|| told.resources.add(*encoded, record.resource, &OF_RESOURCE));
+        let said = Said {
+            resource,
+            record: told.of_record(&record.attrs),
+        };
         self.records.push(one(record, said, *context));
     }
 }
 
 fn one<'a>(record: LogRecord<'_, 'a>, said: Said, context: Context<'_>) -> Parsed<'a> {
-    let Context { tenant, appended, clock, rules } = context;
+    let Context {
+        tenant,
+        appended,
+        clock,
+        rules,
+    } = context;
     let (told, time_source) = event_time(&record, appended);
-    let time = told.clamp(clock.saturating_sub(rules.max_age_ms), clock.saturating_add(rules.max_skew_ms));
-    let conversation = record.attrs.text(Attr::ConversationId).filter(|id| !id.is_empty());
+    let time = told.clamp(
+        clock.saturating_sub(rules.max_age_ms),
+        clock.saturating_add(rules.max_skew_ms),
+    );
+    let conversation = record
+        .attrs
+        .text(Attr::ConversationId)
+        .filter(|id| !id.is_empty());
     let derives = derives(&record);
     let marked = derives && time_source != TimeSource::Received;
     let is_read = derives || SELDOM.into_iter().any(|attr| record.attrs.get(attr).is_some());
@@ -111,7 +148,11 @@ fn one<'a>(record: LogRecord<'_, 'a>, said: Said, context: Context<'_>) -> Parse
         time_source,
         clamped: time != told,
         derives,
-        order: (record.observed_ns, record.attrs.int(Attr::ToolResultSeq).unwrap_or(0), record.index),
+        order: (
+            record.observed_ns,
+            record.attrs.int(Attr::ToolResultSeq).unwrap_or(0),
+            record.index,
+        ),
         attrs: is_read.then(|| Box::new(record.attrs)),
     }
 }
@@ -132,9 +173,9 @@ fn event_time(record: &LogRecord<'_, '_>, appended: i64) -> (i64, TimeSource) {
 /// Stream noise changes nothing: of the many events of a response, those with tokens or an error count.
 fn derives(record: &LogRecord<'_, '_>) -> bool {
     match record.event {
-        EventKind::SseEvent => {
-            [Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError].into_iter().any(|attr| record.attrs.get(attr).is_some())
-        }
+        EventKind::SseEvent => [Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError]
+            .into_iter()
+            .any(|attr| record.attrs.get(attr).is_some()),
         event => event.def().derives,
     }
 }

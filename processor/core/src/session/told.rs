@@ -16,10 +16,24 @@ pub const TOLD_MAX: usize = 1024;
 pub const TOLD_BYTES_MAX: usize = 1024;
 
 /// The attributes of a resource that are learnt.
-pub const OF_RESOURCE: [Attr; 6] = [Attr::ServiceName, Attr::TeamId, Attr::Project, Attr::CostCentre, Attr::Department, Attr::Env];
+pub const OF_RESOURCE: [Attr; 6] = [
+    Attr::ServiceName,
+    Attr::TeamId,
+    Attr::Project,
+    Attr::CostCentre,
+    Attr::Department,
+    Attr::Env,
+];
 /// The attributes that most records repeat, and that are learnt.
-pub const OF_RECORD: [Attr; 7] =
-    [Attr::Model, Attr::Originator, Attr::AppVersion, Attr::AuthMode, Attr::TerminalType, Attr::UserEmail, Attr::UserAccountId];
+pub const OF_RECORD: [Attr; 7] = [
+    Attr::Model,
+    Attr::Originator,
+    Attr::AppVersion,
+    Attr::AuthMode,
+    Attr::TerminalType,
+    Attr::UserEmail,
+    Attr::UserAccountId,
+];
 
 /// Texts by attribute.
 pub type Texts = Vec<(Attr, String)>;
@@ -55,12 +69,17 @@ impl Sayings {
 
     /// The saying of these bytes, if it is kept.
     pub fn find(&self, bytes: &[u8]) -> Option<Saying> {
-        self.kept.get_index_of(bytes).map(|index| Saying::Kept(self.first + index as u64))
+        self.kept
+            .get_index_of(bytes)
+            .map(|index| Saying::Kept(self.first + index as u64))
     }
 
     /// A saying that is not kept yet: which attributes have which texts, and the bytes that say so, if they are known.
     pub fn add(&mut self, bytes: Option<&[u8]>, attrs: &Attrs<'_>, of: &[Attr]) -> Saying {
-        let texts = of.iter().filter_map(|attr| Some((*attr, attrs.text(*attr)?.to_owned()))).collect();
+        let texts = of
+            .iter()
+            .filter_map(|attr| Some((*attr, attrs.text(*attr)?.to_owned())))
+            .collect();
         match bytes.filter(|bytes| bytes.len() <= TOLD_BYTES_MAX && self.kept.len() < TOLD_MAX) {
             Some(bytes) => Saying::Kept(self.first + self.kept.insert_full(bytes.into(), texts).0 as u64),
             None => {
@@ -73,7 +92,10 @@ impl Sayings {
     /// What a saying of this raw record says.
     pub fn texts(&self, saying: Saying) -> &[(Attr, String)] {
         let found = match saying {
-            Saying::Kept(number) => self.kept.get_index((number - self.first) as usize).map(|(_, texts)| texts),
+            Saying::Kept(number) => self
+                .kept
+                .get_index((number - self.first) as usize)
+                .map(|(_, texts)| texts),
             Saying::Passing(index) => self.passing.get(index),
         };
         found.map_or(&[], Vec::as_slice)
@@ -98,7 +120,10 @@ impl Told {
 
     /// What a record and its resource say.
     pub fn texts(&self, said: Said) -> impl Iterator<Item = &(Attr, String)> {
-        self.resources.texts(said.resource).iter().chain(self.records.texts(said.record))
+        self.resources
+            .texts(said.resource)
+            .iter()
+            .chain(self.records.texts(said.record))
     }
 
     /// The saying of a record.
@@ -112,7 +137,9 @@ impl Told {
                 self.bytes.extend_from_slice(text.as_bytes());
             }
         }
-        self.records.find(&self.bytes).unwrap_or_else(|| self.records.add(Some(&self.bytes), attrs, &OF_RECORD))
+        self.records
+            .find(&self.bytes)
+            .unwrap_or_else(|| self.records.add(Some(&self.bytes), attrs, &OF_RECORD))
     }
 }
 
@@ -132,7 +159,11 @@ mod tests {
         let mut told = Told::default();
         let [a, b, c] = ["a", "b", "a"].map(|model| told.of_record(&of(Attr::Model, model)));
         assert_eq!((a == b, a == c), (false, true));
-        assert_ne!(a, told.of_record(&of(Attr::Originator, "a")), "of another attribute");
+        assert_ne!(
+            a,
+            told.of_record(&of(Attr::Originator, "a")),
+            "of another attribute"
+        );
         assert_eq!(told.records.texts(b), [(Attr::Model, "b".to_owned())]);
     }
 

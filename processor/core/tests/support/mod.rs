@@ -1,5 +1,9 @@
 //! Records as Codex sends them, and a task driven by hand.
-#![allow(dead_code, clippy::unwrap_used, reason = "each test binary uses its own part; numbers of tests fit")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test binary uses its own part; numbers of tests fit"
+)]
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -37,12 +41,27 @@ pub struct Event {
     pub attributes: Vec<(&'static str, Value)>,
 }
 
-pub fn event(conversation: &'static str, time: i64, name: &'static str, attributes: Vec<(&'static str, Value)>) -> Event {
-    Event { conversation, time, name, attributes }
+pub fn event(
+    conversation: &'static str,
+    time: i64,
+    name: &'static str,
+    attributes: Vec<(&'static str, Value)>,
+) -> Event {
+    Event {
+        conversation,
+        time,
+        name,
+        attributes,
+    }
 }
 
 pub fn prompt(conversation: &'static str, time: i64) -> Event {
-    event(conversation, time, "codex.user_prompt", vec![("prompt_length", text("5"))])
+    event(
+        conversation,
+        time,
+        "codex.user_prompt",
+        vec![("prompt_length", text("5"))],
+    )
 }
 
 pub fn request(conversation: &'static str, time: i64, status: i64, attempt: i64) -> Event {
@@ -59,7 +78,14 @@ pub fn request(conversation: &'static str, time: i64, status: i64, attempt: i64)
 }
 
 /// A completed response with `input` (of which `cached`) and `output` (of which `reasoning`) tokens.
-pub fn tokens(conversation: &'static str, time: i64, input: i64, cached: i64, output: i64, reasoning: i64) -> Event {
+pub fn tokens(
+    conversation: &'static str,
+    time: i64,
+    input: i64,
+    cached: i64,
+    output: i64,
+    reasoning: i64,
+) -> Event {
     let attributes = vec![
         ("event.kind", text("response.completed")),
         ("input_token_count", text(input.to_string())),
@@ -72,7 +98,11 @@ pub fn tokens(conversation: &'static str, time: i64, input: i64, cached: i64, ou
 }
 
 fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 /// An OTLP request of these events.
@@ -84,11 +114,29 @@ pub fn encode(events: &[Event]) -> Vec<u8> {
             attribute("conversation.id", text(event.conversation)),
             attribute("model", text("gpt-5.5")),
         ];
-        attributes.extend(event.attributes.iter().map(|(key, value)| attribute(key, value.clone())));
-        LogRecord { observed_time_unix_nano: u64::try_from(event.time).unwrap() * 1_000_000, attributes, ..LogRecord::default() }
+        attributes.extend(
+            event
+                .attributes
+                .iter()
+                .map(|(key, value)| attribute(key, value.clone())),
+        );
+        LogRecord {
+            observed_time_unix_nano: u64::try_from(event.time).unwrap() * 1_000_000,
+            attributes,
+            ..LogRecord::default()
+        }
     };
-    let scope_logs = vec![ScopeLogs { log_records: events.iter().map(record).collect(), ..ScopeLogs::default() }];
-    ExportLogsServiceRequest { resource_logs: vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }] }.encode_to_vec()
+    let scope_logs = vec![ScopeLogs {
+        log_records: events.iter().map(record).collect(),
+        ..ScopeLogs::default()
+    }];
+    ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            scope_logs,
+            ..ResourceLogs::default()
+        }],
+    }
+    .encode_to_vec()
 }
 
 /// A task with its changelog, fed record by record.
@@ -104,12 +152,21 @@ impl Driven {
     pub fn new(seed: Seed) -> Self {
         let rules = Rules::new(seed);
         let task = SessionTask::new(0, &rules, 0);
-        Self { rules, task, offset: 0, changelog: BTreeMap::new(), meta: Meta::default() }
+        Self {
+            rules,
+            task,
+            offset: 0,
+            changelog: BTreeMap::new(),
+            meta: Meta::default(),
+        }
     }
 
     /// Applies one raw record of one conversation, appended at `appended`.
     pub fn send(&mut self, appended: i64, events: &[Event]) {
-        let key = format!("default/{}", events.first().map_or("none", |event| event.conversation));
+        let key = format!(
+            "default/{}",
+            events.first().map_or("none", |event| event.conversation)
+        );
         self.raw(appended, &key, &encode(events));
     }
 
@@ -119,7 +176,16 @@ impl Driven {
 
     /// Applies one raw record that was drained from an inbox.
     pub fn drained(&mut self, appended: i64, origin: Option<Origin<'_>>, key: &str, value: &[u8]) {
-        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: false, epoch: None, origin, key, value };
+        let input = Input {
+            offset: self.offset,
+            appended,
+            wall: Some(appended),
+            tick: false,
+            epoch: None,
+            origin,
+            key,
+            value,
+        };
         self.task.apply(input, &self.rules);
         self.offset += 1;
     }
@@ -134,7 +200,16 @@ impl Driven {
     }
 
     fn control(&mut self, appended: i64, epoch: Option<i64>) {
-        let input = Input { offset: self.offset, appended, wall: Some(appended), tick: true, epoch, origin: None, key: "tick", value: &[] };
+        let input = Input {
+            offset: self.offset,
+            appended,
+            wall: Some(appended),
+            tick: true,
+            epoch,
+            origin: None,
+            key: "tick",
+            value: &[],
+        };
         self.task.apply(input, &self.rules);
         self.offset += 1;
     }
@@ -149,8 +224,12 @@ impl Driven {
 
     /// Drops the task and rebuilds it from the changelog.
     pub fn restart(&mut self) {
-        let entries = self.changelog.iter().map(|(key, value)| (key.as_str(), value.as_slice()));
-        self.task = SessionTask::restore(0, &self.rules, &self.meta, entries).expect("the changelog was written by the task itself");
+        let entries = self
+            .changelog
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_slice()));
+        self.task = SessionTask::restore(0, &self.rules, &self.meta, entries)
+            .expect("the changelog was written by the task itself");
     }
 }
 
@@ -166,19 +245,30 @@ pub fn store(changelog: &mut BTreeMap<String, Vec<u8>>, changes: &[Change]) {
 /// A table that admits everything that is asked for.
 pub fn admit_all(rules: &Rules, deltas: &DeltaMap) -> LabelTable {
     let mut labels = LabelTable::new(&rules.seed);
-    labels.proposals(deltas).iter().for_each(|(key, value)| labels.apply(key, value));
+    labels
+        .proposals(deltas)
+        .iter()
+        .for_each(|(key, value)| labels.apply(key, value));
     labels
 }
 
 /// The sum of a counter's deltas over the series whose labels hold all of `with`.
 pub fn count(deltas: &DeltaMap, metric: &str, with: &[&str]) -> i64 {
-    sum(deltas, metric, |series| with.iter().all(|value| series.values.contains(value)))
+    sum(deltas, metric, |series| {
+        with.iter().all(|value| series.values.contains(value))
+    })
 }
 
 /// The sum of a counter's deltas over the series that have all these label values, by the labels' names.
 pub fn labelled(deltas: &DeltaMap, metric: &str, with: &[(&str, &str)]) -> i64 {
-    let has = |series: &Series<'_>, wanted: (&str, &str)| series.labels().any(|(label, value)| (label.def().name, value) == wanted);
-    sum(deltas, metric, |series| with.iter().all(|wanted| has(series, *wanted)))
+    let has = |series: &Series<'_>, wanted: (&str, &str)| {
+        series
+            .labels()
+            .any(|(label, value)| (label.def().name, value) == wanted)
+    };
+    sum(deltas, metric, |series| {
+        with.iter().all(|wanted| has(series, *wanted))
+    })
 }
 
 fn sum(deltas: &DeltaMap, metric: &str, wanted: impl Fn(&Series<'_>) -> bool) -> i64 {
@@ -187,5 +277,13 @@ fn sum(deltas: &DeltaMap, metric: &str, wanted: impl Fn(&Series<'_>) -> bool) ->
         series.metric.def().name == metric && wanted(&series)
     };
     let amounts = deltas.keys().filter(wanted).flat_map(|key| deltas[key].values());
-    amounts.map(|amount| if let Amount::Count(count) = amount { *count } else { panic!("{metric} is not a counter") }).sum()
+    amounts
+        .map(|amount| {
+            if let Amount::Count(count) = amount {
+                *count
+            } else {
+                panic!("{metric} is not a counter")
+            }
+        })
+        .sum()
 }

@@ -133,7 +133,11 @@ pub(super) fn encode(record: NewRecord, appended: AppendTime) -> Vec<u8> {
         appended_ms: appended.0,
         key: record.key,
         value: record.value,
-        headers: record.headers.into_iter().map(|(name, value)| StoredHeader { name, value }).collect(),
+        headers: record
+            .headers
+            .into_iter()
+            .map(|(name, value)| StoredHeader { name, value })
+            .collect(),
     };
     let mut out = Vec::with_capacity(stored.encoded_len() + 1);
     out.push(RECORD_VERSION);
@@ -143,10 +147,17 @@ pub(super) fn encode(record: NewRecord, appended: AppendTime) -> Vec<u8> {
 
 /// Reads a value of `records` back.
 pub(super) fn decode(at: TopicPartition, offset: i64, bytes: &[u8]) -> Result<Record, LogError> {
-    let corrupt = |reason: String| LogError::Corrupt { at: format!("{at}@{offset}"), reason };
+    let corrupt = |reason: String| LogError::Corrupt {
+        at: format!("{at}@{offset}"),
+        reason,
+    };
     let body = match bytes.split_first() {
         Some((&RECORD_VERSION, body)) => body,
-        Some((version, _)) => return Err(corrupt(format!("record version {version}; this build reads {RECORD_VERSION}"))),
+        Some((version, _)) => {
+            return Err(corrupt(format!(
+                "record version {version}; this build reads {RECORD_VERSION}"
+            )));
+        }
         None => return Err(corrupt("an empty record".to_owned())),
     };
     // One copy out of the store's block; key, value and headers then share it.
@@ -157,7 +168,11 @@ pub(super) fn decode(at: TopicPartition, offset: i64, bytes: &[u8]) -> Result<Re
         appended: AppendTime(stored.appended_ms),
         key: stored.key,
         value: stored.value,
-        headers: stored.headers.into_iter().map(|header| (header.name, header.value)).collect(),
+        headers: stored
+            .headers
+            .into_iter()
+            .map(|header| (header.name, header.value))
+            .collect(),
     })
 }
 
@@ -168,7 +183,10 @@ mod tests {
     use std::collections::BTreeSet;
     use strum::VariantArray;
 
-    const AT: TopicPartition = TopicPartition { topic: Topic::RawLogs, partition: 3 };
+    const AT: TopicPartition = TopicPartition {
+        topic: Topic::RawLogs,
+        partition: 3,
+    };
 
     #[test]
     fn codes_are_unique() {
@@ -181,21 +199,35 @@ mod tests {
         let offsets = [0, 1, 255, 256, 65_536, i64::MAX];
         let keys: Vec<_> = offsets.iter().map(|offset| record_key(AT, *offset)).collect();
         assert!(keys.is_sorted());
-        assert_eq!(keys.iter().map(|key| offset_of(key)).collect::<Option<Vec<_>>>(), Some(offsets.to_vec()));
+        assert_eq!(
+            keys.iter().map(|key| offset_of(key)).collect::<Option<Vec<_>>>(),
+            Some(offsets.to_vec())
+        );
     }
 
     #[test]
     fn a_tombstone_is_not_an_empty_value() {
         for value in [None, Some(Bytes::new()), Some(Bytes::from_static(b"v"))] {
-            let record = NewRecord { to: AT, key: None, value: value.clone(), headers: vec![("h".to_owned(), Bytes::new())] };
+            let record = NewRecord {
+                to: AT,
+                key: None,
+                value: value.clone(),
+                headers: vec![("h".to_owned(), Bytes::new())],
+            };
             let back = decode(AT, 7, &encode(record, AppendTime(5))).unwrap();
-            assert_eq!((back.value, back.appended, back.headers.len()), (value, AppendTime(5), 1));
+            assert_eq!(
+                (back.value, back.appended, back.headers.len()),
+                (value, AppendTime(5), 1)
+            );
         }
     }
 
     #[test]
     fn unknown_versions_are_named() {
         let error = decode(AT, 7, &[9, 1]).unwrap_err().to_string();
-        assert!(error.contains("codex.raw.logs.v1/3@7") && error.contains("version 9"), "{error}");
+        assert!(
+            error.contains("codex.raw.logs.v1/3@7") && error.contains("version 9"),
+            "{error}"
+        );
     }
 }

@@ -25,7 +25,10 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { raw_age_ms: RAW_AGE_MAX_MS, raw_bytes: RAW_BYTES_MAX }
+        Self {
+            raw_age_ms: RAW_AGE_MAX_MS,
+            raw_bytes: RAW_BYTES_MAX,
+        }
     }
 }
 
@@ -55,15 +58,23 @@ impl Retention {
     /// For each partition with something to delete: the offset before which all goes.
     pub(super) fn due(self, store: &Store, now_ms: i64) -> Result<Vec<(TopicPartition, i64)>, LogError> {
         let parts = parts(store);
-        let raw_bytes: u64 = parts.iter().filter(|(at, _)| is_raw(at.topic)).map(|(_, part)| part.bytes).sum();
+        let raw_bytes: u64 = parts
+            .iter()
+            .filter(|(at, _)| is_raw(at.topic))
+            .map(|(_, part)| part.bytes)
+            .sum();
         let mut excess = raw_bytes.saturating_sub(self.raw_bytes);
         let mut due = Vec::new();
         // Larger partitions first: what is over the limit is taken from where most of it is.
         let mut by_size = parts;
         by_size.sort_by_key(|(at, part)| (std::cmp::Reverse(part.bytes), *at));
         for (at, part) in by_size {
-            let Some(age_ms) = self.age_ms(at.topic) else { continue };
-            let Some(limit) = deletable_until(store, at, part) else { continue };
+            let Some(age_ms) = self.age_ms(at.topic) else {
+                continue;
+            };
+            let Some(limit) = deletable_until(store, at, part) else {
+                continue;
+            };
             let take = if is_raw(at.topic) { excess } else { 0 };
             let (until, freed) = scan(store, at, part.start, limit, now_ms.saturating_sub(age_ms), take)?;
             excess = excess.saturating_sub(freed);
@@ -87,13 +98,24 @@ fn deletable_until(store: &Store, at: TopicPartition, part: Part) -> Option<i64>
 const SCAN_MAX: usize = 4096;
 
 /// From `start`: the offset up to which records are older than `before_ms`, or make up `excess` bytes; and the bytes.
-fn scan(store: &Store, at: TopicPartition, start: i64, limit: i64, before_ms: i64, excess: u64) -> Result<(i64, u64), LogError> {
+fn scan(
+    store: &Store,
+    at: TopicPartition,
+    start: i64,
+    limit: i64,
+    before_ms: i64,
+    excess: u64,
+) -> Result<(i64, u64), LogError> {
     let mut freed = 0;
     let mut until = start;
     if limit <= start {
         return Ok((start, 0));
     }
-    for entry in store.records.range(codec::record_key(at, start)..codec::record_key(at, limit)).take(SCAN_MAX) {
+    for entry in store
+        .records
+        .range(codec::record_key(at, start)..codec::record_key(at, limit))
+        .take(SCAN_MAX)
+    {
         let (key, value) = stored(entry.into_inner())?;
         let offset = codec::offset_of(&key).unwrap_or(start);
         if freed >= excess && codec::decode(at, offset, &value)?.appended.0 >= before_ms {

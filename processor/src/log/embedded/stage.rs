@@ -52,7 +52,10 @@ impl<'s> Stage<'s> {
         for record in records {
             let part = self.part(record.to)?;
             let time = AppendTime(self.now_ms.max(part.last_ms));
-            appended.push(Appended { offset: part.end, appended: time });
+            appended.push(Appended {
+                offset: part.end,
+                appended: time,
+            });
             self.put(record, part.end, time)?;
         }
         Ok(appended)
@@ -64,12 +67,20 @@ impl<'s> Stage<'s> {
         for (at, position) in &commit.positions {
             let part = self.part(*at)?;
             if position.0 > part.end {
-                let reason = format!("position {} of {at} is ahead of the log, which ends at {}", position.0, part.end);
+                let reason = format!(
+                    "position {} of {at} is ahead of the log, which ends at {}",
+                    position.0, part.end
+                );
                 return Err(LogError::NotCommitted { reason });
             }
         }
         self.append(commit.records)?;
-        self.positions.extend(commit.positions.into_iter().map(|(at, position)| (at, position.0)));
+        self.positions.extend(
+            commit
+                .positions
+                .into_iter()
+                .map(|(at, position)| (at, position.0)),
+        );
         Ok(())
     }
 
@@ -79,10 +90,21 @@ impl<'s> Stage<'s> {
             let (at, offset, time) = (record.from, record.offset, record.appended);
             let part = self.part(at)?;
             if offset < part.end {
-                let reason = format!("can't import offset {offset}: the partition goes on at {}", part.end);
-                return Err(LogError::Corrupt { at: at.to_string(), reason });
+                let reason = format!(
+                    "can't import offset {offset}: the partition goes on at {}",
+                    part.end
+                );
+                return Err(LogError::Corrupt {
+                    at: at.to_string(),
+                    reason,
+                });
             }
-            let record = NewRecord { to: at, key: record.key, value: record.value, headers: record.headers };
+            let record = NewRecord {
+                to: at,
+                key: record.key,
+                value: record.value,
+                headers: record.headers,
+            };
             self.check(std::slice::from_ref(&record))?;
             self.put(record, offset, time)?;
         }
@@ -109,7 +131,8 @@ impl<'s> Stage<'s> {
                 break;
             }
             if compacted && let Some(record_key) = codec::decode(at, offset, &value)?.key {
-                self.batch.remove(&self.store.latest, codec::latest_key(at, &record_key));
+                self.batch
+                    .remove(&self.store.latest, codec::latest_key(at, &record_key));
             }
             part.bytes = part.bytes.saturating_sub(value.len() as u64);
             self.batch.remove(&self.store.records, key);
@@ -127,14 +150,19 @@ impl<'s> Stage<'s> {
             self.batch.insert(&self.store.records, key, value);
         }
         for (at, part) in &self.parts {
-            self.batch.insert(&self.store.meta, codec::part_key(*at), part.encode_to_vec());
+            self.batch
+                .insert(&self.store.meta, codec::part_key(*at), part.encode_to_vec());
         }
         for (at, position) in &self.positions {
-            self.batch.insert(&self.store.meta, codec::group_key(*at), position.to_be_bytes());
+            self.batch
+                .insert(&self.store.meta, codec::group_key(*at), position.to_be_bytes());
         }
         for (key, place) in &self.latest {
             match place {
-                Some((offset, _)) => self.batch.insert(&self.store.latest, key.as_slice(), offset.to_be_bytes()),
+                Some((offset, _)) => {
+                    self.batch
+                        .insert(&self.store.latest, key.as_slice(), offset.to_be_bytes())
+                }
                 None => self.batch.remove(&self.store.latest, key.as_slice()),
             }
         }
@@ -154,7 +182,10 @@ impl<'s> Stage<'s> {
             self.part(record.to)?;
             if record.to.topic.cleanup() == Cleanup::Compact && record.key.is_none() {
                 let fault = "a record without a key, which a compacted topic can't take".to_owned();
-                return Err(LogError::Topic { topic: record.to.topic.name().to_owned(), fault });
+                return Err(LogError::Topic {
+                    topic: record.to.topic.name().to_owned(),
+                    fault,
+                });
             }
         }
         Ok(())
@@ -164,7 +195,9 @@ impl<'s> Stage<'s> {
         if let Some(part) = self.parts.get(&at) {
             return Ok(*part);
         }
-        self.store.part(at).map_err(|_| no_such(at, self.store.partitions(at.topic)))
+        self.store
+            .part(at)
+            .map_err(|_| no_such(at, self.store.partitions(at.topic)))
     }
 
     fn put(&mut self, record: NewRecord, offset: i64, time: AppendTime) -> Result<(), LogError> {
@@ -201,7 +234,12 @@ impl<'s> Stage<'s> {
     }
 
     /// Deletes the record that was the key's latest and notes the new one; gives the bytes that this frees.
-    fn supersede(&mut self, at: TopicPartition, key: &Bytes, place: Option<(i64, u64)>) -> Result<u64, LogError> {
+    fn supersede(
+        &mut self,
+        at: TopicPartition,
+        key: &Bytes,
+        place: Option<(i64, u64)>,
+    ) -> Result<u64, LogError> {
         let index = codec::latest_key(at, key);
         let old = match self.latest.get(&index) {
             Some(staged) => *staged,
@@ -220,9 +258,18 @@ impl<'s> Stage<'s> {
     }
 
     fn stored_latest(&self, at: TopicPartition, index: &[u8]) -> Result<Option<(i64, u64)>, LogError> {
-        let Some(bytes) = stored(self.store.latest.get(index))? else { return Ok(None) };
-        let corrupt = |_| LogError::Corrupt { at: format!("the key index of {at}"), reason: "not 8 bytes".to_owned() };
-        let offset = bytes.as_ref().try_into().map(i64::from_be_bytes).map_err(corrupt)?;
+        let Some(bytes) = stored(self.store.latest.get(index))? else {
+            return Ok(None);
+        };
+        let corrupt = |_| LogError::Corrupt {
+            at: format!("the key index of {at}"),
+            reason: "not 8 bytes".to_owned(),
+        };
+        let offset = bytes
+            .as_ref()
+            .try_into()
+            .map(i64::from_be_bytes)
+            .map_err(corrupt)?;
         let size = stored(self.store.records.size_of(codec::record_key(at, offset)))?.unwrap_or(0);
         Ok(Some((offset, u64::from(size))))
     }

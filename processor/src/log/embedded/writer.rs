@@ -72,7 +72,13 @@ pub(super) struct Queue {
 impl Queue {
     pub fn new() -> (Self, Receiver<Request>) {
         let (sender, receiver) = std::sync::mpsc::sync_channel(QUEUE_MAX);
-        (Self { sender, bytes: Arc::default() }, receiver)
+        (
+            Self {
+                sender,
+                bytes: Arc::default(),
+            },
+            receiver,
+        )
     }
 
     /// Adds an append or tells it at once that too much waits.
@@ -82,7 +88,11 @@ impl Queue {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             return reply(Err(busy("bytes", QUEUE_BYTES_MAX)));
         }
-        match self.sender.try_send(Request::Append { records, bytes, reply }) {
+        match self.sender.try_send(Request::Append {
+            records,
+            bytes,
+            reply,
+        }) {
             Ok(()) => {}
             Err(TrySendError::Full(Request::Append { reply, .. })) => {
                 self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -97,7 +107,11 @@ impl Queue {
     pub fn ask_append(&self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
         let bytes = records.iter().map(size).sum();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.ask(|reply| Request::Append { records, bytes, reply })
+        self.ask(|reply| Request::Append {
+            records,
+            bytes,
+            reply,
+        })
     }
 
     /// Asks and waits for the answer.
@@ -119,16 +133,26 @@ impl Queue {
 
 /// Bytes that a record brings.
 pub(super) fn size(record: &NewRecord) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    record.key.as_ref().map_or(0, bytes::Bytes::len) + record.value.as_ref().map_or(0, bytes::Bytes::len) + headers
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    record.key.as_ref().map_or(0, bytes::Bytes::len)
+        + record.value.as_ref().map_or(0, bytes::Bytes::len)
+        + headers
 }
 
 fn busy(what: &str, max: usize) -> LogError {
-    LogError::Unavailable { reason: format!("more than {max} {what} wait to be written: the disk is too slow; send again later") }
+    LogError::Unavailable {
+        reason: format!("more than {max} {what} wait to be written: the disk is too slow; send again later"),
+    }
 }
 
 fn ended() -> LogError {
-    LogError::Unavailable { reason: "the log is closed".to_owned() }
+    LogError::Unavailable {
+        reason: "the log is closed".to_owned(),
+    }
 }
 
 /// What the thread works with.
@@ -162,9 +186,15 @@ impl Done {
 /// The same error once more: each request of a group gets its own.
 fn again(error: &LogError) -> LogError {
     match error {
-        LogError::Full { reason } => LogError::Full { reason: reason.clone() },
-        LogError::Unavailable { reason } => LogError::Unavailable { reason: reason.clone() },
-        other => LogError::Unavailable { reason: other.to_string() },
+        LogError::Full { reason } => LogError::Full {
+            reason: reason.clone(),
+        },
+        LogError::Unavailable { reason } => LogError::Unavailable {
+            reason: reason.clone(),
+        },
+        other => LogError::Unavailable {
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -179,7 +209,9 @@ impl Writer {
                 None => queue.recv_timeout(retain_at.saturating_duration_since(Instant::now())),
             };
             match request {
-                Ok(request @ (Request::Append { .. } | Request::Commit { .. })) => next = self.group(request, queue),
+                Ok(request @ (Request::Append { .. } | Request::Commit { .. })) => {
+                    next = self.group(request, queue)
+                }
                 Ok(Request::Import { records, reply }) => reply(self.import(records)),
                 Ok(Request::Trim { at, position, reply }) => reply(self.trim(at, position)),
                 Ok(Request::Fence { reply }) => reply(Ok(self.epoch.fetch_add(1, Ordering::SeqCst) + 1)),
@@ -204,17 +236,30 @@ impl Writer {
         let mut request = first;
         let rest = loop {
             match request {
-                Request::Append { records, bytes: size, reply } => {
+                Request::Append {
+                    records,
+                    bytes: size,
+                    reply,
+                } => {
                     self.waiting.fetch_sub(size, Ordering::Relaxed);
                     bytes += size;
-                    let outcome = self.room(free, bytes, self.reserve).and_then(|()| stage.append(records));
+                    let outcome = self
+                        .room(free, bytes, self.reserve)
+                        .and_then(|()| stage.append(records));
                     done.push(Done::Append(reply, outcome));
                 }
-                Request::Commit { commit, bytes: size, epoch, reply } => {
+                Request::Commit {
+                    commit,
+                    bytes: size,
+                    epoch,
+                    reply,
+                } => {
                     bytes += size;
                     // Half the reserve: what was taken in can still be worked off when nothing more is taken in.
-                    let outcome =
-                        self.room(free, bytes, self.reserve / 2).and_then(|()| self.not_fenced(epoch)).and_then(|()| stage.commit(commit));
+                    let outcome = self
+                        .room(free, bytes, self.reserve / 2)
+                        .and_then(|()| self.not_fenced(epoch))
+                        .and_then(|()| stage.commit(commit));
                     done.push(Done::Commit(reply, outcome));
                 }
                 other => break Some(other),
@@ -239,7 +284,9 @@ impl Writer {
         if epoch == current {
             return Ok(());
         }
-        Err(LogError::NotCommitted { reason: format!("fenced: this writer is number {epoch}, number {current} took over") })
+        Err(LogError::NotCommitted {
+            reason: format!("fenced: this writer is number {epoch}, number {current} took over"),
+        })
     }
 
     fn free_bytes(&self) -> Option<u64> {

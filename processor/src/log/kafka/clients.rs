@@ -93,7 +93,10 @@ pub(super) fn member(cluster: &Cluster, group: &str, member: &Member) -> ClientC
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session_ms.to_string())
         // Members hear of a rebalance by their next heartbeat: a hand-over takes two or three of them.
-        .set("heartbeat.interval.ms", HEARTBEAT_MS.min(session_ms / 5).to_string())
+        .set(
+            "heartbeat.interval.ms",
+            HEARTBEAT_MS.min(session_ms / 5).to_string(),
+        )
         .set("fetch.min.bytes", FETCH_ENOUGH_BYTES.to_string())
         .set("statistics.interval.ms", STATISTICS_MS.to_string());
     if member.is_static {
@@ -111,8 +114,15 @@ pub(super) fn uncommitted(cluster: &Cluster) -> ClientConfig {
 
 /// The same, connected.
 pub(super) fn connected(cluster: &Cluster, known: &str) -> Result<BaseConsumer, LogError> {
-    let client: BaseConsumer = uncommitted(cluster).create().map_err(|error| failed("making a client", &error))?;
-    let nobody = |error| failed(&format!("no Kafka broker answers at {}", cluster.bootstrap), &error);
+    let client: BaseConsumer = uncommitted(cluster)
+        .create()
+        .map_err(|error| failed("making a client", &error))?;
+    let nobody = |error| {
+        failed(
+            &format!("no Kafka broker answers at {}", cluster.bootstrap),
+            &error,
+        )
+    };
     client.fetch_metadata(Some(known), REQUEST_MAX).map_err(nobody)?;
     Ok(client)
 }
@@ -150,12 +160,17 @@ pub(super) fn admin(cluster: &Cluster) -> ClientConfig {
 
 /// What went wrong, in words.
 pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
-    LogError::Unavailable { reason: format!("{doing}: {error}") }
+    LogError::Unavailable {
+        reason: format!("{doing}: {error}"),
+    }
 }
 
 /// Drops a client on a thread of its own, since its end can block; on this one where no thread is to be had, slower and as right.
 pub(super) fn drop_aside<T: Send + 'static>(client: T) -> Option<JoinHandle<()>> {
-    thread::Builder::new().name("client-end".to_owned()).spawn(move || drop(client)).ok()
+    thread::Builder::new()
+        .name("client-end".to_owned())
+        .spawn(move || drop(client))
+        .ok()
 }
 
 /// How long between two attempts to ask.
@@ -163,7 +178,10 @@ const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Asks again, for up to [`REQUEST_MAX`], while a partition has no leader yet, just created or just moved, and while the
 /// client connects again.
-pub(super) fn ask<T>(doing: impl Fn() -> String, mut question: impl FnMut() -> KafkaResult<T>) -> Result<T, LogError> {
+pub(super) fn ask<T>(
+    doing: impl Fn() -> String,
+    mut question: impl FnMut() -> KafkaResult<T>,
+) -> Result<T, LogError> {
     let deadline = Instant::now() + REQUEST_MAX;
     loop {
         match question() {
@@ -211,7 +229,12 @@ pub(super) fn passing(error: &KafkaError) -> bool {
 
 /// Whether the position that a consumer was told to read from is not in the log.
 pub(super) fn out_of_range(error: &KafkaError) -> bool {
-    matches!(error, KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange))
+    matches!(
+        error,
+        KafkaError::MessageConsumption(
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange
+        )
+    )
 }
 
 struct Unpark(std::thread::Thread);

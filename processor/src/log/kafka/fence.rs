@@ -50,12 +50,17 @@ impl Waiting {
 
     /// All who wait have waited since now.
     pub fn begin_anew(&mut self) {
-        self.since.values_mut().for_each(|(_, since)| *since = Instant::now());
+        self.since
+            .values_mut()
+            .for_each(|(_, since)| *since = Instant::now());
     }
 
     /// Where the reader of a partition has waited for longer than that; told once, then the wait begins anew.
     pub fn stuck(&mut self, at: TopicPartition, patience: Duration) -> Option<Position> {
-        let (stable, _) = *self.since.get(&at).filter(|(_, since)| since.elapsed() >= patience)?;
+        let (stable, _) = *self
+            .since
+            .get(&at)
+            .filter(|(_, since)| since.elapsed() >= patience)?;
         self.since.remove(&at);
         Some(Position(stable))
     }
@@ -92,28 +97,52 @@ pub(super) struct Fencer {
 
 impl Fencer {
     pub fn new(cluster: &Cluster, group: &str, names: &Names, own: &str) -> Self {
-        Self { cluster: cluster.clone(), group: group.to_owned(), names: names.clone(), own: own.to_owned(), running: None }
+        Self {
+            cluster: cluster.clone(),
+            group: group.to_owned(),
+            names: names.clone(),
+            own: own.to_owned(),
+            running: None,
+        }
     }
 
     /// Ends the transaction that begins at that offset of a partition, unless it is the worker's own; while one is being
     /// ended, nothing is begun. What goes wrong is logged: who waits asks again.
     pub fn end_transaction(&mut self, at: TopicPartition, from: Position) -> Result<(), LogError> {
-        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|running| !running.is_finished())
+        {
             return Ok(());
         }
-        let (cluster, group, names, own) = (self.cluster.clone(), self.group.clone(), self.names.clone(), self.own.clone());
+        let (cluster, group, names, own) = (
+            self.cluster.clone(),
+            self.group.clone(),
+            self.names.clone(),
+            self.own.clone(),
+        );
         let work = move || {
             if let Err(error) = end_transaction(&cluster, &group, &names, &own, at, from) {
                 tracing::warn!(%error, "a dead worker's transaction could not be ended; trying again while readers wait");
             }
         };
         let thread = std::thread::Builder::new().name("fence".to_owned()).spawn(work);
-        self.running = Some(thread.map_err(|error| LogError::Unavailable { reason: format!("no thread to end a transaction: {error}") })?);
+        self.running = Some(thread.map_err(|error| LogError::Unavailable {
+            reason: format!("no thread to end a transaction: {error}"),
+        })?);
         Ok(())
     }
 }
 
-fn end_transaction(cluster: &Cluster, group: &str, names: &Names, own: &str, at: TopicPartition, from: Position) -> Result<(), LogError> {
+fn end_transaction(
+    cluster: &Cluster,
+    group: &str,
+    names: &Names,
+    own: &str,
+    at: TopicPartition,
+    from: Position,
+) -> Result<(), LogError> {
     let Some(writer) = writer_at(cluster, group, names, at, from)? else {
         tracing::warn!(%at, offset = from.0, "readers wait behind a transaction that names no writer: it ends by its timeout");
         return Ok(());
@@ -122,13 +151,22 @@ fn end_transaction(cluster: &Cluster, group: &str, names: &Names, own: &str, at:
         return Ok(());
     }
     tracing::warn!(%at, offset = from.0, writer, "readers wait behind a dead worker's transaction: ending it");
-    drop(fencing_producer(cluster, &writer).map_err(|error| failed(&format!("ending the transaction of {writer}"), &error))?);
+    drop(
+        fencing_producer(cluster, &writer)
+            .map_err(|error| failed(&format!("ending the transaction of {writer}"), &error))?,
+    );
     telemetry::writer_fenced();
     Ok(())
 }
 
 /// The writer named in the first record from that offset on, committed or not.
-fn writer_at(cluster: &Cluster, group: &str, names: &Names, at: TopicPartition, from: Position) -> Result<Option<String>, LogError> {
+fn writer_at(
+    cluster: &Cluster,
+    group: &str,
+    names: &Names,
+    at: TopicPartition,
+    from: Position,
+) -> Result<Option<String>, LogError> {
     let mut config = clients::consumer(cluster, group);
     config.set("isolation.level", "read_uncommitted");
     let looking = |error| failed(&format!("looking behind the last stable offset of {at}"), &error);
@@ -138,7 +176,9 @@ fn writer_at(cluster: &Cluster, group: &str, names: &Names, at: TopicPartition, 
         Some(Ok(message)) => {
             let record = names.record(&message);
             let writer = record.as_ref().and_then(|record| record.header(HEADER_WRITER));
-            Ok(writer.and_then(|writer| std::str::from_utf8(writer).ok()).map(str::to_owned))
+            Ok(writer
+                .and_then(|writer| std::str::from_utf8(writer).ok())
+                .map(str::to_owned))
         }
         Some(Err(error)) => Err(looking(error)),
         None => Ok(None),
@@ -166,17 +206,25 @@ mod tests {
 
     #[test]
     fn only_who_waits_at_one_offset_for_long_is_stuck() {
-        let at = |partition| TopicPartition { topic: Topic::Deltas, partition };
+        let at = |partition| TopicPartition {
+            topic: Topic::Deltas,
+            partition,
+        };
         let mut waiting = Waiting::default();
         waiting.look(at(0), 5, 9);
         waiting.look(at(1), 5, 5);
         waiting.look(at(2), -1001, 9);
         assert_eq!(waiting.since.len(), 1);
         assert_eq!(waiting.stuck(at(0), WAIT_MIN), None, "not yet");
-        let long_ago = Instant::now().checked_sub(WAIT_MIN).expect("the machine runs for longer than that");
+        let long_ago = Instant::now()
+            .checked_sub(WAIT_MIN)
+            .expect("the machine runs for longer than that");
         waiting.since.insert(at(0), (5, long_ago));
         waiting.look(at(0), 5, 12);
-        assert_eq!((waiting.stuck(at(1), WAIT_MIN), waiting.stuck(at(0), WAIT_MIN)), (None, Some(Position(5))));
+        assert_eq!(
+            (waiting.stuck(at(1), WAIT_MIN), waiting.stuck(at(0), WAIT_MIN)),
+            (None, Some(Position(5)))
+        );
         waiting.since.insert(at(0), (5, long_ago));
         waiting.look(at(0), 6, 12);
         assert_eq!(waiting.stuck(at(0), WAIT_MIN), None, "it moved");

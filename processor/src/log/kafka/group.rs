@@ -42,8 +42,16 @@ pub(super) struct Told {
 
 impl Told {
     fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
-        let of = |topic: &str, partition| Some(TopicPartition { topic: self.names.topic(topic)?, partition });
-        list.elements().iter().filter_map(|element| of(element.topic(), element.partition())).collect()
+        let of = |topic: &str, partition| {
+            Some(TopicPartition {
+                topic: self.names.topic(topic)?,
+                partition,
+            })
+        };
+        list.elements()
+            .iter()
+            .filter_map(|element| of(element.topic(), element.partition()))
+            .collect()
     }
 }
 
@@ -54,10 +62,19 @@ impl ClientContext for Told {
 
     /// How far the partitions are readable, as of the last fetch: the only place where the client tells.
     fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.names.name(Topic::Deltas)) else { return };
+        let Some(topic) = statistics.topics.get(&self.names.name(Topic::Deltas)) else {
+            return;
+        };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, state) in &topic.partitions {
-            waiting.look(TopicPartition { topic: Topic::Deltas, partition: *partition }, state.ls_offset, state.hi_offset);
+            waiting.look(
+                TopicPartition {
+                    topic: Topic::Deltas,
+                    partition: *partition,
+                },
+                state.ls_offset,
+                state.hi_offset,
+            );
         }
     }
 }
@@ -66,7 +83,11 @@ impl ConsumerContext for Told {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Relaxed) {
-            let answered = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            let answered = if assigned {
+                consumer.incremental_assign(list)
+            } else {
+                consumer.incremental_unassign(list)
+            };
             if let Err(error) = answered {
                 tracing::warn!(%error, "a rebalance at the end could not be answered");
             }
@@ -78,7 +99,10 @@ impl ConsumerContext for Told {
             false if consumer.assignment_lost() => Ownership::Lost(partitions),
             false => Ownership::Revoked(partitions),
         };
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
+        self.changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(change);
     }
 }
 
@@ -107,8 +131,15 @@ pub(super) struct Group {
 impl Group {
     /// `name`: of a static member.
     pub fn new(config: rdkafka::ClientConfig, names: Names, name: Option<Name>) -> Result<Self, LogError> {
-        let told = Told { names: names.clone(), changes: Mutex::default(), waiting: Mutex::default(), closing: AtomicBool::new(false) };
-        let consumer = config.create_with_context(told).map_err(|error| failed("making a consumer", &error))?;
+        let told = Told {
+            names: names.clone(),
+            changes: Mutex::default(),
+            waiting: Mutex::default(),
+            closing: AtomicBool::new(false),
+        };
+        let consumer = config
+            .create_with_context(told)
+            .map_err(|error| failed("making a consumer", &error))?;
         Ok(Self {
             consumer,
             config,
@@ -134,7 +165,9 @@ impl Group {
 
     pub fn join(&self) -> Result<(), LogError> {
         let inputs = [self.names.name(Topic::RawLogs), self.names.name(Topic::Deltas)];
-        self.consumer.subscribe(&[&inputs[0], &inputs[1]]).map_err(|error| failed("joining the group", &error))
+        self.consumer
+            .subscribe(&[&inputs[0], &inputs[1]])
+            .map_err(|error| failed("joining the group", &error))
     }
 
     /// The next change, and the one to be answered.
@@ -144,13 +177,25 @@ impl Group {
         }
         self.open = match &self.before {
             Some(at) => Some(Ownership::Lost(at.clone())),
-            None => self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).pop_front(),
+            None => self
+                .consumer
+                .context()
+                .changes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .pop_front(),
         };
         self.open.clone()
     }
 
     fn is_told(&self) -> bool {
-        !self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self
+            .consumer
+            .context()
+            .changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 
     /// Whether somebody took our name: nothing can be done with this consumer any more.
@@ -177,7 +222,9 @@ impl Group {
         if !self.is_outside
             && let Err(error) = self.check()
         {
-            let Some(mut name) = self.name.clone() else { return Err(error) };
+            let Some(mut name) = self.name.clone() else {
+                return Err(error);
+            };
             name.lose()?;
             tracing::warn!(%error, "somebody has our name in the group");
             // The fenced one goes: from now on we are silent.
@@ -216,14 +263,20 @@ impl Group {
     }
 
     pub fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        let again: Vec<TopicPartition> = from.iter().map(|(at, _)| *at).filter(|at| self.taken.contains_key(at)).collect();
+        let again: Vec<TopicPartition> = from
+            .iter()
+            .map(|(at, _)| *at)
+            .filter(|at| self.taken.contains_key(at))
+            .collect();
         if !again.is_empty() {
             self.unassign(&again)?;
         }
         let answers = matches!(self.open, Some(Ownership::Assigned(_)));
         if !from.is_empty() || answers {
             let list = self.names.list(from);
-            self.consumer.incremental_assign(&list).map_err(|error| failed("taking partitions over", &error))?;
+            self.consumer
+                .incremental_assign(&list)
+                .map_err(|error| failed("taking partitions over", &error))?;
         }
         if answers {
             self.open = None;
@@ -240,7 +293,11 @@ impl Group {
             return Ok(());
         }
         // What a consumer before this one was given is not this one's.
-        let held: Vec<TopicPartition> = at.iter().copied().filter(|at| answers || self.taken.contains_key(at)).collect();
+        let held: Vec<TopicPartition> = at
+            .iter()
+            .copied()
+            .filter(|at| answers || self.taken.contains_key(at))
+            .collect();
         if held.is_empty() && !answers {
             return Ok(());
         }
@@ -255,23 +312,36 @@ impl Group {
         self.taken.retain(|taken, _| !at.contains(taken));
         self.stash.retain(|record| !at.contains(&record.from));
         let list = self.names.unset(at);
-        self.consumer.incremental_unassign(&list).map_err(|error| failed("releasing partitions", &error))
+        self.consumer
+            .incremental_unassign(&list)
+            .map_err(|error| failed("releasing partitions", &error))
     }
 
     /// A lost connection is no error here: the client connects again, and appends and commits tell.
-    pub fn poll(&mut self, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+    pub fn poll(
+        &mut self,
+        max: usize,
+        wait: Duration,
+        show: &mut dyn FnMut(Offered<'_>),
+    ) -> Result<usize, LogError> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
         let kept = self.stash.len().min(max);
-        self.stash.drain(..kept).for_each(|record| record.offer(&mut *show));
+        self.stash
+            .drain(..kept)
+            .for_each(|record| record.offer(&mut *show));
         self.look(kept, max, wait, show)
     }
 
     /// Waits for a change of ownership, keeping what comes in meanwhile.
     pub fn settle(&mut self, wait: Duration) -> Result<(), LogError> {
         let deadline = Instant::now() + wait;
-        while !self.is_told() && self.open.is_none() && self.stash.len() < STASH_MAX && Instant::now() < deadline {
+        while !self.is_told()
+            && self.open.is_none()
+            && self.stash.len() < STASH_MAX
+            && Instant::now() < deadline
+        {
             self.check()?;
             if let Some(error) = self.error.take() {
                 return Err(error);
@@ -284,12 +354,22 @@ impl Group {
     }
 
     /// Shows what the client has, after `count` records were shown; how many were shown then.
-    fn look(&mut self, mut count: usize, max: usize, wait: Duration, show: &mut dyn FnMut(Offered<'_>)) -> Result<usize, LogError> {
+    fn look(
+        &mut self,
+        mut count: usize,
+        max: usize,
+        wait: Duration,
+        show: &mut dyn FnMut(Offered<'_>),
+    ) -> Result<usize, LogError> {
         let deadline = Instant::now() + wait;
         let mut bytes = 0;
         while count < max && bytes < POLL_BYTES_MAX && !self.is_told() {
             // The clock is not asked for each record.
-            let left = if count == 0 { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let left = if count == 0 {
+                deadline.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
             let slice = left.min(SLICE);
             let error = match self.consumer.poll(slice) {
                 Some(Ok(message)) => {
@@ -310,7 +390,9 @@ impl Group {
                     continue;
                 }
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::PollExceeded))) => {
-                    tracing::warn!("this worker was stopped for so long that it left the group; it joins again");
+                    tracing::warn!(
+                        "this worker was stopped for so long that it left the group; it joins again"
+                    );
                     continue;
                 }
                 Some(Err(error)) if out_of_range(&error) => self.gone(),
@@ -330,25 +412,43 @@ impl Group {
         for (&at, &wanted) in &self.taken {
             match offsets::extent(&self.consumer, &self.names, at) {
                 Ok(Extent { start, end }) if wanted < start || wanted > end => {
-                    return LogError::OutOfRange { at, wanted: wanted.0, start: start.0 };
+                    return LogError::OutOfRange {
+                        at,
+                        wanted: wanted.0,
+                        start: start.0,
+                    };
                 }
                 Ok(_) => {}
                 Err(error) => return error,
             }
         }
-        LogError::Unavailable { reason: "a position was out of range, and is not any more: take over again".to_owned() }
+        LogError::Unavailable {
+            reason: "a position was out of range, and is not any more: take over again".to_owned(),
+        }
     }
 
     /// A partition of `tacho.deltas` whose reader has waited behind one open transaction for too long, and from where.
     pub fn stuck(&self, patience: Duration) -> Option<(TopicPartition, Position)> {
-        let mut waiting = self.consumer.context().waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .consumer
+            .context()
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         waiting.keep(|at| self.taken.contains_key(&at));
-        self.taken.keys().find_map(|&at| Some((at, waiting.stuck(at, patience)?)))
+        self.taken
+            .keys()
+            .find_map(|&at| Some((at, waiting.stuck(at, patience)?)))
     }
 
     /// After a transaction was ended: what waits elsewhere may have waited behind the same one.
     pub fn wait_anew(&self) {
-        self.consumer.context().waiting.lock().unwrap_or_else(PoisonError::into_inner).begin_anew();
+        self.consumer
+            .context()
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .begin_anew();
     }
 }
 
@@ -356,12 +456,21 @@ impl Drop for Group {
     /// The client's own close waits until every rebalance is answered.
     fn drop(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Relaxed);
-        let pending = std::mem::take(&mut *self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner));
+        let pending = std::mem::take(
+            &mut *self
+                .consumer
+                .context()
+                .changes
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         let open = self.open.take().filter(|_| self.before.is_none());
         for change in open.into_iter().chain(pending) {
             let answered = match change {
                 Ownership::Assigned(_) => self.consumer.incremental_assign(&TopicPartitionList::new()),
-                Ownership::Revoked(at) | Ownership::Lost(at) => self.consumer.incremental_unassign(&self.names.unset(&at)),
+                Ownership::Revoked(at) | Ownership::Lost(at) => {
+                    self.consumer.incremental_unassign(&self.names.unset(&at))
+                }
             };
             if let Err(error) = answered {
                 tracing::debug!(%error, "a rebalance at the end could not be answered");

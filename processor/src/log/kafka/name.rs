@@ -35,7 +35,13 @@ pub(super) struct Name {
 
 impl Name {
     pub fn new(group: &str, instance: &str, session_timeout: Duration) -> Self {
-        Self { group: group.to_owned(), instance: instance.to_owned(), session_timeout, lost: None, regained: None }
+        Self {
+            group: group.to_owned(),
+            instance: instance.to_owned(),
+            session_timeout,
+            lost: None,
+            regained: None,
+        }
     }
 
     /// The brokers say that somebody else has it.
@@ -44,8 +50,13 @@ impl Name {
     /// [`LogError::Fenced`]: it was taken as soon as we had come back under it.
     pub fn lose(&mut self) -> Result<(), LogError> {
         let now = Instant::now();
-        if self.regained.is_some_and(|at| now.duration_since(at) < self.session_timeout) {
-            return Err(LogError::Fenced { reason: format!("{}: taken again as soon as it was ours again", self.instance) });
+        if self
+            .regained
+            .is_some_and(|at| now.duration_since(at) < self.session_timeout)
+        {
+            return Err(LogError::Fenced {
+                reason: format!("{}: taken again as soon as it was ours again", self.instance),
+            });
         }
         self.lost = Some(now);
         Ok(())
@@ -61,7 +72,10 @@ impl Name {
         let looked = consumer.client().fetch_group_list(Some(&self.group), LOOK_MAX);
         let reason = match looked.map(|groups| self.is_free(&groups)) {
             Ok(true) => {
-                tracing::info!(name = self.instance, "nobody has our name in the group: joining again");
+                tracing::info!(
+                    name = self.instance,
+                    "nobody has our name in the group: joining again"
+                );
                 self.lost = None;
                 self.regained = Some(Instant::now());
                 return Ok(());
@@ -74,21 +88,35 @@ impl Name {
             }
         };
         if lost.elapsed() > self.session_timeout + GRACE {
-            return Err(LogError::Fenced { reason: format!("{reason}: is it another process?") });
+            return Err(LogError::Fenced {
+                reason: format!("{reason}: is it another process?"),
+            });
         }
-        Err(LogError::Unavailable { reason: format!("fenced; {reason}; waiting until that is free") })
+        Err(LogError::Unavailable {
+            reason: format!("fenced; {reason}; waiting until that is free"),
+        })
     }
 
     /// Not while the brokers do not know of the group: they may be loading it.
     fn is_free(&self, groups: &GroupList) -> bool {
-        let known = groups.groups().iter().find(|group| group.name() == self.group && STATES.contains(&group.state()));
-        known.is_some_and(|group| !group.members().iter().any(|member| is_of(member.id(), &self.instance)))
+        let known = groups
+            .groups()
+            .iter()
+            .find(|group| group.name() == self.group && STATES.contains(&group.state()));
+        known.is_some_and(|group| {
+            !group
+                .members()
+                .iter()
+                .any(|member| is_of(member.id(), &self.instance))
+        })
     }
 }
 
 /// Whether brokers gave that member id to a static member of that name.
 fn is_of(member: &str, instance: &str) -> bool {
-    member.strip_prefix(instance).is_some_and(|more| more.len() == MEMBER_ID_MORE && more.starts_with('-'))
+    member
+        .strip_prefix(instance)
+        .is_some_and(|more| more.len() == MEMBER_ID_MORE && more.starts_with('-'))
 }
 
 #[cfg(test)]
@@ -99,7 +127,10 @@ mod tests {
     fn members_are_told_by_their_names() {
         let id = "6f1de0c1-21a4-4a7a-8a4e-0d6a2e8f3c55";
         assert!(is_of(&format!("one-1-{id}"), "one-1"));
-        assert!(!is_of(&format!("one-1-{id}"), "one"), "a name that begins alike is another");
+        assert!(
+            !is_of(&format!("one-1-{id}"), "one"),
+            "a name that begins alike is another"
+        );
         assert!(!is_of(&format!("one-11-{id}"), "one-1"));
         assert!(!is_of("one-1", "one-1"));
     }

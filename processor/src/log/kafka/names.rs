@@ -18,7 +18,9 @@ pub(super) struct Names {
 
 impl Names {
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        Self {
+            prefix: prefix.to_owned(),
+        }
     }
 
     pub fn name(&self, topic: Topic) -> String {
@@ -33,7 +35,9 @@ impl Names {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (at, position) in positions {
             let mut element = list.add_partition(&self.name(at.topic), at.partition);
-            element.set_offset(Offset::Offset(position.0)).expect("a plain offset can be set");
+            element
+                .set_offset(Offset::Offset(position.0))
+                .expect("a plain offset can be set");
         }
         list
     }
@@ -53,8 +57,14 @@ impl Names {
 
     /// Shows the record in a message; `None` if it is of no topic of ours.
     pub fn offer<T>(&self, message: &BorrowedMessage<'_>, take: impl FnOnce(Offered<'_>) -> T) -> Option<T> {
-        let from = TopicPartition { topic: self.topic(message.topic())?, partition: message.partition() };
-        let (offset, appended) = (message.offset(), AppendTime(message.timestamp().to_millis().unwrap_or(0)));
+        let from = TopicPartition {
+            topic: self.topic(message.topic())?,
+            partition: message.partition(),
+        };
+        let (offset, appended) = (
+            message.offset(),
+            AppendTime(message.timestamp().to_millis().unwrap_or(0)),
+        );
         let (key, value, headers) = (message.key(), message.payload(), message.headers());
         let mut few = [("", &[][..]); HEADERS_USUAL];
         let Some(found) = headers.filter(|found| found.count() > HEADERS_USUAL) else {
@@ -63,10 +73,27 @@ impl Names {
                 few[count] = (header.key, header.value.unwrap_or_default());
                 count += 1;
             }
-            return Some(take(Offered { from, offset, appended, key, value, headers: &few[..count] }));
+            return Some(take(Offered {
+                from,
+                offset,
+                appended,
+                key,
+                value,
+                headers: &few[..count],
+            }));
         };
-        let many: Vec<(&str, &[u8])> = found.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect();
-        Some(take(Offered { from, offset, appended, key, value, headers: &many }))
+        let many: Vec<(&str, &[u8])> = found
+            .iter()
+            .map(|header| (header.key, header.value.unwrap_or_default()))
+            .collect();
+        Some(take(Offered {
+            from,
+            offset,
+            appended,
+            key,
+            value,
+            headers: &many,
+        }))
     }
 }
 
@@ -77,10 +104,16 @@ pub(super) fn headers(record: &NewRecord, writer: Option<&str>) -> Option<OwnedH
     }
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len() + 1);
     if let Some(writer) = writer {
-        headers = headers.insert(Header { key: HEADER_WRITER, value: Some(writer) });
+        headers = headers.insert(Header {
+            key: HEADER_WRITER,
+            value: Some(writer),
+        });
     }
     for (name, value) in &record.headers {
-        headers = headers.insert(Header { key: name, value: Some(value.as_ref()) });
+        headers = headers.insert(Header {
+            key: name,
+            value: Some(value.as_ref()),
+        });
     }
     Some(headers)
 }

@@ -59,7 +59,9 @@ impl Drop for Closing {
 impl Drop for Readers {
     /// All side by side.
     fn drop(&mut self) {
-        self.readers.drain(..).for_each(|reader| self.closing.close(reader.consumer));
+        self.readers
+            .drain(..)
+            .for_each(|reader| self.closing.close(reader.consumer));
     }
 }
 
@@ -74,13 +76,22 @@ struct Reader {
 
 impl Readers {
     pub fn new(cluster: &Cluster, group: &str, names: Names) -> Self {
-        Self { cluster: cluster.clone(), group: group.to_owned(), names, readers: Vec::new(), closing: Closing::default() }
+        Self {
+            cluster: cluster.clone(),
+            group: group.to_owned(),
+            names,
+            readers: Vec::new(),
+            closing: Closing::default(),
+        }
     }
 
     /// See [`crate::log::Log::read`].
     pub fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         if max == 0 {
-            return Ok(Batch { records: Vec::new(), next: from });
+            return Ok(Batch {
+                records: Vec::new(),
+                next: from,
+            });
         }
         let mut reader = self.take(at, from)?;
         let outcome = reader.read(&self.names, max);
@@ -94,11 +105,21 @@ impl Readers {
     ///
     /// A consumer tells the end of a partition when a fetch from there found its last stable offset at that place.
     /// So what was readable before the call was read by then.
-    pub fn read_all(&mut self, topic: Topic, from: &[(i32, Position)], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
+    pub fn read_all(
+        &mut self,
+        topic: Topic,
+        from: &[(i32, Position)],
+        take: &mut dyn FnMut(Record),
+    ) -> Result<(), LogError> {
         let reading = |error: &KafkaError| failed(&format!("reading {}", topic.name()), error);
         let consumer = self.consumer()?;
-        let places: Vec<_> = from.iter().map(|&(partition, from)| (TopicPartition { topic, partition }, from)).collect();
-        consumer.assign(&self.names.list(&places)).map_err(|error| reading(&error))?;
+        let places: Vec<_> = from
+            .iter()
+            .map(|&(partition, from)| (TopicPartition { topic, partition }, from))
+            .collect();
+        consumer
+            .assign(&self.names.list(&places))
+            .map_err(|error| reading(&error))?;
         let mut left: BTreeSet<i32> = from.iter().map(|(partition, _)| *partition).collect();
         let mut heard = Instant::now();
         while !left.is_empty() {
@@ -114,7 +135,11 @@ impl Readers {
                 Some(Err(error)) if !passing(&error) => return Err(reading(&error)),
                 _ if heard.elapsed() < READ_MAX => {}
                 _ => {
-                    let reason = format!("reading {}: no answer within {} s", topic.name(), READ_MAX.as_secs());
+                    let reason = format!(
+                        "reading {}: no answer within {} s",
+                        topic.name(),
+                        READ_MAX.as_secs()
+                    );
                     return Err(LogError::Unavailable { reason });
                 }
             }
@@ -125,8 +150,12 @@ impl Readers {
 
     fn consumer(&self) -> Result<EndingConsumer, LogError> {
         let mut config = clients::consumer(&self.cluster, &self.group);
-        config.set("enable.partition.eof", "true").set("fetch.wait.max.ms", END_WAIT_MS.to_string());
-        config.create_with_context(EndIsNoError).map_err(|error| failed("making a reader", &error))
+        config
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", END_WAIT_MS.to_string());
+        config
+            .create_with_context(EndIsNoError)
+            .map_err(|error| failed("making a reader", &error))
     }
 
     /// A reader at that place: the one that is there, else one that is moved or made.
@@ -141,7 +170,12 @@ impl Readers {
         let mut reader = if self.readers.len() >= READERS_MAX {
             self.readers.remove(0)
         } else {
-            Reader { consumer: self.consumer()?, at, next: from, at_end: false }
+            Reader {
+                consumer: self.consumer()?,
+                at,
+                next: from,
+                at_end: false,
+            }
         };
         reader.place(&self.names, at, from)?;
         Ok(reader)
@@ -151,21 +185,35 @@ impl Readers {
 impl Reader {
     fn place(&mut self, names: &Names, at: TopicPartition, from: Position) -> Result<(), LogError> {
         (self.at, self.next, self.at_end) = (at, from, false);
-        self.consumer.assign(&names.list(&[(at, from)])).map_err(|error| failed("placing a reader", &error))
+        self.consumer
+            .assign(&names.list(&[(at, from)]))
+            .map_err(|error| failed("placing a reader", &error))
     }
 
     fn read(&mut self, names: &Names, max: usize) -> Result<Batch, LogError> {
         let deadline = Instant::now() + READ_MAX;
         if self.at_end && self.pass_marks(names, deadline)? {
-            return Ok(Batch { records: Vec::new(), next: self.next });
+            return Ok(Batch {
+                records: Vec::new(),
+                next: self.next,
+            });
         }
-        let mut batch = Batch { records: Vec::new(), next: self.next };
+        let mut batch = Batch {
+            records: Vec::new(),
+            next: self.next,
+        };
         let mut bytes = 0;
         while batch.records.len() < max && bytes < READ_BYTES_MAX {
-            let wait = if batch.records.is_empty() { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let wait = if batch.records.is_empty() {
+                deadline.saturating_duration_since(Instant::now())
+            } else {
+                Duration::ZERO
+            };
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
-                    let Some(record) = names.record(&message) else { continue };
+                    let Some(record) = names.record(&message) else {
+                        continue;
+                    };
                     self.next = record.position();
                     bytes += size(record.key.as_deref(), record.value.as_deref());
                     batch.records.push(record);
@@ -205,7 +253,10 @@ impl Reader {
         let (at, from) = (self.at, self.next);
         self.place(names, at, from)?;
         loop {
-            match self.consumer.poll(deadline.saturating_duration_since(Instant::now())) {
+            match self
+                .consumer
+                .poll(deadline.saturating_duration_since(Instant::now()))
+            {
                 Some(Ok(_)) => break,
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.next = stable;
@@ -216,7 +267,11 @@ impl Reader {
                 Some(Err(error)) if out_of_range(&error) => return Err(self.gone(names)?),
                 Some(Err(error)) if passing(&error) && Instant::now() < deadline => {}
                 Some(Err(error)) => return Err(failed(&format!("reading {at}"), &error)),
-                None => return Err(LogError::Unavailable { reason: format!("reading {at}: no answer in time") }),
+                None => {
+                    return Err(LogError::Unavailable {
+                        reason: format!("reading {at}: no answer in time"),
+                    });
+                }
             }
         }
         // A record it is: back to where it comes from, for the caller's loop.
@@ -231,6 +286,10 @@ impl Reader {
 
     fn gone(&self, names: &Names) -> Result<LogError, LogError> {
         let start = offsets::extent(&self.consumer, names, self.at)?.start;
-        Ok(LogError::OutOfRange { at: self.at, wanted: self.next.0, start: start.0 })
+        Ok(LogError::OutOfRange {
+            at: self.at,
+            wanted: self.next.0,
+            start: start.0,
+        })
     }
 }

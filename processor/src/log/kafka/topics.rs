@@ -47,7 +47,10 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Entry {
     /// For people: the table in `schemas` decides, and a test compares.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the count comes from the table in schemas"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the count comes from the table in schemas")
+    )]
     partitions: String,
     cleanup: String,
     retention_days: Option<i64>,
@@ -62,7 +65,11 @@ fn file() -> File {
 impl Entry {
     fn settings(&self, max_message_bytes: i64) -> BTreeMap<String, String> {
         let mut settings = self.config.clone();
-        let cleanup = if self.cleanup == "compact" { "compact" } else { "delete" };
+        let cleanup = if self.cleanup == "compact" {
+            "compact"
+        } else {
+            "delete"
+        };
         settings.insert("cleanup.policy".to_owned(), cleanup.to_owned());
         settings.insert("max.message.bytes".to_owned(), max_message_bytes.to_string());
         if cleanup == "delete" {
@@ -108,15 +115,28 @@ pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
 /// The cluster can't be reached, or the record is no seed.
 pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
     let names = Names::new(&cluster.prefix);
-    let at = TopicPartition { topic: Topic::Control, partition: 0 };
+    let at = TopicPartition {
+        topic: Topic::Control,
+        partition: 0,
+    };
     if partitions_of(&metadata_client(cluster)?, &names.name(Topic::Control))?.is_none() {
         return Ok(None);
     }
     let batch = Readers::new(cluster, SEED_GROUP, names).read(at, Position(0), 1)?;
-    let Some(record) = batch.records.first() else { return Ok(None) };
-    let corrupt = |reason: String| LogError::Corrupt { at: format!("{at}@0"), reason };
-    let value = record.value.as_deref().ok_or_else(|| corrupt("no value".to_owned()))?;
-    Seed::from_json(value).map(Some).map_err(|error| corrupt(error.to_string()))
+    let Some(record) = batch.records.first() else {
+        return Ok(None);
+    };
+    let corrupt = |reason: String| LogError::Corrupt {
+        at: format!("{at}@0"),
+        reason,
+    };
+    let value = record
+        .value
+        .as_deref()
+        .ok_or_else(|| corrupt("no value".to_owned()))?;
+    Seed::from_json(value)
+        .map(Some)
+        .map_err(|error| corrupt(error.to_string()))
 }
 
 /// The seed with the partition counts that the cluster's topics have, where they exist.
@@ -164,16 +184,26 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
     let new: Vec<NewTopic<'_>> = missing_topics
         .iter()
         .map(|(topic, name, settings)| {
-            let new = NewTopic::new(name, wanted_partitions(seed, *topic), TopicReplication::Fixed(replicas));
+            let new = NewTopic::new(
+                name,
+                wanted_partitions(seed, *topic),
+                TopicReplication::Fixed(replicas),
+            );
             settings.iter().fold(new, |new, (key, value)| new.set(key, value))
         })
         .collect();
-    let results = block_on(admin(cluster)?.create_topics(&new, &admin_options())).map_err(|error| failed("creating topics", &error))?;
+    let results = block_on(admin(cluster)?.create_topics(&new, &admin_options()))
+        .map_err(|error| failed("creating topics", &error))?;
     for result in results {
         match result {
             // Another process was faster; what it made is checked like any other.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-            Err((topic, code)) => return Err(LogError::Topic { topic, fault: format!("can't be created: {code}") }),
+            Err((topic, code)) => {
+                return Err(LogError::Topic {
+                    topic,
+                    fault: format!("can't be created: {code}"),
+                });
+            }
         }
     }
     for (topic, name, _) in &missing_topics {
@@ -183,20 +213,32 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
 }
 
 fn brokers(client: &BaseConsumer) -> Result<i32, LogError> {
-    let metadata = client.fetch_metadata(None, REQUEST_MAX).map_err(|error| failed("asking for brokers", &error))?;
+    let metadata = client
+        .fetch_metadata(None, REQUEST_MAX)
+        .map_err(|error| failed("asking for brokers", &error))?;
     Ok(i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX))
 }
 
 fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(), LogError> {
     let deadline = Instant::now() + LEADERS_MAX;
     loop {
-        let metadata = client.fetch_metadata(Some(name), REQUEST_MAX).map_err(|error| failed("asking for topics", &error))?;
-        let led = metadata.topics().iter().flat_map(|topic| topic.partitions()).filter(|partition| partition.leader() >= 0).count();
+        let metadata = client
+            .fetch_metadata(Some(name), REQUEST_MAX)
+            .map_err(|error| failed("asking for topics", &error))?;
+        let led = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+            .filter(|partition| partition.leader() >= 0)
+            .count();
         if led >= usize::try_from(count).unwrap_or(0) {
             return Ok(());
         }
         if Instant::now() > deadline {
-            return Err(LogError::Topic { topic: name.to_owned(), fault: "was created, but has partitions without a leader".to_owned() });
+            return Err(LogError::Topic {
+                topic: name.to_owned(),
+                fault: "was created, but has partitions without a leader".to_owned(),
+            });
         }
         std::thread::sleep(LEADERS_EVERY);
     }
@@ -204,27 +246,42 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
 
 /// How many partitions a topic has; `None`: there is no such topic.
 pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<i32>, LogError> {
-    let metadata = client.fetch_metadata(Some(name), REQUEST_MAX).map_err(|error| failed("asking for topics", &error))?;
-    let count = metadata.topics().iter().find(|topic| topic.name() == name).map_or(0, |topic| topic.partitions().len());
+    let metadata = client
+        .fetch_metadata(Some(name), REQUEST_MAX)
+        .map_err(|error| failed("asking for topics", &error))?;
+    let count = metadata
+        .topics()
+        .iter()
+        .find(|topic| topic.name() == name)
+        .map_or(0, |topic| topic.partitions().len());
     Ok((count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX)))
 }
 
 /// That a topic is not there.
 pub(super) fn missing(name: &str) -> LogError {
-    LogError::Topic { topic: name.to_owned(), fault: "there is no such topic; `tacho topics apply` makes it".to_owned() }
+    LogError::Topic {
+        topic: name.to_owned(),
+        fault: "there is no such topic; `tacho topics apply` makes it".to_owned(),
+    }
 }
 
 /// How long brokers may take over administration.
 pub(super) fn admin_options() -> AdminOptions {
-    AdminOptions::new().request_timeout(Some(REQUEST_MAX)).operation_timeout(Some(REQUEST_MAX))
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_MAX))
+        .operation_timeout(Some(REQUEST_MAX))
 }
 
 fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, LogError> {
-    clients::admin(cluster).create().map_err(|error| failed("making an admin client", &error))
+    clients::admin(cluster)
+        .create()
+        .map_err(|error| failed("making an admin client", &error))
 }
 
 fn metadata_client(cluster: &Cluster) -> Result<BaseConsumer, LogError> {
-    clients::uncommitted(cluster).create().map_err(|error| failed("making a client", &error))
+    clients::uncommitted(cluster)
+        .create()
+        .map_err(|error| failed("making a client", &error))
 }
 
 #[cfg(test)]
@@ -254,9 +311,20 @@ mod tests {
                 Cleanup::Compact => "compact",
                 Cleanup::Keep => "keep",
             };
-            assert_eq!((entry.partitions.as_str(), entry.cleanup.as_str()), (partitions, cleanup), "{}", topic.name());
-            assert_eq!(entry.retention_days.is_some(), cleanup == "delete", "{}", topic.name());
-            let stamped = entry.config.get("message.timestamp.type").map(String::as_str) == Some("LogAppendTime");
+            assert_eq!(
+                (entry.partitions.as_str(), entry.cleanup.as_str()),
+                (partitions, cleanup),
+                "{}",
+                topic.name()
+            );
+            assert_eq!(
+                entry.retention_days.is_some(),
+                cleanup == "delete",
+                "{}",
+                topic.name()
+            );
+            let stamped =
+                entry.config.get("message.timestamp.type").map(String::as_str) == Some("LogAppendTime");
             assert_eq!(stamped, topic.stamped_by_log(), "{}", topic.name());
         }
     }

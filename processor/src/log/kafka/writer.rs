@@ -47,7 +47,10 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
         let (index, sender) = *opaque;
         let report = match result {
-            Ok(message) => Ok(Appended { offset: message.offset(), appended: AppendTime(message.timestamp().to_millis().unwrap_or(0)) }),
+            Ok(message) => Ok(Appended {
+                offset: message.offset(),
+                appended: AppendTime(message.timestamp().to_millis().unwrap_or(0)),
+            }),
             Err((error, _)) => Err(error.clone()),
         };
         // Nobody waits any more where the append was given up.
@@ -87,7 +90,10 @@ pub(super) struct Appender {
 
 impl Appender {
     pub fn new(cluster: &Cluster) -> Self {
-        Self { cluster: cluster.clone(), producer: None }
+        Self {
+            cluster: cluster.clone(),
+            producer: None,
+        }
     }
 
     /// Makes the producer anew: one that lived through an outage can keep a record back for as long as it may take. Made ahead
@@ -102,7 +108,9 @@ impl Appender {
     }
 
     fn make(&self) -> Result<ThreadedProducer<Reports>, LogError> {
-        clients::producer(&self.cluster).create_with_context(Reports).map_err(|error| failed("making a producer", &error))
+        clients::producer(&self.cluster)
+            .create_with_context(Reports)
+            .map_err(|error| failed("making a producer", &error))
     }
 
     pub fn append(&mut self, names: &Names, records: &[NewRecord]) -> Result<Vec<Appended>, LogError> {
@@ -124,18 +132,26 @@ impl Appender {
     }
 }
 
-fn send_all(producer: &ThreadedProducer<Reports>, names: &Names, records: &[NewRecord]) -> Result<Vec<Appended>, LogError> {
+fn send_all(
+    producer: &ThreadedProducer<Reports>,
+    names: &Names,
+    records: &[NewRecord],
+) -> Result<Vec<Appended>, LogError> {
     let deadline = Instant::now() + Duration::from_millis(APPEND_MAX_MS) + REPORT_GRACE;
     let (sender, reports) = std::sync::mpsc::channel();
     for (index, record) in records.iter().enumerate() {
         let topic = names.name(record.to.topic);
-        let mut message = BaseRecord::with_opaque_to(&topic, Box::new((index, sender.clone()))).partition(record.to.partition);
+        let mut message = BaseRecord::with_opaque_to(&topic, Box::new((index, sender.clone())))
+            .partition(record.to.partition);
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         message.headers = headers(record, None);
         while let Err((error, back)) = producer.send::<[u8], [u8]>(message) {
             if !queue_full(&error) || Instant::now() > deadline {
-                return Err(failed(&format!("appending to {topic}/{}", record.to.partition), &error));
+                return Err(failed(
+                    &format!("appending to {topic}/{}", record.to.partition),
+                    &error,
+                ));
             }
             std::thread::sleep(BUFFER_WAIT);
             message = back;
@@ -145,19 +161,31 @@ fn send_all(producer: &ThreadedProducer<Reports>, names: &Names, records: &[NewR
     collect(&reports, records, deadline)
 }
 
-fn collect(reports: &Receiver<Report>, records: &[NewRecord], deadline: Instant) -> Result<Vec<Appended>, LogError> {
+fn collect(
+    reports: &Receiver<Report>,
+    records: &[NewRecord],
+    deadline: Instant,
+) -> Result<Vec<Appended>, LogError> {
     let mut appended = vec![None; records.len()];
     for _ in records {
-        let (index, report) = reports.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|error| {
-            let what = match error {
-                RecvTimeoutError::Timeout => "in time",
-                RecvTimeoutError::Disconnected => "any more",
-            };
-            LogError::Unavailable { reason: format!("appending: not all records were confirmed {what}") }
-        })?;
-        appended[index] = Some(report.map_err(|error| failed(&format!("appending to {}", records[index].to), &error))?);
+        let (index, report) = reports
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .map_err(|error| {
+                let what = match error {
+                    RecvTimeoutError::Timeout => "in time",
+                    RecvTimeoutError::Disconnected => "any more",
+                };
+                LogError::Unavailable {
+                    reason: format!("appending: not all records were confirmed {what}"),
+                }
+            })?;
+        appended[index] =
+            Some(report.map_err(|error| failed(&format!("appending to {}", records[index].to), &error))?);
     }
-    Ok(appended.into_iter().map(|done| done.expect("each record has one report")).collect())
+    Ok(appended
+        .into_iter()
+        .map(|done| done.expect("each record has one report"))
+        .collect())
 }
 
 fn queue_full(error: &KafkaError) -> bool {
@@ -175,7 +203,9 @@ pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<Trans
     let deadline = Instant::now() + FENCE_MAX;
     loop {
         match fence(cluster, id) {
-            Err(error) if is_timeout(&error) && !left(deadline).is_zero() => tracing::debug!(%error, id, "once more, with a new client"),
+            Err(error) if is_timeout(&error) && !left(deadline).is_zero() => {
+                tracing::debug!(%error, id, "once more, with a new client")
+            }
             outcome => return outcome,
         }
     }
@@ -183,14 +213,20 @@ pub(super) fn fencing_producer(cluster: &Cluster, id: &str) -> KafkaResult<Trans
 
 fn is_timeout(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut};
-    matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut))
+    matches!(
+        error.rdkafka_error_code(),
+        Some(AllBrokersDown | BrokerTransportFailure | OperationTimedOut)
+    )
 }
 
 fn fence(cluster: &Cluster, id: &str) -> KafkaResult<TransactionalProducer> {
     let producer: TransactionalProducer = clients::transactional(cluster, id).create_with_context(Quiet)?;
     // The client looks for its coordinator twice a second: with a connection the first look finds it.
     let known = Names::new(&cluster.prefix).name(Topic::Control);
-    let outcome = producer.client().fetch_metadata(Some(&known), FENCE_TRY).and_then(|_| producer.init_transactions(FENCE_TRY));
+    let outcome = producer
+        .client()
+        .fetch_metadata(Some(&known), FENCE_TRY)
+        .and_then(|_| producer.init_transactions(FENCE_TRY));
     match outcome {
         Ok(()) => Ok(producer),
         Err(error) => {
@@ -213,7 +249,12 @@ pub(super) struct Transactions {
 
 impl Transactions {
     pub fn new(cluster: &Cluster, id: Option<String>) -> Self {
-        Self { cluster: cluster.clone(), id, producer: None, failed: false }
+        Self {
+            cluster: cluster.clone(),
+            id,
+            producer: None,
+            failed: false,
+        }
     }
 
     pub fn id(&self) -> &str {
@@ -231,7 +272,9 @@ impl Transactions {
             give_up(producer);
         }
         let Some(id) = &self.id else {
-            return Err(LogError::Unavailable { reason: "this log was opened without a transactional id: for reading only".to_owned() });
+            return Err(LogError::Unavailable {
+                reason: "this log was opened without a transactional id: for reading only".to_owned(),
+            });
         };
         let fencing = |error| failed(&format!("taking over transactional id {id}"), &error);
         let producer = fencing_producer(&self.cluster, id).map_err(fencing)?;
@@ -245,7 +288,9 @@ impl Transactions {
     /// After [`Failure::Aborted`] the next commit may follow; after all others [`Transactions::recover`] comes first.
     pub fn commit(&mut self, names: &Names, group: &Group, commit: &Commit) -> Result<(), Failure> {
         if self.failed {
-            return Err(Failure::Dead("an earlier commit failed: recover first".to_owned()));
+            return Err(Failure::Dead(
+                "an earlier commit failed: recover first".to_owned(),
+            ));
         }
         if self.producer.is_none() {
             self.recover().map_err(|error| Failure::Dead(error.to_string()))?;
@@ -254,7 +299,13 @@ impl Transactions {
             return Ok(());
         }
         let producer = self.producer.take().expect("recover made one");
-        let result = Transaction { producer: &producer, id: self.id(), names, group }.run(commit);
+        let result = Transaction {
+            producer: &producer,
+            id: self.id(),
+            names,
+            group,
+        }
+        .run(commit);
         match result {
             Ok(()) | Err(Failure::Aborted(_)) => self.producer = Some(producer),
             Err(_) => {
@@ -288,17 +339,23 @@ struct Transaction<'a> {
 impl Transaction<'_> {
     fn run(&self, commit: &Commit) -> Result<(), Failure> {
         let deadline = Instant::now() + COMMIT_MAX;
-        self.producer.begin_transaction().map_err(|error| Failure::Dead(format!("begin: {error}")))?;
+        self.producer
+            .begin_transaction()
+            .map_err(|error| Failure::Dead(format!("begin: {error}")))?;
         // Positions before records: a commit that meets a rebalance is refused here, and an abort without records costs
         // the client nothing. With records on their way it takes a new producer epoch, and half a second.
         if !commit.positions.is_empty() {
-            self.again("positions", deadline, || self.send_positions(commit, deadline)).map_err(|error| match error {
-                NO_ANSWER => Failure::Dead("positions: no answer in time".to_owned()),
-                error => self.aborted("positions", &error),
-            })?;
+            self.again("positions", deadline, || self.send_positions(commit, deadline))
+                .map_err(|error| match error {
+                    NO_ANSWER => Failure::Dead("positions: no answer in time".to_owned()),
+                    error => self.aborted("positions", &error),
+                })?;
         }
         self.send(commit, deadline)?;
-        self.again("commit", deadline, || self.producer.commit_transaction(left(deadline))).map_err(|error| match &error {
+        self.again("commit", deadline, || {
+            self.producer.commit_transaction(left(deadline))
+        })
+        .map_err(|error| match &error {
             KafkaError::Transaction(cause) if cause.txn_requires_abort() => self.aborted("commit", &error),
             KafkaError::Transaction(cause) if cause.is_fatal() => Failure::Dead(format!("commit: {error}")),
             _ => Failure::Unknown(format!("commit: {error}")),
@@ -316,8 +373,13 @@ impl Transaction<'_> {
             let _ = sender.send(producer.send_offsets_to_transaction(&positions, &group, left(deadline)));
         };
         // Without a thread nothing is sent, and the transaction is aborted.
-        thread::Builder::new().name("positions".to_owned()).spawn(send).map_err(|_| KafkaError::Canceled)?;
-        outcome.recv_timeout(left(deadline) + POSITIONS_GRACE).unwrap_or(Err(NO_ANSWER))
+        thread::Builder::new()
+            .name("positions".to_owned())
+            .spawn(send)
+            .map_err(|_| KafkaError::Canceled)?;
+        outcome
+            .recv_timeout(left(deadline) + POSITIONS_GRACE)
+            .unwrap_or(Err(NO_ANSWER))
     }
 
     fn send(&self, commit: &Commit, deadline: Instant) -> Result<(), Failure> {
@@ -352,7 +414,12 @@ impl Transaction<'_> {
     }
 
     /// Repeats a call while the client says that this may help.
-    fn again(&self, what: &str, deadline: Instant, mut call: impl FnMut() -> Result<(), KafkaError>) -> Result<(), KafkaError> {
+    fn again(
+        &self,
+        what: &str,
+        deadline: Instant,
+        mut call: impl FnMut() -> Result<(), KafkaError>,
+    ) -> Result<(), KafkaError> {
         loop {
             match call() {
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !left(deadline).is_zero() => {

@@ -42,7 +42,9 @@ pub(super) enum Heard {
 
 impl Group {
     fn member(&mut self, name: &str, handle: u64) -> Option<&mut Member> {
-        self.members.get_mut(name).filter(|member| member.handle == handle)
+        self.members
+            .get_mut(name)
+            .filter(|member| member.handle == handle)
     }
 
     /// What a handle of that name has not heard yet.
@@ -56,7 +58,11 @@ impl Group {
 
     /// Whether the group goes on without heartbeats of that name for a while.
     pub fn set_silent(&mut self, name: &str, handle: Option<u64>, is_silent: bool) {
-        if let Some(member) = self.members.get_mut(name).filter(|member| handle.is_none_or(|handle| handle == member.handle)) {
+        if let Some(member) = self
+            .members
+            .get_mut(name)
+            .filter(|member| handle.is_none_or(|handle| handle == member.handle))
+        {
             member.is_silent = is_silent;
         }
     }
@@ -66,7 +72,10 @@ impl Group {
     }
 
     fn load(&self, name: &str) -> usize {
-        self.owners.iter().filter(|(at, owner)| self.promised.get(at).unwrap_or(owner) == name).count()
+        self.owners
+            .iter()
+            .filter(|(at, owner)| self.promised.get(at).unwrap_or(owner) == name)
+            .count()
     }
 
     fn least_loaded(&self) -> Option<String> {
@@ -83,12 +92,19 @@ impl Group {
     fn give(&mut self, free: Vec<TopicPartition>) {
         let mut given: BTreeMap<String, Vec<TopicPartition>> = BTreeMap::new();
         for at in free {
-            let promised = self.promised.remove(&at).filter(|name| self.members.contains_key(name));
-            let Some(name) = promised.or_else(|| self.least_loaded()) else { continue };
+            let promised = self
+                .promised
+                .remove(&at)
+                .filter(|name| self.members.contains_key(name));
+            let Some(name) = promised.or_else(|| self.least_loaded()) else {
+                continue;
+            };
             self.owners.insert(at, name.clone());
             given.entry(name).or_default().push(at);
         }
-        given.into_iter().for_each(|(name, partitions)| self.tell(&name, Ownership::Assigned(partitions)));
+        given
+            .into_iter()
+            .for_each(|(name, partitions)| self.tell(&name, Ownership::Assigned(partitions)));
     }
 
     /// Takes a member out; its partitions are free.
@@ -101,7 +117,12 @@ impl Group {
 impl State {
     /// A handle joins: in the place of one of the same name, or as one more.
     pub(super) fn join(&mut self, name: &str, handle: u64) {
-        let fresh = Member { handle, heartbeat_ms: self.wall_ms, is_silent: false, news: VecDeque::new() };
+        let fresh = Member {
+            handle,
+            heartbeat_ms: self.wall_ms,
+            is_silent: false,
+            news: VecDeque::new(),
+        };
         if self.group.members.insert(name.to_owned(), fresh).is_none() {
             self.rebalance();
             return;
@@ -110,7 +131,11 @@ impl State {
         let group = &mut self.group;
         let (mut kept, mut let_go) = (Vec::new(), Vec::new());
         for (at, _) in group.owners.iter().filter(|(_, owner)| *owner == name) {
-            let to = if group.promised.contains_key(at) { &mut let_go } else { &mut kept };
+            let to = if group.promised.contains_key(at) {
+                &mut let_go
+            } else {
+                &mut kept
+            };
             to.push(*at);
         }
         group.tell(name, Ownership::Assigned(kept));
@@ -131,16 +156,28 @@ impl State {
             return;
         }
         self.group.generation += 1;
-        partitions.iter().for_each(|at| drop(self.group.owners.remove(at)));
+        partitions
+            .iter()
+            .for_each(|at| drop(self.group.owners.remove(at)));
         self.group.give(partitions.to_vec());
     }
 
     /// Some time passes: members give signs of life, and who gave none for too long is expelled.
     pub(super) fn beat(&mut self) {
         let now = self.wall_ms;
-        self.group.members.values_mut().filter(|member| !member.is_silent).for_each(|member| member.heartbeat_ms = now);
+        self.group
+            .members
+            .values_mut()
+            .filter(|member| !member.is_silent)
+            .for_each(|member| member.heartbeat_ms = now);
         let dead = |member: &Member| now - member.heartbeat_ms > SESSION_MS;
-        let names: Vec<String> = self.group.members.iter().filter(|(_, member)| dead(member)).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = self
+            .group
+            .members
+            .iter()
+            .filter(|(_, member)| dead(member))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names {
             self.group.remove(&name);
             self.happened.expelled += 1;
@@ -180,9 +217,16 @@ impl State {
             }
         }
         group.give(free);
-        to_let_go.into_iter().for_each(|(name, partitions)| group.tell(&name, Ownership::Revoked(partitions)));
+        to_let_go
+            .into_iter()
+            .for_each(|(name, partitions)| group.tell(&name, Ownership::Revoked(partitions)));
         let untouched = |member: &Member| member.news.is_empty();
-        let names: Vec<String> = group.members.iter().filter(|(_, member)| untouched(member)).map(|(name, _)| name.clone()).collect();
+        let names: Vec<String> = group
+            .members
+            .iter()
+            .filter(|(_, member)| untouched(member))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in names {
             if self.random.chance(TOLD_OF_NOTHING) {
                 self.group.tell(&name, Ownership::Assigned(Vec::new()));

@@ -74,7 +74,8 @@ impl SimLog {
                 // It joins again once the loss is answered.
                 self.generation = None;
                 self.news.clear();
-                self.news.push_back(Ownership::Lost(self.held.iter().copied().collect()));
+                self.news
+                    .push_back(Ownership::Lost(self.held.iter().copied().collect()));
             }
         }
     }
@@ -84,8 +85,14 @@ impl SimLog {
         for (at, _) in commit.positions.iter().filter(|_| self.has_joined) {
             let owner = state.group.owner(*at);
             if owner != Some(&self.writer) {
-                let reason = format!("{} commits a position, but the group gave it to {owner:?}", self.writer);
-                return Err(LogError::Corrupt { at: at.to_string(), reason });
+                let reason = format!(
+                    "{} commits a position, but the group gave it to {owner:?}",
+                    self.writer
+                );
+                return Err(LogError::Corrupt {
+                    at: at.to_string(),
+                    reason,
+                });
             }
         }
         Ok(())
@@ -97,15 +104,25 @@ impl SimLog {
             return Err(failed("an earlier commit failed: recover first".to_owned()));
         }
         if self.epoch != state.epochs.get(&self.writer).copied().unwrap_or(0) {
-            return Err(failed(format!("fenced: {} is in use by a later handle", self.writer)));
+            return Err(failed(format!(
+                "fenced: {} is in use by a later handle",
+                self.writer
+            )));
         }
-        let places = commit.records.iter().map(|record| record.to).chain(commit.positions.iter().map(|(at, _)| *at));
+        let places = commit
+            .records
+            .iter()
+            .map(|record| record.to)
+            .chain(commit.positions.iter().map(|(at, _)| *at));
         for at in places {
             state.check(at).map_err(|error| failed(error.to_string()))?;
         }
         if self.has_joined && self.generation != Some(state.group.generation) {
             state.happened.aborted += 1;
-            return Err(LogError::Aborted { reason: "simulated: an old generation".to_owned(), commit: Box::new(commit) });
+            return Err(LogError::Aborted {
+                reason: "simulated: an old generation".to_owned(),
+                commit: Box::new(commit),
+            });
         }
         self.check(state, &commit)?;
         let faults = state.faults;
@@ -118,7 +135,10 @@ impl SimLog {
         state.decide(transaction, is_committed);
         if !is_committed {
             state.happened.aborted += 1;
-            return Err(LogError::Aborted { reason: "simulated: a send failed".to_owned(), commit: Box::new(commit) });
+            return Err(LogError::Aborted {
+                reason: "simulated: a send failed".to_owned(),
+                commit: Box::new(commit),
+            });
         }
         if state.random.chance(faults.commit_unanswered) {
             return Err(failed("simulated: the commit's answer was lost".to_owned()));
@@ -129,7 +149,10 @@ impl SimLog {
 
 impl Drop for SimLog {
     fn drop(&mut self) {
-        self.cluster.state().group.set_silent(&self.writer, Some(self.handle), true);
+        self.cluster
+            .state()
+            .group
+            .set_silent(&self.writer, Some(self.handle), true);
     }
 }
 
@@ -141,7 +164,10 @@ impl Log for SimLog {
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
         let mut state = self.cluster.state();
         let partition = state.partition(at)?;
-        Ok(Extent { start: Position(partition.start), end: Position(partition.end) })
+        Ok(Extent {
+            start: Position(partition.start),
+            end: Position(partition.end),
+        })
     }
 
     fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
@@ -159,7 +185,11 @@ impl Log for SimLog {
             let mut state = self.cluster.state();
             state.wait_for_partition(at)?;
             let partition = state.partition(at)?;
-            partition.read(at, Position(partition.start), usize::MAX)?.records.into_iter().for_each(&mut *take);
+            partition
+                .read(at, Position(partition.start), usize::MAX)?
+                .records
+                .into_iter()
+                .for_each(&mut *take);
         }
         Ok(())
     }
@@ -211,7 +241,11 @@ impl Log for SimLog {
         match self.open.take() {
             Some(Ownership::Revoked(_)) if self.generation.is_some() => {
                 let mut state = self.cluster.state();
-                let own: Vec<_> = at.iter().copied().filter(|at| state.group.owner(*at) == Some(&self.writer)).collect();
+                let own: Vec<_> = at
+                    .iter()
+                    .copied()
+                    .filter(|at| state.group.owner(*at) == Some(&self.writer))
+                    .collect();
                 state.let_go(&own);
             }
             Some(Ownership::Lost(_)) => self.join()?,
@@ -228,11 +262,15 @@ impl Log for SimLog {
             return Ok(Vec::new());
         }
         let mut state = self.cluster.state();
-        read_in_turn(&mut self.assigned, &mut self.turn, max, |at, position, max| state.partition(at)?.read(at, position, max))
+        read_in_turn(&mut self.assigned, &mut self.turn, max, |at, position, max| {
+            state.partition(at)?.read(at, position, max)
+        })
     }
 
     fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
-        let lost = |what: &str| LogError::Unavailable { reason: format!("simulated: the append{what} was lost") };
+        let lost = |what: &str| LogError::Unavailable {
+            reason: format!("simulated: the append{what} was lost"),
+        };
         let mut state = self.cluster.state();
         for record in &records {
             state.check(record.to)?;
@@ -242,8 +280,10 @@ impl Log for SimLog {
             return Err(lost(""));
         }
         let now = state.wall_ms;
-        let appended =
-            records.into_iter().map(|record| Ok(state.partition(record.to)?.put(record, now, None))).collect::<Result<_, _>>()?;
+        let appended = records
+            .into_iter()
+            .map(|record| Ok(state.partition(record.to)?.put(record, now, None)))
+            .collect::<Result<_, _>>()?;
         if state.random.chance(faults.append_unanswered) {
             return Err(lost("'s answer"));
         }

@@ -27,8 +27,20 @@ impl Partition {
     pub fn put(&mut self, record: NewRecord, now_ms: i64, of: Option<TransactionId>) -> Appended {
         let appended = AppendTime(self.last_ms.max(now_ms + self.skew_ms));
         let offset = self.end;
-        let NewRecord { to, key, value, headers } = record;
-        self.insert(Record { from: to, offset, appended, key, value, headers });
+        let NewRecord {
+            to,
+            key,
+            value,
+            headers,
+        } = record;
+        self.insert(Record {
+            from: to,
+            offset,
+            appended,
+            key,
+            value,
+            headers,
+        });
         if let Some(transaction) = of {
             self.unmarked.entry(transaction).or_default().push(offset);
         }
@@ -54,7 +66,12 @@ impl Partition {
 
     /// The last stable offset: where the first transaction without a mark begins.
     pub fn stable(&self) -> i64 {
-        self.unmarked.values().filter_map(|written| written.first()).min().copied().unwrap_or(self.end)
+        self.unmarked
+            .values()
+            .filter_map(|written| written.first())
+            .min()
+            .copied()
+            .unwrap_or(self.end)
     }
 
     /// The transactions that hold readers up here.
@@ -64,10 +81,19 @@ impl Partition {
 
     pub fn read(&self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         if from.0 < self.start || from.0 > self.end {
-            return Err(LogError::OutOfRange { at, wanted: from.0, start: self.start });
+            return Err(LogError::OutOfRange {
+                at,
+                wanted: from.0,
+                start: self.start,
+            });
         }
         let stable = self.stable().max(from.0);
-        let records: Vec<Record> = self.records.range(from.0..stable).take(max).map(|(_, record)| record.clone()).collect();
+        let records: Vec<Record> = self
+            .records
+            .range(from.0..stable)
+            .take(max)
+            .map(|(_, record)| record.clone())
+            .collect();
         // As many as asked for: there may be more. Fewer: that was all, and the next read begins at the end.
         let next = match records.last() {
             Some(last) if records.len() == max => last.position(),
@@ -90,8 +116,12 @@ impl Partition {
     /// Of each key only the latest record stays, and no tombstone; what readers do not see yet is left alone.
     pub fn compact(&mut self) {
         let stable = self.stable();
-        let latest: BTreeMap<_, _> = self.readable().map(|record| (record.key.clone(), record.offset)).collect();
+        let latest: BTreeMap<_, _> = self
+            .readable()
+            .map(|record| (record.key.clone(), record.offset))
+            .collect();
         let latest: BTreeSet<i64> = latest.into_values().collect();
-        self.records.retain(|offset, record| *offset >= stable || latest.contains(offset) && record.value.is_some());
+        self.records
+            .retain(|offset, record| *offset >= stable || latest.contains(offset) && record.value.is_some());
     }
 }

@@ -36,7 +36,11 @@ impl State {
     pub(super) fn begin(&mut self, writer: &str, commit: Commit) -> Result<TransactionId, LogError> {
         let id = self.next_transaction;
         self.next_transaction += 1;
-        let mut left: BTreeSet<Place> = commit.records.iter().map(|record| Place::Partition(record.to)).collect();
+        let mut left: BTreeSet<Place> = commit
+            .records
+            .iter()
+            .map(|record| Place::Partition(record.to))
+            .collect();
         if !commit.positions.is_empty() {
             left.insert(Place::Positions);
         }
@@ -44,15 +48,22 @@ impl State {
             let now = self.wall_ms;
             self.partition(record.to)?.put(record, now, Some(id));
         }
-        let transaction =
-            Transaction { writer: writer.to_owned(), began_ms: self.wall_ms, positions: commit.positions, left, decision: None };
+        let transaction = Transaction {
+            writer: writer.to_owned(),
+            began_ms: self.wall_ms,
+            positions: commit.positions,
+            left,
+            decision: None,
+        };
         self.transactions.insert(id, transaction);
         Ok(id)
     }
 
     /// Commits or aborts an open transaction; some of its marks may be late.
     pub(super) fn decide(&mut self, id: TransactionId, is_committed: bool) {
-        let Some(transaction) = self.transactions.get_mut(&id) else { return };
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return;
+        };
         transaction.decision = Some(is_committed);
         let (places, late) = (transaction.left.clone(), self.faults.mark_late);
         for place in places {
@@ -65,7 +76,9 @@ impl State {
     }
 
     fn mark(&mut self, id: TransactionId, place: Place) {
-        let Some(transaction) = self.transactions.get_mut(&id) else { return };
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return;
+        };
         let is_committed = transaction.decision == Some(true);
         transaction.left.remove(&place);
         match place {
@@ -80,18 +93,27 @@ impl State {
 
     /// Marks of decided transactions that are on their way.
     fn late(&self, which: impl Fn(&Transaction) -> bool) -> Vec<(TransactionId, Place)> {
-        let decided = self.transactions.iter().filter(|(_, transaction)| transaction.decision.is_some() && which(transaction));
-        decided.flat_map(|(id, transaction)| transaction.left.iter().map(|place| (*id, *place))).collect()
+        let decided = self
+            .transactions
+            .iter()
+            .filter(|(_, transaction)| transaction.decision.is_some() && which(transaction));
+        decided
+            .flat_map(|(id, transaction)| transaction.left.iter().map(|place| (*id, *place)))
+            .collect()
     }
 
     /// Brings all marks of what a writer has decided: its next transaction waits for that.
     pub(super) fn complete(&mut self, writer: &str) {
-        self.late(|transaction| transaction.writer == writer).into_iter().for_each(|(id, place)| self.mark(id, place));
+        self.late(|transaction| transaction.writer == writer)
+            .into_iter()
+            .for_each(|(id, place)| self.mark(id, place));
     }
 
     /// Brings all marks that are late.
     pub(super) fn bring_marks(&mut self) {
-        self.late(|_| true).into_iter().for_each(|(id, place)| self.mark(id, place));
+        self.late(|_| true)
+            .into_iter()
+            .for_each(|(id, place)| self.mark(id, place));
     }
 
     /// Takes a writer's identity: its handles are of no use any more, and what it left open is aborted.
@@ -100,7 +122,12 @@ impl State {
         *epoch += 1;
         let epoch = *epoch;
         let open = |transaction: &Transaction| transaction.writer == writer && transaction.decision.is_none();
-        let ids: Vec<TransactionId> = self.transactions.iter().filter(|(_, one)| open(one)).map(|(id, _)| *id).collect();
+        let ids: Vec<TransactionId> = self
+            .transactions
+            .iter()
+            .filter(|(_, one)| open(one))
+            .map(|(id, _)| *id)
+            .collect();
         ids.into_iter().for_each(|id| self.decide(id, false));
         epoch
     }
@@ -108,8 +135,15 @@ impl State {
     /// Some time passes: late marks arrive, and what is open for too long is aborted.
     pub(super) fn pass(&mut self) {
         let now = self.wall_ms;
-        let is_overdue = |transaction: &&Transaction| transaction.decision.is_none() && now - transaction.began_ms > TIMEOUT_MS;
-        let overdue: BTreeSet<String> = self.transactions.values().filter(is_overdue).map(|one| one.writer.clone()).collect();
+        let is_overdue = |transaction: &&Transaction| {
+            transaction.decision.is_none() && now - transaction.began_ms > TIMEOUT_MS
+        };
+        let overdue: BTreeSet<String> = self
+            .transactions
+            .values()
+            .filter(is_overdue)
+            .map(|one| one.writer.clone())
+            .collect();
         for writer in overdue {
             self.fence(&writer);
         }
@@ -129,20 +163,35 @@ impl State {
 
     /// A reader waits until the group's positions of these partitions are stable.
     pub(super) fn wait_for_positions(&mut self, at: &[TopicPartition]) {
-        let includes = |transaction: &Transaction| transaction.positions.iter().any(|(included, _)| at.contains(included));
-        let unstable = self.transactions.iter().filter(|(_, one)| one.left.contains(&Place::Positions) && includes(one));
+        let includes = |transaction: &Transaction| {
+            transaction
+                .positions
+                .iter()
+                .any(|(included, _)| at.contains(included))
+        };
+        let unstable = self
+            .transactions
+            .iter()
+            .filter(|(_, one)| one.left.contains(&Place::Positions) && includes(one));
         let unstable: Vec<TransactionId> = unstable.map(|(id, _)| *id).collect();
         self.wait_for(unstable, Place::Positions);
     }
 
     fn wait_for(&mut self, transactions: Vec<TransactionId>, place: Place) {
         for id in transactions {
-            let open = self.transactions.get(&id).filter(|transaction| transaction.decision.is_none());
+            let open = self
+                .transactions
+                .get(&id)
+                .filter(|transaction| transaction.decision.is_none());
             if let Some(writer) = open.map(|transaction| transaction.writer.clone()) {
                 self.happened.fenced += 1;
                 self.fence(&writer);
             }
-            if self.transactions.get(&id).is_some_and(|transaction| transaction.left.contains(&place)) {
+            if self
+                .transactions
+                .get(&id)
+                .is_some_and(|transaction| transaction.left.contains(&place))
+            {
                 self.happened.waits += 1;
                 self.mark(id, place);
             }

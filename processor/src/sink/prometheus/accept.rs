@@ -31,7 +31,12 @@ impl Format {
                 .filter_map(|part| part.split_once('='))
                 .map(|(key, value)| (key.trim().to_ascii_lowercase(), unquoted(value)))
                 .collect();
-            let parameter = |wanted: &str| parameters.iter().find(|(key, _)| key == wanted).map(|(_, value)| *value);
+            let parameter = |wanted: &str| {
+                parameters
+                    .iter()
+                    .find(|(key, _)| key == wanted)
+                    .map(|(_, value)| *value)
+            };
             let weight = parameter("q").map_or(WHOLE, weight);
             // The narrowest range that fits decides.
             let fits_text = match name.as_str() {
@@ -43,13 +48,18 @@ impl Format {
             if fits_text > 0 && text.is_none_or(|(narrow, old)| (narrow, old) < (fits_text, weight)) {
                 text = Some((fits_text, weight));
             }
-            let is_ours = parameter("proto") == Some("io.prometheus.client.MetricFamily") && parameter("encoding") == Some("delimited");
+            let is_ours = parameter("proto") == Some("io.prometheus.client.MetricFamily")
+                && parameter("encoding") == Some("delimited");
             if name == "application/vnd.google.protobuf" && is_ours {
                 protobuf = protobuf.max(weight);
             }
         }
         let text = text.map_or(0, |(_, weight)| weight);
-        if protobuf > 0 && protobuf >= text { Self::Protobuf } else { Self::Text }
+        if protobuf > 0 && protobuf >= text {
+            Self::Protobuf
+        } else {
+            Self::Text
+        }
     }
 
     /// The value of `Content-Type`.
@@ -64,11 +74,18 @@ impl Format {
 
 fn unquoted(value: &str) -> &str {
     let value = value.trim();
-    value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value)
+    value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+        .unwrap_or(value)
 }
 
 /// Thousandths; what is no weight between 0 and 1 counts as 0: better text than something unreadable.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between 0 and 1000"
+)]
 fn weight(text: &str) -> u32 {
     match text.parse::<f64>() {
         Ok(weight) if (0.0..=1.0).contains(&weight) => (weight * f64::from(WHOLE)).round() as u32,
@@ -80,7 +97,8 @@ fn weight(text: &str) -> u32 {
 mod tests {
     use super::*;
 
-    const PROTO: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    const PROTO: &str =
+        "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
 
     #[test]
     fn the_header_decides() {
@@ -93,7 +111,10 @@ mod tests {
             ("application/json", Text),
             (PROTO, Protobuf),
             (protobuf::CONTENT_TYPE, Protobuf),
-            ("APPLICATION/VND.GOOGLE.PROTOBUF; Proto=\"io.prometheus.client.MetricFamily\" ; encoding=delimited", Protobuf),
+            (
+                "APPLICATION/VND.GOOGLE.PROTOBUF; Proto=\"io.prometheus.client.MetricFamily\" ; encoding=delimited",
+                Protobuf,
+            ),
             // Prometheus 3, protobuf first, then its default, without it.
             (
                 "{PROTO};q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
@@ -114,9 +135,18 @@ mod tests {
             ("*/*;q=0.9,text/plain;q=0.1,{PROTO};q=0.5", Protobuf),
             ("*/*;q=0.9,{PROTO};q=0.5", Text),
             // Another encoding, another message, another version of the text.
-            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", Text),
-            ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily", Text),
-            ("application/vnd.google.protobuf;proto=other;encoding=delimited", Text),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+                Text,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily",
+                Text,
+            ),
+            (
+                "application/vnd.google.protobuf;proto=other;encoding=delimited",
+                Text,
+            ),
             ("application/*", Text),
             ("text/plain;version=1.0.0;q=0.9,{PROTO};q=0.5", Protobuf),
             (";;,=,q=;", Text),
@@ -126,6 +156,10 @@ mod tests {
             assert_eq!(Format::accepted([header.as_str()]), format, "{header}");
         }
         assert_eq!(Format::accepted([]), Text, "no header");
-        assert_eq!(Format::accepted(["text/plain;q=0.5", PROTO]), Protobuf, "two headers are one list");
+        assert_eq!(
+            Format::accepted(["text/plain;q=0.5", PROTO]),
+            Protobuf,
+            "two headers are one list"
+        );
     }
 }

@@ -14,7 +14,10 @@ pub fn parse(text: &str) -> Vec<Family> {
         if let Some(comment) = line.strip_prefix("# ") {
             describe(&mut families, comment);
         } else if let Some((name, labels, value)) = sample(line) {
-            let known = families.iter_mut().rev().find_map(|family| Some((suffix_of(family, name)?, family)));
+            let known = families
+                .iter_mut()
+                .rev()
+                .find_map(|family| Some((suffix_of(family, name)?, family)));
             if let Some((suffix, family)) = known {
                 add(family, suffix, labels, value);
             }
@@ -27,12 +30,22 @@ pub fn parse(text: &str) -> Vec<Family> {
 /// `HELP name words…` or `TYPE name type`.
 fn describe(families: &mut Vec<Family>, comment: &str) {
     let mut parts = comment.splitn(3, ' ');
-    let (Some(what), Some(name)) = (parts.next(), parts.next()) else { return };
+    let (Some(what), Some(name)) = (parts.next(), parts.next()) else {
+        return;
+    };
     let rest = parts.next().unwrap_or("");
-    let index = families.iter().position(|family| family.name == name).unwrap_or_else(|| {
-        families.push(Family { name: name.to_owned().into(), help: Cow::Borrowed(""), kind: FamilyKind::Untyped, samples: Vec::new() });
-        families.len() - 1
-    });
+    let index = families
+        .iter()
+        .position(|family| family.name == name)
+        .unwrap_or_else(|| {
+            families.push(Family {
+                name: name.to_owned().into(),
+                help: Cow::Borrowed(""),
+                kind: FamilyKind::Untyped,
+                samples: Vec::new(),
+            });
+            families.len() - 1
+        });
     let family = &mut families[index];
     match (what, rest) {
         ("HELP", help) => family.help = unescaped(help).into(),
@@ -58,25 +71,49 @@ fn suffix_of<'n>(family: &Family, name: &'n str) -> Option<&'n str> {
 fn add(family: &mut Family, suffix: &str, mut labels: Labels, text: &str) {
     // The last label is the bound or the quantile: the exporter writes it behind the series' own.
     let within = match (family.kind, suffix) {
-        (FamilyKind::Histogram, "_bucket") | (FamilyKind::Summary, "") => labels.pop().map(|(_, value)| value).unwrap_or_default(),
+        (FamilyKind::Histogram, "_bucket") | (FamilyKind::Summary, "") => {
+            labels.pop().map(|(_, value)| value).unwrap_or_default()
+        }
         _ => String::new(),
     };
     let empty = match family.kind {
         FamilyKind::Histogram => Value::Histogram(Distribution::default()),
-        FamilyKind::Summary => Value::Summary { count: 0, sum: String::new(), quantiles: Vec::new() },
+        FamilyKind::Summary => Value::Summary {
+            count: 0,
+            sum: String::new(),
+            quantiles: Vec::new(),
+        },
         FamilyKind::Counter | FamilyKind::Gauge | FamilyKind::Untyped => {
-            let value = text.parse().map_or_else(|_| Value::Float(text.parse().unwrap_or(f64::NAN)), Value::Integer);
-            family.samples.push(Sample { labels, value, at: None });
+            let value = text
+                .parse()
+                .map_or_else(|_| Value::Float(text.parse().unwrap_or(f64::NAN)), Value::Integer);
+            family.samples.push(Sample {
+                labels,
+                value,
+                at: None,
+            });
             return;
         }
     };
-    let index = family.samples.iter().position(|sample| sample.labels == labels).unwrap_or_else(|| {
-        family.samples.push(Sample { labels, value: empty, at: None });
-        family.samples.len() - 1
-    });
+    let index = family
+        .samples
+        .iter()
+        .position(|sample| sample.labels == labels)
+        .unwrap_or_else(|| {
+            family.samples.push(Sample {
+                labels,
+                value: empty,
+                at: None,
+            });
+            family.samples.len() - 1
+        });
     match (&mut family.samples[index].value, suffix) {
-        (Value::Histogram(Distribution { sum, .. }) | Value::Summary { sum, .. }, "_sum") => text.clone_into(sum),
-        (Value::Histogram(Distribution { count, .. }) | Value::Summary { count, .. }, "_count") => *count = text.parse().unwrap_or(0),
+        (Value::Histogram(Distribution { sum, .. }) | Value::Summary { sum, .. }, "_sum") => {
+            text.clone_into(sum)
+        }
+        (Value::Histogram(Distribution { count, .. }) | Value::Summary { count, .. }, "_count") => {
+            *count = text.parse().unwrap_or(0)
+        }
         (Value::Histogram(values), _) => {
             if let (Ok(bound), Ok(count)) = (within.parse::<f64>(), text.parse())
                 && bound.is_finite()

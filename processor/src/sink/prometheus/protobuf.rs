@@ -10,7 +10,8 @@ use prost::{Enumeration, Message};
 use std::collections::BTreeMap;
 
 /// The value of `Content-Type`.
-pub const CONTENT_TYPE: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+pub const CONTENT_TYPE: &str =
+    "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
 /// Half the width of the bucket around 0: 2^-128, as other client libraries have it, so that merging widens nothing.
 /// The smallest value above 0 is a millionth of a unit, so this bucket holds exactly the zeros.
@@ -128,7 +129,11 @@ pub struct BucketSpan {
 /// All families, each behind its length, in the order given.
 #[must_use]
 pub fn encode(families: &[Family]) -> Vec<u8> {
-    families.iter().map(family).flat_map(|family| family.encode_length_delimited_to_vec()).collect()
+    families
+        .iter()
+        .map(family)
+        .flat_map(|family| family.encode_length_delimited_to_vec())
+        .collect()
 }
 
 fn family(family: &Family) -> MetricFamily {
@@ -143,22 +148,43 @@ fn family(family: &Family) -> MetricFamily {
         name: Some(family.name.to_string()),
         help: (!family.help.is_empty()).then(|| family.help.to_string()),
         r#type: Some(kind as i32),
-        metric: family.samples.iter().map(|sample| metric(family.kind, sample)).collect(),
+        metric: family
+            .samples
+            .iter()
+            .map(|sample| metric(family.kind, sample))
+            .collect(),
     }
 }
 
 fn metric(kind: FamilyKind, sample: &Sample) -> Metric {
-    let label = |(name, value): &(_, String)| LabelPair { name: Some(ToString::to_string(name)), value: Some(value.clone()) };
-    let mut metric = Metric { label: sample.labels.iter().map(label).collect(), timestamp_ms: sample.at, ..Metric::default() };
+    let label = |(name, value): &(_, String)| LabelPair {
+        name: Some(ToString::to_string(name)),
+        value: Some(value.clone()),
+    };
+    let mut metric = Metric {
+        label: sample.labels.iter().map(label).collect(),
+        timestamp_ms: sample.at,
+        ..Metric::default()
+    };
     match &sample.value {
         Value::Integer(value) => number(&mut metric, kind, float(*value)),
         Value::Decimal(value) => number(&mut metric, kind, decimal(value).unwrap_or(f64::NAN)),
         Value::Float(value) => number(&mut metric, kind, *value),
         Value::Histogram(values) => metric.histogram = Some(histogram(values)),
-        Value::Summary { count, sum, quantiles } => {
-            let quantile = |&(quantile, value): &(f64, f64)| Quantile { quantile: Some(quantile), value: Some(value) };
-            metric.summary =
-                Some(Summary { sample_count: Some(*count), sample_sum: decimal(sum), quantile: quantiles.iter().map(quantile).collect() });
+        Value::Summary {
+            count,
+            sum,
+            quantiles,
+        } => {
+            let quantile = |&(quantile, value): &(f64, f64)| Quantile {
+                quantile: Some(quantile),
+                value: Some(value),
+            };
+            metric.summary = Some(Summary {
+                sample_count: Some(*count),
+                sample_sum: decimal(sum),
+                quantile: quantiles.iter().map(quantile).collect(),
+            });
         }
     }
     metric
@@ -175,14 +201,22 @@ fn number(metric: &mut Metric, kind: FamilyKind, value: f64) {
 
 fn histogram(values: &Distribution) -> Histogram {
     let infinite = (f64::INFINITY, values.count);
-    let bucket = |&(bound, count): &(f64, u64)| Bucket { cumulative_count: Some(count), upper_bound: Some(bound) };
+    let bucket = |&(bound, count): &(f64, u64)| Bucket {
+        cumulative_count: Some(count),
+        upper_bound: Some(bound),
+    };
     let mut shown = Histogram {
         sample_count: Some(values.count),
         sample_sum: decimal(&values.sum),
         bucket: values.classic.iter().chain([&infinite]).map(bucket).collect(),
         ..Histogram::default()
     };
-    if let Some(Native { schema, zero, buckets }) = &values.native {
+    if let Some(Native {
+        schema,
+        zero,
+        buckets,
+    }) = &values.native
+    {
         shown.schema = Some(*schema);
         // Above 0, so that a scraper sees a native histogram even where it has no bucket yet.
         shown.zero_threshold = Some(ZERO_THRESHOLD);
@@ -199,8 +233,13 @@ fn spans(buckets: &BTreeMap<i32, u64>) -> (Vec<BucketSpan>, Vec<i64>) {
     let (mut next, mut before) = (0, 0);
     for (&index, &count) in buckets {
         match spans.last_mut() {
-            Some(BucketSpan { length: Some(length), .. }) if index == next => *length += 1,
-            _ => spans.push(BucketSpan { offset: Some(index - next), length: Some(1) }),
+            Some(BucketSpan {
+                length: Some(length), ..
+            }) if index == next => *length += 1,
+            _ => spans.push(BucketSpan {
+                offset: Some(index - next),
+                length: Some(1),
+            }),
         }
         next = index + 1;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -215,7 +254,10 @@ fn decimal(text: &str) -> Option<f64> {
     text.parse().ok()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "the format has doubles only: counts up to 2^53 are exact")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the format has doubles only: counts up to 2^53 are exact"
+)]
 fn float(value: i64) -> f64 {
     value as f64
 }

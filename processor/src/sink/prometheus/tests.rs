@@ -21,21 +21,31 @@ fn key(metric: Metric, values: &[&str]) -> String {
 }
 
 fn total(amount: Amount) -> Shown {
-    Shown { total: Some(amount), last_final: BTreeMap::new() }
+    Shown {
+        total: Some(amount),
+        last_final: BTreeMap::new(),
+    }
 }
 
 fn view(series: Vec<(String, Shown)>, latest_final: Vec<Option<i64>>) -> View {
     let view = View::default();
     view.partitions.insert(
         3,
-        PartitionView { timestamp: AppendTime(1_700_000_000_123), series: series.into_iter().collect(), latest_final, worker: None },
+        PartitionView {
+            timestamp: AppendTime(1_700_000_000_123),
+            series: series.into_iter().collect(),
+            latest_final,
+            worker: None,
+        },
     );
     view
 }
 
 fn durations(values: &[u64]) -> Amount {
     let mut histogram = Histogram::default();
-    values.iter().for_each(|value| histogram.record(*value, Unit::Seconds.per()));
+    values
+        .iter()
+        .for_each(|value| histogram.record(*value, Unit::Seconds.per()));
     Amount::Values(histogram)
 }
 
@@ -43,17 +53,33 @@ fn durations(values: &[u64]) -> Amount {
 fn counters_come_in_table_order_sorted_escaped_and_without_empty_labels() {
     let view = view(
         vec![
-            (key(Metric::Turns, &["default", "b\"\\\n", "gpt", "", "", "", "", ""]), total(Amount::Count(2))),
-            (key(Metric::Turns, &["default", "a", "gpt", "", "", "", "", ""]), total(Amount::Count(1))),
-            (key(Metric::SessionsActive, &["default", "", ""]), total(Amount::Count(-1))),
-            ("tacho_of_a_newer_build\u{1f}x".to_owned(), total(Amount::Count(9))),
+            (
+                key(Metric::Turns, &["default", "b\"\\\n", "gpt", "", "", "", "", ""]),
+                total(Amount::Count(2)),
+            ),
+            (
+                key(Metric::Turns, &["default", "a", "gpt", "", "", "", "", ""]),
+                total(Amount::Count(1)),
+            ),
+            (
+                key(Metric::SessionsActive, &["default", "", ""]),
+                total(Amount::Count(-1)),
+            ),
+            (
+                "tacho_of_a_newer_build\u{1f}x".to_owned(),
+                total(Amount::Count(9)),
+            ),
         ],
         vec![],
     );
     let other = key(Metric::Turns, &["default", "aa", "", "", "", "", "", ""]);
     view.partitions.insert(
         0,
-        PartitionView { timestamp: AppendTime(5), series: BTreeMap::from([(other, total(Amount::Count(7)))]), ..PartitionView::default() },
+        PartitionView {
+            timestamp: AppendTime(5),
+            series: BTreeMap::from([(other, total(Amount::Count(7)))]),
+            ..PartitionView::default()
+        },
     );
     assert_eq!(
         render(&view),
@@ -70,41 +96,95 @@ fn counters_come_in_table_order_sorted_escaped_and_without_empty_labels() {
 
 #[test]
 fn histograms_have_cumulative_powers_of_two_and_an_exact_sum() {
-    let view = view(vec![(key(Metric::Ttft, &["default", "m", "", ""]), total(durations(&[0, 250_000, 2_000_001])))], vec![]);
+    let view = view(
+        vec![(
+            key(Metric::Ttft, &["default", "m", "", ""]),
+            total(durations(&[0, 250_000, 2_000_001])),
+        )],
+        vec![],
+    );
     let text = render(&view);
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
     let labels = "tenant=\"default\",model=\"m\"";
     assert_eq!(lines.len(), 17 + 3);
-    assert_eq!(lines[0], format!("tacho_ttft_seconds_bucket{{{labels},le=\"0.015625\"}} 1 1700000000123"));
-    assert_eq!(lines[4], format!("tacho_ttft_seconds_bucket{{{labels},le=\"0.25\"}} 2 1700000000123"));
-    assert_eq!(lines[7], format!("tacho_ttft_seconds_bucket{{{labels},le=\"2\"}} 2 1700000000123"));
-    assert_eq!(lines[8], format!("tacho_ttft_seconds_bucket{{{labels},le=\"4\"}} 3 1700000000123"));
-    assert_eq!(lines[16], format!("tacho_ttft_seconds_bucket{{{labels},le=\"1024\"}} 3 1700000000123"));
-    assert_eq!(lines[17], format!("tacho_ttft_seconds_bucket{{{labels},le=\"+Inf\"}} 3 1700000000123"));
-    assert_eq!(lines[18], format!("tacho_ttft_seconds_sum{{{labels}}} 2.250001 1700000000123"));
-    assert_eq!(lines[19], format!("tacho_ttft_seconds_count{{{labels}}} 3 1700000000123"));
+    assert_eq!(
+        lines[0],
+        format!("tacho_ttft_seconds_bucket{{{labels},le=\"0.015625\"}} 1 1700000000123")
+    );
+    assert_eq!(
+        lines[4],
+        format!("tacho_ttft_seconds_bucket{{{labels},le=\"0.25\"}} 2 1700000000123")
+    );
+    assert_eq!(
+        lines[7],
+        format!("tacho_ttft_seconds_bucket{{{labels},le=\"2\"}} 2 1700000000123")
+    );
+    assert_eq!(
+        lines[8],
+        format!("tacho_ttft_seconds_bucket{{{labels},le=\"4\"}} 3 1700000000123")
+    );
+    assert_eq!(
+        lines[16],
+        format!("tacho_ttft_seconds_bucket{{{labels},le=\"1024\"}} 3 1700000000123")
+    );
+    assert_eq!(
+        lines[17],
+        format!("tacho_ttft_seconds_bucket{{{labels},le=\"+Inf\"}} 3 1700000000123")
+    );
+    assert_eq!(
+        lines[18],
+        format!("tacho_ttft_seconds_sum{{{labels}}} 2.250001 1700000000123")
+    );
+    assert_eq!(
+        lines[19],
+        format!("tacho_ttft_seconds_count{{{labels}}} 3 1700000000123")
+    );
 }
 
 #[test]
 fn window_gauges_show_the_last_final_window_only() {
-    let ratio = |numerator, denominator| Amount::Ratio { numerator, denominator };
+    let ratio = |numerator, denominator| Amount::Ratio {
+        numerator,
+        denominator,
+    };
     let shown = Shown {
         total: Some(ratio(9, 9)),
-        last_final: BTreeMap::from([(0, (60_000, ratio(1, 4))), (1, (0, ratio(1, 2))), (2, (0, ratio(0, 0)))]),
+        last_final: BTreeMap::from([
+            (0, (60_000, ratio(1, 4))),
+            (1, (0, ratio(1, 2))),
+            (2, (0, ratio(0, 0))),
+        ]),
     };
-    let quantiles = Shown { total: None, last_final: BTreeMap::from([(0, (60_000, durations(&[1_000_000])))]) };
+    let quantiles = Shown {
+        total: None,
+        last_final: BTreeMap::from([(0, (60_000, durations(&[1_000_000])))]),
+    };
     let view = view(
-        vec![(key(Metric::PolicyAutoRatio, &["default", "t"]), shown), (key(Metric::TtftWindow, &["default", "m"]), quantiles)],
+        vec![
+            (key(Metric::PolicyAutoRatio, &["default", "t"]), shown),
+            (key(Metric::TtftWindow, &["default", "m"]), quantiles),
+        ],
         vec![Some(60_000), Some(300_000), Some(0)],
     );
-    let shown = Histogram { count: 1, sum: 1_000_000, zero: 0, buckets: BTreeMap::from([(0, 1)]) }.quantile(500).unwrap();
+    let shown = Histogram {
+        count: 1,
+        sum: 1_000_000,
+        zero: 0,
+        buckets: BTreeMap::from([(0, 1)]),
+    }
+    .quantile(500)
+    .unwrap();
     let mut expected = String::from(
         "# HELP tacho_ttft_window_seconds Quantiles of the time to first token in the last final window, within 1.1 %.\n\
          # TYPE tacho_ttft_window_seconds gauge\n",
     );
     for quantile in ["0.5", "0.9", "0.95", "0.99"] {
         let labels = format!("tenant=\"default\",model=\"m\",window=\"1m\",quantile=\"{quantile}\"");
-        writeln!(expected, "tacho_ttft_window_seconds{{{labels}}} {shown} 1700000000123").unwrap();
+        writeln!(
+            expected,
+            "tacho_ttft_window_seconds{{{labels}}} {shown} 1700000000123"
+        )
+        .unwrap();
     }
     expected.push_str(
         "# HELP tacho_policy_auto_window_ratio Decisions made by policy among all decisions of the last final window.\n\
@@ -118,15 +198,31 @@ fn window_gauges_show_the_last_final_window_only() {
 fn money_is_shown_in_its_unit_to_the_last_digit() {
     let usd = |values: &[&str], amount| (key(Metric::Cost, values), total(Amount::Count(amount)));
     let all = |basis: &'static str| ["default", "", "gpt", "", "", "", "", "", "", basis];
-    let credits = (key(Metric::Credits, &["default", "", "gpt", "", "", "", "", "", "default"]), total(Amount::Count(12_500_001)));
-    let view = view(vec![usd(&all("api_list"), 1_230_000_001), usd(&all("subscription_equivalent"), i64::MAX), credits], vec![]);
+    let credits = (
+        key(
+            Metric::Credits,
+            &["default", "", "gpt", "", "", "", "", "", "default"],
+        ),
+        total(Amount::Count(12_500_001)),
+    );
+    let view = view(
+        vec![
+            usd(&all("api_list"), 1_230_000_001),
+            usd(&all("subscription_equivalent"), i64::MAX),
+            credits,
+        ],
+        vec![],
+    );
     let text = render(&view);
     for line in [
         "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"api_list\"} 1.230000001 1700000000123",
         "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"subscription_equivalent\"} 9223372036.854775807 1700000000123",
         "tacho_credits_total{tenant=\"default\",model=\"gpt\",tier=\"default\"} 12.500001 1700000000123",
     ] {
-        assert!(text.lines().any(|shown| shown == line), "{line} is not in:\n{text}");
+        assert!(
+            text.lines().any(|shown| shown == line),
+            "{line} is not in:\n{text}"
+        );
     }
 }
 
@@ -145,7 +241,10 @@ type Flat = BTreeMap<(String, Vec<(String, String)>), (f64, Option<i64>)>;
 /// The samples of a text, by an independent reading of the format.
 fn flat_text(text: &str) -> Flat {
     let mut flat = Flat::new();
-    for line in text.split('\n').filter(|line| !line.starts_with('#') && !line.is_empty()) {
+    for line in text
+        .split('\n')
+        .filter(|line| !line.starts_with('#') && !line.is_empty())
+    {
         let name = line[..line.find(['{', ' ']).unwrap()].to_owned();
         let (mut labels, value, at) = parse(line);
         labels.sort_unstable();
@@ -169,16 +268,30 @@ fn flat_protobuf(families: &[MetricFamily]) -> Flat {
     for family in families {
         let name = family.name.as_deref().unwrap();
         for metric in &family.metric {
-            let labels = metric.label.iter().map(|pair| (pair.name.clone().unwrap(), pair.value.clone().unwrap()));
+            let labels = metric
+                .label
+                .iter()
+                .map(|pair| (pair.name.clone().unwrap(), pair.value.clone().unwrap()));
             let labels: Vec<(String, String)> = labels.collect();
             let mut add = |suffix: &str, extra: Option<(&str, f64)>, value: f64| {
                 let mut labels = labels.clone();
-                labels.extend(
-                    extra.map(|(name, bound)| (name.to_owned(), if bound.is_finite() { bound.to_string() } else { "+Inf".into() })),
-                );
+                labels.extend(extra.map(|(name, bound)| {
+                    (
+                        name.to_owned(),
+                        if bound.is_finite() {
+                            bound.to_string()
+                        } else {
+                            "+Inf".into()
+                        },
+                    )
+                }));
                 labels.sort_unstable();
                 let key = (format!("{name}{suffix}"), labels);
-                assert_eq!(flat.insert(key, (value, metric.timestamp_ms)), None, "twice: {name}");
+                assert_eq!(
+                    flat.insert(key, (value, metric.timestamp_ms)),
+                    None,
+                    "twice: {name}"
+                );
             };
             let kind = MetricType::try_from(family.r#type.unwrap()).unwrap();
             match kind {
@@ -187,14 +300,21 @@ fn flat_protobuf(families: &[MetricFamily]) -> Flat {
                 MetricType::Untyped => add("", None, metric.untyped.as_ref().unwrap().value.unwrap()),
                 MetricType::Summary => {
                     let summary = metric.summary.as_ref().unwrap();
-                    summary.quantile.iter().for_each(|q| add("", Some(("quantile", q.quantile.unwrap())), q.value.unwrap()));
+                    summary
+                        .quantile
+                        .iter()
+                        .for_each(|q| add("", Some(("quantile", q.quantile.unwrap())), q.value.unwrap()));
                     add("_sum", None, summary.sample_sum.unwrap());
                     add("_count", None, summary.sample_count.unwrap() as f64);
                 }
                 MetricType::Histogram => {
                     let shown = metric.histogram.as_ref().unwrap();
                     for bucket in &shown.bucket {
-                        add("_bucket", Some(("le", bucket.upper_bound.unwrap())), bucket.cumulative_count.unwrap() as f64);
+                        add(
+                            "_bucket",
+                            Some(("le", bucket.upper_bound.unwrap())),
+                            bucket.cumulative_count.unwrap() as f64,
+                        );
                     }
                     add("_sum", None, shown.sample_sum.unwrap());
                     add("_count", None, shown.sample_count.unwrap() as f64);
@@ -226,21 +346,48 @@ const OWN: &str = "# HELP tacho_ticks_total Ticks.\n# TYPE tacho_ticks_total cou
 
 #[test]
 fn protobuf_holds_what_the_text_holds_and_native_buckets() {
-    let ratio = Shown { total: None, last_final: BTreeMap::from([(1, (60_000, Amount::Ratio { numerator: 1, denominator: 3 }))]) };
+    let ratio = Shown {
+        total: None,
+        last_final: BTreeMap::from([(
+            1,
+            (
+                60_000,
+                Amount::Ratio {
+                    numerator: 1,
+                    denominator: 3,
+                },
+            ),
+        )]),
+    };
     let view = view(
         vec![
-            (key(Metric::Turns, &["default", "b\"\\\n", "gpt", "", "", "", "", ""]), total(Amount::Count(2))),
-            (key(Metric::SessionsActive, &["default", "", ""]), total(Amount::Count(-1))),
+            (
+                key(Metric::Turns, &["default", "b\"\\\n", "gpt", "", "", "", "", ""]),
+                total(Amount::Count(2)),
+            ),
+            (
+                key(Metric::SessionsActive, &["default", "", ""]),
+                total(Amount::Count(-1)),
+            ),
             (key(Metric::PolicyAutoRatio, &["default", "t"]), ratio),
-            (key(Metric::Ttft, &["default", "m", "", ""]), total(durations(&[0, 0, 250_000, 260_000, 2_000_001]))),
-            (key(Metric::Ttft, &["default", "n", "", ""]), total(durations(&[]))),
+            (
+                key(Metric::Ttft, &["default", "m", "", ""]),
+                total(durations(&[0, 0, 250_000, 260_000, 2_000_001])),
+            ),
+            (
+                key(Metric::Ttft, &["default", "n", "", ""]),
+                total(durations(&[])),
+            ),
         ],
         vec![None, Some(60_000)],
     );
     let families = decode(&body(&view, OWN, Format::Protobuf));
     let text = String::from_utf8(body(&view, OWN, Format::Text)).unwrap();
     assert_eq!(flat_protobuf(&families), flat_text(&text));
-    let names: Vec<&str> = families.iter().map(|family| family.name.as_deref().unwrap()).collect();
+    let names: Vec<&str> = families
+        .iter()
+        .map(|family| family.name.as_deref().unwrap())
+        .collect();
     let shown = [
         "tacho_ttft_seconds",
         "tacho_policy_auto_window_ratio",
@@ -250,38 +397,86 @@ fn protobuf_holds_what_the_text_holds_and_native_buckets() {
         "tacho_size",
     ];
     assert_eq!(names, shown);
-    for (family, def) in
-        families.iter().zip([Metric::Ttft, Metric::PolicyAutoRatio, Metric::SessionsActive, Metric::Turns].map(Metric::def))
-    {
+    for (family, def) in families.iter().zip(
+        [
+            Metric::Ttft,
+            Metric::PolicyAutoRatio,
+            Metric::SessionsActive,
+            Metric::Turns,
+        ]
+        .map(Metric::def),
+    ) {
         assert_eq!(family.help.as_deref(), Some(def.help));
-        assert!(family.metric.iter().all(|metric| metric.timestamp_ms == Some(1_700_000_000_123)), "{}", def.name);
+        assert!(
+            family
+                .metric
+                .iter()
+                .all(|metric| metric.timestamp_ms == Some(1_700_000_000_123)),
+            "{}",
+            def.name
+        );
     }
-    assert!(families[4..].iter().flat_map(|family| &family.metric).all(|metric| metric.timestamp_ms.is_none()), "own metrics have none");
-    let ttft: Vec<&protobuf::Histogram> = families[0].metric.iter().map(|metric| metric.histogram.as_ref().unwrap()).collect();
-    let span = |offset, length| BucketSpan { offset: Some(offset), length: Some(length) };
+    assert!(
+        families[4..]
+            .iter()
+            .flat_map(|family| &family.metric)
+            .all(|metric| metric.timestamp_ms.is_none()),
+        "own metrics have none"
+    );
+    let ttft: Vec<&protobuf::Histogram> = families[0]
+        .metric
+        .iter()
+        .map(|metric| metric.histogram.as_ref().unwrap())
+        .collect();
+    let span = |offset, length| BucketSpan {
+        offset: Some(offset),
+        length: Some(length),
+    };
     // 0.25 s is 2^(-16/8); 0.26 s is in the next bucket; 2.000001 s is just above 2^(8/8).
     assert_eq!(ttft[0].positive_span, [span(-16, 2), span(23, 1)]);
     assert_eq!(ttft[0].positive_delta, [1, 0, 0]);
-    assert_eq!((ttft[0].schema, ttft[0].zero_count, ttft[0].sample_count), (Some(3), Some(2), Some(5)));
+    assert_eq!(
+        (ttft[0].schema, ttft[0].zero_count, ttft[0].sample_count),
+        (Some(3), Some(2), Some(5))
+    );
     assert_eq!(ttft[0].zero_threshold, Some(2f64.powi(-128)));
-    assert_eq!((ttft[1].schema, ttft[1].zero_count, ttft[1].sample_count), (Some(3), Some(0), Some(0)));
-    assert!(ttft[1].positive_span.is_empty() && ttft[1].zero_threshold.unwrap() > 0.0, "empty, and native all the same");
+    assert_eq!(
+        (ttft[1].schema, ttft[1].zero_count, ttft[1].sample_count),
+        (Some(3), Some(0), Some(0))
+    );
+    assert!(
+        ttft[1].positive_span.is_empty() && ttft[1].zero_threshold.unwrap() > 0.0,
+        "empty, and native all the same"
+    );
 }
 
 #[test]
 fn the_bytes_are_those_of_the_published_schema() {
-    let view = view(vec![(key(Metric::Ttft, &["d", "", "", ""]), total(durations(&[1_000_000])))], vec![]);
+    let view = view(
+        vec![(
+            key(Metric::Ttft, &["d", "", "", ""]),
+            total(durations(&[1_000_000])),
+        )],
+        vec![],
+    );
     let bytes = body(&view, "", Format::Protobuf);
     // By hand from metrics.proto, the histogram's end: schema 5, zero_threshold 6, zero_count 7, positive_span 12
     // {offset 0, length 1}, positive_delta 13; then field 7 ends and the metric's timestamp_ms, field 6, stands before it.
     let threshold = 2f64.powi(-128).to_le_bytes();
-    let tail = [&[0x28, 6, 0x31][..], &threshold, &[0x38, 0, 0x62, 4, 0x08, 0, 0x10, 1, 0x68, 2]].concat();
+    let tail = [
+        &[0x28, 6, 0x31][..],
+        &threshold,
+        &[0x38, 0, 0x62, 4, 0x08, 0, 0x10, 1, 0x68, 2],
+    ]
+    .concat();
     assert!(bytes.ends_with(&tail), "{bytes:x?}");
 }
 
 /// Reads one sample line back: the label values, by an independent reading of the format.
 fn parse(line: &str) -> (Vec<(String, String)>, f64, Option<i64>) {
-    let (name_end, mut rest) = line.find('{').map_or_else(|| (line.find(' ').unwrap(), None), |at| (at, Some(at + 1)));
+    let (name_end, mut rest) = line
+        .find('{')
+        .map_or_else(|| (line.find(' ').unwrap(), None), |at| (at, Some(at + 1)));
     let mut labels = Vec::new();
     let mut tail = name_end;
     while let Some(at) = rest {
@@ -304,7 +499,11 @@ fn parse(line: &str) -> (Vec<(String, String)>, f64, Option<i64>) {
         tail = end + 1;
     }
     let mut numbers = line[tail..].split_whitespace();
-    let sample = (labels, numbers.next().unwrap().parse().unwrap(), numbers.next().map(|at| at.parse().unwrap()));
+    let sample = (
+        labels,
+        numbers.next().unwrap().parse().unwrap(),
+        numbers.next().map(|at| at.parse().unwrap()),
+    );
     assert_eq!(numbers.next(), None, "{line}");
     sample
 }

@@ -15,7 +15,10 @@ pub fn encode(families: &[Family]) -> String {
     for family in families {
         let help = family.help.replace('\\', r"\\").replace('\n', r"\n");
         line(&mut text, format_args!("# HELP {} {help}", family.name));
-        line(&mut text, format_args!("# TYPE {} {}", family.name, word(family.kind)));
+        line(
+            &mut text,
+            format_args!("# TYPE {} {}", family.name, word(family.kind)),
+        );
         for sample in &family.samples {
             encode_sample(&mut text, &family.name, sample);
         }
@@ -43,9 +46,19 @@ fn encode_sample(text: &mut String, name: &str, sample: &Sample) {
         Value::Decimal(value) => line(text, format_args!("{name}{} {value}{at}", braced(&labels, ""))),
         Value::Float(value) => line(text, format_args!("{name}{} {value}{at}", braced(&labels, ""))),
         Value::Histogram(values) => histogram(text, name, &labels, values, &at),
-        Value::Summary { count, sum, quantiles } => {
+        Value::Summary {
+            count,
+            sum,
+            quantiles,
+        } => {
             for (quantile, value) in quantiles {
-                line(text, format_args!("{name}{} {value}{at}", braced(&labels, &format!("quantile=\"{quantile}\""))));
+                line(
+                    text,
+                    format_args!(
+                        "{name}{} {value}{at}",
+                        braced(&labels, &format!("quantile=\"{quantile}\""))
+                    ),
+                );
             }
             sum_and_count(text, name, &labels, (sum, *count), &at);
         }
@@ -54,9 +67,22 @@ fn encode_sample(text: &mut String, name: &str, sample: &Sample) {
 
 fn histogram(text: &mut String, name: &str, labels: &str, values: &Distribution, at: &str) {
     for (bound, count) in &values.classic {
-        line(text, format_args!("{name}_bucket{} {count}{at}", braced(labels, &format!("le=\"{bound}\""))));
+        line(
+            text,
+            format_args!(
+                "{name}_bucket{} {count}{at}",
+                braced(labels, &format!("le=\"{bound}\""))
+            ),
+        );
     }
-    line(text, format_args!("{name}_bucket{} {}{at}", braced(labels, "le=\"+Inf\""), values.count));
+    line(
+        text,
+        format_args!(
+            "{name}_bucket{} {}{at}",
+            braced(labels, "le=\"+Inf\""),
+            values.count
+        ),
+    );
     sum_and_count(text, name, labels, (&values.sum, values.count), at);
 }
 

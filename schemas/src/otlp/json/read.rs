@@ -16,7 +16,11 @@ pub(super) struct Out {
 
 impl Out {
     pub const fn new(room: Vec<u8>, limit: usize) -> Self {
-        Self { bytes: room, limit, is_over: false }
+        Self {
+            bytes: room,
+            limit,
+            is_over: false,
+        }
     }
 
     pub fn into_bytes(self) -> Vec<u8> {
@@ -30,7 +34,11 @@ impl Out {
 
     fn check<E: Error>(&mut self) -> Result<(), E> {
         self.is_over = self.bytes.len() > self.limit;
-        if self.is_over { Err(E::custom("too large")) } else { Ok(()) }
+        if self.is_over {
+            Err(E::custom("too large"))
+        } else {
+            Ok(())
+        }
     }
 
     fn key(&mut self, number: u32, wire: WireType) {
@@ -65,12 +73,19 @@ impl Out {
 }
 
 /// Reads a message.
-pub(super) fn message<'de, D: Deserializer<'de>>(table: &'static Message, out: &mut Out, reader: D) -> Result<(), D::Error> {
+pub(super) fn message<'de, D: Deserializer<'de>>(
+    table: &'static Message,
+    out: &mut Out,
+    reader: D,
+) -> Result<(), D::Error> {
     reader.deserialize_map(Members { table, out })
 }
 
 /// Shows the names of an object's members.
-pub(super) fn members<'de, D: Deserializer<'de>>(see: &mut dyn FnMut(&[u8]), reader: D) -> Result<(), D::Error> {
+pub(super) fn members<'de, D: Deserializer<'de>>(
+    see: &mut dyn FnMut(&[u8]),
+    reader: D,
+) -> Result<(), D::Error> {
     reader.deserialize_map(Names(see))
 }
 
@@ -133,7 +148,10 @@ impl<'de> Visitor<'de> for Members<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(known) = map.next_key_seed(Name(|name: &[u8]| self.table.field(name)))? {
             match known {
-                Some(field) => map.next_value_seed(Member { field, out: &mut *self.out })?,
+                Some(field) => map.next_value_seed(Member {
+                    field,
+                    out: &mut *self.out,
+                })?,
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -183,7 +201,10 @@ impl<'de> Visitor<'de> for Member<'_> {
             Kind::Many(_) | Kind::Texts => reader.deserialize_seq(Items { field, out }),
             Kind::Fixed64s | Kind::Uint64s | Kind::Doubles => {
                 let start = out.begin(field.number);
-                reader.deserialize_seq(Items { field, out: &mut *out })?;
+                reader.deserialize_seq(Items {
+                    field,
+                    out: &mut *out,
+                })?;
                 out.end(start)
             }
             Kind::Text | Kind::Hex | Kind::Base64 => reader.deserialize_bytes(Scalar { field, out }),
@@ -206,7 +227,13 @@ impl<'de> Visitor<'de> for Items<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Item { field: self.field, out: &mut *self.out })?.is_some() {}
+        while list
+            .next_element_seed(Item {
+                field: self.field,
+                out: &mut *self.out,
+            })?
+            .is_some()
+        {}
         Ok(())
     }
 }
@@ -267,7 +294,16 @@ struct Scalar<'o> {
 
 impl Scalar<'_> {
     fn text<E: Error>(self, text: &[u8]) -> Result<(), E> {
-        let Self { field: &Field { number, kind, is_explicit, .. }, out } = self;
+        let Self {
+            field:
+                &Field {
+                    number,
+                    kind,
+                    is_explicit,
+                    ..
+                },
+            out,
+        } = self;
         let bytes = match kind {
             Kind::Text | Kind::Texts => unicode(text),
             Kind::Hex => Cow::Owned(hex(text).ok_or_else(|| E::custom("an id must be hexadecimal"))?),
@@ -279,13 +315,25 @@ impl Scalar<'_> {
                     b"-Infinity" => f64::NEG_INFINITY,
                     _ => finite(text).ok_or_else(|| E::custom("not a number"))?,
                 };
-                return Self { field: self.field, out }.double(number);
+                return Self {
+                    field: self.field,
+                    out,
+                }
+                .double(number);
             }
             Kind::Bool => return Err(E::custom("not a boolean")),
             _ => {
-                let whole = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i128>().ok());
-                let whole = whole.or_else(|| integral(finite(text)?)).ok_or_else(|| E::custom("not an integer"))?;
-                return Self { field: self.field, out }.integer(whole);
+                let whole = std::str::from_utf8(text)
+                    .ok()
+                    .and_then(|text| text.parse::<i128>().ok());
+                let whole = whole
+                    .or_else(|| integral(finite(text)?))
+                    .ok_or_else(|| E::custom("not an integer"))?;
+                return Self {
+                    field: self.field,
+                    out,
+                }
+                .integer(whole);
             }
         };
         if is_explicit || !bytes.is_empty() || matches!(kind, Kind::Texts) {
@@ -313,7 +361,16 @@ impl Scalar<'_> {
     }
 
     fn integer<E: Error>(self, value: i128) -> Result<(), E> {
-        let Self { field: &Field { number, kind, is_explicit, .. }, out } = self;
+        let Self {
+            field:
+                &Field {
+                    number,
+                    kind,
+                    is_explicit,
+                    ..
+                },
+            out,
+        } = self;
         let range = || E::custom("out of range");
         let is_there = is_explicit || value != 0;
         match kind {
@@ -334,13 +391,19 @@ impl Scalar<'_> {
                     out.bytes.extend_from_slice(&bits.to_le_bytes());
                 }
             }
-            Kind::Fixed64s => out.bytes.extend_from_slice(&u64::try_from(value).map_err(|_| range())?.to_le_bytes()),
+            Kind::Fixed64s => out
+                .bytes
+                .extend_from_slice(&u64::try_from(value).map_err(|_| range())?.to_le_bytes()),
             Kind::Uint64s => encode_varint(u64::try_from(value).map_err(|_| range())?, &mut out.bytes),
             Kind::Uint32 | Kind::Int32 | Kind::Int64 | Kind::Sint32 => {
                 let varint = match kind {
                     Kind::Uint32 => u32::try_from(value).map(u64::from).map_err(|_| range())?,
-                    Kind::Int32 => i32::try_from(value).map(|value| i64::from(value).cast_unsigned()).map_err(|_| range())?,
-                    Kind::Int64 => i64::try_from(value).map(i64::cast_unsigned).map_err(|_| range())?,
+                    Kind::Int32 => i32::try_from(value)
+                        .map(|value| i64::from(value).cast_unsigned())
+                        .map_err(|_| range())?,
+                    Kind::Int64 => i64::try_from(value)
+                        .map(i64::cast_unsigned)
+                        .map_err(|_| range())?,
                     _ => {
                         let value = i32::try_from(value).map_err(|_| range())?;
                         u64::from(((value << 1) ^ (value >> 31)).cast_unsigned())
@@ -423,17 +486,27 @@ fn integral(number: f64) -> Option<i128> {
 }
 
 fn hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     let (pairs, rest) = text.as_chunks::<2>();
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+    pairs
+        .iter()
+        .map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?))
+        .collect()
 }
 
 /// Both alphabets, with or without padding: proto3's JSON mapping.
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let end = text.iter().rposition(|byte| *byte != b'=').map_or(0, |last| last + 1);
+    let end = text
+        .iter()
+        .rposition(|byte| *byte != b'=')
+        .map_or(0, |last| last + 1);
     if text.len() - end > 2 || end % 4 == 1 {
         return None;
     }

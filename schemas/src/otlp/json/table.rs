@@ -50,15 +50,26 @@ impl Message {
 }
 
 use Kind::{
-    Base64, Bool, Double, Doubles, Fixed32, Fixed64, Fixed64s, Hex, Int32, Int64, Many, One, Sfixed64, Sint32, Text, Texts, Uint32, Uint64s,
+    Base64, Bool, Double, Doubles, Fixed32, Fixed64, Fixed64s, Hex, Int32, Int64, Many, One, Sfixed64,
+    Sint32, Text, Texts, Uint32, Uint64s,
 };
 
 const fn f(name: &'static str, number: u32, kind: Kind) -> Field {
-    Field { name, number, kind, is_explicit: false }
+    Field {
+        name,
+        number,
+        kind,
+        is_explicit: false,
+    }
 }
 
 const fn x(name: &'static str, number: u32, kind: Kind) -> Field {
-    Field { name, number, kind, is_explicit: true }
+    Field {
+        name,
+        number,
+        kind,
+        is_explicit: true,
+    }
 }
 
 // common.proto
@@ -74,18 +85,38 @@ pub(super) static ANY_VALUE: Message = Message(&[
 static ARRAY_VALUE: Message = Message(&[f("values", 1, Many(&ANY_VALUE))]);
 static KEY_VALUE_LIST: Message = Message(&[f("values", 1, Many(&KEY_VALUE))]);
 static KEY_VALUE: Message = Message(&[f("key", 1, Text), f("value", 2, One(&ANY_VALUE))]);
-static SCOPE: Message =
-    Message(&[f("name", 1, Text), f("version", 2, Text), f("attributes", 3, Many(&KEY_VALUE)), f("droppedAttributesCount", 4, Uint32)]);
-static ENTITY_REF: Message = Message(&[f("schemaUrl", 1, Text), f("type", 2, Text), f("idKeys", 3, Texts), f("descriptionKeys", 4, Texts)]);
+static SCOPE: Message = Message(&[
+    f("name", 1, Text),
+    f("version", 2, Text),
+    f("attributes", 3, Many(&KEY_VALUE)),
+    f("droppedAttributesCount", 4, Uint32),
+]);
+static ENTITY_REF: Message = Message(&[
+    f("schemaUrl", 1, Text),
+    f("type", 2, Text),
+    f("idKeys", 3, Texts),
+    f("descriptionKeys", 4, Texts),
+]);
 
 // resource.proto
-static RESOURCE: Message =
-    Message(&[f("attributes", 1, Many(&KEY_VALUE)), f("droppedAttributesCount", 2, Uint32), f("entityRefs", 3, Many(&ENTITY_REF))]);
+static RESOURCE: Message = Message(&[
+    f("attributes", 1, Many(&KEY_VALUE)),
+    f("droppedAttributesCount", 2, Uint32),
+    f("entityRefs", 3, Many(&ENTITY_REF)),
+]);
 
 // logs.proto
 pub(super) static LOGS: Message = Message(&[f("resourceLogs", 1, Many(&RESOURCE_LOGS))]);
-static RESOURCE_LOGS: Message = Message(&[f("resource", 1, One(&RESOURCE)), f("scopeLogs", 2, Many(&SCOPE_LOGS)), f("schemaUrl", 3, Text)]);
-static SCOPE_LOGS: Message = Message(&[f("scope", 1, One(&SCOPE)), f("logRecords", 2, Many(&LOG_RECORD)), f("schemaUrl", 3, Text)]);
+static RESOURCE_LOGS: Message = Message(&[
+    f("resource", 1, One(&RESOURCE)),
+    f("scopeLogs", 2, Many(&SCOPE_LOGS)),
+    f("schemaUrl", 3, Text),
+]);
+static SCOPE_LOGS: Message = Message(&[
+    f("scope", 1, One(&SCOPE)),
+    f("logRecords", 2, Many(&LOG_RECORD)),
+    f("schemaUrl", 3, Text),
+]);
 static LOG_RECORD: Message = Message(&[
     f("timeUnixNano", 1, Fixed64),
     f("observedTimeUnixNano", 11, Fixed64),
@@ -102,9 +133,16 @@ static LOG_RECORD: Message = Message(&[
 
 // trace.proto
 pub(super) static TRACES: Message = Message(&[f("resourceSpans", 1, Many(&RESOURCE_SPANS))]);
-static RESOURCE_SPANS: Message =
-    Message(&[f("resource", 1, One(&RESOURCE)), f("scopeSpans", 2, Many(&SCOPE_SPANS)), f("schemaUrl", 3, Text)]);
-static SCOPE_SPANS: Message = Message(&[f("scope", 1, One(&SCOPE)), f("spans", 2, Many(&SPAN)), f("schemaUrl", 3, Text)]);
+static RESOURCE_SPANS: Message = Message(&[
+    f("resource", 1, One(&RESOURCE)),
+    f("scopeSpans", 2, Many(&SCOPE_SPANS)),
+    f("schemaUrl", 3, Text),
+]);
+static SCOPE_SPANS: Message = Message(&[
+    f("scope", 1, One(&SCOPE)),
+    f("spans", 2, Many(&SPAN)),
+    f("schemaUrl", 3, Text),
+]);
 static SPAN: Message = Message(&[
     f("traceId", 1, Hex),
     f("spanId", 2, Hex),
@@ -141,9 +179,16 @@ static STATUS: Message = Message(&[f("message", 2, Text), f("code", 3, Int32)]);
 
 // metrics.proto
 pub(super) static METRICS: Message = Message(&[f("resourceMetrics", 1, Many(&RESOURCE_METRICS))]);
-static RESOURCE_METRICS: Message =
-    Message(&[f("resource", 1, One(&RESOURCE)), f("scopeMetrics", 2, Many(&SCOPE_METRICS)), f("schemaUrl", 3, Text)]);
-static SCOPE_METRICS: Message = Message(&[f("scope", 1, One(&SCOPE)), f("metrics", 2, Many(&METRIC)), f("schemaUrl", 3, Text)]);
+static RESOURCE_METRICS: Message = Message(&[
+    f("resource", 1, One(&RESOURCE)),
+    f("scopeMetrics", 2, Many(&SCOPE_METRICS)),
+    f("schemaUrl", 3, Text),
+]);
+static SCOPE_METRICS: Message = Message(&[
+    f("scope", 1, One(&SCOPE)),
+    f("metrics", 2, Many(&METRIC)),
+    f("schemaUrl", 3, Text),
+]);
 static METRIC: Message = Message(&[
     f("name", 1, Text),
     f("description", 2, Text),
@@ -156,9 +201,19 @@ static METRIC: Message = Message(&[
     f("metadata", 12, Many(&KEY_VALUE)),
 ]);
 static GAUGE: Message = Message(&[f("dataPoints", 1, Many(&NUMBER_POINT))]);
-static SUM: Message = Message(&[f("dataPoints", 1, Many(&NUMBER_POINT)), f("aggregationTemporality", 2, Int32), f("isMonotonic", 3, Bool)]);
-static HISTOGRAM: Message = Message(&[f("dataPoints", 1, Many(&HISTOGRAM_POINT)), f("aggregationTemporality", 2, Int32)]);
-static EXPONENTIAL_HISTOGRAM: Message = Message(&[f("dataPoints", 1, Many(&EXPONENTIAL_POINT)), f("aggregationTemporality", 2, Int32)]);
+static SUM: Message = Message(&[
+    f("dataPoints", 1, Many(&NUMBER_POINT)),
+    f("aggregationTemporality", 2, Int32),
+    f("isMonotonic", 3, Bool),
+]);
+static HISTOGRAM: Message = Message(&[
+    f("dataPoints", 1, Many(&HISTOGRAM_POINT)),
+    f("aggregationTemporality", 2, Int32),
+]);
+static EXPONENTIAL_HISTOGRAM: Message = Message(&[
+    f("dataPoints", 1, Many(&EXPONENTIAL_POINT)),
+    f("aggregationTemporality", 2, Int32),
+]);
 static SUMMARY: Message = Message(&[f("dataPoints", 1, Many(&SUMMARY_POINT))]);
 static NUMBER_POINT: Message = Message(&[
     f("attributes", 7, Many(&KEY_VALUE)),
