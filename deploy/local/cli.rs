@@ -4,12 +4,12 @@ use crate::cluster::ClusterArgs;
 use crate::{control, quarantine, topics};
 use clap::{Args, Parser, Subcommand};
 use ingest::hash::HashKey;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use schemas::settings::Seed;
 use schemas::topic::Topic;
-use shell::flags::{Asked, parse as parse_flags};
-use shell::process::check_distinct;
-use shell::units::Listen;
+use settings::flags::{Asked, parse as parse_flags};
+use settings::process::check_distinct;
+use settings::units::Listen;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -178,7 +178,7 @@ impl Env {
         Self {
             xdg_data_home: std::env::var_os("XDG_DATA_HOME"),
             home: std::env::var_os("HOME"),
-            vars: shell::layers::environment(),
+            vars: settings::layers::environment(),
         }
     }
 
@@ -273,7 +273,7 @@ fn seed(file: Option<PathBuf>, demo: bool, faults: &mut Vec<String>) -> Option<S
 /// The seed in a file, for `--seed`.
 pub fn seed_in(file: &Path, faults: &mut Vec<String>) -> Option<Seed> {
     let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
-    let seed = text.and_then(|text| Seed::from_toml(&text).map_err(|error| shell::process::chain(&error)));
+    let seed = text.and_then(|text| Seed::from_toml(&text).map_err(|error| settings::process::chain(&error)));
     seed.map_err(|error| faults.push(format!("--seed {}: {error}", file.display())))
         .ok()
 }

@@ -6,7 +6,7 @@ use crate::cli::{Env, Place, place};
 use crate::cluster::ClusterArgs;
 use crate::read::source::{self, Source};
 use bytes::Bytes;
-use processor::log::{Log, LogError};
+use processor_log::{Log, LogError};
 use schemas::control::{EPOCH_KEY, EpochChange};
 use schemas::id::TopicPartition;
 use schemas::privacy::Action;
@@ -14,7 +14,7 @@ use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use serde_json::{Value, json};
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 use std::path::{Path, PathBuf};
 
 /// How many records one read asks for.

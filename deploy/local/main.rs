@@ -17,7 +17,7 @@ mod setup;
 mod show;
 mod topics;
 
-use shell::process::{Failure, exit_code};
+use settings::process::{Failure, exit_code};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

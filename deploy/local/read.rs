@@ -7,11 +7,11 @@ mod tests;
 
 use crate::cli::ReadOptions;
 use crate::show;
-use processor::log::{Extent, LogError};
+use processor_log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Cleanup;
-use shell::process::Failure;
+use settings::process::Failure;
 use source::Source;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};

@@ -3,12 +3,12 @@
 use crate::cli::{Env, seed_in};
 use crate::cluster::ClusterArgs;
 use crate::{adapters, control};
-use processor::log::LogError;
-use processor::log::kafka::topics::{self, Fault};
-use schemas::cluster::Cluster;
+use processor_log::LogError;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::topics::{self, Fault};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 use std::path::PathBuf;
 use strum::VariantArray;
 

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cli::{Action, Refused, parse};
 use bytes::Bytes;
-use processor::log::{Batch, Extent};
+use processor_log::{Batch, Extent};
 use schemas::record::{
     HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF,
     HEADER_TENANT,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::cli::Place;
 use bytes::Bytes;
-use processor::log::Batch;
+use processor_log::Batch;
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 
