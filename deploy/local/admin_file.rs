@@ -35,7 +35,7 @@ impl AdminFile {
             uuid::Uuid::new_v4().simple()
         );
         Self {
-            addr: crate::setup::reachable(addr),
+            addr: crate::run::greeting::reachable(addr),
             token,
             pid: std::process::id(),
         }

@@ -1,7 +1,7 @@
 //! The command line, checked as a whole: every fault is named at once.
 
 use crate::cluster::ClusterArgs;
-use crate::{control, quarantine, topics};
+use crate::commands::{control, quarantine, topics};
 use clap::{Args, Parser, Subcommand};
 use ingest::hash::HashKey;
 use schemas::cluster::Cluster;

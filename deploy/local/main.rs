@@ -4,19 +4,15 @@ mod adapters;
 mod admin_file;
 mod cli;
 mod cluster;
-mod control;
+mod commands;
 mod demo;
 mod hash_key;
 mod policy;
-mod quarantine;
-mod read;
 mod run;
 #[cfg(test)]
 mod scrape;
-mod setup;
-mod show;
-mod topics;
 
+use commands::{control, quarantine, read, topics};
 use shell::process::{Failure, exit_code};
 use std::process::ExitCode;
 

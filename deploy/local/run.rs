@@ -1,9 +1,11 @@
 //! Running: binds, opens, starts everything, and ends it.
 
+pub mod greeting;
+
 use crate::adapters::{self, Backend};
 use crate::admin_file::{AdminFile, Written};
 use crate::cli::{Place, RunOptions};
-use crate::{demo, hash_key, policy, setup};
+use crate::{demo, hash_key, policy};
 use ingest::Policies;
 use processor::admin::{Admin, router};
 use processor::telemetry;
@@ -174,7 +176,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
     let demo_stop = Arc::new(AtomicBool::new(false));
     let (end, ending) = watch::channel(false);
 
-    let config = setup::codex_config(http_at);
+    let config = greeting::codex_config(http_at);
     let policies = Arc::new(Policies::default());
     let control = (backend.open)().map_err(|error| chain(&error))?;
     tokio::spawn(policy::follow(control, Arc::clone(&policies), ending.clone()));
@@ -223,7 +225,7 @@ async fn serve(started: Started, temporary: Option<&Path>) -> Result<(), String>
         .map_err(text)?;
     greet(&options, &config, admin_at, &about, temporary);
     if options.demo {
-        demo::start(setup::reachable(http_at), &policies, &demo_stop).map_err(text)?;
+        demo::start(greeting::reachable(http_at), &policies, &demo_stop).map_err(text)?;
     }
 
     let result = tokio::select! {
@@ -294,7 +296,7 @@ fn greet(options: &RunOptions, config: &str, admin: SocketAddr, about: &str, tem
     println!("Codex sends to tacho with this:\n\n{config}");
     println!(
         "{}",
-        setup::where_to_look(admin, about, &format!("tacho read codex.sessions.v1{read}"))
+        greeting::where_to_look(admin, about, &format!("tacho read codex.sessions.v1{read}"))
     );
 }
 

@@ -6,7 +6,7 @@ pub mod source;
 mod tests;
 
 use crate::cli::ReadOptions;
-use crate::show;
+use crate::commands::render;
 use processor::log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
@@ -222,7 +222,7 @@ impl Reader<'_> {
     }
 
     fn show(&mut self, record: &Record) -> Result<(), ReadError> {
-        Ok(writeln!(self.out, "{}", show::line(record, self.options.json))?)
+        Ok(writeln!(self.out, "{}", render::line(record, self.options.json))?)
     }
 }
 

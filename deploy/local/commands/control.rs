@@ -4,7 +4,7 @@ use crate::adapters;
 use crate::admin_file::AdminFile;
 use crate::cli::{Env, Place, place};
 use crate::cluster::ClusterArgs;
-use crate::read::source::{self, Source};
+use crate::commands::read::source::{self, Source};
 use bytes::Bytes;
 use processor::log::{Log, LogError};
 use schemas::control::{EPOCH_KEY, EpochChange};
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_example_of_a_policy_is_right() {
-        assert_eq!(faults(include_str!("../examples/privacy.toml")), "");
+        assert_eq!(faults(include_str!("../../examples/privacy.toml")), "");
         let text = faults("[privacy.default]\nprompt = \"mask\"\nbodies = \"keep\"\n");
         assert!(text.contains("mask") && text.contains("bodies"), "{text}");
     }

@@ -1,8 +1,9 @@
 //! `tacho topics`: makes the topics of a cluster, and says what is wrong with them.
 
+use crate::adapters;
 use crate::cli::{Env, seed_in};
 use crate::cluster::ClusterArgs;
-use crate::{adapters, control};
+use crate::commands::control;
 use processor::log::LogError;
 use processor::log::kafka::topics::{self, Fault};
 use schemas::cluster::Cluster;

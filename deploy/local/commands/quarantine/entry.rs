@@ -1,6 +1,6 @@
 //! A record of the quarantine, as it is listed and shown.
 
-use crate::show::{decoded, text_or_base64, visible};
+use crate::commands::render::{decoded, text_or_base64, visible};
 use schemas::record::{
     HEADER_CUT_FROM, HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO,
     HEADER_RETRY_OF, HEADER_TENANT, Record,

@@ -54,7 +54,7 @@ pub fn retry(
         match why {
             Some(why) => {
                 left += 1;
-                writeln!(out, "{} {}", entry.offset, crate::show::visible(&why))?;
+                writeln!(out, "{} {}", entry.offset, crate::commands::render::visible(&why))?;
             }
             None => {
                 let value = read_ahead.value(log, entry.offset)?;

@@ -8,7 +8,7 @@ mod tests;
 
 use crate::cli::{Env, Place, place};
 use crate::cluster::ClusterArgs;
-use crate::read::source::{self, Source};
+use crate::commands::read::source::{self, Source};
 use entry::{Entry, Note};
 use processor::log::LogError;
 use schemas::id::{Position, TopicPartition};
