@@ -1,7 +1,14 @@
-//! What `tacho` does beside running: one module a command.
+//! The commands of an operator, one module each: flags, what follows from them, and the work itself.
 
 pub mod control;
 pub mod quarantine;
 pub mod read;
 mod render;
 pub mod topics;
+
+use shell::process::{Failure, chain};
+
+/// The failure of a command whose command line is right.
+fn failed(error: impl std::error::Error) -> Failure {
+    Failure::Running(chain(&error))
+}

@@ -1,270 +1,69 @@
-//! `tacho quarantine`: what could not be understood. A record there says where it came from and why it is there; one
-//! that was sent again has a note behind it, which is a record too.
+//! `tacho quarantine`: lists, shows and sends again the records that could not be understood.
+//!
+//! A quarantined record says in its headers where it came from and why it is there. The topic is append-only: that a
+//! record was sent again is said by a note, a later record that names its offset.
 
 mod entry;
+mod options;
 mod retry;
 #[cfg(test)]
 mod tests;
 
-use crate::cli::{Env, Place, place};
-use crate::cluster::ClusterArgs;
+use crate::commands::failed;
 use crate::commands::read::source::{self, Source};
+use crate::place::Place;
 use entry::{Entry, Note};
+use options::{Filter, QuarantineTask, ShownAs};
+pub use options::{QuarantineArgs, QuarantineOptions};
 use processor::log::LogError;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
-use schemas::time::parse_rfc3339;
 use schemas::topic::Topic;
-use shell::process::{Failure, chain};
-use shell::units::Span;
+use shell::process::Failure;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The only partition there is.
+/// The only partition of the quarantine topic.
 const QUARANTINE: TopicPartition = TopicPartition {
     topic: Topic::Quarantine,
     partition: 0,
 };
-/// How many records one read asks for: each may have megabytes.
+/// The most records that one read asks for: each may have megabytes.
 const READ_MAX: usize = 50;
-/// Entries that are listed unless told otherwise.
-const LIMIT: usize = 1_000;
-/// Most entries, and notes, that are held at once.
+/// The most entries, and the most notes, that are held at once.
 const ENTRIES_MAX: usize = 1_000_000;
 
-/// `tacho quarantine …`
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// One line a record, the latest last: offset, time, tenant, signal, reason, origin, size, and what became of it.
-    List {
-        #[command(flatten)]
-        which: Which,
-        /// At most that many, the latest.
-        #[arg(long, value_name = "NUMBER", default_value_t = LIMIT)]
-        limit: usize,
-        /// One JSON object a line.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        at: At,
-    },
-    /// One record, with its bytes: as OTLP or text if they are that, else as a dump.
-    Show {
-        /// As `list` gives it.
-        offset: i64,
-        /// Nothing but the bytes, as they are: for a file or a pipe.
-        #[arg(long, conflicts_with = "json")]
-        raw: bool,
-        /// One JSON object.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        at: At,
-    },
-    /// Puts records into the inbox topics once more, and prints where; ingest takes them from there. A record that was
-    /// sent again already is left out.
-    Retry {
-        /// As `list` gives them.
-        #[arg(required_unless_present_any = ["reason", "all"])]
-        offsets: Vec<i64>,
-        /// All of that reason.
-        #[arg(long, conflicts_with = "offsets")]
-        reason: Option<String>,
-        /// All.
-        #[arg(long, conflicts_with_all = ["offsets", "reason"])]
-        all: bool,
-        /// Those too that were sent again already.
-        #[arg(long)]
-        again: bool,
-        #[command(flatten)]
-        at: At,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-struct Which {
-    /// Only of that reason.
-    #[arg(long)]
-    reason: Option<String>,
-    /// Only from then on: 2026-11-23T05:00:00Z, or for so long: 30m, 24h.
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-}
-
-#[derive(Debug, clap::Args)]
-struct At {
-    /// Directory of the embedded log.
-    #[arg(long, value_name = "DIR")]
-    data: Option<std::path::PathBuf>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
-}
-
-/// What to do.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Options {
-    place: Place,
-    what: What,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum What {
-    List {
-        filter: Filter,
-        limit: usize,
-        json: bool,
-    },
-    Show {
-        offset: i64,
-        form: Form,
-    },
-    Retry {
-        chosen: Chosen,
-        again: bool,
-    },
-}
-
-/// How a record is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    People,
-    Json,
-    Raw,
-}
-
-/// Which records are sent again.
-#[derive(Debug, PartialEq, Eq)]
-enum Chosen {
-    Offsets(Vec<i64>),
-    Reason(String),
-    All,
-}
-
-/// Which records are listed.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Filter {
-    reason: Option<String>,
-    since_ms: Option<i64>,
-}
-
-impl Filter {
-    fn takes(&self, entry: &Entry) -> bool {
-        self.reason.as_ref().is_none_or(|reason| *reason == entry.reason)
-            && self.since_ms.is_none_or(|since| entry.appended.0 >= since)
-    }
-}
-
-impl Args {
-    /// Everything that follows from the flags.
-    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<Options> {
-        let (at, what) = match self.command {
-            Command::List {
-                which,
-                limit,
-                json,
-                at,
-            } => {
-                if !(1..=ENTRIES_MAX).contains(&limit) {
-                    faults.push(format!("--limit must be between 1 and {ENTRIES_MAX}"));
-                }
-                let since_ms = which.since.and_then(|text| since(&text, faults));
-                (
-                    at,
-                    What::List {
-                        filter: Filter {
-                            reason: which.reason,
-                            since_ms,
-                        },
-                        limit,
-                        json,
-                    },
-                )
-            }
-            Command::Show {
-                offset,
-                raw,
-                json,
-                at,
-            } => {
-                let form = if raw {
-                    Form::Raw
-                } else if json {
-                    Form::Json
-                } else {
-                    Form::People
-                };
-                (at, What::Show { offset, form })
-            }
-            Command::Retry {
-                offsets,
-                reason,
-                again,
-                at,
-                ..
-            } => {
-                let chosen = match reason {
-                    Some(reason) => Chosen::Reason(reason),
-                    None if offsets.is_empty() => Chosen::All,
-                    None => Chosen::Offsets(offsets),
-                };
-                (at, What::Retry { chosen, again })
-            }
-        };
-        let place = place(at.data, &at.cluster, env, faults)?;
-        if matches!((&what, &place), (What::Retry { .. }, Place::Directory(_))) {
-            faults.push(
-                "the embedded log has no inbox: write the bytes to a file with `tacho quarantine show OFFSET --raw`, and post it to /v1/logs"
-                    .to_owned(),
-            );
-        }
-        Some(Options { place, what })
-    }
-}
-
-/// A time, or a span before now: ms since the Unix epoch.
-fn since(text: &str, faults: &mut Vec<String>) -> Option<i64> {
-    let now_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
-    let ago = |span: Span| i64::try_from(now_ms.saturating_sub(span.0.as_millis())).unwrap_or(i64::MAX);
-    let since = parse_rfc3339(text)
-        .map(|time| time.0)
-        .or_else(|| text.parse().ok().map(ago));
-    if since.is_none() {
-        faults.push(format!(
-            "--since {text:?} is neither a time such as 2026-11-23T05:00:00Z nor a span such as 24h"
-        ));
-    }
-    since
-}
-
-/// Why it was not done.
+/// Why a command on the quarantine was not done.
 #[derive(Debug, thiserror::Error)]
 enum QuarantineError {
+    /// The log can't be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("can't write: {0}")]
-    Write(std::io::Error),
-    /// Whoever read our output has enough.
+    /// The output can't be written.
+    #[error("can't write")]
+    Write(#[source] std::io::Error),
+    /// The reader of the output closed it, as `head` does when it has enough.
     #[error("the output is closed")]
     Closed,
+    /// No quarantined record has this offset.
     #[error(
         "there is no quarantined record at offset {0}: `tacho quarantine list` names those that are still there"
     )]
     NotThere(i64),
+    /// The bytes of a record were asked for, and the output is a terminal.
     #[error("these are bytes as they came, which can drive a terminal: send them to a file or a pipe")]
     Terminal,
+    /// Too many records were chosen to be held at once.
     #[error("the quarantine holds more than {ENTRIES_MAX} records: choose by offset")]
     TooMany,
-    #[error("{0}")]
-    NotAll(String),
+    /// Records that were named by offset are left out: the lines that were printed say why.
+    #[error("{sent} sent again, {left} not: see above")]
+    NotAll {
+        /// How many records were sent.
+        sent: u64,
+        /// How many records were not sent.
+        left: u64,
+    },
 }
 
 impl From<std::io::Error> for QuarantineError {
@@ -277,36 +76,41 @@ impl From<std::io::Error> for QuarantineError {
     }
 }
 
-/// Does it.
-pub fn run(options: &Options) -> Result<(), Failure> {
+/// Lists, shows or sends again what was asked for.
+///
+/// # Errors
+/// The log can't be opened, read or written, the output can't be written, or not all of the named records were sent.
+pub fn run(options: &QuarantineOptions) -> Result<(), Failure> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let done = match &options.what {
-        What::List { filter, limit, json } => list(
+        QuarantineTask::List { filter, limit, json } => list(
             source::open(&options.place)?.as_mut(),
             filter,
             *limit,
             *json,
             &mut out,
         ),
-        What::Show { form: Form::Raw, .. } if std::io::stdout().is_terminal() => {
-            Err(QuarantineError::Terminal)
+        QuarantineTask::Show {
+            form: ShownAs::Bytes, ..
+        } if std::io::stdout().is_terminal() => Err(QuarantineError::Terminal),
+        QuarantineTask::Show { offset, form } => {
+            show(source::open(&options.place)?.as_mut(), *offset, *form, &mut out)
         }
-        What::Show { offset, form } => show(source::open(&options.place)?.as_mut(), *offset, *form, &mut out),
-        What::Retry { chosen, again } => {
+        QuarantineTask::Retry { chosen, again } => {
             let Place::Kafka(cluster) = &options.place else {
                 unreachable!("the command line gives `retry` a cluster")
             };
-            let mut log = crate::adapters::kafka_reader(cluster).map_err(Failure::Running)?;
+            let mut log = crate::adapters::kafka_reader(cluster).map_err(failed)?;
             retry::retry(&mut log, chosen, *again, &mut out)
         }
     };
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) | Err(QuarantineError::Closed) => Ok(()),
-        Err(error) => Err(Failure::Running(chain(&error))),
+        Err(error) => Err(failed(error)),
     }
 }
 
-/// Hands over every record that is there now, in order.
+/// Calls `take` with every record that is there now, in order.
 fn each(
     source: &mut (impl Source + ?Sized),
     mut take: impl FnMut(Record) -> Result<(), QuarantineError>,
@@ -316,7 +120,7 @@ fn each(
     while next < extent.end {
         let batch = match source.read(QUARANTINE, next, READ_MAX) {
             Ok(batch) => batch,
-            // Retention was faster: go on with what is still there.
+            // Retention deleted the next record: the next one is the first that is still there.
             Err(LogError::OutOfRange { start, .. }) if start > next.0 => {
                 next = Position(start);
                 continue;
@@ -332,7 +136,7 @@ fn each(
     Ok(())
 }
 
-/// The entries that `wanted` wants, at most the last `limit`, and the last note about each entry.
+/// The entries that `wanted` accepts, at most the last `limit`, and the last note about each entry by the entry's offset.
 fn collect(
     source: &mut (impl Source + ?Sized),
     limit: usize,
@@ -359,6 +163,7 @@ fn collect(
     Ok((entries, notes))
 }
 
+/// Prints a line for each entry that the filter takes.
 fn list(
     source: &mut (impl Source + ?Sized),
     filter: &Filter,
@@ -378,15 +183,16 @@ fn list(
     Ok(())
 }
 
+/// Prints one record.
 fn show(
     source: &mut (impl Source + ?Sized),
     offset: i64,
-    form: Form,
+    form: ShownAs,
     out: &mut dyn Write,
 ) -> Result<(), QuarantineError> {
     let record = record_at(source, offset)?;
     let bytes = record.value.as_deref().unwrap_or_default();
-    if form == Form::Raw {
+    if form == ShownAs::Bytes {
         return Ok(out.write_all(bytes)?);
     }
     let mut note = None;
@@ -399,12 +205,13 @@ fn show(
     })?;
     let entry = Entry::of(&record);
     match form {
-        Form::Json => writeln!(out, "{}", entry.json_with_bytes(&record, note.as_ref()))?,
-        _ => entry.write(&record, note.as_ref(), out)?,
+        ShownAs::Json => writeln!(out, "{}", entry.json_with_bytes(&record, note.as_ref()))?,
+        ShownAs::Text | ShownAs::Bytes => entry.write(&record, note.as_ref(), out)?,
     }
     Ok(())
 }
 
+/// The quarantined record at an offset.
 fn record_at(source: &mut (impl Source + ?Sized), offset: i64) -> Result<Record, QuarantineError> {
     let extent = source.extent(QUARANTINE)?;
     if !(extent.start.0..extent.end.0).contains(&offset) {
