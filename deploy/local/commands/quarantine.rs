@@ -1,7 +1,12 @@
 //! `tacho quarantine`: lists, shows and sends again the records that could not be understood.
 //!
-//! A quarantined record says in its headers where it came from and why it is there. The topic is append-only: that a
-//! record was sent again is said by a note, a later record that names its offset.
+//! A quarantined record says in its headers why it is there, where it came from, whose it is, and which key it had in the
+//! raw topic; its own key is the reason. Ingest puts records of an inbox there, which may be there twice after a crash and
+//! then name the same origin, and the processor raw records, once.
+//!
+//! `retry` appends the bytes of a record to the inbox topic of their signal with header `tacho-retry-of`, which ingest
+//! passes on to what becomes of them, and then a note to the quarantine: an empty record with header `tacho-retried`.
+//! Notes are records because the topic is a log like the others: nothing in it is changed or deleted.
 
 mod entry;
 mod options;
