@@ -1,4 +1,4 @@
-//! Which cluster a command is about: flags, over the environment, over a file of settings.
+//! Names the cluster of a command: by flags, over the environment, over a file of settings.
 
 use ingest::hash::HashKey;
 use ingest::process::PrivacySection;

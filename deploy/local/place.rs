@@ -1,4 +1,4 @@
-//! Which log a command is about: the embedded one in a data directory, or that of a cluster.
+//! Names the log of a command: the embedded one in a data directory, or that of a cluster.
 //!
 //! The flags `--kafka` and `--config` name a cluster. Without them the log is in the directory of `--data`, and without
 //! that in the user's data directory.

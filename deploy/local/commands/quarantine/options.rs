@@ -108,7 +108,7 @@ pub(super) enum ShownAs {
     Bytes,
 }
 
-/// Which records are sent again.
+/// The records that are sent again.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Chosen {
     /// The records at these offsets.
@@ -119,7 +119,7 @@ pub(super) enum Chosen {
     All,
 }
 
-/// Which records are listed: those that meet every condition that is set.
+/// The records that are listed: those that meet every condition that is set.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Filter {
     pub(super) reason: Option<String>,
