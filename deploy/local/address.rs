@@ -1,6 +1,6 @@
 //! Addresses of sockets: as flags give them, and as clients on this machine reach them.
 
-use shell::units::Listen;
+use settings::units::Listen;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// Reads the address that `flag` gives; what is wrong with it is added to `faults`.

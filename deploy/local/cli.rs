@@ -7,7 +7,7 @@ use crate::commands::topics::{TopicsArgs, TopicsOptions};
 use crate::place::Env;
 use crate::run::options::{RunArgs, RunOptions};
 use clap::{Parser, Subcommand};
-use shell::flags::{Asked, parse as parse_flags};
+use settings::flags::{Asked, parse as parse_flags};
 use std::ffi::OsString;
 
 /// Event-sourced metrics and sessions from the OpenTelemetry that the Codex CLI sends.
@@ -89,7 +89,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Invo
 mod tests {
     use super::*;
     use crate::place::Place;
-    use schemas::cluster::Cluster;
+    use processor_log::cluster::Cluster;
     use schemas::settings::Seed;
     use schemas::topic::Topic;
 

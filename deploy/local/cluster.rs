@@ -2,10 +2,10 @@
 
 use ingest::hash::HashKey;
 use ingest::process::PrivacySection;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use serde::Deserialize;
-use shell::kafka::KafkaSection;
-use shell::layers::{Sources, load};
+use settings::kafka::KafkaSection;
+use settings::layers::{Sources, load};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ pub mod read;
 mod render;
 pub mod topics;
 
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 
 /// The failure of a command whose command line is right.
 fn failed(error: impl std::error::Error) -> Failure {

@@ -7,7 +7,7 @@ use ingest::Policies;
 use recordings::RECORDINGS;
 use rewrite::Rewrite;
 use schemas::settings::Seed;
-use shell::process::chain;
+use settings::process::chain;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

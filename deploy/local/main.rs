@@ -18,7 +18,7 @@ mod run;
 mod scrape;
 
 use commands::{control, quarantine, read, topics};
-use shell::process::{Failure, exit_code};
+use settings::process::{Failure, exit_code};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

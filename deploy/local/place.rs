@@ -4,9 +4,9 @@
 //! that in the user's data directory.
 
 use crate::cluster::ClusterArgs;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use schemas::settings::Seed;
-use shell::process::chain;
+use settings::process::chain;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,7 @@ impl Env {
         Self {
             xdg_data_home: std::env::var_os("XDG_DATA_HOME"),
             home: std::env::var_os("HOME"),
-            vars: shell::layers::environment(),
+            vars: settings::layers::environment(),
         }
     }
 

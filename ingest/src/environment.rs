@@ -5,7 +5,7 @@
 
 use crate::sink::{RawRecord, Sink, SinkError};
 use crate::wire::{Fields, WireError, any_text, key_and_value};
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

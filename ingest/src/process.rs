@@ -10,18 +10,18 @@ use crate::inbox::{self, Inbox};
 use crate::policy::Policies;
 use crate::spool::Taken;
 use crate::{Door, Entrance, Gate, serve, telemetry};
+use ::settings::flags::Common;
+use ::settings::process::{Failure, bind, exit_code, repeat, told_to_end};
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Parser;
 use late::{Late, Place};
+use processor_log::cluster::Cluster;
 use remembered::Remembered;
-use schemas::cluster::Cluster;
 pub use settings::PrivacySection;
 use settings::{Effective, Settings};
-use shell::flags::Common;
-use shell::process::{Failure, bind, exit_code, repeat, told_to_end};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
@@ -67,10 +67,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let Some(flags) = shell::flags::of_process::<Flags>()? else {
+    let Some(flags) = ::settings::flags::of_process::<Flags>()? else {
         return Ok(());
     };
-    let env = shell::layers::environment();
+    let env = ::settings::layers::environment();
     let print_config = flags.common.print_config;
     let keep_text = flags.keep_text.then(|| "true".to_owned());
     let more = vec![
@@ -80,7 +80,7 @@ fn run() -> Result<(), Failure> {
     ];
     let settings = Settings::read(&flags.common.sources(env, more)).map_err(Failure::Start)?;
     if print_config {
-        print!("{}", shell::layers::print(&settings.given));
+        print!("{}", ::settings::layers::print(&settings.given));
         return Ok(());
     }
     settings.given.log.init();

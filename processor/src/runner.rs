@@ -19,12 +19,12 @@ mod ticks;
 
 pub use control::SeedSource;
 
-use crate::log::{Log, LogError, Ownership};
 use crate::status::Status;
 use crate::telemetry;
 use crate::view::View;
 use processor_core::labels::LabelTable;
 use processor_core::{RestoreError, Rules, SeriesTask, SessionTask};
+use processor_log::{Log, LogError, Ownership};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::collections::{BTreeMap, BTreeSet};

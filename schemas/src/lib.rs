@@ -7,7 +7,6 @@
 
 pub mod catalogue;
 pub mod changelog;
-pub mod cluster;
 pub mod control;
 pub mod delta;
 pub mod derived;

@@ -1,9 +1,9 @@
 //! The real runner over any log, and what comes out of it.
 
-use processor::log::Log;
 use processor::runner::{Options, RunError, Runner, SeedSource};
 use processor::status::Status;
 use processor::view::View;
+use processor_log::Log;
 use schemas::derived::{SessionRow, SessionState};
 use schemas::id::{Position, TopicPartition};
 use schemas::metric::Amount;

@@ -8,7 +8,7 @@ use crate::commands::failed;
 use crate::commands::read::source::{self, Source};
 use crate::place::{Env, Place, PlaceArgs};
 use bytes::Bytes;
-use processor::log::{Log, LogError};
+use processor_log::{Log, LogError};
 use schemas::control::{EPOCH_KEY, EpochChange};
 use schemas::id::TopicPartition;
 use schemas::privacy::Action;
@@ -16,7 +16,7 @@ use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use serde_json::{Value, json};
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 use std::path::{Path, PathBuf};
 
 /// The most records that one read asks for.

@@ -20,11 +20,11 @@ use crate::place::Place;
 use entry::{Entry, Note};
 use options::{Filter, QuarantineTask, ShownAs};
 pub use options::{QuarantineArgs, QuarantineOptions};
-use processor::log::LogError;
+use processor_log::LogError;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Topic;
-use shell::process::Failure;
+use settings::process::Failure;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, IsTerminal, Write};
 

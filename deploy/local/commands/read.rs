@@ -7,11 +7,11 @@ mod tests;
 
 use crate::commands::render;
 use crate::place::{Env, Place, PlaceArgs};
-use processor::log::{Extent, LogError};
+use processor_log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::{Cleanup, Topic};
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};

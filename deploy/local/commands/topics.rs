@@ -4,12 +4,12 @@ use crate::adapters;
 use crate::cluster::ClusterArgs;
 use crate::commands::{control, failed};
 use crate::place::{Env, seed_in};
-use processor::log::LogError;
-use processor::log::kafka::topics::{self, Fault};
-use schemas::cluster::Cluster;
+use processor_log::LogError;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::topics::{self, Fault};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 use std::path::PathBuf;
 use strum::VariantArray;
 

@@ -4,7 +4,7 @@ use crate::address;
 use crate::place::{Env, Place, PlaceArgs, seed_in};
 use ingest::hash::HashKey;
 use schemas::settings::Seed;
-use shell::process::check_distinct;
+use settings::process::check_distinct;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ use crate::adapters::{self, Backend};
 use crate::admin_file::{AdminFile, Written};
 use crate::place::Place;
 use crate::{demo, hash_key};
-use shell::process::{bind, chain};
+use settings::process::{bind, chain};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 

@@ -1,22 +1,24 @@
 //! Where drained records go: a producer whose runs have no holes (see [`super`]).
 
 use super::{DrainError, Place, Received, Stop, Target};
-use crate::gapless::{self, LOOK};
+use crate::gapless::headers;
+use crate::kafka::MESSAGE_BYTES_MAX;
 use crate::partition::murmur2_partition;
 use crate::quarantine::quarantined_bytes;
 use crate::signal::Signal;
 use crate::sink::RawRecord;
+use processor_log::cluster::Cluster;
+use processor_log::contact::Contact;
+use processor_log::kafka::gapless::{self, LOOK};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use schemas::cluster::Cluster;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
 use schemas::topic::Topic;
-use shell::contact::Contact;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -99,7 +101,7 @@ impl Outlet {
         stop: &Stop,
     ) -> Result<(), DrainError> {
         let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
-        let headers = with_retry(gapless::headers(record, origin), retry_of);
+        let headers = with_retry(headers(record, origin), retry_of);
         let (topics, partitions) = self
             .raw
             .get(usize::from(record.environment))
@@ -259,7 +261,7 @@ fn is_too_large(error: &KafkaError) -> bool {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config = gapless::config(cluster, "tacho-ingest-inbox");
+    let mut config = gapless::config(cluster, "tacho-ingest-inbox", MESSAGE_BYTES_MAX);
     config.set("batch.size", REQUEST_BYTES_MAX.to_string());
     config
 }

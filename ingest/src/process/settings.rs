@@ -5,13 +5,13 @@ use crate::environment::{Route, Routes};
 use crate::hash::HashKey;
 use crate::inbox::SESSION_TIMEOUT;
 use crate::spool::BYTES_MIN;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use serde::{Deserialize, Serialize};
-use shell::kafka::KafkaSection;
-use shell::layers::{Sources, load};
-use shell::log::LogSection;
-use shell::process::check_distinct;
-use shell::units::{Listen, Secret, Size, Span};
+use settings::kafka::KafkaSection;
+use settings::layers::{Sources, load};
+use settings::log::LogSection;
+use settings::process::check_distinct;
+use settings::units::{Listen, Secret, Size, Span};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -411,7 +411,7 @@ mod tests {
                 .hash_key
         );
         assert!(given.limits.hash_key.is_some());
-        let shown = format!("{}{given:?}", shell::layers::print(&given.given));
+        let shown = format!("{}{given:?}", settings::layers::print(&given.given));
         assert!(
             !shown.contains("of some length") && shown.contains("hash_key = \"***\""),
             "{shown}"
@@ -450,7 +450,7 @@ mod tests {
         assert!(settings.limits.routes.is_empty());
         let settings = read("ci/ingest.toml");
         assert_eq!(settings.limits.routes.prefixes(), ["ci."]);
-        let printed = shell::layers::print(&settings.given);
+        let printed = settings::layers::print(&settings.given);
         assert!(
             printed.contains("[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"ci.\"\n"),
             "{printed}"

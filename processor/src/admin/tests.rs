@@ -1,9 +1,9 @@
 use super::*;
-use crate::log::Ownership;
-use crate::log::{Appended, Batch, Commit, Extent};
 use crate::status::Status;
 use crate::view::{PartitionView, Shown};
 use bytes::Bytes;
+use processor_log::Ownership;
+use processor_log::{Appended, Batch, Commit, Extent};
 use prost::Message;
 use schemas::delta::SEPARATOR;
 use schemas::histogram::Histogram;

@@ -3,7 +3,6 @@
 use super::observe;
 use super::restore::read_labels;
 use super::{RunError, State, is_due};
-use crate::log::{Commit, Log, LogError};
 use crate::status::Status;
 use crate::telemetry;
 use crate::view::{PartitionView, Shown, View};
@@ -11,6 +10,7 @@ use bytes::Bytes;
 use processor_core::SeriesTask;
 use processor_core::labels::DeltaMap;
 use processor_core::session::Quarantined;
+use processor_log::{Commit, Log, LogError};
 use prost::Message;
 use schemas::changelog::{Change, META_KEY, Meta};
 use schemas::derived::{SessionRow, WindowRow};

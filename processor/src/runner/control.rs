@@ -1,9 +1,9 @@
 //! The control topic: the seed, and the epochs after it.
 
 use super::{RunError, State, is_due};
-use crate::log::{Log, LogError};
 use bytes::Bytes;
 use processor_core::Rules;
+use processor_log::{Log, LogError};
 use schemas::control::EpochChange;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL, NewRecord, Record};

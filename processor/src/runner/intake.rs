@@ -1,10 +1,10 @@
 //! What a poll shows, into the tasks.
 
 use super::{LAG_MS, Options, RunError, State, control};
-use crate::log::Log;
 use crate::telemetry;
 use processor_core::Input;
 use processor_core::series::Merged;
+use processor_log::Log;
 use schemas::id::TopicPartition;
 use schemas::topic::Topic;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! The worker's own gauges, set now and then: how much state there is, and how far behind it is.
 
 use super::{RunError, State, is_due};
-use crate::log::Log;
 use crate::telemetry;
+use processor_log::Log;
 use schemas::id::TopicPartition;
 
 /// How often the gauges are set. The lag asks the log for the end of every input partition.

@@ -7,10 +7,10 @@
 use super::control::{self, SeedSource};
 use super::ticks::Ticks;
 use super::{RunError, State};
-use crate::log::{Log, LogError, changelog_of};
 use crate::status::Status;
 use crate::telemetry;
 use processor_core::{LabelTable, RestoreError, SeriesTask, SessionTask};
+use processor_log::{Log, LogError, changelog_of};
 use prost::Message;
 use schemas::changelog::{META_KEY, Meta};
 use schemas::id::{Position, TopicPartition};

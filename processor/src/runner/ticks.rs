@@ -2,8 +2,8 @@
 
 use super::control::tick;
 use super::{RunError, State};
-use crate::log::Log;
 use crate::telemetry;
+use processor_log::Log;
 use schemas::id::TopicPartition;
 use schemas::topic::Topic;
 use std::collections::BTreeMap;

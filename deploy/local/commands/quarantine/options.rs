@@ -4,7 +4,7 @@ use super::ENTRIES_MAX;
 use super::entry::Entry;
 use crate::place::{Env, Place, PlaceArgs};
 use schemas::time::parse_rfc3339;
-use shell::units::Span;
+use settings::units::Span;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The most entries that are listed, unless `--limit` says otherwise.

@@ -5,7 +5,7 @@ use super::entry::{Entry, Note};
 use super::options::Chosen;
 use super::{ENTRIES_MAX, QUARANTINE, QuarantineError, READ_MAX, collect};
 use bytes::Bytes;
-use processor::log::Log;
+use processor_log::Log;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{
     HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, NewRecord, RETRY_OF_BYTES_MAX, Record,

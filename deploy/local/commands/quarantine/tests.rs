@@ -3,7 +3,7 @@ use super::*;
 use crate::cli::{Invocation, NothingToDo, parse};
 use crate::place::Env;
 use bytes::Bytes;
-use processor::log::{Batch, Extent};
+use processor_log::{Batch, Extent};
 use schemas::record::{
     HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF,
     HEADER_TENANT,

@@ -4,13 +4,13 @@ use crate::adapters;
 use crate::admin_file::{self, AdminFile};
 use crate::place::Place;
 use processor::admin::{ExtentReply, ReadReply};
-use processor::log::{Batch, Extent, Log, LogError};
+use processor_log::cluster::Cluster;
+use processor_log::{Batch, Extent, Log, LogError};
 use prost::Message;
-use schemas::cluster::Cluster;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
-use shell::process::{Failure, chain};
+use settings::process::{Failure, chain};
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 use super::*;
 use bytes::Bytes;
-use processor::log::Batch;
+use processor_log::Batch;
 use schemas::time::AppendTime;
 
 /// A topic with two partitions. Every third offset is no record, as with the marks of transactions.

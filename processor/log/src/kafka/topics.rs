@@ -1,0 +1,340 @@
+//! The topics of a cluster: what `deploy/topics.toml` says, creation of those that are missing, checks of the others.
+
+mod check;
+
+pub use check::{Fault, Severity, check_topics, faults, inspect, refusals};
+
+use super::clients::{self, REQUEST_MAX, block_on, failed};
+use super::names::Names;
+use super::reader::Readers;
+use crate::LogError;
+use crate::cluster::Cluster;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+use schemas::id::{Position, TopicPartition};
+use schemas::settings::Seed;
+use schemas::topic::{FEW_PARTITIONS, Partitions, Topic};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use strum::VariantArray;
+
+/// The topics' settings, as shipped.
+const TOPICS_TOML: &str = include_str!("../../../../deploy/topics.toml");
+/// How long created topics may take to have leaders everywhere.
+const LEADERS_MAX: Duration = Duration::from_secs(30);
+/// How long between two looks at them.
+const LEADERS_EVERY: Duration = Duration::from_millis(50);
+/// How many replicas a created partition gets, where there are as many brokers.
+pub const REPLICAS: i32 = 3;
+/// How many replicas must have a record before it is acknowledged.
+const MIN_IN_SYNC: &str = "min.insync.replicas";
+/// One day, ms.
+const DAY_MS: i64 = 86_400_000;
+/// The group of the look at the control topic; it never commits.
+const SEED_GROUP: &str = "tacho-seed";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    max_message_bytes: i64,
+    topic: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    /// For people: the table in `schemas` decides, and a test compares.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the count comes from the table in schemas")
+    )]
+    partitions: String,
+    cleanup: String,
+    retention_days: Option<i64>,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+}
+
+fn file() -> File {
+    toml::from_str(TOPICS_TOML).expect("deploy/topics.toml is valid: a test reads it")
+}
+
+impl Entry {
+    fn settings(&self, max_message_bytes: i64) -> BTreeMap<String, String> {
+        let mut settings = self.config.clone();
+        let cleanup = if self.cleanup == "compact" {
+            "compact"
+        } else {
+            "delete"
+        };
+        settings.insert("cleanup.policy".to_owned(), cleanup.to_owned());
+        settings.insert("max.message.bytes".to_owned(), max_message_bytes.to_string());
+        if cleanup == "delete" {
+            let age_ms = self.retention_days.map_or(-1, |days| days * DAY_MS);
+            settings.insert("retention.ms".to_owned(), age_ms.to_string());
+            settings.insert("retention.bytes".to_owned(), "-1".to_owned());
+        }
+        settings
+    }
+}
+
+/// How many partitions the seed gives a topic.
+#[must_use]
+pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
+    match topic.partitions() {
+        Partitions::LikeRawLogs => seed.raw_partitions,
+        Partitions::LikeDeltas => seed.delta_partitions,
+        Partitions::Few => FEW_PARTITIONS,
+        Partitions::One => 1,
+    }
+}
+
+/// Makes the cluster ready: creates missing topics and checks all; gives the seed that holds there.
+///
+/// That is the one in the control topic, if there is one; else `seed` with the partition counts of topics that exist.
+/// The seed is not written: that is the first record that the caller appends to the control topic.
+///
+/// # Errors
+/// The cluster can't be reached, or a topic has other partition counts or settings than it must have.
+pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
+    let seed = match stored_seed(cluster)? {
+        Some(stored) => stored,
+        None => real_partitions(cluster, seed)?,
+    };
+    create_topics(cluster, &seed, None)?;
+    check_topics(cluster, &seed)?;
+    Ok(seed)
+}
+
+/// The seed in the control topic; `None` where there is no such topic, or nothing in it.
+///
+/// # Errors
+/// The cluster can't be reached, or the record is no seed.
+pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
+    let names = Names::new(&cluster.prefix);
+    let at = TopicPartition {
+        topic: Topic::Control,
+        partition: 0,
+    };
+    if partitions_of(&metadata_client(cluster)?, &names.name(Topic::Control))?.is_none() {
+        return Ok(None);
+    }
+    let batch = Readers::new(cluster, SEED_GROUP, names).read(at, Position(0), 1)?;
+    let Some(record) = batch.records.first() else {
+        return Ok(None);
+    };
+    let corrupt = |reason: String| LogError::Corrupt {
+        at: format!("{at}@0"),
+        reason,
+    };
+    let value = record
+        .value
+        .as_deref()
+        .ok_or_else(|| corrupt("no value".to_owned()))?;
+    Seed::from_json(value)
+        .map(Some)
+        .map_err(|error| corrupt(error.to_string()))
+}
+
+/// The seed with the partition counts that the cluster's topics have, where they exist.
+///
+/// # Errors
+/// The cluster can't be reached.
+pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
+    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let mut seed = seed.clone();
+    if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs))? {
+        seed.raw_partitions = count;
+    }
+    if let Some(count) = partitions_of(&client, &names.name(Topic::Deltas))? {
+        seed.delta_partitions = count;
+    }
+    Ok(seed)
+}
+
+/// Creates the topics that are missing, and waits until each partition has a leader; gives their names. What is there
+/// is not changed.
+///
+/// `replicas` is how many each partition gets; left out, as many as there are brokers, up to [`REPLICAS`]. Where there
+/// are two or more, two of them must have a record before it is acknowledged.
+///
+/// # Errors
+/// The cluster can't be reached, or refuses.
+pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> Result<Vec<String>, LogError> {
+    let (client, names, file) = (metadata_client(cluster)?, Names::new(&cluster.prefix), file());
+    let replicas = match replicas {
+        Some(replicas) => replicas,
+        None => brokers(&client)?.clamp(1, REPLICAS),
+    };
+    let mut missing_topics = Vec::new();
+    for &topic in Topic::VARIANTS {
+        let name = names.name(topic);
+        if partitions_of(&client, &name)?.is_none() {
+            let mut settings = file.topic[topic.name()].settings(file.max_message_bytes);
+            settings.insert(MIN_IN_SYNC.to_owned(), replicas.clamp(1, 2).to_string());
+            missing_topics.push((topic, name, settings));
+        }
+    }
+    if missing_topics.is_empty() {
+        return Ok(Vec::new());
+    }
+    let new: Vec<NewTopic<'_>> = missing_topics
+        .iter()
+        .map(|(topic, name, settings)| {
+            let new = NewTopic::new(
+                name,
+                wanted_partitions(seed, *topic),
+                TopicReplication::Fixed(replicas),
+            );
+            settings.iter().fold(new, |new, (key, value)| new.set(key, value))
+        })
+        .collect();
+    let results = block_on(admin(cluster)?.create_topics(&new, &admin_options()))
+        .map_err(|error| failed("creating topics", &error))?;
+    for result in results {
+        match result {
+            // Another process was faster; what it made is checked like any other.
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(LogError::Topic {
+                    topic,
+                    fault: format!("can't be created: {code}"),
+                });
+            }
+        }
+    }
+    for (topic, name, _) in &missing_topics {
+        wait_for_leaders(&client, name, wanted_partitions(seed, *topic))?;
+    }
+    Ok(missing_topics.into_iter().map(|(_, name, _)| name).collect())
+}
+
+fn brokers(client: &BaseConsumer) -> Result<i32, LogError> {
+    let metadata = client
+        .fetch_metadata(None, REQUEST_MAX)
+        .map_err(|error| failed("asking for brokers", &error))?;
+    Ok(i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX))
+}
+
+fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(), LogError> {
+    let deadline = Instant::now() + LEADERS_MAX;
+    loop {
+        let metadata = client
+            .fetch_metadata(Some(name), REQUEST_MAX)
+            .map_err(|error| failed("asking for topics", &error))?;
+        let led = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+            .filter(|partition| partition.leader() >= 0)
+            .count();
+        if led >= usize::try_from(count).unwrap_or(0) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(LogError::Topic {
+                topic: name.to_owned(),
+                fault: "was created, but has partitions without a leader".to_owned(),
+            });
+        }
+        std::thread::sleep(LEADERS_EVERY);
+    }
+}
+
+/// How many partitions a topic has; `None`: there is no such topic.
+pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<i32>, LogError> {
+    let metadata = client
+        .fetch_metadata(Some(name), REQUEST_MAX)
+        .map_err(|error| failed("asking for topics", &error))?;
+    let count = metadata
+        .topics()
+        .iter()
+        .find(|topic| topic.name() == name)
+        .map_or(0, |topic| topic.partitions().len());
+    Ok((count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX)))
+}
+
+/// That a topic is not there.
+pub(super) fn missing(name: &str) -> LogError {
+    LogError::Topic {
+        topic: name.to_owned(),
+        fault: "there is no such topic; `tacho topics apply` makes it".to_owned(),
+    }
+}
+
+/// How long brokers may take over administration.
+pub(super) fn admin_options() -> AdminOptions {
+    AdminOptions::new()
+        .request_timeout(Some(REQUEST_MAX))
+        .operation_timeout(Some(REQUEST_MAX))
+}
+
+fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, LogError> {
+    clients::admin(cluster)
+        .create()
+        .map_err(|error| failed("making an admin client", &error))
+}
+
+fn metadata_client(cluster: &Cluster) -> Result<BaseConsumer, LogError> {
+    clients::uncommitted(cluster)
+        .create()
+        .map_err(|error| failed("making a client", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use schemas::topic::Cleanup;
+
+    #[test]
+    fn the_shipped_file_agrees_with_the_table() {
+        let file = file();
+        let names: Vec<&str> = file.topic.keys().map(String::as_str).collect();
+        let mut table: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
+        table.sort_unstable();
+        assert_eq!(names, table);
+        for &topic in Topic::VARIANTS {
+            let entry = &file.topic[topic.name()];
+            let partitions = match topic.partitions() {
+                Partitions::LikeRawLogs => "raw",
+                Partitions::LikeDeltas => "deltas",
+                Partitions::Few => "few",
+                Partitions::One => "one",
+            };
+            // The deltas' records go once they are consumed: for the cluster that is to keep them.
+            let cleanup = match topic.cleanup() {
+                _ if topic == Topic::Deltas => "keep",
+                Cleanup::Delete => "delete",
+                Cleanup::Compact => "compact",
+                Cleanup::Keep => "keep",
+            };
+            assert_eq!(
+                (entry.partitions.as_str(), entry.cleanup.as_str()),
+                (partitions, cleanup),
+                "{}",
+                topic.name()
+            );
+            assert_eq!(
+                entry.retention_days.is_some(),
+                cleanup == "delete",
+                "{}",
+                topic.name()
+            );
+            let stamped =
+                entry.config.get("message.timestamp.type").map(String::as_str) == Some("LogAppendTime");
+            assert_eq!(stamped, topic.stamped_by_log(), "{}", topic.name());
+        }
+    }
+
+    #[test]
+    fn what_is_kept_has_no_age() {
+        let file = file();
+        let settings = file.topic["tacho.control"].settings(file.max_message_bytes);
+        assert_eq!(settings["retention.ms"], "-1");
+        assert_eq!(settings["cleanup.policy"], "delete");
+        assert!(file.max_message_bytes >= 8 * 1024 * 1024);
+    }
+}
