@@ -1,8 +1,8 @@
-//! Where records are read from.
+//! Where commands read records from: a cluster, the process that holds a data directory, or the directory itself.
 
 use crate::adapters;
 use crate::admin_file::{self, AdminFile};
-use crate::cli::Place;
+use crate::place::Place;
 use processor::admin::{ExtentReply, ReadReply};
 use processor_log::cluster::Cluster;
 use processor_log::{Batch, Extent, Log, LogError};
@@ -10,22 +10,22 @@ use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
-use settings::process::Failure;
+use settings::process::{Failure, chain};
 use std::path::Path;
 use std::time::Duration;
 
 /// How long an answer of the running process may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A larger answer is not one: 500 records of the largest message a log takes are less.
+/// The largest answer of the running process, bytes: 500 records of the largest message that a log takes are less.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;
 
-/// The reading part of [`Log`].
+/// The part of a [`Log`] that reading needs.
 pub trait Source {
     /// How many partitions the topic has.
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
     /// The readable part of a partition.
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError>;
-    /// As [`Log::read`].
+    /// Reads records of a partition, as [`Log::read`] does.
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
 }
 
@@ -43,7 +43,10 @@ impl Source for Box<dyn Log> {
     }
 }
 
-/// The topics of a place that lasts: the command line gives no other one to who reads.
+/// Opens the log of a place for reading. The command line gives readers no [`Place::Temporary`].
+///
+/// # Errors
+/// The cluster does not answer, or the directory holds no data or can't be read.
 pub fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
     match place {
         Place::Kafka(at) => cluster(at),
@@ -52,13 +55,16 @@ pub fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
     }
 }
 
-/// The topics of a cluster.
+/// Opens the log of a cluster for reading.
 fn cluster(cluster: &Cluster) -> Result<Box<dyn Source>, Failure> {
-    let log = adapters::kafka_reader(cluster).map_err(|fault| Failure::Start(vec![fault]))?;
+    let log = adapters::kafka_reader(cluster).map_err(|error| Failure::Start(vec![chain(&error)]))?;
     Ok(Box::new(log))
 }
 
-/// The topics in a data directory: through the process that holds it, if it answers, else from the store itself.
+/// Opens the log in a data directory for reading: through the process that holds it, if it answers, else the store itself.
+///
+/// # Errors
+/// The directory holds no data, or its store can't be read.
 pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
     if let Some(file) = AdminFile::read(dir) {
         let mut remote = Remote::new(file);
@@ -77,7 +83,8 @@ pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
             dir.display()
         )]));
     }
-    let backend = adapters::embedded(dir, &Seed::shipped()).map_err(|fault| Failure::Start(vec![fault]))?;
+    let backend =
+        adapters::embedded(dir, &Seed::shipped()).map_err(|error| Failure::Start(vec![chain(&error)]))?;
     let log = (backend.open)().map_err(|error| Failure::Running(error.to_string()))?;
     Ok(Box::new(log))
 }
@@ -89,7 +96,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// For the process that wrote `file`.
+    /// The log of the process that wrote `file`.
     pub fn new(file: AdminFile) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(ANSWER_TIMEOUT))

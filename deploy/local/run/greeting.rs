@@ -1,6 +1,34 @@
-//! What a newcomer has to paste and where to look.
+//! What `tacho` prints at start: what a newcomer has to paste into Codex' configuration, and where to look.
 
+use super::options::RunOptions;
+use crate::address::reachable;
+use crate::place::Place;
 use std::net::SocketAddr;
+use std::path::Path;
+
+/// Prints the configuration and the addresses, and a warning if texts are kept.
+///
+/// `temporary` is the directory of a temporary log.
+pub fn greet(options: &RunOptions, setup: &str, admin: SocketAddr, about: &str, temporary: Option<&Path>) {
+    let place = match (&options.place, temporary) {
+        (Place::Kafka(cluster), _) if cluster.prefix.is_empty() => format!(" --kafka {}", cluster.bootstrap),
+        (Place::Kafka(cluster), _) => format!(" --kafka {} --prefix {}", cluster.bootstrap, cluster.prefix),
+        (Place::Directory(_) | Place::Temporary, Some(dir)) => format!(" --data {}", dir.display()),
+        (Place::Directory(dir), None) => format!(" --data {}", dir.display()),
+        (Place::Temporary, None) => String::new(),
+    };
+    if options.keep_text {
+        eprintln!(
+            "\n  ** --keep-text: prompts, commands and outputs are kept in the clear. They hold secrets. **\n  \
+             ** Whoever reads the topics or the data directory reads them.                            **\n"
+        );
+    }
+    println!("Codex sends to tacho with this:\n\n{setup}");
+    println!(
+        "{}",
+        where_to_look(admin, about, &format!("tacho read codex.sessions.v1{place}"))
+    );
+}
 
 /// The `[otel]` table for `~/.codex/config.toml` that sends everything to `http`.
 pub fn codex_config(http: SocketAddr) -> String {
@@ -19,23 +47,12 @@ pub fn codex_config(http: SocketAddr) -> String {
     )
 }
 
-/// What is printed at start, beside the configuration.
-pub fn where_to_look(admin: SocketAddr, about: &str, read: &str) -> String {
+/// The addresses to look at; `read` is the command that prints sessions.
+fn where_to_look(admin: SocketAddr, about: &str, read: &str) -> String {
     let admin = reachable(admin);
     format!(
         "Running on {about}.\n\n  page      http://{admin}/\n  metrics   http://{admin}/metrics\n  sessions  {read}\n\nCtrl-C ends it."
     )
-}
-
-/// An address that a client on this machine can use: loopback where the socket takes any.
-pub fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    address
 }
 
 #[cfg(test)]

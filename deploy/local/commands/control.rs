@@ -1,10 +1,12 @@
-//! `tacho control`: the settings, prices and privacy policy in the log. A new epoch changes them while everything runs.
+//! `tacho control`: shows and changes the settings, prices and privacy policy in the log.
+//!
+//! A change is an epoch: a record of the control topic, which processors and ingests take up while they run.
 
 use crate::adapters;
 use crate::admin_file::AdminFile;
-use crate::cli::{Env, Place, place};
-use crate::cluster::ClusterArgs;
-use crate::read::source::{self, Source};
+use crate::commands::failed;
+use crate::commands::read::source::{self, Source};
+use crate::place::{Env, Place, PlaceArgs};
 use bytes::Bytes;
 use processor_log::{Log, LogError};
 use schemas::control::{EPOCH_KEY, EpochChange};
@@ -17,80 +19,77 @@ use serde_json::{Value, json};
 use settings::process::{Failure, chain};
 use std::path::{Path, PathBuf};
 
-/// How many records one read asks for.
+/// The most records that one read asks for.
 const READ_MAX: usize = 500;
-/// The only partition there is.
+/// The only partition of the control topic.
 const CONTROL: TopicPartition = TopicPartition {
     topic: Topic::Control,
     partition: 0,
 };
 
-/// `tacho control …`
+/// The flags of `tacho control`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct ControlArgs {
     #[command(subcommand)]
-    command: Command,
+    command: ControlCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum ControlCommand {
     /// Starts an epoch with what a file holds, and prints its number: `[settings]` as in deploy/control.toml, `[prices]` as
     /// in deploy/prices.toml (the whole table), `[privacy]` as in deploy/examples/privacy.toml (the whole policy), or several.
+    /// On an embedded log no tacho may run meanwhile.
     Apply {
-        /// Holds `[settings]`, `[prices]`, `[privacy]` or several of them, and nothing else.
+        /// A file with `[settings]`, `[prices]`, `[privacy]` or several of them, and nothing else.
         file: PathBuf,
         #[command(flatten)]
-        at: At,
+        at: PlaceArgs,
     },
     /// Prints the settings that are fixed, and what each epoch changed: one JSON object a line.
     Show {
         #[command(flatten)]
-        at: At,
+        at: PlaceArgs,
     },
 }
 
-#[derive(Debug, clap::Args)]
-struct At {
-    /// Directory of the embedded log; no tacho may run on it for `apply`.
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    #[command(flatten)]
-    cluster: ClusterArgs,
-}
-
-/// What to do.
+/// What to do with the control topic of a log.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct ControlOptions {
     place: Place,
-    /// None: show.
+    /// The change that starts an epoch; none: the epochs are shown.
     apply: Option<EpochChange>,
 }
 
-impl Args {
-    /// Everything that follows from the flags.
-    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<Options> {
+impl ControlArgs {
+    /// Everything that follows from the flags; what is wrong with them is added to `faults`.
+    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<ControlOptions> {
         let (at, apply) = match self.command {
-            Command::Show { at } => (at, None),
-            Command::Apply { file, at } => (at, Some(change_in(&file, faults))),
+            ControlCommand::Show { at } => (at, None),
+            ControlCommand::Apply { file, at } => (at, Some(change_in(&file, faults))),
         };
-        let place = place(at.data, &at.cluster, env, faults)?;
+        let place = at.resolve(env, faults)?;
         let apply = match apply {
             None => None,
             Some(change) => Some(change?),
         };
-        Some(Options { place, apply })
+        Some(ControlOptions { place, apply })
     }
 }
 
+/// Reads the change of an epoch from a file; what is wrong with it is added to `faults`.
 fn change_in(file: &Path, faults: &mut Vec<String>) -> Option<EpochChange> {
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string());
-    let read = text.and_then(|text| EpochChange::from_toml(&text).map_err(|error| chain(&error)));
-    read.map_err(|fault| faults.push(format!("{}: {fault}", file.display())))
+    let fault = |why: String| format!("{}: {why}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| faults.push(fault(error.to_string())));
+    EpochChange::from_toml(&text.ok()?)
+        .map_err(|error| faults.push(fault(chain(&error))))
         .ok()
 }
 
-/// Does it.
-pub fn run(options: &Options) -> Result<(), Failure> {
+/// Starts an epoch and prints its number, or prints all epochs.
+///
+/// # Errors
+/// The log can't be opened, read or written, or has no settings yet.
+pub fn run(options: &ControlOptions) -> Result<(), Failure> {
     match &options.apply {
         Some(change) => apply(&options.place, change),
         None => show(&options.place),
@@ -98,7 +97,6 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 }
 
 fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
-    let failed = |error: LogError| Failure::Running(chain(&error));
     let mut log = open(place)?;
     let records = read_all(&mut log).map_err(failed)?;
     if records.is_empty() {
@@ -109,6 +107,15 @@ fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
         return Err(Failure::Start(vec![fault]));
     }
     let epoch = append(log.as_mut(), EPOCH_KEY, change.to_json()).map_err(failed)?;
+    println!(
+        "epoch {epoch}: each partition begins it within a second or two; {}",
+        consequences(change)
+    );
+    Ok(())
+}
+
+/// What follows from a change, for people: one part for each thing that it changes.
+fn consequences(change: &EpochChange) -> String {
     let settings = change
         .settings
         .is_some()
@@ -131,19 +138,18 @@ fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
             ),
         }
     });
-    let what: Vec<&str> = settings
+    let parts: Vec<&str> = settings
         .into_iter()
         .chain(prices.as_deref())
         .chain(privacy.as_deref())
         .collect();
-    println!(
-        "epoch {epoch}: each partition begins it within a second or two; {}",
-        what.join("; ")
-    );
-    Ok(())
+    parts.join("; ")
 }
 
-/// Appends a control record: its offset.
+/// Appends a record to the control topic and gives its offset.
+///
+/// # Errors
+/// The log does not take the record.
 pub fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) -> Result<i64, LogError> {
     let record = NewRecord {
         to: CONTROL,
@@ -155,10 +161,10 @@ pub fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) -> Result<i6
     Ok(appended.first().map_or(-1, |appended| appended.offset))
 }
 
-/// The log, for writing: of a directory that no process holds.
+/// Opens the log for writing. That of a data directory can be written only where no process holds it.
 fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
     match place {
-        Place::Kafka(cluster) => adapters::kafka_reader(cluster).map_err(Failure::Running),
+        Place::Kafka(cluster) => adapters::kafka_reader(cluster).map_err(failed),
         Place::Directory(dir) => {
             let refused = |fault: String| Failure::Start(vec![fault]);
             if !dir.exists() {
@@ -175,8 +181,9 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
                     dir.display()
                 )));
             }
-            let backend = adapters::embedded(dir, &Seed::shipped()).map_err(refused)?;
-            (backend.open)().map_err(|error| Failure::Running(chain(&error)))
+            let backend =
+                adapters::embedded(dir, &Seed::shipped()).map_err(|error| refused(chain(&error)))?;
+            (backend.open)().map_err(failed)
         }
         Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),
     }
@@ -184,14 +191,14 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
 
 fn show(place: &Place) -> Result<(), Failure> {
     let mut source = source::open(place)?;
-    let records = read_all(source.as_mut()).map_err(|error| Failure::Running(chain(&error)))?;
+    let records = read_all(source.as_mut()).map_err(failed)?;
     for record in records {
         let value = record.value.as_deref().unwrap_or_default();
         let what = match EpochChange::of_record(record.key.as_deref(), value) {
             _ if record.offset == 0 => {
                 json!({"seed": serde_json::from_slice::<Value>(value).unwrap_or_default()})
             }
-            // A later seed, or something foreign: it changes nothing.
+            // A second seed and a record of an unknown kind change nothing.
             None => continue,
             Some(Ok(change)) => json!(change),
             Some(Err(error)) => json!({"fault": chain(&error)}),
@@ -205,6 +212,7 @@ fn show(place: &Place) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All records of the control topic.
 fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {
     let extent = source.extent(CONTROL)?;
     let (mut records, mut next) = (Vec::new(), extent.start);
@@ -235,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_example_of_a_policy_is_right() {
-        assert_eq!(faults(include_str!("../examples/privacy.toml")), "");
+        assert_eq!(faults(include_str!("../../examples/privacy.toml")), "");
         let text = faults("[privacy.default]\nprompt = \"mask\"\nbodies = \"keep\"\n");
         assert!(text.contains("mask") && text.contains("bodies"), "{text}");
     }

@@ -1,4 +1,4 @@
-//! Records as people and programs read them.
+//! Records as people and programs read them: one line of text or JSON a record, with values decoded by topic.
 
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
@@ -11,7 +11,7 @@ use schemas::time::{EventTime, format_rfc3339};
 use schemas::topic::Topic;
 use serde_json::{Map, Value, json};
 
-/// One line, without its end: a JSON object, or compact text.
+/// One record as one line without its end: a JSON object, or compact text.
 pub fn line(record: &Record, as_json: bool) -> String {
     let value = value_of(record);
     if as_json {
@@ -44,7 +44,7 @@ pub fn line(record: &Record, as_json: bool) -> String {
     visible(&format!("{at} {}@{} {key} {value}", record.from, record.offset))
 }
 
-/// Control characters as escapes: what comes off the wire must not drive the terminal.
+/// The text with control characters as escapes: what comes off the wire must not drive the terminal.
 pub fn visible(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control()
@@ -68,10 +68,10 @@ fn value_of(record: &Record) -> Value {
     decoded(record.from.topic, bytes).unwrap_or_else(|| text_or_base64(bytes))
 }
 
-/// The bytes of a record of that topic as JSON, if they are what it holds.
+/// The value of a record of `topic` as JSON; `None` where the topic's values have no such form, or the bytes are not one.
 pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
     if bytes.is_empty() {
-        // A tick: empty, which is not the absence of a value.
+        // The value of a tick is empty, which is not the absence of a value.
         return Some(Value::from(""));
     }
     match topic {
@@ -96,12 +96,12 @@ pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
     }
 }
 
-/// UTF-8 as a string, other bytes as `{"base64": "…"}`.
+/// Bytes as JSON: UTF-8 as a string, others as `{"base64": "…"}`.
 pub fn text_or_base64(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!({"base64": base64(bytes)}), Value::from)
 }
 
-/// RFC 4648 base64 with padding.
+/// Bytes in base64 with padding, as in RFC 4648.
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);

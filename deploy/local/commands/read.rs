@@ -1,31 +1,98 @@
-//! `tacho read`: the records of a topic, from a cluster, from the process that holds the data directory, or from the
-//! directory itself where no process runs.
+//! `tacho read`: prints the records of a topic. They come from a cluster, from the process that holds the data directory,
+//! or from the directory itself where no process runs.
 
 pub mod source;
 #[cfg(test)]
 mod tests;
 
-use crate::cli::ReadOptions;
-use crate::show;
+use crate::commands::render;
+use crate::place::{Env, Place, PlaceArgs};
 use processor_log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
-use settings::process::Failure;
+use schemas::topic::Topic;
+use settings::process::{Failure, chain};
 use source::Source;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
+use strum::VariantArray;
 
-/// How many records of a topic that is not compacted are shown without flags.
-const LAST: usize = 1000;
-/// How many keys of a compacted topic are held to find the latest row of each.
+/// How many records of a topic that is not compacted are shown without flags: the last ones.
+const SHOWN_MAX: usize = 1000;
+/// The most keys of a compacted topic that are held to find the latest row of each.
 const KEYS_MAX: usize = 1_000_000;
-/// How many records one read asks for.
+/// The most records that one read asks for.
 const READ_MAX: usize = 500;
-/// How long `--follow` waits when there is nothing new.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long `--follow` waits before it looks again for new records.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
-/// Prints what was asked for; ends when all is printed, or never with `--follow`.
+/// The flags of `tacho read`.
+#[derive(Debug, clap::Args)]
+pub struct ReadArgs {
+    /// The topic, for example codex.sessions.v1.
+    topic: String,
+    /// Prints all records, from the first that is still there.
+    #[arg(long)]
+    from_start: bool,
+    /// Goes on with records that come in.
+    #[arg(long)]
+    follow: bool,
+    /// Prints one JSON object a line.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    at: PlaceArgs,
+}
+
+/// What to print.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The topic.
+    pub topic: Topic,
+    /// Whether to begin with the first record that is still there.
+    pub from_start: bool,
+    /// Whether to go on with new records when all is printed.
+    pub follow: bool,
+    /// Whether to print one JSON object a line.
+    pub json: bool,
+    /// Where the log is; never [`Place::Temporary`].
+    pub place: Place,
+}
+
+impl ReadArgs {
+    /// Everything that follows from the flags; what is wrong with them is added to `faults`. A topic may be named with
+    /// the prefix of the cluster or without it.
+    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<ReadOptions> {
+        let place = self.at.resolve(env, faults);
+        let prefix = match &place {
+            Some(Place::Kafka(cluster)) => cluster.prefix.as_str(),
+            Some(Place::Directory(_) | Place::Temporary) | None => "",
+        };
+        let bare = self.topic.strip_prefix(prefix).unwrap_or(&self.topic);
+        let topic = Topic::by_name(bare).or_else(|| Topic::by_name(&self.topic));
+        if topic.is_none() {
+            let known: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
+            faults.push(format!(
+                "there is no topic {:?}: the topics are {}",
+                self.topic,
+                known.join(", ")
+            ));
+        }
+        Some(ReadOptions {
+            topic: topic?,
+            from_start: self.from_start,
+            follow: self.follow,
+            json: self.json,
+            place: place?,
+        })
+    }
+}
+
+/// Prints what was asked for. Ends when all is printed or the output is closed; with `--follow` only then.
+///
+/// # Errors
+/// The log can't be opened or read, or the output can't be written.
 pub fn run(options: &ReadOptions) -> Result<(), Failure> {
     let mut source = source::open(&options.place)?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -34,23 +101,26 @@ pub fn run(options: &ReadOptions) -> Result<(), Failure> {
         options,
         out: &mut out,
     };
-    match reader.print(|| std::thread::sleep(PAUSE)) {
+    match reader.print(|| std::thread::sleep(FOLLOW_PAUSE)) {
         Ok(()) => Ok(()),
         Err(ReadError::Closed) => Ok(()),
-        Err(error) => Err(Failure::Running(error.to_string())),
+        Err(error) => Err(Failure::Running(chain(&error))),
     }
 }
 
 /// Why not all was printed.
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
+    /// The log can't be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    #[error("can't write: {0}")]
-    Write(std::io::Error),
-    /// Whoever read our output has enough.
+    /// The output can't be written.
+    #[error("can't write")]
+    Write(#[source] std::io::Error),
+    /// The reader of the output closed it, as `head` does when it has enough.
     #[error("the output is closed")]
     Closed,
+    /// The rows of a compacted topic do not fit into memory.
     #[error("the topic has more than {KEYS_MAX} keys: use --from-start and reduce the rows by key yourself")]
     TooManyKeys,
 }
@@ -65,7 +135,7 @@ impl From<std::io::Error> for ReadError {
     }
 }
 
-/// One partition, and how far it is read.
+/// One partition, and the position up to which it is read.
 struct Cursor {
     at: TopicPartition,
     extent: Extent,
@@ -79,7 +149,8 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    /// Prints; with `--follow` for ever, calling `pause` whenever there is nothing new.
+    /// Prints everything. With `--follow` it goes on until the output is closed, and calls `pause` whenever there is
+    /// nothing new.
     fn print(&mut self, mut pause: impl FnMut()) -> Result<(), ReadError> {
         let mut cursors = self.cursors()?;
         if !self.options.from_start {
@@ -124,12 +195,12 @@ impl Reader<'_> {
         (0..partitions).map(cursor).collect()
     }
 
-    /// The next records before the cursor's end; empty at the end, or where a reader has to wait.
+    /// The next records before the cursor's end; empty at the end, or where records are not readable yet.
     fn step(&mut self, cursor: &mut Cursor) -> Result<Vec<Record>, ReadError> {
         while cursor.next < cursor.extent.end {
             let batch = match self.source.read(cursor.at, cursor.next, READ_MAX) {
                 Ok(batch) => batch,
-                // Retention was faster: go on with what is still there.
+                // Retention deleted what the cursor stood at: the next record is the first that is still there.
                 Err(LogError::OutOfRange { start, .. }) if start > cursor.next.0 => {
                     cursor.next = Position(start);
                     continue;
@@ -151,7 +222,7 @@ impl Reader<'_> {
         Ok(Vec::new())
     }
 
-    /// Prints a partition up to the cursor's end; whether there was anything.
+    /// Prints a partition up to the cursor's end; whether there were records.
     fn copy(&mut self, cursor: &mut Cursor) -> Result<bool, ReadError> {
         let mut any = false;
         loop {
@@ -164,6 +235,7 @@ impl Reader<'_> {
         }
     }
 
+    /// The latest row of each key, without those that a tombstone removed.
     fn latest_per_key(&mut self, cursors: &mut [Cursor]) -> Result<Vec<Record>, ReadError> {
         let mut rows = BTreeMap::new();
         for cursor in cursors {
@@ -188,44 +260,50 @@ impl Reader<'_> {
         Ok(in_order(rows.into_values().collect()))
     }
 
-    /// The last records over all partitions. Goes back further where offsets are not all records.
+    /// The last [`SHOWN_MAX`] records over all partitions.
     fn last(&mut self, cursors: &mut [Cursor]) -> Result<Vec<Record>, ReadError> {
         let mut all = Vec::new();
         for cursor in cursors {
-            let Extent { start, end } = cursor.extent;
-            let mut back = LAST as i64;
-            loop {
-                let from = (end.0 - back).max(start.0);
-                cursor.next = Position(from);
-                let mut records = std::collections::VecDeque::with_capacity(LAST);
-                loop {
-                    let some = self.step(cursor)?;
-                    if some.is_empty() {
-                        break;
-                    }
-                    for record in some {
-                        if records.len() == LAST {
-                            records.pop_front();
-                        }
-                        records.push_back(record);
-                    }
-                }
-                if records.len() == LAST || from == start.0 {
-                    all.extend(records);
-                    break;
-                }
-                back = back.saturating_mul(2);
-            }
+            all.extend(self.last_of(cursor)?);
         }
         let mut all = in_order(all);
-        Ok(all.split_off(all.len().saturating_sub(LAST)))
+        Ok(all.split_off(all.len().saturating_sub(SHOWN_MAX)))
+    }
+
+    /// The last [`SHOWN_MAX`] records of a partition. Not every offset is a record, since transactions leave marks: where
+    /// too few are found, it begins again twice as far back.
+    fn last_of(&mut self, cursor: &mut Cursor) -> Result<VecDeque<Record>, ReadError> {
+        let Extent { start, end } = cursor.extent;
+        let mut back = SHOWN_MAX as i64;
+        loop {
+            let from = (end.0 - back).max(start.0);
+            cursor.next = Position(from);
+            let mut records = VecDeque::with_capacity(SHOWN_MAX);
+            loop {
+                let some = self.step(cursor)?;
+                if some.is_empty() {
+                    break;
+                }
+                for record in some {
+                    if records.len() == SHOWN_MAX {
+                        records.pop_front();
+                    }
+                    records.push_back(record);
+                }
+            }
+            if records.len() == SHOWN_MAX || from == start.0 {
+                return Ok(records);
+            }
+            back = back.saturating_mul(2);
+        }
     }
 
     fn show(&mut self, record: &Record) -> Result<(), ReadError> {
-        Ok(writeln!(self.out, "{}", show::line(record, self.options.json))?)
+        Ok(writeln!(self.out, "{}", render::line(record, self.options.json))?)
     }
 }
 
+/// Records by append time, then by place.
 fn in_order(mut records: Vec<Record>) -> Vec<Record> {
     records.sort_by_key(|record| (record.appended, record.from.partition, record.offset));
     records

@@ -1,5 +1,7 @@
+use super::options::{Chosen, LISTED_MAX};
 use super::*;
-use crate::cli::{Action, Refused, parse};
+use crate::cli::{Invocation, NothingToDo, parse};
+use crate::place::Env;
 use bytes::Bytes;
 use processor_log::{Batch, Extent};
 use schemas::record::{
@@ -10,7 +12,7 @@ use schemas::time::AppendTime;
 use serde_json::Value;
 use std::ffi::OsString;
 
-/// A quarantine that lost its first two records to retention.
+/// A quarantine that lost its first records to retention.
 struct Fake(Vec<Record>);
 
 const START: i64 = 2;
@@ -38,7 +40,7 @@ impl Source for Fake {
     }
 
     fn extent(&mut self, _: TopicPartition) -> Result<Extent, LogError> {
-        // The first record goes between the question and the read.
+        // The extent begins one record too low, as when retention runs before the read.
         Ok(Extent {
             start: Position(START - 1),
             end: Position(START + i64::try_from(self.0.len()).unwrap()),
@@ -89,7 +91,7 @@ fn quarantine() -> Fake {
         (HEADER_RETRY_OF, "1 codex.inbox.traces.v1/0@4"),
     ]);
     fake.add("half a \u{202e}text\nand more".as_bytes(), &cut);
-    // Of somebody else: no headers, or those that a terminal would obey.
+    // Two records of another writer: without headers, and with headers that a terminal would obey.
     fake.add(b"?", &[]);
     fake.add(
         b"?",
@@ -121,7 +123,7 @@ fn offsets(filter: &Filter, limit: usize) -> Vec<i64> {
 
 #[test]
 fn a_list_says_what_where_why_and_what_became_of_it() {
-    let lines = printed(|fake, out| list(fake, &Filter::default(), LIMIT, false, out));
+    let lines = printed(|fake, out| list(fake, &Filter::default(), LISTED_MAX, false, out));
     let expected = [
         "2 1970-01-01T00:00:02.000Z default logs protobuf codex.inbox.logs.v1/3@17 18 bytes, sent again to codex.inbox.logs.v1/2@40",
         "3 1970-01-01T00:00:03.000Z default logs misrouted codex.raw.logs.v1/1@9 0 bytes",
@@ -130,7 +132,7 @@ fn a_list_says_what_where_why_and_what_became_of_it() {
         "7 1970-01-01T00:00:07.000Z - - \\u{1b}[2J codex.sessions.v1/0@1\\u{9b}31m 1 bytes",
     ];
     assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
-    let json = printed(|fake, out| list(fake, &Filter::default(), LIMIT, true, out));
+    let json = printed(|fake, out| list(fake, &Filter::default(), LISTED_MAX, true, out));
     let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
     assert_eq!(
         (&first["retried_to"], &first["signal"]),
@@ -140,7 +142,7 @@ fn a_list_says_what_where_why_and_what_became_of_it() {
 
 #[test]
 fn filters_and_the_limit() {
-    assert_eq!(offsets(&Filter::default(), LIMIT), [2, 3, 5, 6, 7]);
+    assert_eq!(offsets(&Filter::default(), LISTED_MAX), [2, 3, 5, 6, 7]);
     assert_eq!(offsets(&Filter::default(), 2), [6, 7], "the latest");
     assert_eq!(
         offsets(
@@ -148,7 +150,7 @@ fn filters_and_the_limit() {
                 reason: Some("misrouted".to_owned()),
                 since_ms: None
             },
-            LIMIT
+            LISTED_MAX
         ),
         [3]
     );
@@ -158,7 +160,7 @@ fn filters_and_the_limit() {
                 reason: None,
                 since_ms: Some(5_000)
             },
-            LIMIT
+            LISTED_MAX
         ),
         [5, 6, 7]
     );
@@ -166,7 +168,7 @@ fn filters_and_the_limit() {
 
 #[test]
 fn bytes_are_shown_as_what_they_are() {
-    let dump = printed(|fake, out| show(fake, 2, Form::People, out));
+    let dump = printed(|fake, out| show(fake, 2, ShownAs::Text, out));
     assert!(
         dump.contains("tacho-origin: codex.inbox.logs.v1/3@17\n"),
         "{dump}"
@@ -177,13 +179,13 @@ fn bytes_are_shown_as_what_they_are() {
         ),
         "{dump}"
     );
-    let text = printed(|fake, out| show(fake, 5, Form::People, out));
+    let text = printed(|fake, out| show(fake, 5, ShownAs::Text, out));
     assert!(text.ends_with("half a \\u{202e}text\nand more\n"), "{text}");
     assert_eq!(
-        printed(|fake, out| show(fake, 5, Form::Raw, out)),
+        printed(|fake, out| show(fake, 5, ShownAs::Bytes, out)),
         "half a \u{202e}text\nand more"
     );
-    let json: Value = serde_json::from_str(&printed(|fake, out| show(fake, 2, Form::Json, out))).unwrap();
+    let json: Value = serde_json::from_str(&printed(|fake, out| show(fake, 2, ShownAs::Json, out))).unwrap();
     assert_eq!(
         json["value"],
         serde_json::json!({"base64": "/wAgbm8bWzMxbSByZXF1ZXN0"})
@@ -194,12 +196,12 @@ fn bytes_are_shown_as_what_they_are() {
 #[test]
 fn what_is_no_record_of_the_quarantine_is_not_shown() {
     for offset in [-1, 0, 4, 8] {
-        let shown = show(&mut quarantine(), offset, Form::People, &mut Vec::new());
+        let shown = show(&mut quarantine(), offset, ShownAs::Text, &mut Vec::new());
         assert!(shown.is_err(), "{offset}");
     }
 }
 
-fn asked(args: &str) -> Result<Options, String> {
+fn asked(args: &str) -> Result<QuarantineOptions, String> {
     let env = Env {
         home: Some("/home/me".into()),
         ..Env::default()
@@ -211,8 +213,8 @@ fn asked(args: &str) -> Result<Options, String> {
             .map(OsString::from),
         &env,
     ) {
-        Ok(Action::Quarantine(options)) => Ok(options),
-        Err(Refused::Faults(faults)) => Err(faults.join("; ")),
+        Ok(Invocation::Quarantine(options)) => Ok(options),
+        Err(NothingToDo::Faults(faults)) => Err(faults.join("; ")),
         other => panic!("{args}: {other:?}"),
     }
 }
@@ -226,7 +228,7 @@ fn the_command_line_is_checked_as_a_whole() {
     };
     assert_eq!(
         listed.what,
-        What::List {
+        QuarantineTask::List {
             filter,
             limit: 5,
             json: false
@@ -234,7 +236,7 @@ fn the_command_line_is_checked_as_a_whole() {
     );
     assert!(matches!(
         asked("list --since 2h").unwrap().what,
-        What::List {
+        QuarantineTask::List {
             filter: Filter {
                 since_ms: Some(1..),
                 ..
@@ -249,14 +251,14 @@ fn the_command_line_is_checked_as_a_whole() {
     let sent = asked("retry 4 5 --again --kafka h:1").unwrap();
     assert_eq!(
         sent.what,
-        What::Retry {
+        QuarantineTask::Retry {
             chosen: Chosen::Offsets(vec![4, 5]),
             again: true
         }
     );
     assert_eq!(
         asked("retry --all --kafka h:1").unwrap().what,
-        What::Retry {
+        QuarantineTask::Retry {
             chosen: Chosen::All,
             again: false
         }

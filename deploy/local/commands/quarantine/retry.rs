@@ -1,8 +1,9 @@
-//! Sending again: first the bytes into the inbox, then a note about it into the quarantine. Between the two there may be a
-//! crash, after which a record can be sent twice; its dedup marks make it count once.
+//! Sends quarantined records again: the bytes go into the inbox topic of their signal, then a note goes into the
+//! quarantine. After a crash between the two a record can be sent twice; its dedup marks make it count once.
 
 use super::entry::{Entry, Note};
-use super::{Chosen, ENTRIES_MAX, QUARANTINE, QuarantineError, READ_MAX, collect};
+use super::options::Chosen;
+use super::{ENTRIES_MAX, QUARANTINE, QuarantineError, READ_MAX, collect};
 use bytes::Bytes;
 use processor_log::Log;
 use schemas::id::{Position, TopicPartition};
@@ -12,7 +13,10 @@ use schemas::record::{
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Write;
 
-/// Sends what was chosen; says of each record where it is now, or why it was left out.
+/// Sends the chosen records; prints for each where it is now, or why it was left out.
+///
+/// # Errors
+/// The log can't be read or written, too many records are chosen, or records that were named are left out.
 pub fn retry(
     log: &mut Box<dyn Log>,
     chosen: &Chosen,
@@ -54,7 +58,7 @@ pub fn retry(
         match why {
             Some(why) => {
                 left += 1;
-                writeln!(out, "{} {}", entry.offset, crate::show::visible(&why))?;
+                writeln!(out, "{} {}", entry.offset, crate::commands::render::visible(&why))?;
             }
             None => {
                 let value = read_ahead.value(log, entry.offset)?;
@@ -67,25 +71,26 @@ pub fn retry(
     for offset in &missing {
         writeln!(out, "{offset} is not in the quarantine")?;
     }
-    // Who names records wants those; who asks for all wants what is left.
+    // Records that were named must all be sent; of a whole reason, or of all, those that can be sent are enough.
     if let Chosen::Offsets(_) = chosen
         && (left > 0 || !missing.is_empty())
     {
         out.flush()?;
-        return Err(QuarantineError::NotAll(format!(
-            "{sent} sent again, {} not: see above",
-            left + missing.len() as u64
-        )));
+        return Err(QuarantineError::NotAll {
+            sent,
+            left: left + missing.len() as u64,
+        });
     }
     writeln!(out, "{sent} sent again, {left} left out")?;
     Ok(())
 }
 
-/// The last records that were read: those that are sent are neighbours, as a rule.
+/// The records of the last read: those that are sent again mostly stand next to each other.
 #[derive(Default)]
 struct ReadAhead(VecDeque<Record>);
 
 impl ReadAhead {
+    /// The bytes of the record at an offset.
     fn value(&mut self, log: &mut Box<dyn Log>, offset: i64) -> Result<Option<Bytes>, QuarantineError> {
         for _ in 0..2 {
             while let Some(record) = self.0.pop_front() {
@@ -99,10 +104,10 @@ impl ReadAhead {
     }
 }
 
-/// Sends one; gives where it is now.
+/// Sends the bytes of an entry and notes it in the quarantine; gives the new place as `topic/partition@offset`.
 fn send(log: &mut Box<dyn Log>, entry: &Entry, value: Option<Bytes>) -> Result<String, QuarantineError> {
     let inbox = entry.inbox.ok_or(QuarantineError::NotThere(entry.offset))?;
-    // What was a retry itself keeps the origin that it had at first.
+    // The retry of a retry keeps the origin of the first record.
     let first = entry
         .retry_of
         .as_ref()

@@ -1,16 +1,14 @@
 use super::*;
-use crate::cli::Place;
 use bytes::Bytes;
 use processor_log::Batch;
 use schemas::time::AppendTime;
-use schemas::topic::Topic;
 
-/// A topic of two partitions. Every third offset is no record, as with the marks of transactions.
+/// A topic with two partitions. Every third offset is no record, as with the marks of transactions.
 #[derive(Default)]
 struct Fake {
     records: [Vec<Record>; 2],
     start: [i64; 2],
-    /// A read below it fails although the extent said otherwise: retention ran meanwhile.
+    /// A read below this offset fails although the extent began lower, as when retention runs between the two calls.
     gone: i64,
 }
 
@@ -79,7 +77,7 @@ fn options(topic: Topic, from_start: bool, follow: bool) -> ReadOptions {
     }
 }
 
-/// Values of the printed lines, with how often there was nothing new before the output was closed.
+/// The values of the printed lines.
 fn printed(fake: &mut Fake, options: &ReadOptions) -> Vec<String> {
     let mut out = Vec::new();
     Reader {
@@ -154,7 +152,7 @@ fn what_retention_took_meanwhile_is_skipped() {
     );
 }
 
-/// Takes some lines, then is closed, like `| head`.
+/// An output that is closed after some lines, like a pipe into `head`.
 struct Head {
     taken: Vec<u8>,
     lines: usize,
@@ -176,7 +174,7 @@ impl Write for Head {
 
 #[test]
 fn follow_goes_on_with_what_comes_after_the_first_rows() {
-    /// Gets one more row each time the reader has seen all.
+    /// A topic that other code adds rows to while it is read.
     struct Growing(std::rc::Rc<std::cell::RefCell<Fake>>);
     impl Source for Growing {
         fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {

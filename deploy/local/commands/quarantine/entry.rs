@@ -1,6 +1,6 @@
-//! A record of the quarantine, as it is listed and shown.
+//! A record of the quarantine as people and programs see it: one line, a JSON object, or all with a dump of the bytes.
 
-use crate::show::{decoded, text_or_base64, visible};
+use crate::commands::render::{decoded, text_or_base64, visible};
 use schemas::record::{
     HEADER_CUT_FROM, HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO,
     HEADER_RETRY_OF, HEADER_TENANT, Record,
@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write;
 
-/// So many bytes are dumped at most.
+/// The most bytes that a dump shows.
 const DUMP_BYTES_MAX: usize = 4 << 10;
-/// And in one line of a dump.
+/// The bytes in one line of a dump.
 const DUMP_LINE: usize = 16;
 
-/// That a record was sent again.
+/// A note that a record was sent again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// Where to: `topic/partition@offset`.
+    /// The new place of the record: `topic/partition@offset`.
     pub to: String,
 }
 
 impl Note {
-    /// The offset of the record that it is about, and the note; `None` if it is none.
+    /// Reads a note, with the offset of the record that it is about; `None` if the record is no note.
     pub fn of(record: &Record) -> Option<(i64, Self)> {
         let of = record.header_number(HEADER_RETRIED)?;
         Some((
@@ -36,29 +36,33 @@ impl Note {
     }
 }
 
-/// What is known of a record, without its bytes.
+/// What is known of a quarantined record, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The offset in the quarantine.
     pub offset: i64,
-    /// When it came into the quarantine.
+    /// When the record came into the quarantine.
     pub appended: AppendTime,
+    /// The tenant, if it is known.
     pub tenant: Option<String>,
-    /// The inbox of its signal.
+    /// The inbox topic of the record's signal; none if its origin tells no signal.
     pub inbox: Option<Topic>,
+    /// Why the record was quarantined.
     pub reason: String,
-    /// `topic/partition@offset`.
+    /// The place from which the record came: `topic/partition@offset`.
     pub origin: String,
-    /// The key that it had in the raw topic.
+    /// The key that the record had in the raw topic.
     pub key: Option<String>,
-    /// How many bytes are there.
+    /// The bytes that are kept.
     pub bytes: usize,
-    /// How many there were, if not all are there.
+    /// The bytes that the record had, if not all are kept.
     pub cut_from: Option<i64>,
-    /// `OFFSET ORIGIN` of the record here that it is a retry of.
+    /// The quarantined record that this one is a retry of, as `OFFSET ORIGIN`.
     pub retry_of: Option<String>,
 }
 
 impl Entry {
+    /// Reads the headers of a quarantined record.
     pub fn of(record: &Record) -> Self {
         let origin = text(record, HEADER_ORIGIN).unwrap_or_default();
         let reason = text(record, HEADER_REASON)
@@ -79,17 +83,32 @@ impl Entry {
         }
     }
 
-    /// `logs`, `traces` or `metrics`; `-` if that is not known.
+    /// The signal: `logs`, `traces` or `metrics`; `-` if it is not known.
     pub const fn signal(&self) -> &'static str {
         match self.inbox {
             Some(Topic::InboxLogs) => "logs",
             Some(Topic::InboxTraces) => "traces",
             Some(Topic::InboxMetrics) => "metrics",
-            _ => "-",
+            Some(
+                Topic::RawLogs
+                | Topic::RawTraces
+                | Topic::RawMetrics
+                | Topic::Quarantine
+                | Topic::Sessions
+                | Topic::Windows1m
+                | Topic::Windows5m
+                | Topic::Windows1h
+                | Topic::Control
+                | Topic::Labels
+                | Topic::Deltas
+                | Topic::SessionsChangelog
+                | Topic::SeriesChangelog,
+            )
+            | None => "-",
         }
     }
 
-    /// One line, for people.
+    /// The entry as one line for people.
     pub fn line(&self, note: Option<&Note>) -> String {
         let Self {
             offset,
@@ -120,7 +139,7 @@ impl Entry {
         visible(&line)
     }
 
-    /// As a JSON object.
+    /// The entry as a JSON object.
     pub fn json(&self, note: Option<&Note>) -> Value {
         json!({
             "offset": self.offset,
@@ -137,7 +156,7 @@ impl Entry {
         })
     }
 
-    /// As a JSON object, with the bytes.
+    /// The entry as a JSON object with the bytes of the record.
     pub fn json_with_bytes(&self, record: &Record, note: Option<&Note>) -> Value {
         let mut shown = self.json(note);
         let bytes = record.value.as_deref().unwrap_or_default();
@@ -145,7 +164,7 @@ impl Entry {
         shown
     }
 
-    /// All that there is, for people.
+    /// Writes everything about a record, for people: line, headers and bytes.
     pub fn write(&self, record: &Record, note: Option<&Note>, out: &mut dyn Write) -> std::io::Result<()> {
         writeln!(out, "{}", self.line(note))?;
         for (name, value) in &record.headers {
@@ -169,18 +188,19 @@ impl Entry {
         }
     }
 
-    /// The bytes as what they were to be, if they are that: a request that is well formed, but too large, say.
+    /// The bytes as the request that they were meant to be; `None` if they are cut or can't be decoded. A request that was
+    /// quarantined for its size can be.
     fn decoded(&self, bytes: &[u8]) -> Option<Value> {
         decoded(self.inbox.filter(|_| self.cut_from.is_none())?, bytes)
     }
 }
 
-/// Text that people would not read: control characters other than white space.
+/// Whether a text is nothing that people read: it has control characters other than white space.
 fn is_binary(text: &str) -> bool {
     text.chars().any(|c| c.is_control() && !c.is_ascii_whitespace())
 }
 
-/// Sixteen bytes a line: offset, hexadecimal, ASCII.
+/// Writes bytes as a dump, 16 a line: offset, hexadecimal, ASCII.
 fn dump(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
     let shown = &bytes[..bytes.len().min(DUMP_BYTES_MAX)];
     for (line, chunk) in shown.chunks(DUMP_LINE).enumerate() {
@@ -215,16 +235,26 @@ fn dump(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where foreign writers put what was in that topic.
+/// The inbox topic of the signal of a raw or inbox topic; `None` for a topic without a signal.
 const fn inbox_of(topic: Topic) -> Option<Topic> {
     match topic {
         Topic::RawLogs | Topic::InboxLogs => Some(Topic::InboxLogs),
         Topic::RawTraces | Topic::InboxTraces => Some(Topic::InboxTraces),
         Topic::RawMetrics | Topic::InboxMetrics => Some(Topic::InboxMetrics),
-        _ => None,
+        Topic::Quarantine
+        | Topic::Sessions
+        | Topic::Windows1m
+        | Topic::Windows5m
+        | Topic::Windows1h
+        | Topic::Control
+        | Topic::Labels
+        | Topic::Deltas
+        | Topic::SessionsChangelog
+        | Topic::SeriesChangelog => None,
     }
 }
 
+/// A header as text.
 fn text(record: &Record, header: &str) -> Option<String> {
     record
         .header(header)

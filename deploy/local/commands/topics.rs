@@ -1,8 +1,9 @@
-//! `tacho topics`: makes the topics of a cluster, and says what is wrong with them.
+//! `tacho topics`: makes the topics of a cluster, and names what is wrong with them.
 
-use crate::cli::{Env, seed_in};
+use crate::adapters;
 use crate::cluster::ClusterArgs;
-use crate::{adapters, control};
+use crate::commands::{control, failed};
+use crate::place::{Env, seed_in};
 use processor_log::LogError;
 use processor_log::cluster::Cluster;
 use processor_log::kafka::topics::{self, Fault};
@@ -12,20 +13,20 @@ use settings::process::{Failure, chain};
 use std::path::PathBuf;
 use strum::VariantArray;
 
-/// Raw partitions of a cluster, unless told otherwise. They can't be changed later.
+/// The number of raw partitions of a new prefix, unless flags say otherwise. It can't be changed later.
 const RAW_PARTITIONS: i32 = 12;
-/// Most replicas of a partition.
+/// The most replicas of a partition that can be asked for.
 const REPLICAS_MAX: i64 = 100;
 
-/// `tacho topics …`
+/// The flags of `tacho topics`.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub struct TopicsArgs {
     #[command(subcommand)]
-    command: Command,
+    command: TopicsCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Command {
+enum TopicsCommand {
     /// Creates the topics that are missing, writes the settings of a new log, and checks all; changes nothing that is
     /// there.
     Apply(ApplyArgs),
@@ -57,28 +58,28 @@ struct ApplyArgs {
     seed: Option<PathBuf>,
 }
 
-/// What to do.
+/// What to do with the topics of a cluster.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct TopicsOptions {
     cluster: Cluster,
     allow_single_broker: bool,
-    /// None: only check.
-    apply: Option<Apply>,
+    /// How to make the topics; none: they are only checked.
+    apply: Option<TopicsToMake>,
 }
 
-/// How to make topics.
+/// How to make the topics that are missing.
 #[derive(Debug, PartialEq, Eq)]
-struct Apply {
+struct TopicsToMake {
     replication_factor: Option<i32>,
     seed: Seed,
 }
 
-impl Args {
-    /// Everything that follows from the flags.
-    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<Options> {
+impl TopicsArgs {
+    /// Everything that follows from the flags; what is wrong with them is added to `faults`.
+    pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<TopicsOptions> {
         let (check, apply) = match self.command {
-            Command::Check(check) => (check, None),
-            Command::Apply(args) => {
+            TopicsCommand::Check(check) => (check, None),
+            TopicsCommand::Apply(args) => {
                 let seed = args.seed.as_deref().map(|file| seed_in(file, faults));
                 let seed = match seed {
                     Some(seed) => Seed {
@@ -92,7 +93,7 @@ impl Args {
                 };
                 (
                     args.check,
-                    Some(Apply {
+                    Some(TopicsToMake {
                         replication_factor: args.replication_factor,
                         seed,
                     }),
@@ -100,7 +101,7 @@ impl Args {
             }
         };
         let cluster = check.cluster.required(&env.vars, faults)?;
-        Some(Options {
+        Some(TopicsOptions {
             cluster,
             allow_single_broker: check.allow_single_broker,
             apply,
@@ -108,36 +109,16 @@ impl Args {
     }
 }
 
-/// Does it.
-pub fn run(options: &Options) -> Result<(), Failure> {
+/// Makes the topics if that was asked for, and checks all of them; prints what was created and what is wrong.
+///
+/// # Errors
+/// The cluster does not answer, or topics are not as they must be.
+pub fn run(options: &TopicsOptions) -> Result<(), Failure> {
     let cluster = &options.cluster;
-    let failed = |error: LogError| Failure::Running(format!("{}: {}", cluster.bootstrap, chain(&error)));
-    if let Some(Apply {
-        replication_factor,
-        seed,
-    }) = &options.apply
-    {
-        let seed = match topics::stored_seed(cluster).map_err(failed)? {
-            Some(stored) => stored,
-            None => topics::real_partitions(cluster, seed).map_err(failed)?,
-        };
-        for name in topics::create_topics(cluster, &seed, *replication_factor).map_err(failed)? {
-            println!("created {name}");
-        }
-        // Only where the topics are right: what is written now holds for good.
-        let faults = topics::faults(cluster, &seed).map_err(failed)?;
-        if !faults.iter().any(Fault::is_refused) && topics::stored_seed(cluster).map_err(failed)?.is_none() {
-            let mut log = adapters::kafka_reader(cluster).map_err(Failure::Running)?;
-            control::append(log.as_mut(), "seed", seed.to_json()).map_err(failed)?;
-            println!(
-                "wrote the settings to {}{}: {} raw partitions",
-                cluster.prefix,
-                Topic::Control.name(),
-                seed.raw_partitions
-            );
-        }
+    if let Some(wanted) = &options.apply {
+        make(cluster, wanted)?;
     }
-    let (_, mut faults) = topics::inspect(cluster, &Seed::shipped()).map_err(failed)?;
+    let (_, mut faults) = topics::inspect(cluster, &Seed::shipped()).map_err(of_cluster(cluster))?;
     faults.retain(|fault| fault.is_refused() || !options.allow_single_broker);
     faults.iter().for_each(|fault| println!("{fault}"));
     match faults.len() {
@@ -150,4 +131,37 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             "topics have one replica: processes start, and warn; --allow-single-broker takes that for a cluster of one broker".to_owned(),
         )),
     }
+}
+
+/// Creates the topics that are missing, and writes the settings of a new log.
+///
+/// The settings hold for good once they are written, so that is done only if no topic has a fault.
+fn make(cluster: &Cluster, wanted: &TopicsToMake) -> Result<(), Failure> {
+    let seed = match topics::stored_seed(cluster).map_err(of_cluster(cluster))? {
+        Some(stored) => stored,
+        None => topics::real_partitions(cluster, &wanted.seed).map_err(of_cluster(cluster))?,
+    };
+    let created = topics::create_topics(cluster, &seed, wanted.replication_factor);
+    for name in created.map_err(of_cluster(cluster))? {
+        println!("created {name}");
+    }
+    let faults = topics::faults(cluster, &seed).map_err(of_cluster(cluster))?;
+    let is_new = || topics::stored_seed(cluster).map(|stored| stored.is_none());
+    if !faults.iter().any(Fault::is_refused) && is_new().map_err(of_cluster(cluster))? {
+        let mut log = adapters::kafka_reader(cluster).map_err(failed)?;
+        control::append(log.as_mut(), "seed", seed.to_json()).map_err(of_cluster(cluster))?;
+        println!(
+            "wrote the settings to {}{}: {} raw partitions",
+            cluster.prefix,
+            Topic::Control.name(),
+            seed.raw_partitions
+        );
+    }
+    Ok(())
+}
+
+/// What the log of a cluster said, with the cluster's addresses before it.
+fn of_cluster(cluster: &Cluster) -> impl Fn(LogError) -> Failure {
+    let bootstrap = cluster.bootstrap.clone();
+    move |error| Failure::Running(format!("{bootstrap}: {}", chain(&error)))
 }
