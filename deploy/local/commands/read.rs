@@ -10,7 +10,7 @@ use crate::place::{Env, Place, PlaceArgs};
 use processor_log::{Extent, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
-use schemas::topic::{Cleanup, Topic};
+use schemas::topic::Topic;
 use settings::process::{Failure, chain};
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -154,9 +154,10 @@ impl Reader<'_> {
     fn print(&mut self, mut pause: impl FnMut()) -> Result<(), ReadError> {
         let mut cursors = self.cursors()?;
         if !self.options.from_start {
-            let first = match self.options.topic.cleanup() {
-                Cleanup::Compact => self.latest_per_key(&mut cursors)?,
-                Cleanup::Delete | Cleanup::Keep => self.last(&mut cursors)?,
+            let first = if self.options.topic.def().cleanup.is_compacted() {
+                self.latest_per_key(&mut cursors)?
+            } else {
+                self.last(&mut cursors)?
             };
             first.iter().try_for_each(|record| self.show(record))?;
         } else {

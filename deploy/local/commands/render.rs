@@ -5,7 +5,7 @@ use opentelemetry_proto::tonic::collector::{
     trace::v1::ExportTraceServiceRequest,
 };
 use prost::Message;
-use schemas::derived;
+use schemas::derived::Row;
 use schemas::record::Record;
 use schemas::time::{EventTime, format_rfc3339};
 use schemas::topic::Topic;
@@ -76,7 +76,7 @@ pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
     }
     match topic {
         Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => {
-            derived::decode(topic, bytes).ok()
+            Row::decode(topic, bytes).ok().map(|row| row.to_json())
         }
         Topic::RawLogs | Topic::InboxLogs => {
             serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok()

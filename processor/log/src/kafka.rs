@@ -18,7 +18,7 @@ mod writer;
 
 pub use clients::EndIsNoError;
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, changelog_of};
+use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
 use crate::cluster::Cluster;
 use crate::contact::Contact;
 use clients::{REQUEST_MAX, failed};
@@ -32,6 +32,7 @@ use rdkafka::{admin::AdminClient, client::DefaultClientContext};
 use reader::Readers;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
+use schemas::stage::Stage;
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -206,14 +207,14 @@ impl KafkaLog {
             reason: format!("{reason}; {error}"),
         };
         self.recover().map_err(unclear)?;
-        let at: Vec<TopicPartition> = commit.positions.iter().map(|(at, _)| *at).collect();
+        let at: Vec<TopicPartition> = commit.parts.iter().map(|part| part.input).collect();
         let before: Vec<Option<Position>> = at.iter().map(|at| self.committed.get(at).copied()).collect();
         let now = self.committed(&at).map_err(unclear)?;
         if !at.is_empty()
             && now
                 .iter()
-                .zip(&commit.positions)
-                .all(|(now, (_, position))| *now == Some(*position))
+                .zip(&commit.parts)
+                .all(|(now, part)| *now == Some(part.position))
         {
             tracing::info!(reason, "a commit without an answer has succeeded");
             return Ok(());
@@ -263,8 +264,8 @@ impl Log for KafkaLog {
                 }
                 Err(error) => tracing::debug!(%error, "committed positions are not stable yet"),
             }
-            for at in at {
-                self.unblock(changelog_of(*at))?;
+            for changelog in at.iter().filter_map(|at| Stage::changelog_of(*at)) {
+                self.unblock(changelog)?;
             }
         }
     }
@@ -350,7 +351,7 @@ impl Log for KafkaLog {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        let done: Vec<(TopicPartition, Position)> = commit.positions.clone();
+        let done = commit.positions();
         let began = Instant::now();
         match self.transactions.commit(&self.names, &self.group, &commit) {
             Ok(()) => self.patience.committed(began.elapsed()),

@@ -14,9 +14,11 @@ pub mod telemetry;
 
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
+use schemas::stage::Stage;
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::time::Duration;
+use strum::VariantArray;
 
 /// Where an appended record ended up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +50,44 @@ pub struct Batch {
     pub next: Position,
 }
 
-/// One atomic step of a consumer: what it writes, and the input positions that the writes include.
+/// One atomic step of a consumer: all of its parts become visible together, or none does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Changelogs, derived rows and deltas.
+    /// One for each input partition of the step.
+    pub parts: Vec<Part>,
+}
+
+/// What a commit holds of one input partition; to leave the partition out is to leave out its part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The input partition.
+    pub input: TopicPartition,
+    /// The position to go on from: the records include what follows from everything before it.
+    pub position: Position,
+    /// Changelogs, derived rows, deltas and quarantined records, in the order in which they are written.
     pub records: Vec<NewRecord>,
-    /// For each input partition of the step: the position to go on from.
-    pub positions: Vec<(TopicPartition, Position)>,
+}
+
+impl Commit {
+    /// The position of each input partition.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(TopicPartition, Position)> {
+        self.parts
+            .iter()
+            .map(|part| (part.input, part.position))
+            .collect()
+    }
+
+    /// The records of all parts, in order.
+    pub fn records(&self) -> impl Iterator<Item = &NewRecord> {
+        self.parts.iter().flat_map(|part| &part.records)
+    }
+
+    /// The records of all parts, in order.
+    #[must_use]
+    pub fn into_records(self) -> Vec<NewRecord> {
+        self.parts.into_iter().flat_map(|part| part.records).collect()
+    }
 }
 
 /// What a poll told about who owns input partitions.
@@ -132,24 +165,12 @@ pub enum LogError {
 }
 
 /// All input partitions of a log that one worker has for itself.
-fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition> {
-    let of = |topic, count| (0..count).map(move |partition| TopicPartition { topic, partition });
-    of(Topic::RawLogs, raw_partitions)
-        .chain(of(Topic::Deltas, delta_partitions))
-        .collect()
-}
-
-/// The changelog with the state of an input partition.
-#[must_use]
-pub const fn changelog_of(input: TopicPartition) -> TopicPartition {
-    let topic = match input.topic {
-        Topic::Deltas => Topic::SeriesChangelog,
-        _ => Topic::SessionsChangelog,
+fn all_inputs(partitions: impl Fn(Topic) -> i32) -> Vec<TopicPartition> {
+    let of = |stage: &Stage| {
+        let topic = stage.def().input;
+        (0..partitions(topic)).map(move |partition| TopicPartition { topic, partition })
     };
-    TopicPartition {
-        topic,
-        partition: input.partition,
-    }
+    Stage::VARIANTS.iter().flat_map(of).collect()
 }
 
 /// Adds partitions to those given out, or moves them there.

@@ -5,7 +5,8 @@ use super::store::Store;
 use super::writer::{parts, stored};
 use crate::LogError;
 use schemas::id::TopicPartition;
-use schemas::topic::{Cleanup, Topic};
+use schemas::stage::Stage;
+use schemas::topic::Topic;
 
 /// One day, ms.
 const DAY_MS: i64 = 86_400_000;
@@ -32,27 +33,34 @@ impl Default for Retention {
     }
 }
 
+/// Whether the bound by bytes holds for a topic: raw topics grow with the clients, all others with what is derived.
 const fn is_raw(topic: Topic) -> bool {
-    matches!(topic, Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics)
+    match topic {
+        Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => true,
+        Topic::InboxLogs
+        | Topic::InboxTraces
+        | Topic::InboxMetrics
+        | Topic::Quarantine
+        | Topic::Sessions
+        | Topic::Windows1m
+        | Topic::Windows5m
+        | Topic::Windows1h
+        | Topic::Control
+        | Topic::Labels
+        | Topic::Deltas
+        | Topic::SessionsChangelog
+        | Topic::SeriesChangelog => false,
+    }
 }
 
 impl Retention {
-    /// How long a topic's records are kept; `None`: not by age.
-    const fn age_ms(self, topic: Topic) -> Option<i64> {
-        match topic {
-            Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => Some(self.raw_age_ms),
-            Topic::InboxLogs | Topic::InboxTraces | Topic::InboxMetrics => Some(DAY_MS),
-            Topic::Quarantine => Some(7 * DAY_MS),
-            Topic::Windows1m => Some(30 * DAY_MS),
-            Topic::Windows5m => Some(90 * DAY_MS),
-            Topic::Windows1h => Some(400 * DAY_MS),
-            // Kept until consumed: whoever consumed them trims.
-            Topic::Deltas => None,
-            _ => match topic.cleanup() {
-                Cleanup::Delete => Some(90 * DAY_MS),
-                Cleanup::Compact | Cleanup::Keep => None,
-            },
+    /// How long a topic's records are kept, ms; `None`: their age does not count.
+    fn age_ms(self, topic: Topic) -> Option<i64> {
+        if is_raw(topic) {
+            return Some(self.raw_age_ms);
         }
+        let days = topic.def().cleanup.retention_days()?;
+        Some(i64::from(days) * DAY_MS)
     }
 
     /// For each partition with something to delete: the offset before which all goes.
@@ -86,11 +94,11 @@ impl Retention {
     }
 }
 
-/// Raw logs go only below the committed position; `None`: nothing may go.
+/// What a stage reads goes only below its committed position; `None`: nothing may go.
 fn deletable_until(store: &Store, at: TopicPartition, part: Part) -> Option<i64> {
-    match at.topic {
-        Topic::RawLogs => store.look(|visible| visible.positions.get(&at).copied()),
-        _ => Some(part.end),
+    match Stage::of_input(at.topic) {
+        Some(_) => store.look(|visible| visible.positions.get(&at).copied()),
+        None => Some(part.end),
     }
 }
 

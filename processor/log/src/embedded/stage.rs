@@ -10,7 +10,6 @@ use prost::Message;
 use schemas::id::TopicPartition;
 use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
-use schemas::topic::Cleanup;
 use std::collections::{BTreeMap, HashMap};
 
 /// How many records one step of deletion takes, so that appends need not wait long for it.
@@ -63,8 +62,9 @@ impl<'s> Stage<'s> {
 
     /// Adds records and positions, or nothing.
     pub fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        self.check(&commit.records)?;
-        for (at, position) in &commit.positions {
+        self.check(commit.records())?;
+        let positions = commit.positions();
+        for (at, position) in &positions {
             let part = self.part(*at)?;
             if position.0 > part.end {
                 let reason = format!(
@@ -74,13 +74,9 @@ impl<'s> Stage<'s> {
                 return Err(LogError::NotCommitted { reason });
             }
         }
-        self.append(commit.records)?;
-        self.positions.extend(
-            commit
-                .positions
-                .into_iter()
-                .map(|(at, position)| (at, position.0)),
-        );
+        self.append(commit.into_records())?;
+        self.positions
+            .extend(positions.into_iter().map(|(at, position)| (at, position.0)));
         Ok(())
     }
 
@@ -105,7 +101,7 @@ impl<'s> Stage<'s> {
                 value: record.value,
                 headers: record.headers,
             };
-            self.check(std::slice::from_ref(&record))?;
+            self.check([&record])?;
             self.put(record, offset, time)?;
         }
         Ok(())
@@ -118,7 +114,7 @@ impl<'s> Stage<'s> {
         if until <= part.start {
             return Ok(false);
         }
-        let compacted = at.topic.cleanup() == Cleanup::Compact;
+        let compacted = at.topic.def().cleanup.is_compacted();
         let mut more = false;
         let range = codec::record_key(at, part.start)..codec::record_key(at, until);
         part.start = until;
@@ -177,10 +173,10 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    fn check(&self, records: &[NewRecord]) -> Result<(), LogError> {
+    fn check<'r>(&self, records: impl IntoIterator<Item = &'r NewRecord>) -> Result<(), LogError> {
         for record in records {
             self.part(record.to)?;
-            if record.to.topic.cleanup() == Cleanup::Compact && record.key.is_none() {
+            if record.to.topic.def().cleanup.is_compacted() && record.key.is_none() {
                 let fault = "a record without a key, which a compacted topic can't take".to_owned();
                 return Err(LogError::Topic {
                     topic: record.to.topic.name().to_owned(),
@@ -213,7 +209,7 @@ impl<'s> Stage<'s> {
         let mut part = self.part(at)?;
         part.end = offset + 1;
         part.last_ms = part.last_ms.max(time.0);
-        let compacted = at.topic.cleanup() == Cleanup::Compact;
+        let compacted = at.topic.def().cleanup.is_compacted();
         let key = record.key.clone().filter(|_| compacted);
         let tombstone = record.value.is_none();
         let value = codec::encode(record, time);

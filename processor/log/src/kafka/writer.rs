@@ -295,7 +295,7 @@ impl Transactions {
         if self.producer.is_none() {
             self.recover().map_err(|error| Failure::Dead(error.to_string()))?;
         }
-        if commit.records.is_empty() && commit.positions.is_empty() {
+        if commit.parts.is_empty() {
             return Ok(());
         }
         let producer = self.producer.take().expect("recover made one");
@@ -344,13 +344,11 @@ impl Transaction<'_> {
             .map_err(|error| Failure::Dead(format!("begin: {error}")))?;
         // Positions before records: a commit that meets a rebalance is refused here, and an abort without records costs
         // the client nothing. With records on their way it takes a new producer epoch, and half a second.
-        if !commit.positions.is_empty() {
-            self.again("positions", deadline, || self.send_positions(commit, deadline))
-                .map_err(|error| match error {
-                    NO_ANSWER => Failure::Dead("positions: no answer in time".to_owned()),
-                    error => self.aborted("positions", &error),
-                })?;
-        }
+        self.again("positions", deadline, || self.send_positions(commit, deadline))
+            .map_err(|error| match error {
+                NO_ANSWER => Failure::Dead("positions: no answer in time".to_owned()),
+                error => self.aborted("positions", &error),
+            })?;
         self.send(commit, deadline)?;
         self.again("commit", deadline, || {
             self.producer.commit_transaction(left(deadline))
@@ -366,7 +364,7 @@ impl Transaction<'_> {
     /// (its issue 5511). That thread stays then, with the old producer, which whoever recovers fences.
     fn send_positions(&self, commit: &Commit, deadline: Instant) -> Result<(), KafkaError> {
         let group = self.group.metadata().ok_or(KafkaError::Canceled)?;
-        let (producer, positions) = (Arc::clone(self.producer), self.names.list(&commit.positions));
+        let (producer, positions) = (Arc::clone(self.producer), self.names.list(&commit.positions()));
         let (sender, outcome) = std::sync::mpsc::channel();
         let send = move || {
             // Nobody waits any more where it took too long.
@@ -386,7 +384,7 @@ impl Transaction<'_> {
         let mut begun = BTreeSet::new();
         // Records of one topic mostly follow one another.
         let (mut last, mut topic) = (None, String::new());
-        for record in &commit.records {
+        for record in commit.records() {
             if last.replace(record.to.topic) != Some(record.to.topic) {
                 topic = self.names.name(record.to.topic);
             }

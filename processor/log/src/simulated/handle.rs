@@ -82,8 +82,13 @@ impl SimLog {
 
     /// Whether the brokers take a commit of these positions from it.
     fn check(&self, state: &State, commit: &Commit) -> Result<(), LogError> {
-        for (at, _) in commit.positions.iter().filter(|_| self.has_joined) {
-            let owner = state.group.owner(*at);
+        for at in commit
+            .parts
+            .iter()
+            .filter(|_| self.has_joined)
+            .map(|part| part.input)
+        {
+            let owner = state.group.owner(at);
             if owner != Some(&self.writer) {
                 let reason = format!(
                     "{} commits a position, but the group gave it to {owner:?}",
@@ -110,10 +115,9 @@ impl SimLog {
             )));
         }
         let places = commit
-            .records
-            .iter()
+            .records()
             .map(|record| record.to)
-            .chain(commit.positions.iter().map(|(at, _)| *at));
+            .chain(commit.parts.iter().map(|part| part.input));
         for at in places {
             state.check(at).map_err(|error| failed(error.to_string()))?;
         }

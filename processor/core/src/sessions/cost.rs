@@ -3,9 +3,11 @@
 //! All in integers. An amount of one kind is rounded once, to the nearest billionth of a dollar or millionth of a credit,
 //! and everything else is a sum of such amounts: so the kinds add up to the total, in any order.
 
-use schemas::changelog::Counts;
+use crate::out::Out;
 use schemas::fact::{AmountByKind, BillingBasis, Fact, Tokens};
 use schemas::price::{Book, Prices, Rates, Unpriced};
+use schemas::state::Counts;
+use schemas::time::EventTime;
 
 /// The most that one response, or one turn, can be thought to cost: a million dollars in nano-dollars, or a billion
 /// credits in millionths. More is a wrong count, and would drown what is right in its sum.
@@ -27,17 +29,17 @@ pub struct Terms<'a> {
     pub plan: bool,
     /// The response's own tier, bounded.
     pub tier: &'static str,
-    /// Time of the event, ms.
-    pub time: i64,
+    /// Time of the event.
+    pub time: EventTime,
 }
 
-/// Tells the cost of a response, in each book that applies to it, and adds it to the session's.
-pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, tell: &mut impl FnMut(Fact)) {
+/// Tells the cost of a response in each book that applies to it, and adds it to the session's counts.
+pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out: &mut Out<'_>) {
     let plan = terms.plan;
     let find = |book| {
         terms
             .prices
-            .find(book, terms.model, terms.tier, terms.time, tokens.input())
+            .find(book, terms.model, terms.tier, terms.time.0, tokens.input())
     };
     let (basis, tier) = (
         if plan {
@@ -57,23 +59,23 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, tell
                 &mut counts.cost_nano_usd
             };
             *sum = sum.saturating_add(nano_usd.total());
-            tell(Fact::Cost {
+            out.tell(&Fact::Cost {
                 basis,
                 tier,
                 nano_usd,
                 cache_savings_nano_usd,
             });
         }
-        Err(reason) => unpriced(Book::ApiUsd, reason, !plan, tokens, counts, tell),
+        Err(reason) => unpriced(Book::ApiUsd, reason, !plan, tokens, counts, out),
     }
     if plan {
         match find(Book::ChatgptCredits).and_then(|rates| priced(tokens, rates, PER_MICRO_CREDIT)) {
             Ok(amounts) => {
                 let micro_credits = amounts.total();
                 counts.micro_credits = counts.micro_credits.saturating_add(micro_credits);
-                tell(Fact::Credits { tier, micro_credits });
+                out.tell(&Fact::Credits { tier, micro_credits });
             }
-            Err(reason) => unpriced(Book::ChatgptCredits, reason, true, tokens, counts, tell),
+            Err(reason) => unpriced(Book::ChatgptCredits, reason, true, tokens, counts, out),
         }
     }
 }
@@ -85,12 +87,12 @@ fn unpriced(
     paid: bool,
     tokens: &Tokens,
     counts: &mut Counts,
-    tell: &mut impl FnMut(Fact),
+    out: &mut Out<'_>,
 ) {
     if paid {
         counts.unpriced_tokens = counts.unpriced_tokens.saturating_add(tokens.total());
     }
-    tell(Fact::Unpriced {
+    out.tell(&Fact::Unpriced {
         book,
         reason,
         tokens: tokens.total(),

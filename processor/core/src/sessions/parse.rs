@@ -1,16 +1,15 @@
 //! The records of one raw record, in the order in which they are folded.
 
+use super::identity_cache::{IdentityCache, RESOURCE_ATTRS, ReportId};
+use super::marks::Mark;
 use schemas::event::{Attr, EventKind};
 use schemas::fact::TimeSource;
 use schemas::otlp::mark::mark;
 use schemas::otlp::scan::{Attrs, LogRecord, ScanError, Visit, scan_for};
 use schemas::settings::TimeRules;
-use schemas::time::parse_rfc3339;
+use schemas::time::{AppendTime, EventTime, PartitionClock, parse_rfc3339};
 
-use super::marks::Mark;
-use super::told::{OF_RESOURCE, Saying, Told};
-
-/// The attributes that are learnt and that few records have.
+/// The attributes that tell what a session is and that few records have.
 const SELDOM: [Attr; 6] = [
     Attr::AgentName,
     Attr::ApprovalPolicy,
@@ -23,34 +22,37 @@ const SELDOM: [Attr; 6] = [
 /// One log record with its event time decided.
 #[derive(Clone, Debug)]
 pub struct Parsed<'a> {
-    /// Its attributes, if it changes something derived beside counts of records, or has some of the seldom ones. They are
-    /// large, and most records have none of use.
+    /// Its attributes, if it changes something derived beside counts of records, or has some of [`SELDOM`]. They are large,
+    /// and most records have none of use.
     pub attrs: Option<Box<Attrs<'a>>>,
-    /// What it and its resource say of who sent it.
-    pub said: Said,
+    /// Who sent it, by its own report and its resource's.
+    pub sender: Sender,
     pub event: EventKind,
     pub conversation: Option<&'a str>,
-    pub time: i64,
+    pub time: EventTime,
     pub time_source: TimeSource,
     pub clamped: bool,
-    /// `None` for records that change nothing derived, and for those without any time of their own.
+    /// The dedup mark; `None` for records that change nothing derived, and for those without any time of their own.
     pub mark: Option<Mark>,
     /// Whether it changes something derived.
     pub derives: bool,
     order: (u64, i64, usize),
 }
 
-/// What a record and its resource say, by number.
+/// Who sent a record: the numbers of its resource's report and of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Said {
-    pub resource: Saying,
-    pub record: Saying,
+pub struct Sender {
+    pub resource: ReportId,
+    pub record: ReportId,
 }
 
-impl Said {
-    /// Whether the numbers stand for the same for good.
-    pub const fn are_kept(&self) -> bool {
-        matches!((self.resource, self.record), (Saying::Kept(_), Saying::Kept(_)))
+impl Sender {
+    /// Whether the numbers stand for the same reports for good.
+    pub const fn is_interned(&self) -> bool {
+        matches!(
+            (self.resource, self.record),
+            (ReportId::Interned(_), ReportId::Interned(_))
+        )
     }
 }
 
@@ -58,9 +60,9 @@ impl Said {
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'c> {
     pub tenant: &'c str,
-    pub appended: i64,
+    pub appended: AppendTime,
     /// The partition clock after the record moved it.
-    pub clock: i64,
+    pub clock: PartitionClock,
     pub rules: &'c TimeRules,
 }
 
@@ -70,12 +72,12 @@ pub struct Context<'c> {
 pub fn parse<'a>(
     value: &'a [u8],
     context: Context<'_>,
-    told: &mut Told,
+    cache: &mut IdentityCache,
 ) -> Result<Vec<Parsed<'a>>, ScanError> {
-    told.begin();
+    cache.begin();
     let mut reading = Reading {
         context,
-        told,
+        cache,
         encoded: None,
         resource: None,
         records: Vec::new(),
@@ -88,49 +90,50 @@ pub fn parse<'a>(
 
 struct Reading<'c, 'a> {
     context: Context<'c>,
-    told: &'c mut Told,
-    /// The resource of the records to come, and its saying once it is known.
+    cache: &'c mut IdentityCache,
+    /// Bytes of the resource of the records to come.
     encoded: Option<&'a [u8]>,
-    resource: Option<Saying>,
+    /// The report of that resource, once it is known.
+    resource: Option<ReportId>,
     records: Vec<Parsed<'a>>,
 }
 
 impl<'a> Visit<'a> for Reading<'_, 'a> {
     fn resource(&mut self, encoded: Option<&'a [u8]>) -> bool {
         self.encoded = encoded;
-        self.resource = encoded.and_then(|encoded| self.told.resources.find(encoded));
+        self.resource = encoded.and_then(|encoded| self.cache.resources.find(encoded));
         self.resource.is_some()
     }
 
     fn record(&mut self, record: LogRecord<'_, 'a>) {
         let Self {
             context,
-            told,
+            cache,
             encoded,
             ..
         } = self;
         let resource = *self
             .resource
-            .get_or_insert_with(|| told.resources.add(*encoded, record.resource, &OF_RESOURCE));
-        let said = Said {
+            .get_or_insert_with(|| cache.resources.add(*encoded, record.resource, &RESOURCE_ATTRS));
+        let sender = Sender {
             resource,
-            record: told.of_record(&record.attrs),
+            record: cache.of_record(&record.attrs),
         };
-        self.records.push(one(record, said, *context));
+        self.records.push(one(record, sender, *context));
     }
 }
 
-fn one<'a>(record: LogRecord<'_, 'a>, said: Said, context: Context<'_>) -> Parsed<'a> {
+fn one<'a>(record: LogRecord<'_, 'a>, sender: Sender, context: Context<'_>) -> Parsed<'a> {
     let Context {
         tenant,
         appended,
         clock,
         rules,
     } = context;
-    let (told, time_source) = event_time(&record, appended);
-    let time = told.clamp(
-        clock.saturating_sub(rules.max_age_ms),
-        clock.saturating_add(rules.max_skew_ms),
+    let (claimed, time_source) = event_time(&record, appended);
+    let time = claimed.clamp(
+        EventTime(clock.0.saturating_sub(rules.max_age_ms)),
+        EventTime(clock.0.saturating_add(rules.max_skew_ms)),
     );
     let conversation = record
         .attrs
@@ -141,12 +144,12 @@ fn one<'a>(record: LogRecord<'_, 'a>, said: Said, context: Context<'_>) -> Parse
     let is_read = derives || SELDOM.into_iter().any(|attr| record.attrs.get(attr).is_some());
     Parsed {
         mark: marked.then(|| mark(&record, tenant, conversation.unwrap_or(""))),
-        said,
+        sender,
         event: record.event,
         conversation,
         time,
         time_source,
-        clamped: time != told,
+        clamped: time != claimed,
         derives,
         order: (
             record.observed_ns,
@@ -157,25 +160,27 @@ fn one<'a>(record: LogRecord<'_, 'a>, said: Said, context: Context<'_>) -> Parse
     }
 }
 
-fn event_time(record: &LogRecord<'_, '_>, appended: i64) -> (i64, TimeSource) {
-    let from_ns = |ns: u64| i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX);
+/// The time that a record claims, and where it was found.
+fn event_time(record: &LogRecord<'_, '_>, appended: AppendTime) -> (EventTime, TimeSource) {
+    let from_ns = |ns: u64| EventTime(i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX));
     if let Some(time) = record.attrs.text(Attr::EventTimestamp).and_then(parse_rfc3339) {
-        (time.0, TimeSource::Attribute)
+        (time, TimeSource::Attribute)
     } else if record.time_ns != 0 {
         (from_ns(record.time_ns), TimeSource::Time)
     } else if record.observed_ns != 0 {
         (from_ns(record.observed_ns), TimeSource::Observed)
     } else {
-        (appended, TimeSource::Received)
+        (EventTime(appended.0), TimeSource::Received)
     }
 }
 
-/// Stream noise changes nothing: of the many events of a response, those with tokens or an error count.
+/// Whether a record changes something derived beside counts of records. Of the many events of a response stream only those
+/// with tokens or an error do.
 fn derives(record: &LogRecord<'_, '_>) -> bool {
     match record.event {
         EventKind::SseEvent => [Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError]
             .into_iter()
             .any(|attr| record.attrs.get(attr).is_some()),
-        event => event.def().derives,
+        other => other.def().derives,
     }
 }

@@ -1,20 +1,21 @@
-//! The deltas of one commit: what the facts since the last one add to each series and slot.
+//! The combiner: what the facts since the last commit add to each series and slot, summed before it is sent.
 
+use crate::RawDeltas;
 use crate::indexed::IndexMap;
-use crate::labels::{DeltaMap, OTHER, admissible};
-use schemas::changelog::Identity;
-use schemas::delta::{SEPARATOR, Slot};
+use crate::labels::{OTHER, admissible};
+use schemas::delta::{BUCKET_BYTES_MAX, SEPARATOR, Slot, entry_bytes_max};
 use schemas::event::EventKind;
 use schemas::fact::{Dimensions, Fact, FactKind, Outcome, TimeSource};
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Kind, Label, Metric, MetricDef, Sample, label_value};
 use schemas::settings::Seed;
+use schemas::state::Identity;
 use std::collections::BTreeMap;
 use strum::{EnumCount, VariantArray};
 
 /// Collects deltas under raw series keys: label values as they came, not yet capped.
 #[derive(Clone, Debug)]
-pub struct Deltas {
+pub struct Combiner {
     /// By metric.
     gathered: Vec<Gathered>,
     /// For each kind of fact, the metrics made of it.
@@ -25,6 +26,8 @@ pub struct Deltas {
     key: String,
     /// Counts of records that are in no series yet, each in a place of its own: nearly every record is one of a few.
     counted: Vec<Option<Counted>>,
+    /// At most how many bytes the gathered deltas take when they are sent.
+    bytes: usize,
 }
 
 /// How a record ended: a [`Fact::Record`].
@@ -56,7 +59,8 @@ struct Gathered {
     last: usize,
 }
 
-impl Deltas {
+impl Combiner {
+    /// A combiner that has gathered nothing yet.
     pub fn new(seed: &Seed) -> Self {
         let off = |label: &Label| {
             label
@@ -77,13 +81,16 @@ impl Deltas {
             hidden: Label::VARIANTS.iter().copied().filter(off).collect(),
             key: String::new(),
             counted: vec![None; COUNTED_MAX],
+            bytes: 0,
         }
     }
 
-    pub fn take(&mut self) -> DeltaMap {
+    /// Takes the sums since the last call.
+    pub fn take(&mut self) -> RawDeltas {
         for place in 0..COUNTED_MAX {
             self.gather(place);
         }
+        self.bytes = 0;
         self.gathered
             .iter_mut()
             .flat_map(|gathered| std::mem::take(&mut gathered.series))
@@ -101,6 +108,7 @@ impl Deltas {
             observers,
             hidden,
             key,
+            bytes,
             ..
         } = self;
         for metric in &observers[fact.kind() as usize] {
@@ -109,17 +117,20 @@ impl Deltas {
                 write_key(key, hidden, &def, &|label| {
                     label_value(label, dimensions, fact, varying)
                 });
-                add_sample(
-                    gathered[*metric as usize].amount(key, slot, def.kind),
-                    &def,
-                    sample,
-                    times,
-                );
+                let amount = gathered[*metric as usize].amount(key, slot, def.kind, bytes);
+                let before = buckets(amount);
+                add_sample(amount, &def, sample, times);
+                *bytes += (buckets(amount) - before) * BUCKET_BYTES_MAX;
             });
         }
     }
 
-    /// Counts a record, whosever it is: metrics made of [`Fact::Record`] have no label that tells.
+    /// At most how many bytes the gathered deltas take when they are sent.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Counts a record; metrics made of [`Fact::Record`] carry no identity labels.
     pub fn count(&mut self, ended: Ended, tenant: &str, slot: Slot) {
         let place = place_of(ended, slot);
         match &mut self.counted[place] {
@@ -173,7 +184,7 @@ impl Deltas {
 /// The place for counts of records that end so; others may have the same one.
 const fn place_of(ended: Ended, slot: Slot) -> usize {
     // A few minutes are written to at a time.
-    let minute = slot.start.div_euclid(60_000).rem_euclid(4) as usize;
+    let minute = slot.start.0.div_euclid(60_000).rem_euclid(4) as usize;
     (ended.event as usize * 8 + ended.outcome as usize + minute * 64) % COUNTED_MAX
 }
 
@@ -194,8 +205,8 @@ fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: 
 }
 
 impl Gathered {
-    /// What was added to a series in a slot so far.
-    fn amount(&mut self, key: &str, slot: Slot, kind: Kind) -> &mut Amount {
+    /// What was added to a series in a slot so far; a new delta adds to `bytes` what it takes.
+    fn amount(&mut self, key: &str, slot: Slot, kind: Kind, bytes: &mut usize) -> &mut Amount {
         if self
             .series
             .get_index(self.last)
@@ -206,11 +217,23 @@ impl Gathered {
                 None => self.series.insert_full(key.to_owned(), BTreeMap::new()).0,
             };
         }
-        self.series[self.last].entry(slot).or_insert_with(|| zero(kind))
+        self.series[self.last].entry(slot).or_insert_with(|| {
+            let amount = zero(kind);
+            *bytes += entry_bytes_max(key, &amount);
+            amount
+        })
     }
 }
 
-/// `times`: only counts of records come as more than one.
+/// How many buckets of a distribution hold values.
+fn buckets(amount: &Amount) -> usize {
+    match amount {
+        Amount::Count(_) | Amount::Ratio { .. } => 0,
+        Amount::Values(histogram) => histogram.buckets.len(),
+    }
+}
+
+/// Adds a sample `times` times; only counts of records come more than once.
 fn add_sample(amount: &mut Amount, def: &MetricDef, sample: Sample, times: i64) {
     debug_assert!(
         times == 1 || matches!(sample, Sample::Add(_)),
@@ -264,6 +287,7 @@ fn zero(kind: Kind) -> Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::time::EventTime;
 
     #[test]
     fn counts_of_records_need_nobodys_identity() {
@@ -284,7 +308,7 @@ mod tests {
 
     #[test]
     fn records_that_end_alike_are_counted_together_and_others_apart() {
-        let mut deltas = Deltas::new(&Seed::shipped());
+        let mut combiner = Combiner::new(&Seed::shipped());
         let ended = |event, clamped| Ended {
             event,
             outcome: Outcome::Applied,
@@ -294,18 +318,19 @@ mod tests {
         let mut sent = 0;
         for minute in 0..7 {
             let slot = Slot {
-                start: minute * 60_000,
+                start: EventTime(minute * 60_000),
                 late: 0,
                 arrival: None,
             };
             for event in EventKind::VARIANTS {
                 for tenant in ["a", "b", "a"] {
-                    deltas.count(ended(*event, tenant == "b"), tenant, slot);
+                    combiner.count(ended(*event, tenant == "b"), tenant, slot);
                     sent += 1;
                 }
             }
         }
-        let taken = deltas.take();
+        let taken = combiner.take();
+        let taken = taken.map();
         let sum = |begin: &str| -> i64 {
             let of = taken
                 .iter()
@@ -335,6 +360,6 @@ mod tests {
                 .count(),
             EventKind::VARIANTS.len() * 2
         );
-        assert!(deltas.take().is_empty());
+        assert!(combiner.take().is_empty());
     }
 }

@@ -7,8 +7,8 @@
 //! An inbox topic that was deleted and made anew begins at offset 0 again. Its records have later stamps than any of the
 //! old one, so a stamp above all that were seen is new too, whatever its offset.
 
-use schemas::changelog::OriginMark;
 use schemas::origin::Origin;
+use schemas::state::OriginMark;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many sources are known at once; one more takes the place of the one that was silent for longest.

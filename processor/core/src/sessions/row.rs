@@ -1,9 +1,8 @@
 //! A session's row, from its state.
 
-use schemas::changelog::SessionState;
 use schemas::derived::{SessionRow, SessionState as Shown};
-use schemas::id::split_raw_key;
-use schemas::topic::Topic;
+use schemas::id::{Position, TopicPartition, split_raw_key};
+use schemas::state::SessionState;
 
 /// Phase of a session that waits for its next record.
 pub const OPEN: u32 = 0;
@@ -13,7 +12,7 @@ pub const ENDED: u32 = 1;
 pub const REOPENED: u32 = 2;
 
 /// The row of the session under `key`, as of `position`.
-pub fn of(key: &str, session: &SessionState, partition: i32, position: i64) -> SessionRow {
+pub fn of(key: &str, session: &SessionState, at: TopicPartition, position: Position) -> SessionRow {
     let (tenant, conversation) = split_raw_key(key);
     let (nobody, nothing) = Default::default();
     let identity = session.identity.as_ref().unwrap_or(&nobody);
@@ -26,10 +25,10 @@ pub fn of(key: &str, session: &SessionState, partition: i32, position: i64) -> S
             REOPENED => Shown::Reopened,
             _ => Shown::Open,
         },
-        source_topic: Topic::RawLogs.name().to_owned(),
-        source_partition: partition,
-        position,
-        revision: position,
+        source_topic: at.topic.name().to_owned(),
+        source_partition: at.partition,
+        position: position.0,
+        revision: position.0,
         epoch: session.epoch,
         started_ms: session.segment_start_ms,
         last_event_ms: session.last_event_ms,

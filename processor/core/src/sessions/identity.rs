@@ -1,19 +1,19 @@
 //! Who and what a session is, by what its records say.
 
 use super::classify;
-use super::parse::{Parsed, Said};
-use super::told::Told;
-use schemas::changelog::Identity;
+use super::identity_cache::IdentityCache;
+use super::parse::{Parsed, Sender};
 use schemas::event::Attr;
 use schemas::fact::{Agent, Dimensions, UNASSIGNED};
 use schemas::otlp::scan::Attrs;
+use schemas::state::Identity;
 
 /// Bytes kept of a text of identity; ids and names are far shorter.
 pub const TEXT_BYTES_MAX: usize = 160;
 
-/// Whether what is said changes what an open session is counted under.
-pub fn moves(identity: &Identity, said: Said, told: &Told) -> bool {
-    told.texts(said).any(|(attr, text)| {
+/// Whether what a sender reports changes the series that an open session is counted under.
+pub fn moves(identity: &Identity, sender: Sender, cache: &IdentityCache) -> bool {
+    cache.texts(sender).any(|(attr, text)| {
         let known = match attr {
             Attr::TeamId => &identity.team,
             Attr::ServiceName => &identity.service_name,
@@ -24,9 +24,9 @@ pub fn moves(identity: &Identity, said: Said, told: &Told) -> bool {
     })
 }
 
-/// Takes over what the record says of who and what the session is.
-pub fn learn(identity: &mut Identity, record: &Parsed<'_>, told: &Told) {
-    for (attr, text) in told.texts(record.said) {
+/// Takes over what a record reports of who and what its session is.
+pub fn learn(identity: &mut Identity, record: &Parsed<'_>, cache: &IdentityCache) {
+    for (attr, text) in cache.texts(record.sender) {
         let field = match attr {
             Attr::Model => &mut identity.model,
             Attr::Originator => &mut identity.originator,
@@ -50,7 +50,7 @@ pub fn learn(identity: &mut Identity, record: &Parsed<'_>, told: &Told) {
     }
 }
 
-/// Takes over what is no part of what most records repeat.
+/// Takes over the attributes that few records have.
 pub fn learn_seldom(identity: &mut Identity, attrs: &Attrs<'_>) {
     set(&mut identity.agent_name, attrs.text(Attr::AgentName));
     set(&mut identity.approval_policy, attrs.text(Attr::ApprovalPolicy));

@@ -1,66 +1,6 @@
-//! Keys and values of the two changelogs: the state of a task, entry by entry, in a versioned binary form.
-//!
-//! Every value is one protobuf message, so that fields can be added; a value replaces its key's state whole.
+//! State of stage `sessions`: sessions, dedup marks and marks of origins.
 
 use prost::Message;
-
-/// Key of the record that says how far the state has come.
-pub const META_KEY: &str = "meta";
-
-/// How far the state in a changelog partition has come, written with every commit.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct Meta {
-    /// Position of the input partition that the state includes.
-    #[prost(int64, tag = "1")]
-    pub position: i64,
-    /// Epoch of the partition.
-    #[prost(int64, tag = "2")]
-    pub epoch: i64,
-    /// Semantics that computed the state.
-    #[prost(uint32, tag = "3")]
-    pub semantics: u32,
-    /// `transactional.id` of the writer: who to fence when its transaction hangs.
-    #[prost(string, tag = "4")]
-    pub writer: String,
-    /// Partition clock, ms; absent before the first record.
-    #[prost(int64, optional, tag = "5")]
-    pub clock: Option<i64>,
-    /// Stage `sessions`: for each target partition, `position` in the last delta record sent there.
-    #[prost(int64, repeated, tag = "6")]
-    pub sent: Vec<i64>,
-    /// Stage `sessions`: the clock's mark of the last delta record sent to all targets.
-    #[prost(int64, optional, tag = "7")]
-    pub marked: Option<i64>,
-    /// Stage `series`: for each window size, how far windows are final: the end of the last final window, ms.
-    #[prost(int64, repeated, tag = "8")]
-    pub final_until: Vec<i64>,
-    /// Stage `series`: what is known of each source partition, by number.
-    #[prost(message, repeated, tag = "9")]
-    pub sources: Vec<SourceState>,
-}
-
-/// What stage `series` knows of one source.
-#[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub struct SourceState {
-    /// The raw partition.
-    #[prost(int32, tag = "1")]
-    pub source: i32,
-    /// Position in its last record.
-    #[prost(int64, tag = "2")]
-    pub position: i64,
-    /// Clock in its last record, ms.
-    #[prost(int64, tag = "3")]
-    pub clock: i64,
-}
-
-/// One upsert of a changelog; `None` deletes the key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The key, within the partition.
-    pub key: String,
-    /// The value.
-    pub value: Option<Vec<u8>>,
-}
 
 /// State of one session segment.
 #[derive(Clone, PartialEq, Eq, Message)]
@@ -283,15 +223,4 @@ pub struct OriginMark {
     /// Offset of the last record taken, on the raw partition.
     #[prost(int64, tag = "4")]
     pub last_offset: i64,
-}
-
-/// The value of one series entry: its total, an open window, a correction, or the last final window.
-#[derive(Clone, PartialEq, Eq, Message)]
-pub struct SeriesEntry {
-    /// How much.
-    #[prost(message, optional, tag = "1")]
-    pub amount: Option<crate::delta::AmountBytes>,
-    /// For a last final window: its start, ms.
-    #[prost(int64, optional, tag = "2")]
-    pub start_ms: Option<i64>,
 }

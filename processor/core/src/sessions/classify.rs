@@ -1,8 +1,10 @@
 //! From the wire's free words to the bounded values of closed labels.
 
 use schemas::event::Attr;
+use schemas::fact::{Decision, DecisionSource};
 use schemas::failure;
 use schemas::otlp::scan::Attrs;
+use strum::VariantArray;
 
 /// The tools that Codex brings along; every other one is `other`, and all of MCP servers' are `mcp`.
 const TOOLS: &[&str] = &[
@@ -38,17 +40,6 @@ const TOOLS: &[&str] = &[
     "tool_search",
     "tool_suggest",
     "js_repl",
-];
-
-const DECISIONS: &[&str] = &[
-    "approved",
-    "approved_for_session",
-    "approved_with_amendment",
-    "approved_with_network_policy_allow",
-    "denied",
-    "denied_with_network_policy_deny",
-    "timed_out",
-    "abort",
 ];
 
 const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
@@ -92,21 +83,27 @@ pub fn tool(attrs: &Attrs<'_>) -> &'static str {
 }
 
 /// An approval's outcome; the older name of an amendment is the newer one's.
-pub fn decision(attrs: &Attrs<'_>) -> &'static str {
+pub fn decision(attrs: &Attrs<'_>) -> Decision {
+    let of_name = |name: &str| {
+        Decision::VARIANTS
+            .iter()
+            .copied()
+            .find(|decision| decision.name() == name)
+    };
     match attrs.text(Attr::Decision) {
-        Some("approved_execpolicy_amendment") => "approved_with_amendment",
-        Some(text) => known(DECISIONS, text).unwrap_or("other"),
-        None => "other",
+        Some("approved_execpolicy_amendment") => Decision::ApprovedWithAmendment,
+        Some(name) => of_name(name).unwrap_or(Decision::Other),
+        None => Decision::Other,
     }
 }
 
-/// Who or what decided: a person, a policy, an automated reviewer.
-pub fn source(attrs: &Attrs<'_>) -> &'static str {
+/// Who or what decided; Codex writes the word in two ways.
+pub fn source(attrs: &Attrs<'_>) -> DecisionSource {
     match attrs.text(Attr::Source) {
-        Some("User" | "user") => "human",
-        Some("Config" | "config") => "policy",
-        Some("AutomatedReviewer" | "automated_reviewer") => "auto_reviewer",
-        _ => "unknown",
+        Some("User" | "user") => DecisionSource::Human,
+        Some("Config" | "config") => DecisionSource::Policy,
+        Some("AutomatedReviewer" | "automated_reviewer") => DecisionSource::AutoReviewer,
+        Some(_) | None => DecisionSource::Unknown,
     }
 }
 
