@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use prost::Message;
 use schemas::control::EpochChange;
 use schemas::delta::{DeltaRecord, Slot};
-use schemas::derived::{Row, SessionRow, SessionState, WindowRow};
+use schemas::derived::{Row, SegmentState, SessionRow, WindowRow};
 use schemas::id::{Epoch, Position, TopicPartition};
 use schemas::metric::Amount;
 use schemas::price::{PriceRow, PriceTable};
@@ -186,7 +186,7 @@ fn publish(published: &mut Published, effects: Committed) {
         effects
             .rows
             .into_iter()
-            .filter(|row| row.state == SessionState::Ended),
+            .filter(|row| row.state == SegmentState::Ended),
     );
     published.quarantined += effects.quarantined.len();
 }

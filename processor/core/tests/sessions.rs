@@ -2,7 +2,7 @@
 
 mod support;
 
-use schemas::derived::SessionState;
+use schemas::derived::SegmentState;
 use schemas::id::Epoch;
 use schemas::settings::Seed;
 use schemas::time::{EventTime, PartitionClock};
@@ -20,7 +20,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     run.send(NOON, &[prompt("c", NOON)]);
     let rows = run.commit().rows;
     assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].state, rows[0].user_prompts), (SessionState::Open, 1));
+    assert_eq!((rows[0].state, rows[0].user_prompts), (SegmentState::Open, 1));
 
     run.tick(NOON + gap - 1);
     assert!(run.commit().rows.is_empty());
@@ -29,7 +29,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     assert_eq!(effects.rows.len(), 1);
     assert_eq!(
         (effects.rows[0].state, effects.rows[0].ended_ms),
-        (SessionState::Ended, Some(NOON))
+        (SegmentState::Ended, Some(NOON))
     );
     assert_eq!(count(&effects.deltas, "tacho_sessions_active", &[]), -1);
 
@@ -38,7 +38,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     let effects = run.commit();
     assert_eq!(
         (effects.rows[0].state, effects.rows[0].segment_start_ms),
-        (SessionState::Reopened, NOON)
+        (SegmentState::Reopened, NOON)
     );
     assert_eq!(
         count(&effects.deltas, "tacho_sessions_started_total", &[]),
@@ -55,7 +55,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     let last = effects.rows.last().expect("a new segment has a row");
     assert_eq!(
         (last.state, last.segment_start_ms, last.user_prompts),
-        (SessionState::Open, much_later, 1)
+        (SegmentState::Open, much_later, 1)
     );
     assert_eq!(count(&effects.deltas, "tacho_sessions_started_total", &[]), 1);
 }
@@ -74,13 +74,13 @@ fn an_epoch_with_a_shorter_gap_ends_sessions_sooner() {
         run.commit()
             .rows
             .iter()
-            .all(|row| row.state == SessionState::Open)
+            .all(|row| row.state == SegmentState::Open)
     );
     run.tick(NOON + 2 + 10_000);
     let rows = run.commit().rows;
     assert_eq!(
         (rows.len(), rows[0].state, rows[0].epoch),
-        (1, SessionState::Ended, 1)
+        (1, SegmentState::Ended, 1)
     );
 }
 

@@ -1,6 +1,6 @@
 //! A session's row, from its state.
 
-use schemas::derived::{SessionRow, SessionState as Shown};
+use schemas::derived::{SegmentState, SessionRow};
 use schemas::id::{Position, TopicPartition, split_raw_key};
 use schemas::state::SessionState;
 
@@ -21,9 +21,9 @@ pub fn of(key: &str, session: &SessionState, at: TopicPartition, position: Posit
         conversation_id: conversation.to_owned(),
         segment_start_ms: session.segment_start_ms,
         state: match session.phase {
-            ENDED => Shown::Ended,
-            REOPENED => Shown::Reopened,
-            _ => Shown::Open,
+            ENDED => SegmentState::Ended,
+            REOPENED => SegmentState::Reopened,
+            _ => SegmentState::Open,
         },
         source_topic: at.topic.name().to_owned(),
         source_partition: at.partition,
