@@ -195,7 +195,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Acti
     let cli = match parse_flags::<Cli>(args) {
         Ok(Asked::Go(cli)) => cli,
         Ok(Asked::Shown(text)) => return Err(Refused::Shown(text)),
-        Err(fault) => return Err(Refused::Faults(vec![fault])),
+        Err(error) => return Err(Refused::Faults(vec![error.to_string()])),
     };
     let mut faults = Vec::new();
     let action = match cli.command {
