@@ -12,8 +12,8 @@ use processor::view::View;
 use processor::workers::{self, Workers};
 use processor_log::cluster::Cluster;
 use processor_log::embedded::Embedded;
-use processor_log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
-use processor_log::{Log, LogError};
+use processor_log::kafka::{KafkaConfig, KafkaLog, KafkaReader, SESSION_TIMEOUT, topics};
+use processor_log::{LogError, ReadLog};
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
@@ -55,7 +55,7 @@ pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
 
 /// The log on a cluster; `seed` is for a new prefix.
 pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
-    let text = |error: LogError| format!("--kafka {}: {error}", cluster.bootstrap);
+    let text = |error: LogError| format!("--kafka {}: {}", cluster.bootstrap, chain(&error));
     let seed = topics::prepare(cluster, seed).map_err(text)?;
     let config = workers::Config {
         cluster: cluster.clone(),
@@ -103,17 +103,26 @@ fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, Str
         .map_err(|error| text(&error))
 }
 
-fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
-    KafkaLog::connect(KafkaConfig::reader(
-        cluster,
-        &format!("{}{GROUP}-read", cluster.prefix),
-    ))
+fn connect_reader(cluster: &Cluster) -> Result<KafkaReader, LogError> {
+    KafkaReader::connect(cluster, &read_group(cluster))
+}
+
+/// The group id of clients that never join it.
+fn read_group(cluster: &Cluster) -> String {
+    format!("{}{GROUP}-read", cluster.prefix)
 }
 
 /// The topics of a cluster, for reading only.
-pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
-    let log = connect_reader(cluster).map_err(|error| format!("--kafka {}: {error}", cluster.bootstrap))?;
+pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn ReadLog>, String> {
+    let log = connect_reader(cluster)
+        .map_err(|error| format!("--kafka {}: {}", cluster.bootstrap, chain(&error)))?;
     Ok(Box::new(log))
+}
+
+/// The topics of a cluster, for reading and appending.
+pub fn kafka_log(cluster: &Cluster) -> Result<KafkaLog, String> {
+    KafkaLog::connect(KafkaConfig::reader(cluster, &read_group(cluster)))
+        .map_err(|error| format!("--kafka {}: {}", cluster.bootstrap, chain(&error)))
 }
 
 /// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
@@ -199,6 +208,6 @@ fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
 fn sink_error(error: LogError) -> SinkError {
     match error {
         LogError::Full { reason } => SinkError::Full(reason),
-        other => SinkError::Unavailable(other.to_string()),
+        other => SinkError::Unavailable(chain(&other)),
     }
 }

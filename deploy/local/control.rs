@@ -4,26 +4,18 @@ use crate::adapters;
 use crate::admin_file::AdminFile;
 use crate::cli::{Env, Place, place};
 use crate::cluster::ClusterArgs;
-use crate::read::source::{self, Source};
-use bytes::Bytes;
-use processor_log::{Log, LogError};
+use crate::read::source;
+use processor_log::control::{CONTROL, append};
+use processor_log::embedded::Embedded;
+use processor_log::follow::Follower;
+use processor_log::{Log, LogError, ReadLog};
 use schemas::control::{EPOCH_KEY, EpochChange};
-use schemas::id::TopicPartition;
 use schemas::privacy::Action;
-use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use serde_json::{Value, json};
 use settings::process::{Failure, chain};
 use std::path::{Path, PathBuf};
-
-/// How many records one read asks for.
-const READ_MAX: usize = 500;
-/// The only partition there is.
-const CONTROL: TopicPartition = TopicPartition {
-    topic: Topic::Control,
-    partition: 0,
-};
 
 /// `tacho control …`
 #[derive(Debug, clap::Args)]
@@ -100,7 +92,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     let failed = |error: LogError| Failure::Running(chain(&error));
     let mut log = open(place)?;
-    let records = read_all(&mut log).map_err(failed)?;
+    let records = Follower::new(CONTROL).collect(log.as_mut()).map_err(failed)?;
     if records.is_empty() {
         let fault = format!(
             "{} is empty: `tacho topics apply`, or the first start, writes the settings that are fixed",
@@ -143,22 +135,13 @@ fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Appends a control record: its offset.
-pub fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) -> Result<i64, LogError> {
-    let record = NewRecord {
-        to: CONTROL,
-        key: Some(Bytes::from_static(key.as_bytes())),
-        value: Some(value.into()),
-        headers: Vec::new(),
-    };
-    let appended = log.append(vec![record])?;
-    Ok(appended.first().map_or(-1, |appended| appended.offset))
-}
-
 /// The log, for writing: of a directory that no process holds.
 fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
     match place {
-        Place::Kafka(cluster) => adapters::kafka_reader(cluster).map_err(Failure::Running),
+        Place::Kafka(cluster) => {
+            let log = adapters::kafka_log(cluster).map_err(Failure::Running)?;
+            Ok(Box::new(log))
+        }
         Place::Directory(dir) => {
             let refused = |fault: String| Failure::Start(vec![fault]);
             if !dir.exists() {
@@ -175,8 +158,8 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
                     dir.display()
                 )));
             }
-            let backend = adapters::embedded(dir, &Seed::shipped()).map_err(refused)?;
-            (backend.open)().map_err(|error| Failure::Running(chain(&error)))
+            let log = Embedded::open(dir, &Seed::shipped()).map_err(|error| refused(chain(&error)))?;
+            Ok(Box::new(log.handle()))
         }
         Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),
     }
@@ -184,7 +167,9 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
 
 fn show(place: &Place) -> Result<(), Failure> {
     let mut source = source::open(place)?;
-    let records = read_all(source.as_mut()).map_err(|error| Failure::Running(chain(&error)))?;
+    let records = Follower::new(CONTROL)
+        .collect(source.as_mut())
+        .map_err(|error| Failure::Running(chain(&error)))?;
     for record in records {
         let value = record.value.as_deref().unwrap_or_default();
         let what = match EpochChange::of_record(record.key.as_deref(), value) {
@@ -203,20 +188,6 @@ fn show(place: &Place) -> Result<(), Failure> {
         println!("{shown}");
     }
     Ok(())
-}
-
-fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {
-    let extent = source.extent(CONTROL)?;
-    let (mut records, mut next) = (Vec::new(), extent.start);
-    while next < extent.end {
-        let batch = source.read(CONTROL, next, READ_MAX)?;
-        if batch.next == next {
-            break;
-        }
-        next = batch.next;
-        records.extend(batch.records);
-    }
-    Ok(records)
 }
 
 #[cfg(test)]

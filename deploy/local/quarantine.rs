@@ -8,9 +8,9 @@ mod tests;
 
 use crate::cli::{Env, Place, place};
 use crate::cluster::ClusterArgs;
-use crate::read::source::{self, Source};
+use crate::read::source;
 use entry::{Entry, Note};
-use processor_log::LogError;
+use processor_log::{LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::time::parse_rfc3339;
@@ -296,7 +296,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             let Place::Kafka(cluster) = &options.place else {
                 unreachable!("the command line gives `retry` a cluster")
             };
-            let mut log = crate::adapters::kafka_reader(cluster).map_err(Failure::Running)?;
+            let mut log = crate::adapters::kafka_log(cluster).map_err(Failure::Running)?;
             retry::retry(&mut log, chosen, *again, &mut out)
         }
     };
@@ -308,7 +308,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 /// Hands over every record that is there now, in order.
 fn each(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     mut take: impl FnMut(Record) -> Result<(), QuarantineError>,
 ) -> Result<(), QuarantineError> {
     let extent = source.extent(QUARANTINE)?;
@@ -334,7 +334,7 @@ fn each(
 
 /// The entries that `wanted` wants, at most the last `limit`, and the last note about each entry.
 fn collect(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     limit: usize,
     wanted: impl Fn(&Entry) -> bool,
 ) -> Result<(VecDeque<Entry>, BTreeMap<i64, Note>), QuarantineError> {
@@ -360,7 +360,7 @@ fn collect(
 }
 
 fn list(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     filter: &Filter,
     limit: usize,
     json: bool,
@@ -379,7 +379,7 @@ fn list(
 }
 
 fn show(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     offset: i64,
     form: Form,
     out: &mut dyn Write,
@@ -405,7 +405,7 @@ fn show(
     Ok(())
 }
 
-fn record_at(source: &mut (impl Source + ?Sized), offset: i64) -> Result<Record, QuarantineError> {
+fn record_at(source: &mut (impl ReadLog + ?Sized), offset: i64) -> Result<Record, QuarantineError> {
     let extent = source.extent(QUARANTINE)?;
     if !(extent.start.0..extent.end.0).contains(&offset) {
         return Err(QuarantineError::NotThere(offset));

@@ -7,12 +7,11 @@ mod tests;
 
 use crate::cli::ReadOptions;
 use crate::show;
-use processor_log::{Extent, LogError};
+use processor_log::{Extent, LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Cleanup;
-use settings::process::Failure;
-use source::Source;
+use settings::process::{Failure, chain};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -38,7 +37,7 @@ pub fn run(options: &ReadOptions) -> Result<(), Failure> {
     match reader.print(|| std::thread::sleep(PAUSE)) {
         Ok(()) => Ok(()),
         Err(ReadError::Closed) => Ok(()),
-        Err(error) => Err(Failure::Running(error.to_string())),
+        Err(error) => Err(Failure::Running(chain(&error))),
     }
 }
 
@@ -74,7 +73,7 @@ struct Cursor {
 }
 
 struct Reader<'r> {
-    source: &'r mut dyn Source,
+    source: &'r mut dyn ReadLog,
     options: &'r ReadOptions,
     out: &'r mut dyn Write,
 }

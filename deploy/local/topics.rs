@@ -1,10 +1,11 @@
 //! `tacho topics`: makes the topics of a cluster, and says what is wrong with them.
 
+use crate::adapters;
 use crate::cli::{Env, seed_in};
 use crate::cluster::ClusterArgs;
-use crate::{adapters, control};
 use processor_log::LogError;
 use processor_log::cluster::Cluster;
+use processor_log::control::{SEED_KEY, append};
 use processor_log::kafka::topics::{self, Fault};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -127,8 +128,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         // Only where the topics are right: what is written now holds for good.
         let faults = topics::faults(cluster, &seed).map_err(failed)?;
         if !faults.iter().any(Fault::is_refused) && topics::stored_seed(cluster).map_err(failed)?.is_none() {
-            let mut log = adapters::kafka_reader(cluster).map_err(Failure::Running)?;
-            control::append(log.as_mut(), "seed", seed.to_json()).map_err(failed)?;
+            let mut log = adapters::kafka_log(cluster).map_err(Failure::Running)?;
+            append(&mut log, SEED_KEY, seed.to_json()).map_err(failed)?;
             println!(
                 "wrote the settings to {}{}: {} raw partitions",
                 cluster.prefix,

@@ -4,7 +4,8 @@
 use super::entry::{Entry, Note};
 use super::{Chosen, ENTRIES_MAX, QUARANTINE, QuarantineError, READ_MAX, collect};
 use bytes::Bytes;
-use processor_log::Log;
+use processor_log::kafka::KafkaLog;
+use processor_log::{Log, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{
     HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, NewRecord, RETRY_OF_BYTES_MAX, Record,
@@ -14,7 +15,7 @@ use std::io::Write;
 
 /// Sends what was chosen; says of each record where it is now, or why it was left out.
 pub fn retry(
-    log: &mut Box<dyn Log>,
+    log: &mut KafkaLog,
     chosen: &Chosen,
     again: bool,
     out: &mut dyn Write,
@@ -86,7 +87,7 @@ pub fn retry(
 struct ReadAhead(VecDeque<Record>);
 
 impl ReadAhead {
-    fn value(&mut self, log: &mut Box<dyn Log>, offset: i64) -> Result<Option<Bytes>, QuarantineError> {
+    fn value(&mut self, log: &mut KafkaLog, offset: i64) -> Result<Option<Bytes>, QuarantineError> {
         for _ in 0..2 {
             while let Some(record) = self.0.pop_front() {
                 if record.offset == offset {
@@ -100,7 +101,7 @@ impl ReadAhead {
 }
 
 /// Sends one; gives where it is now.
-fn send(log: &mut Box<dyn Log>, entry: &Entry, value: Option<Bytes>) -> Result<String, QuarantineError> {
+fn send(log: &mut KafkaLog, entry: &Entry, value: Option<Bytes>) -> Result<String, QuarantineError> {
     let inbox = entry.inbox.ok_or(QuarantineError::NotThere(entry.offset))?;
     // What was a retry itself keeps the origin that it had at first.
     let first = entry

@@ -5,12 +5,12 @@ use crate::admin_file::{self, AdminFile};
 use crate::cli::Place;
 use processor::admin::{ExtentReply, ReadReply};
 use processor_log::cluster::Cluster;
-use processor_log::{Batch, Extent, Log, LogError};
+use processor_log::{Batch, Extent, LogError, ReadLog};
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
-use settings::process::Failure;
+use settings::process::{Failure, chain};
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,32 +19,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A larger answer is not one: 500 records of the largest message a log takes are less.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;
 
-/// The reading part of [`Log`].
-pub trait Source {
-    /// How many partitions the topic has.
-    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
-    /// The readable part of a partition.
-    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError>;
-    /// As [`Log::read`].
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
-}
-
-impl Source for Box<dyn Log> {
-    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
-        (**self).partitions(topic)
-    }
-
-    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        (**self).extent(at)
-    }
-
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        (**self).read(at, from, max)
-    }
-}
-
 /// The topics of a place that lasts: the command line gives no other one to who reads.
-pub fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
+pub fn open(place: &Place) -> Result<Box<dyn ReadLog>, Failure> {
     match place {
         Place::Kafka(at) => cluster(at),
         Place::Directory(dir) => directory(dir),
@@ -53,13 +29,12 @@ pub fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
 }
 
 /// The topics of a cluster.
-fn cluster(cluster: &Cluster) -> Result<Box<dyn Source>, Failure> {
-    let log = adapters::kafka_reader(cluster).map_err(|fault| Failure::Start(vec![fault]))?;
-    Ok(Box::new(log))
+fn cluster(cluster: &Cluster) -> Result<Box<dyn ReadLog>, Failure> {
+    adapters::kafka_reader(cluster).map_err(|fault| Failure::Start(vec![fault]))
 }
 
 /// The topics in a data directory: through the process that holds it, if it answers, else from the store itself.
-pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
+pub fn directory(dir: &Path) -> Result<Box<dyn ReadLog>, Failure> {
     if let Some(file) = AdminFile::read(dir) {
         let mut remote = Remote::new(file);
         if remote.partitions(Topic::Control).is_ok() {
@@ -78,8 +53,7 @@ pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
         )]));
     }
     let backend = adapters::embedded(dir, &Seed::shipped()).map_err(|fault| Failure::Start(vec![fault]))?;
-    let log = (backend.open)().map_err(|error| Failure::Running(error.to_string()))?;
-    Ok(Box::new(log))
+    (backend.open)().map_err(|error| Failure::Running(chain(&error)))
 }
 
 /// The log of a running process, through its admin port.
@@ -109,9 +83,7 @@ impl Remote {
             at.topic.name(),
             at.partition
         );
-        let down = |reason: String| LogError::Unavailable {
-            reason: format!("{}: {reason}", self.file.addr),
-        };
+        let down = |reason: String| LogError::unavailable(format!("{}: {reason}", self.file.addr));
         let request = self
             .agent
             .get(&url)
@@ -139,7 +111,7 @@ impl Remote {
     }
 }
 
-impl Source for Remote {
+impl ReadLog for Remote {
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
         let reply: ExtentReply = self.get("/api/extent", TopicPartition { topic, partition: 0 }, "")?;
         Ok(reply.partitions)

@@ -5,12 +5,18 @@
 //!
 //! **Architecture Invariant:** records, state and input positions of a commit become visible together or not at all.
 
+mod assigned;
 pub mod cluster;
 pub mod contact;
+pub mod control;
 pub mod embedded;
+mod error;
+pub mod follow;
 pub mod kafka;
 pub mod simulated;
 pub mod telemetry;
+
+pub use error::{Cause, LogError};
 
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
@@ -68,69 +74,6 @@ pub enum Ownership {
     Lost(Vec<TopicPartition>),
 }
 
-/// Why the log did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The position is no longer in the log.
-    #[error("{at} has no position {wanted} any more: it begins at {start}")]
-    OutOfRange {
-        /// The partition.
-        at: TopicPartition,
-        /// The position asked for.
-        wanted: i64,
-        /// The first position that is there.
-        start: i64,
-    },
-    /// The topic is not there, or has another number of partitions than the seed says, or wrong settings.
-    #[error("topic {topic}: {fault}")]
-    Topic {
-        /// Its name, prefix included.
-        topic: String,
-        /// What is wrong, and the command or setting that mends it.
-        fault: String,
-    },
-    /// Nothing of a commit is in the log, and this handle may try again: with what is still owned.
-    #[error("commit aborted: {reason}")]
-    Aborted {
-        /// What the log said.
-        reason: String,
-        /// The commit, as it was given.
-        commit: Box<Commit>,
-    },
-    /// Somebody else has this worker's identity: two processes have one name.
-    #[error("fenced: {reason}")]
-    Fenced {
-        /// What the log said.
-        reason: String,
-    },
-    /// The outcome of a commit is unknown or negative: drop all state, begin anew and restore.
-    #[error("commit not confirmed: {reason}")]
-    NotCommitted {
-        /// What the log said.
-        reason: String,
-    },
-    /// The log can't be reached, or failed.
-    #[error("log unavailable: {reason}")]
-    Unavailable {
-        /// What the log said.
-        reason: String,
-    },
-    /// There is no room left.
-    #[error("log full: {reason}")]
-    Full {
-        /// What the log said.
-        reason: String,
-    },
-    /// What is stored can't be read as what it should be.
-    #[error("{at} holds what can't be read: {reason}")]
-    Corrupt {
-        /// Where.
-        at: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
 /// All input partitions of a log that one worker has for itself.
 fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition> {
     let of = |topic, count| (0..count).map(move |partition| TopicPartition { topic, partition });
@@ -144,7 +87,21 @@ fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition>
 pub const fn changelog_of(input: TopicPartition) -> TopicPartition {
     let topic = match input.topic {
         Topic::Deltas => Topic::SeriesChangelog,
-        _ => Topic::SessionsChangelog,
+        Topic::RawLogs
+        | Topic::RawTraces
+        | Topic::RawMetrics
+        | Topic::InboxLogs
+        | Topic::InboxTraces
+        | Topic::InboxMetrics
+        | Topic::Quarantine
+        | Topic::Sessions
+        | Topic::Windows1m
+        | Topic::Windows5m
+        | Topic::Windows1h
+        | Topic::Control
+        | Topic::Labels
+        | Topic::SessionsChangelog
+        | Topic::SeriesChangelog => Topic::SessionsChangelog,
     };
     TopicPartition {
         topic,
@@ -152,24 +109,18 @@ pub const fn changelog_of(input: TopicPartition) -> TopicPartition {
     }
 }
 
-/// Adds partitions to those given out, or moves them there.
-fn place(assigned: &mut Vec<(TopicPartition, Position)>, from: &[(TopicPartition, Position)]) {
-    assigned.retain(|(at, _)| from.iter().all(|(taken, _)| taken != at));
-    assigned.extend_from_slice(from);
-}
-
-/// How many records [`Log::read_all`] reads at once, where a log has no way of its own.
+/// How many records [`ReadLog::read_all`] reads at once, where a log has no way of its own.
 const READ_ALL_BATCH: usize = 10_000;
 
-/// A log as one worker sees it. Synchronous: the worker is a plain thread, and librdkafka's transaction calls block.
-pub trait Log: Send {
+/// The records of a log, for whoever only reads: restore, followers of a topic, `tacho read`.
+pub trait ReadLog: Send {
     /// How many partitions a topic has.
     ///
     /// # Errors
     /// The topic is not there, or the log can't be reached.
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
 
-    /// The readable part of a partition, and beyond it (see [`Extent`]).
+    /// Where a partition begins and ends (see [`Extent`]).
     ///
     /// # Errors
     /// The log can't be reached.
@@ -183,15 +134,7 @@ pub trait Log: Send {
         at.iter().map(|at| Ok(self.extent(*at)?.end)).collect()
     }
 
-    /// The consumer group's committed positions, in the order asked; waits for pending transactions first.
-    ///
-    /// # Errors
-    /// The log can't be reached.
-    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
-
     /// Up to `max` committed records from `from`; an empty batch with `next == from` means: nothing there now.
-    ///
-    /// Used for restore, for tailing control and labels, and by `tacho read`; independent of [`Log::poll`].
     ///
     /// # Errors
     /// The position is gone, or the log can't be reached.
@@ -214,6 +157,15 @@ pub trait Log: Send {
         }
         Ok(())
     }
+}
+
+/// A log as one worker sees it. Synchronous: the worker is a plain thread, and librdkafka's transaction calls block.
+pub trait Log: ReadLog {
+    /// The consumer group's committed positions, in the order asked; waits for pending transactions first.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
 
     /// Becomes one of those who share the input partitions; [`Log::ownership`] then tells which ones are ours. To be
     /// called once, after [`Log::recover`].
@@ -300,26 +252,4 @@ pub trait Log: Send {
 
     /// The log's own wall time, for `tacho-wall` and for the timing of commits; never reaches the core but in headers.
     fn wall_ms(&self) -> i64;
-}
-
-/// Reads the partitions given out in turn, up to `max` records in all; the next time goes on behind where this one ended.
-fn read_in_turn(
-    assigned: &mut [(TopicPartition, Position)],
-    turn: &mut usize,
-    max: usize,
-    mut read: impl FnMut(TopicPartition, Position, usize) -> Result<Batch, LogError>,
-) -> Result<Vec<Record>, LogError> {
-    let mut records = Vec::new();
-    for step in 0..assigned.len() {
-        let index = (*turn + step) % assigned.len();
-        let (at, position) = assigned[index];
-        let batch = read(at, position, max - records.len())?;
-        assigned[index].1 = batch.next;
-        records.extend(batch.records);
-        if records.len() >= max {
-            *turn = index + 1;
-            break;
-        }
-    }
-    Ok(records)
 }

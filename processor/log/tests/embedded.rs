@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use bytes::Bytes;
-use processor_log::embedded::{Embedded, Options, Retention};
-use processor_log::{Commit, Log, LogError};
+use processor_log::embedded::{Embedded, Limits, Retention};
+use processor_log::{Commit, Log, LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
@@ -333,9 +333,9 @@ fn age_and_size_delete_raw_records_only_below_the_committed_position() {
     let log = Embedded::open_with(
         dir.path(),
         &Seed::shipped(),
-        Options {
+        Limits {
             retention,
-            ..Options::default()
+            ..Limits::default()
         },
     )
     .unwrap();
@@ -383,9 +383,9 @@ fn a_full_disk_is_told_and_harms_nothing() {
     let log = Embedded::open_with(
         dir.path(),
         &Seed::shipped(),
-        Options {
-            disk_reserve: u64::MAX / 4,
-            ..Options::default()
+        Limits {
+            disk_reserve_bytes: u64::MAX / 4,
+            ..Limits::default()
         },
     )
     .unwrap();

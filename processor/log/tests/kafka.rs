@@ -8,7 +8,7 @@ use broker::Broker;
 use bytes::Bytes;
 use processor_log::cluster::Cluster;
 use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor_log::{Commit, Log, LogError};
+use processor_log::{Commit, Log, LogError, ReadLog};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use schemas::id::{Position, TopicPartition};

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use processor_log::simulated::{Faults, SimCluster, SimLog};
-use processor_log::{Batch, Commit, Log, LogError, Ownership};
+use processor_log::{Batch, Commit, Log, LogError, Ownership, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::NewRecord;
 use schemas::settings::Seed;

@@ -3,9 +3,11 @@
 use super::{RunError, State, is_due};
 use bytes::Bytes;
 use processor_core::Rules;
+use processor_log::control::{self, CONTROL, SEED_KEY};
+use processor_log::follow::Follower;
 use processor_log::{Log, LogError};
 use schemas::control::EpochChange;
-use schemas::id::{Position, TopicPartition};
+use schemas::id::TopicPartition;
 use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL, NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -13,44 +15,30 @@ use std::time::{Duration, Instant};
 
 /// How often the control topic is read for new epochs.
 const FOLLOW_EVERY_MS: u64 = 500;
-/// How many records one read takes.
-const READ_MAX: usize = 100;
 /// How long a worker waits for the control record of an epoch that a tick has named.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks for it.
 const WAIT_STEP: Duration = Duration::from_millis(50);
 
-const CONTROL: TopicPartition = TopicPartition {
-    topic: Topic::Control,
-    partition: 0,
-};
-
 /// What to write to an empty control topic: a seed whose partition counts give way to those that really exist.
 #[derive(Clone, Debug)]
 pub struct SeedSource(pub Seed);
 
-/// Reads all settings, after writing the seed if there is none; and where to go on.
-pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position), RunError> {
-    let mut records = read_all(log, Position(0))?;
+/// Reads all settings, after writing the seed if there is none; gives the follower that goes on from there too.
+pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Follower), RunError> {
+    let mut follower = Follower::new(CONTROL);
+    let mut records = follower.collect(log)?;
     if records.is_empty() {
         let mut seed = source.0.clone();
         seed.raw_partitions = log.partitions(Topic::RawLogs)?;
         seed.delta_partitions = log.partitions(Topic::Deltas)?;
-        log.append(vec![NewRecord {
-            to: CONTROL,
-            key: Some(Bytes::from_static(b"seed")),
-            value: Some(seed.to_json().into()),
-            headers: Vec::new(),
-        }])?;
+        control::append(log, SEED_KEY, seed.to_json())?;
         // Another worker may have been faster: the record at offset 0 is the seed, whoever wrote it.
-        records = read_all(log, Position(0))?;
+        records = follower.collect(log)?;
     }
     let Some(first) = records.first() else {
-        return Err(LogError::Corrupt {
-            at: CONTROL.to_string(),
-            reason: "the seed was written but can't be read back".to_owned(),
-        }
-        .into());
+        let reason = "the seed was written but can't be read back";
+        return Err(LogError::corrupt(CONTROL.to_string(), reason).into());
     };
     let settings = |offset, source| RunError::Settings {
         at: CONTROL,
@@ -60,12 +48,10 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position
     let seed = Seed::from_json(value(first)).map_err(|source| settings(first.offset, source))?;
     check_counts(log, &seed)?;
     let mut rules = Rules::new(seed);
-    let mut next = first.position();
     for record in records.iter().skip(1) {
-        next = record.position();
         add(&mut rules, record)?;
     }
-    Ok((rules, next))
+    Ok((rules, follower))
 }
 
 fn check_counts<L: Log>(log: &mut L, seed: &Seed) -> Result<(), RunError> {
@@ -107,17 +93,6 @@ fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
     Ok(())
 }
 
-fn read_all<L: Log>(log: &mut L, mut from: Position) -> Result<Vec<Record>, RunError> {
-    let end = log.extent(CONTROL)?.end;
-    let mut records = Vec::new();
-    while from < end {
-        let batch = log.read(CONTROL, from, READ_MAX)?;
-        from = batch.next;
-        records.extend(batch.records);
-    }
-    Ok(records)
-}
-
 /// Looks for new epochs now and then; each partition gets a tick that starts the latest one there.
 pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
     if !is_due(log.wall_ms(), state.control_read_ms, FOLLOW_EVERY_MS) {
@@ -147,11 +122,8 @@ pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
 
 fn read_new<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
     state.control_read_ms = log.wall_ms();
-    let batch = log.read(CONTROL, state.control_next, READ_MAX)?;
-    for record in &batch.records {
-        add(&mut state.rules, record)?;
-    }
-    state.control_next = batch.next;
+    let State { control, rules, .. } = state;
+    control.read_next(log, |record| add(rules, record))?;
     Ok(())
 }
 
@@ -165,7 +137,7 @@ pub fn wait_for<L: Log>(state: &mut State, log: &mut L, epoch: i64) -> Result<()
         }
         if began.elapsed() > WAIT_MAX {
             let reason = format!("{CONTROL} has no settings at {epoch}, which a tick says start an epoch");
-            return Err(LogError::Unavailable { reason }.into());
+            return Err(LogError::unavailable(reason).into());
         }
         std::thread::sleep(WAIT_STEP);
     }

@@ -26,7 +26,7 @@ const TOGETHER_MAX: usize = 16;
 
 /// Settings and labels, and no partition yet.
 pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
-    let (rules, control_next) = control::load(log, seed)?;
+    let (rules, control) = control::load(log, seed)?;
     let mut labels = LabelTable::new(&rules.seed);
     let labels_next = read_labels(log, &mut labels, Position(0))?;
     let ticks = Ticks::new(rules.seed.time.mark_ms);
@@ -34,7 +34,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> 
         rules,
         labels,
         labels_next,
-        control_next,
+        control,
         control_read_ms: log.wall_ms(),
         committed: BTreeMap::new(),
         sessions: BTreeMap::new(),

@@ -1,11 +1,12 @@
-//! What is deleted by age and size, and what never is.
+//! What the embedded log deletes by age and size, and what it never deletes.
+//!
+//! **Architecture Invariant:** no raw log record goes before it was folded and committed, whatever its age.
 
-use super::codec::{self, Part};
-use super::store::Store;
-use super::writer::{parts, stored};
+use super::codec::{self, PartitionState};
+use super::store::{Store, stored};
 use crate::LogError;
 use schemas::id::TopicPartition;
-use schemas::topic::{Cleanup, Topic};
+use schemas::topic::Topic;
 
 /// One day, ms.
 const DAY_MS: i64 = 86_400_000;
@@ -13,6 +14,8 @@ const DAY_MS: i64 = 86_400_000;
 pub const RAW_AGE_MAX_MS: i64 = 7 * DAY_MS;
 /// How many bytes of raw records are kept, over all raw topics: 10 GiB.
 pub const RAW_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
+/// How many records one look at a partition covers.
+const SCAN_MAX: usize = 4096;
 
 /// How much of the raw topics is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,53 +35,76 @@ impl Default for Retention {
     }
 }
 
-const fn is_raw(topic: Topic) -> bool {
-    matches!(topic, Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics)
+/// What makes the records of a topic go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Age, and the size of all raw topics together.
+    Raw {
+        /// Whether a record stays until the group's committed position is past it.
+        until_committed: bool,
+    },
+    /// Age alone, ms.
+    Age(i64),
+    /// Nothing that this log decides: compaction, whoever consumed the records, or nobody.
+    Nothing,
+}
+
+const fn rule(topic: Topic) -> Rule {
+    match topic {
+        Topic::RawLogs => Rule::Raw {
+            until_committed: true,
+        },
+        Topic::RawTraces | Topic::RawMetrics => Rule::Raw {
+            until_committed: false,
+        },
+        Topic::InboxLogs | Topic::InboxTraces | Topic::InboxMetrics => Rule::Age(DAY_MS),
+        Topic::Quarantine => Rule::Age(7 * DAY_MS),
+        Topic::Windows1m => Rule::Age(30 * DAY_MS),
+        Topic::Windows5m => Rule::Age(90 * DAY_MS),
+        Topic::Windows1h => Rule::Age(400 * DAY_MS),
+        Topic::Deltas
+        | Topic::Control
+        | Topic::Labels
+        | Topic::Sessions
+        | Topic::SessionsChangelog
+        | Topic::SeriesChangelog => Rule::Nothing,
+    }
 }
 
 impl Retention {
-    /// How long a topic's records are kept; `None`: not by age.
-    const fn age_ms(self, topic: Topic) -> Option<i64> {
-        match topic {
-            Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => Some(self.raw_age_ms),
-            Topic::InboxLogs | Topic::InboxTraces | Topic::InboxMetrics => Some(DAY_MS),
-            Topic::Quarantine => Some(7 * DAY_MS),
-            Topic::Windows1m => Some(30 * DAY_MS),
-            Topic::Windows5m => Some(90 * DAY_MS),
-            Topic::Windows1h => Some(400 * DAY_MS),
-            // Kept until consumed: whoever consumed them trims.
-            Topic::Deltas => None,
-            _ => match topic.cleanup() {
-                Cleanup::Delete => Some(90 * DAY_MS),
-                Cleanup::Compact | Cleanup::Keep => None,
-            },
-        }
-    }
-
     /// For each partition with something to delete: the offset before which all goes.
+    ///
+    /// # Errors
+    /// The store failed, or holds a record that can't be read.
     pub(super) fn due(self, store: &Store, now_ms: i64) -> Result<Vec<(TopicPartition, i64)>, LogError> {
-        let parts = parts(store);
-        let raw_bytes: u64 = parts
+        let mut partitions = store.states();
+        let is_raw = |topic| matches!(rule(topic), Rule::Raw { .. });
+        let raw_bytes: u64 = partitions
             .iter()
             .filter(|(at, _)| is_raw(at.topic))
-            .map(|(_, part)| part.bytes)
+            .map(|(_, state)| state.bytes)
             .sum();
         let mut excess = raw_bytes.saturating_sub(self.raw_bytes);
         let mut due = Vec::new();
         // Larger partitions first: what is over the limit is taken from where most of it is.
-        let mut by_size = parts;
-        by_size.sort_by_key(|(at, part)| (std::cmp::Reverse(part.bytes), *at));
-        for (at, part) in by_size {
-            let Some(age_ms) = self.age_ms(at.topic) else {
+        partitions.sort_by_key(|(at, state)| (std::cmp::Reverse(state.bytes), *at));
+        for (at, state) in partitions {
+            let (age_ms, limit, take) = match rule(at.topic) {
+                Rule::Nothing => continue,
+                Rule::Age(age_ms) => (age_ms, Some(state.end), 0),
+                Rule::Raw {
+                    until_committed: false,
+                } => (self.raw_age_ms, Some(state.end), excess),
+                Rule::Raw {
+                    until_committed: true,
+                } => (self.raw_age_ms, store.committed(at), excess),
+            };
+            let Some(limit) = limit else {
                 continue;
             };
-            let Some(limit) = deletable_until(store, at, part) else {
-                continue;
-            };
-            let take = if is_raw(at.topic) { excess } else { 0 };
-            let (until, freed) = scan(store, at, part.start, limit, now_ms.saturating_sub(age_ms), take)?;
+            let (until, freed) = scan(store, at, state, limit, now_ms.saturating_sub(age_ms), take)?;
             excess = excess.saturating_sub(freed);
-            if until > part.start {
+            if until > state.start {
                 due.push((at, until));
             }
         }
@@ -86,38 +112,27 @@ impl Retention {
     }
 }
 
-/// Raw logs go only below the committed position; `None`: nothing may go.
-fn deletable_until(store: &Store, at: TopicPartition, part: Part) -> Option<i64> {
-    match at.topic {
-        Topic::RawLogs => store.look(|visible| visible.positions.get(&at).copied()),
-        _ => Some(part.end),
-    }
-}
-
-/// How many records one look at a partition covers.
-const SCAN_MAX: usize = 4096;
-
-/// From `start`: the offset up to which records are older than `before_ms`, or make up `excess` bytes; and the bytes.
+/// The offset, at most `limit`, up to which records are older than `before_ms` or make up `excess` bytes; and the bytes that
+/// their deletion frees.
 fn scan(
     store: &Store,
     at: TopicPartition,
-    start: i64,
+    state: PartitionState,
     limit: i64,
     before_ms: i64,
     excess: u64,
 ) -> Result<(i64, u64), LogError> {
-    let mut freed = 0;
-    let mut until = start;
-    if limit <= start {
-        return Ok((start, 0));
+    let (mut until, mut freed) = (state.start, 0);
+    if limit <= state.start {
+        return Ok((until, freed));
     }
     for entry in store
         .records
-        .range(codec::record_key(at, start)..codec::record_key(at, limit))
+        .range(codec::record_key(at, state.start)..codec::record_key(at, limit))
         .take(SCAN_MAX)
     {
         let (key, value) = stored(entry.into_inner())?;
-        let offset = codec::offset_of(&key).unwrap_or(start);
+        let offset = codec::offset_of(&key).unwrap_or(state.start);
         if freed >= excess && codec::decode(at, offset, &value)?.appended.0 >= before_ms {
             break;
         }

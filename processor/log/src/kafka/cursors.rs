@@ -1,12 +1,12 @@
-//! Reads of one partition from a position, without a group: for restore, for tailing, for people.
+//! Consumers that read partitions from a position, without a group.
 //!
-//! A consumer is kept per partition that is read, so that reads one after another go on without a seek.
+//! A consumer is kept for each partition that was read of late, so that reads one after another go on without a seek. One
+//! that failed is given up: it may be cut off (see [`crate::contact`]), and a new one begins at the cluster's addresses.
 
-use super::clients::{self, EndingConsumer, failed, out_of_range, passing};
+use super::clients::{self, EndIsNoError, EndingConsumer, out_of_range, passing};
 use super::names::{Names, size};
 use super::offsets;
 use crate::cluster::Cluster;
-use crate::kafka::clients::EndIsNoError;
 use crate::{Batch, LogError};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -18,22 +18,23 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How many partitions have a consumer of their own; the one not read for longest gives its up.
-const READERS_MAX: usize = 4;
-/// How long a read waits for the brokers.
-const READ_MAX: Duration = Duration::from_secs(10);
-/// How long it waits at a time.
+const CURSORS_MAX: usize = 4;
+/// How long a read of several partitions waits for a message before it looks whether it waits for too long.
 const READ_STEP: Duration = Duration::from_millis(100);
-/// How long a reader waits at the end of a partition before it says so.
+/// How long the brokers wait for a record at the end of a partition before they tell the end, ms.
 const END_WAIT_MS: u64 = 20;
 /// How many bytes of records one read gives out at most, unless its first record alone is larger.
 const READ_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The readers of a log, the last used one last.
-pub(super) struct Readers {
+/// The consumers of one reader of a log.
+pub(super) struct Cursors {
     cluster: Cluster,
     group: String,
     names: Names,
-    readers: Vec<Reader>,
+    /// How long a read waits for an answer of the brokers.
+    answer_max: Duration,
+    /// The last used one last.
+    cursors: Vec<Cursor>,
     closing: Closing,
 }
 
@@ -56,36 +57,40 @@ impl Drop for Closing {
     }
 }
 
-impl Drop for Readers {
-    /// All side by side.
+impl Drop for Cursors {
+    /// Closes all consumers side by side.
     fn drop(&mut self) {
-        self.readers
+        self.cursors
             .drain(..)
-            .for_each(|reader| self.closing.close(reader.consumer));
+            .for_each(|cursor| self.closing.close(cursor.consumer));
     }
 }
 
-struct Reader {
+/// A consumer with its place in one partition.
+struct Cursor {
     consumer: EndingConsumer,
     at: TopicPartition,
-    /// Where the consumer is.
+    /// The position that the consumer reads next.
     next: Position,
-    /// Whether it has seen the end since it was placed at `next`.
+    /// Whether the consumer has told the end of the partition since it was placed at `next`.
     at_end: bool,
+    answer_max: Duration,
 }
 
-impl Readers {
-    pub fn new(cluster: &Cluster, group: &str, names: Names) -> Self {
+impl Cursors {
+    /// Without consumers yet; a read waits up to `answer_max` for the brokers.
+    pub fn new(cluster: &Cluster, group: &str, names: Names, answer_max: Duration) -> Self {
         Self {
             cluster: cluster.clone(),
             group: group.to_owned(),
             names,
-            readers: Vec::new(),
+            answer_max,
+            cursors: Vec::new(),
             closing: Closing::default(),
         }
     }
 
-    /// See [`crate::Log::read`].
+    /// See [`crate::ReadLog::read`].
     pub fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         if max == 0 {
             return Ok(Batch {
@@ -93,55 +98,51 @@ impl Readers {
                 next: from,
             });
         }
-        let mut reader = self.take(at, from)?;
-        let outcome = reader.read(&self.names, max);
-        if outcome.is_ok() {
-            self.readers.push(reader);
+        let mut cursor = self.take(at, from)?;
+        match cursor.read(&self.names, max) {
+            Ok(batch) => {
+                self.cursors.push(cursor);
+                Ok(batch)
+            }
+            Err(error) => {
+                self.closing.close(cursor.consumer);
+                Err(error)
+            }
         }
-        outcome
     }
 
     /// All records of partitions of one topic that are readable now, of each from that position on, all side by side.
     ///
-    /// A consumer tells the end of a partition when a fetch from there found its last stable offset at that place.
-    /// So what was readable before the call was read by then.
+    /// A consumer tells the end of a partition when a fetch from there found its last stable offset at that place. Hence
+    /// what was readable before the call is read when all partitions have ended.
     pub fn read_all(
         &mut self,
         topic: Topic,
         from: &[(i32, Position)],
         take: &mut dyn FnMut(Record),
     ) -> Result<(), LogError> {
-        let reading = |error: &KafkaError| failed(&format!("reading {}", topic.name()), error);
+        let reading = |error: KafkaError| LogError::failed(format!("reading {}", topic.name()), error);
         let consumer = self.consumer()?;
-        let places: Vec<_> = from
+        let from: Vec<_> = from
             .iter()
             .map(|&(partition, from)| (TopicPartition { topic, partition }, from))
             .collect();
-        consumer
-            .assign(&self.names.list(&places))
-            .map_err(|error| reading(&error))?;
-        let mut left: BTreeSet<i32> = from.iter().map(|(partition, _)| *partition).collect();
+        consumer.assign(&self.names.list(&from)).map_err(reading)?;
+        let mut not_ended: BTreeSet<i32> = from.iter().map(|(at, _)| at.partition).collect();
         let mut heard = Instant::now();
-        while !left.is_empty() {
+        while !not_ended.is_empty() {
             match consumer.poll(READ_STEP) {
                 Some(Ok(message)) => {
                     self.names.record(&message).into_iter().for_each(&mut *take);
                     heard = Instant::now();
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    left.remove(&partition);
+                    not_ended.remove(&partition);
                     heard = Instant::now();
                 }
-                Some(Err(error)) if !passing(&error) => return Err(reading(&error)),
-                _ if heard.elapsed() < READ_MAX => {}
-                _ => {
-                    let reason = format!(
-                        "reading {}: no answer within {} s",
-                        topic.name(),
-                        READ_MAX.as_secs()
-                    );
-                    return Err(LogError::Unavailable { reason });
-                }
+                Some(Err(error)) if !passing(&error) => return Err(reading(error)),
+                Some(Err(_)) | None if heard.elapsed() < self.answer_max => {}
+                Some(Err(_)) | None => return Err(no_answer(topic.name(), self.answer_max)),
             }
         }
         self.closing.close(consumer);
@@ -155,56 +156,51 @@ impl Readers {
             .set("fetch.wait.max.ms", END_WAIT_MS.to_string());
         config
             .create_with_context(EndIsNoError)
-            .map_err(|error| failed("making a reader", &error))
+            .map_err(|error| LogError::failed("making a reader", error))
     }
 
-    /// A reader at that place: the one that is there, else one that is moved or made.
-    fn take(&mut self, at: TopicPartition, from: Position) -> Result<Reader, LogError> {
-        if let Some(index) = self.readers.iter().position(|reader| reader.at == at) {
-            let mut reader = self.readers.remove(index);
-            if reader.next != from {
-                reader.place(&self.names, at, from)?;
+    /// A cursor at that position of that partition, taken out: the partition's own, else one that is moved or made.
+    fn take(&mut self, at: TopicPartition, from: Position) -> Result<Cursor, LogError> {
+        if let Some(index) = self.cursors.iter().position(|cursor| cursor.at == at) {
+            let mut cursor = self.cursors.remove(index);
+            if cursor.next != from {
+                cursor.place(&self.names, at, from)?;
             }
-            return Ok(reader);
+            return Ok(cursor);
         }
-        let mut reader = if self.readers.len() >= READERS_MAX {
-            self.readers.remove(0)
+        let mut cursor = if self.cursors.len() >= CURSORS_MAX {
+            self.cursors.remove(0)
         } else {
-            Reader {
+            Cursor {
                 consumer: self.consumer()?,
                 at,
                 next: from,
                 at_end: false,
+                answer_max: self.answer_max,
             }
         };
-        reader.place(&self.names, at, from)?;
-        Ok(reader)
+        cursor.place(&self.names, at, from)?;
+        Ok(cursor)
     }
 }
 
-impl Reader {
+impl Cursor {
     fn place(&mut self, names: &Names, at: TopicPartition, from: Position) -> Result<(), LogError> {
         (self.at, self.next, self.at_end) = (at, from, false);
         self.consumer
             .assign(&names.list(&[(at, from)]))
-            .map_err(|error| failed("placing a reader", &error))
+            .map_err(|error| LogError::failed("placing a reader", error))
     }
 
     fn read(&mut self, names: &Names, max: usize) -> Result<Batch, LogError> {
-        let deadline = Instant::now() + READ_MAX;
+        let deadline = Instant::now() + self.answer_max;
+        let mut records = Vec::new();
         if self.at_end && self.pass_marks(names, deadline)? {
-            return Ok(Batch {
-                records: Vec::new(),
-                next: self.next,
-            });
+            return Ok(self.batch(records));
         }
-        let mut batch = Batch {
-            records: Vec::new(),
-            next: self.next,
-        };
         let mut bytes = 0;
-        while batch.records.len() < max && bytes < READ_BYTES_MAX {
-            let wait = if batch.records.is_empty() {
+        while records.len() < max && bytes < READ_BYTES_MAX {
+            let wait = if records.is_empty() {
                 deadline.saturating_duration_since(Instant::now())
             } else {
                 Duration::ZERO
@@ -216,11 +212,11 @@ impl Reader {
                     };
                     self.next = record.position();
                     bytes += size(record.key.as_deref(), record.value.as_deref());
-                    batch.records.push(record);
+                    records.push(record);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     self.at_end = true;
-                    if batch.records.is_empty() && !self.pass_marks(names, deadline)? {
+                    if records.is_empty() && !self.pass_marks(names, deadline)? {
                         continue;
                     }
                     break;
@@ -229,22 +225,31 @@ impl Reader {
                 Some(Err(error)) if passing(&error) && Instant::now() < deadline => {
                     tracing::debug!(%error, at = %self.at, "a reader lost its broker; it connects again");
                 }
-                Some(Err(error)) => return Err(failed(&format!("reading {}", self.at), &error)),
-                None if batch.records.is_empty() => {
-                    let reason = format!("reading {}: no answer within {} s", self.at, READ_MAX.as_secs());
-                    return Err(LogError::Unavailable { reason });
+                Some(Err(error)) => return Err(self.reading(error)),
+                None if records.is_empty() => {
+                    return Err(no_answer(&self.at.to_string(), self.answer_max));
                 }
                 None => break,
             }
         }
-        batch.next = self.next;
-        Ok(batch)
+        Ok(self.batch(records))
+    }
+
+    const fn batch(&self, records: Vec<Record>) -> Batch {
+        Batch {
+            records,
+            next: self.next,
+        }
+    }
+
+    fn reading(&self, error: KafkaError) -> LogError {
+        LogError::failed(format!("reading {}", self.at), error)
     }
 
     /// At the end: moves on past aborted records and control marks. False where there may be records after all.
     ///
     /// The client does not tell at which offset it saw the end. So the last stable offset is asked for, and the
-    /// reader placed anew: if it then comes to the end without a record, there is none below that offset.
+    /// cursor placed anew: if it then comes to the end without a record, there is none below that offset.
     fn pass_marks(&mut self, names: &Names, deadline: Instant) -> Result<bool, LogError> {
         let stable = self.stable(names)?;
         if stable <= self.next {
@@ -259,37 +264,36 @@ impl Reader {
             {
                 Some(Ok(_)) => break,
                 Some(Err(KafkaError::PartitionEOF(_))) => {
-                    self.next = stable;
                     self.place(names, at, stable)?;
                     self.at_end = true;
                     return Ok(true);
                 }
                 Some(Err(error)) if out_of_range(&error) => return Err(self.gone(names)?),
                 Some(Err(error)) if passing(&error) && Instant::now() < deadline => {}
-                Some(Err(error)) => return Err(failed(&format!("reading {at}"), &error)),
-                None => {
-                    return Err(LogError::Unavailable {
-                        reason: format!("reading {at}: no answer in time"),
-                    });
-                }
+                Some(Err(error)) => return Err(self.reading(error)),
+                None => return Err(no_answer(&at.to_string(), self.answer_max)),
             }
         }
-        // A record it is: back to where it comes from, for the caller's loop.
+        // The record just polled belongs to the caller's loop, so the cursor goes back to before it.
         self.place(names, at, from)?;
         Ok(false)
     }
 
     /// The last stable offset: what a read_committed client is told as the end.
     fn stable(&self, names: &Names) -> Result<Position, LogError> {
-        Ok(offsets::extent(&self.consumer, names, self.at)?.end)
+        Ok(offsets::extent(&self.consumer, names, self.at, self.answer_max)?.end)
     }
 
     fn gone(&self, names: &Names) -> Result<LogError, LogError> {
-        let start = offsets::extent(&self.consumer, names, self.at)?.start;
+        let start = offsets::extent(&self.consumer, names, self.at, self.answer_max)?.start;
         Ok(LogError::OutOfRange {
             at: self.at,
             wanted: self.next.0,
             start: start.0,
         })
     }
+}
+
+fn no_answer(at: &str, waited: Duration) -> LogError {
+    LogError::unavailable(format!("reading {at}: no answer within {} s", waited.as_secs()))
 }

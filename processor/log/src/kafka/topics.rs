@@ -4,16 +4,17 @@ mod check;
 
 pub use check::{Fault, Severity, check_topics, faults, inspect, refusals};
 
-use super::clients::{self, REQUEST_MAX, block_on, failed};
+use super::clients::{self, REQUEST_MAX, block_on};
+use super::cursors::Cursors;
 use super::names::Names;
-use super::reader::Readers;
 use crate::LogError;
 use crate::cluster::Cluster;
+use crate::control::CONTROL;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
-use schemas::id::{Position, TopicPartition};
+use schemas::id::Position;
 use schemas::settings::Seed;
 use schemas::topic::{FEW_PARTITIONS, Partitions, Topic};
 use serde::Deserialize;
@@ -25,17 +26,18 @@ use strum::VariantArray;
 const TOPICS_TOML: &str = include_str!("../../../../deploy/topics.toml");
 /// How long created topics may take to have leaders everywhere.
 const LEADERS_MAX: Duration = Duration::from_secs(30);
-/// How long between two looks at them.
+/// How long between two looks for leaders.
 const LEADERS_EVERY: Duration = Duration::from_millis(50);
 /// How many replicas a created partition gets, where there are as many brokers.
 pub const REPLICAS: i32 = 3;
-/// How many replicas must have a record before it is acknowledged.
+/// The setting that says how many replicas must have a record before it is acknowledged.
 const MIN_IN_SYNC: &str = "min.insync.replicas";
 /// One day, ms.
 const DAY_MS: i64 = 86_400_000;
-/// The group of the look at the control topic; it never commits.
+/// The group id of the client that looks for the seed; nothing is committed to it.
 const SEED_GROUP: &str = "tacho-seed";
 
+/// `deploy/topics.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -43,10 +45,11 @@ struct File {
     topic: BTreeMap<String, Entry>,
 }
 
+/// A topic in `deploy/topics.toml`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// For people: the table in `schemas` decides, and a test compares.
+    /// What the count follows, for people: the table in `schemas` decides, and a test compares.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "the count comes from the table in schemas")
@@ -63,6 +66,7 @@ fn file() -> File {
 }
 
 impl Entry {
+    /// The settings of Kafka for the topic.
     fn settings(&self, max_message_bytes: i64) -> BTreeMap<String, String> {
         let mut settings = self.config.clone();
         let cleanup = if self.cleanup == "compact" {
@@ -115,28 +119,23 @@ pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
 /// The cluster can't be reached, or the record is no seed.
 pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
     let names = Names::new(&cluster.prefix);
-    let at = TopicPartition {
-        topic: Topic::Control,
-        partition: 0,
-    };
-    if partitions_of(&metadata_client(cluster)?, &names.name(Topic::Control))?.is_none() {
+    let client = metadata_client(cluster)?;
+    if partitions_of(&client, &names.name(Topic::Control), REQUEST_MAX)?.is_none() {
         return Ok(None);
     }
-    let batch = Readers::new(cluster, SEED_GROUP, names).read(at, Position(0), 1)?;
+    let at = CONTROL;
+    let batch = Cursors::new(cluster, SEED_GROUP, names, REQUEST_MAX).read(at, Position(0), 1)?;
     let Some(record) = batch.records.first() else {
         return Ok(None);
     };
-    let corrupt = |reason: String| LogError::Corrupt {
-        at: format!("{at}@0"),
-        reason,
-    };
+    let place = || format!("{at}@0");
     let value = record
         .value
         .as_deref()
-        .ok_or_else(|| corrupt("no value".to_owned()))?;
+        .ok_or_else(|| LogError::corrupt(place(), "no value"))?;
     Seed::from_json(value)
         .map(Some)
-        .map_err(|error| corrupt(error.to_string()))
+        .map_err(|error| LogError::undecodable(place(), "a seed", error))
 }
 
 /// The seed with the partition counts that the cluster's topics have, where they exist.
@@ -146,10 +145,10 @@ pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
 pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
     let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
     let mut seed = seed.clone();
-    if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs))? {
+    if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs), REQUEST_MAX)? {
         seed.raw_partitions = count;
     }
-    if let Some(count) = partitions_of(&client, &names.name(Topic::Deltas))? {
+    if let Some(count) = partitions_of(&client, &names.name(Topic::Deltas), REQUEST_MAX)? {
         seed.delta_partitions = count;
     }
     Ok(seed)
@@ -172,7 +171,7 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
     let mut missing_topics = Vec::new();
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
-        if partitions_of(&client, &name)?.is_none() {
+        if partitions_of(&client, &name, REQUEST_MAX)?.is_none() {
             let mut settings = file.topic[topic.name()].settings(file.max_message_bytes);
             settings.insert(MIN_IN_SYNC.to_owned(), replicas.clamp(1, 2).to_string());
             missing_topics.push((topic, name, settings));
@@ -193,10 +192,10 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
         })
         .collect();
     let results = block_on(admin(cluster)?.create_topics(&new, &admin_options()))
-        .map_err(|error| failed("creating topics", &error))?;
+        .map_err(|error| LogError::failed("creating topics", error))?;
     for result in results {
         match result {
-            // Another process was faster; what it made is checked like any other.
+            // Where another process was faster, its topic is checked like any other.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
                 return Err(LogError::Topic {
@@ -215,7 +214,7 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
 fn brokers(client: &BaseConsumer) -> Result<i32, LogError> {
     let metadata = client
         .fetch_metadata(None, REQUEST_MAX)
-        .map_err(|error| failed("asking for brokers", &error))?;
+        .map_err(|error| LogError::failed("asking for brokers", error))?;
     Ok(i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX))
 }
 
@@ -224,7 +223,7 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
     loop {
         let metadata = client
             .fetch_metadata(Some(name), REQUEST_MAX)
-            .map_err(|error| failed("asking for topics", &error))?;
+            .map_err(|error| LogError::failed("asking for topics", error))?;
         let led = metadata
             .topics()
             .iter()
@@ -245,10 +244,17 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
 }
 
 /// How many partitions a topic has; `None`: there is no such topic.
-pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<i32>, LogError> {
+///
+/// # Errors
+/// No broker answers within `answer_max`.
+pub(super) fn partitions_of(
+    client: &BaseConsumer,
+    name: &str,
+    answer_max: Duration,
+) -> Result<Option<i32>, LogError> {
     let metadata = client
-        .fetch_metadata(Some(name), REQUEST_MAX)
-        .map_err(|error| failed("asking for topics", &error))?;
+        .fetch_metadata(Some(name), answer_max)
+        .map_err(|error| LogError::failed("asking for topics", error))?;
     let count = metadata
         .topics()
         .iter()
@@ -257,7 +263,7 @@ pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<
     Ok((count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX)))
 }
 
-/// That a topic is not there.
+/// The error of a topic that is not there.
 pub(super) fn missing(name: &str) -> LogError {
     LogError::Topic {
         topic: name.to_owned(),
@@ -265,7 +271,7 @@ pub(super) fn missing(name: &str) -> LogError {
     }
 }
 
-/// How long brokers may take over administration.
+/// How long brokers may take over requests of administration.
 pub(super) fn admin_options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(REQUEST_MAX))
@@ -275,13 +281,13 @@ pub(super) fn admin_options() -> AdminOptions {
 fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, LogError> {
     clients::admin(cluster)
         .create()
-        .map_err(|error| failed("making an admin client", &error))
+        .map_err(|error| LogError::failed("making an admin client", error))
 }
 
 fn metadata_client(cluster: &Cluster) -> Result<BaseConsumer, LogError> {
     clients::uncommitted(cluster)
         .create()
-        .map_err(|error| failed("making a client", &error))
+        .map_err(|error| LogError::failed("making a client", error))
 }
 
 #[cfg(test)]

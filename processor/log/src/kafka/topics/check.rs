@@ -5,7 +5,7 @@ use super::{
 };
 use crate::LogError;
 use crate::cluster::Cluster;
-use crate::kafka::clients::{REQUEST_MAX, block_on, failed};
+use crate::kafka::clients::{REQUEST_MAX, block_on};
 use crate::kafka::names::Names;
 use rdkafka::admin::{ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -81,12 +81,12 @@ pub fn check_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
     })
 }
 
-/// Those faults with which no process starts; warns of the others.
+/// The faults with which no process starts; warns of the others.
 #[must_use]
 pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
     let (refused, borne): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
     if let Some(first) = borne.first() {
-        // All of them, as a rule: one line will do.
+        // As a rule either all topics have one replica or none, so one line will do.
         tracing::warn!(
             topics = borne.len(),
             first = first.topic,
@@ -138,7 +138,7 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
         return Ok(faults);
     }
     let described = block_on(admin(cluster)?.describe_configs(&resources, &admin_options()))
-        .map_err(|error| failed("asking for topic settings", &error))?;
+        .map_err(|error| LogError::failed("asking for topic settings", error))?;
     for ((topic, name, replicas), result) in present.iter().zip(described) {
         let config = result.map_err(|code| LogError::Topic {
             topic: name.clone(),
@@ -149,11 +149,11 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
     Ok(faults)
 }
 
-/// How many partitions a topic has, and how many replicas the one with the fewest.
+/// How many partitions a topic has, and how many replicas the partition with the fewest; `None`: there is no such topic.
 fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogError> {
     let metadata = client
         .fetch_metadata(Some(name), REQUEST_MAX)
-        .map_err(|error| failed("asking for topics", &error))?;
+        .map_err(|error| LogError::failed("asking for topics", error))?;
     let partitions = metadata
         .topics()
         .iter()
@@ -166,7 +166,8 @@ fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogE
     Ok(replicas.map(|replicas| (i32::try_from(partitions.len()).unwrap_or(i32::MAX), replicas)))
 }
 
-/// What a topic's setting must be, and why: correctness rests on these, so other values are refused.
+/// Settings that a topic must have, with the value of each and why: correctness rests on these, so other values are
+/// refused.
 fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut required = vec![(
         "unclean.leader.election.enable",
@@ -188,7 +189,7 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
         ),
         Cleanup::Delete | Cleanup::Keep => ("cleanup.policy", "delete", "equal keys are different records"),
     });
-    // The deltas go once they are consumed, and not before.
+    // Deltas are deleted by whoever consumed them, and never before.
     if topic.cleanup() == Cleanup::Keep || topic == Topic::Deltas {
         required.push(("retention.ms", "-1", "no record may go by age"));
         required.push(("retention.bytes", "-1", "no record may go by size"));
@@ -196,6 +197,7 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
     required
 }
 
+/// Adds the faults of a topic's settings.
 fn setting_faults(
     topic: Topic,
     name: &str,
@@ -237,7 +239,8 @@ fn setting_faults(
     ));
 }
 
-/// Whether what is acknowledged survives the loss of a broker.
+/// The fault of a topic whose acknowledged records would not survive the loss of a broker; `least` is how many replicas must
+/// have a record before it is acknowledged.
 fn in_sync_fault(name: &str, replicas: usize, least: usize, commands: &Commands<'_>) -> Option<Fault> {
     match (replicas, least) {
         (replicas, least) if least > replicas => Some(refused(
@@ -276,7 +279,7 @@ fn refused(topic: &str, what: String, mend: String) -> Fault {
     }
 }
 
-/// The commands that mend.
+/// The commands that mend faults on a cluster.
 struct Commands<'a> {
     cluster: &'a Cluster,
 }
@@ -292,6 +295,7 @@ impl Commands<'_> {
         format!(" --bootstrap-server {}{security}", self.cluster.bootstrap)
     }
 
+    /// Our own command that makes missing topics.
     fn apply(&self) -> String {
         if !self.cluster.options.is_empty() {
             return "tacho topics apply --config FILE".to_owned();
@@ -304,6 +308,7 @@ impl Commands<'_> {
         format!("tacho topics apply --kafka {}{prefix}", self.cluster.bootstrap)
     }
 
+    /// Kafka's command that changes a topic's setting.
     fn alter(&self, name: &str, key: &str, value: &str) -> String {
         format!(
             "kafka-configs.sh{} --alter --entity-type topics --entity-name {name} --add-config {key}={value}",
@@ -311,7 +316,8 @@ impl Commands<'_> {
         )
     }
 
-    /// Neither more nor fewer partitions can be had later: keys would be in two places.
+    /// The way out of a wrong partition count: a topic made anew. A count can't change later, since keys would be in two
+    /// partitions.
     fn again(&self, name: &str) -> String {
         format!(
             "use another prefix; or, while nothing is in it, kafka-topics.sh{} --delete --topic {name} && {}",
