@@ -57,7 +57,7 @@ impl Common {
     }
 }
 
-/// What the command line asks for.
+/// The outcome of reading a command line.
 #[derive(Debug)]
 pub enum Asked<T> {
     /// The process is to go on with these flags.
@@ -99,7 +99,7 @@ pub fn parse<T: FromArgMatches + clap::CommandFactory>(
 /// The flags of this process; `None` if help or the version was asked for, which is printed then.
 ///
 /// # Errors
-/// What is wrong with the flags.
+/// The flags are wrong: says how.
 pub fn of_process<T: FromArgMatches + clap::CommandFactory>() -> Result<Option<T>, Failure> {
     match parse(std::env::args_os()) {
         Ok(Asked::Go(flags)) => Ok(Some(flags)),

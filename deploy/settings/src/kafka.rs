@@ -1,7 +1,8 @@
 //! The table `[kafka]`: how to reach the cluster, the same in all processes.
 //!
-//! The table is here and not in `processor-log`, since its form (layers, secrets, units) belongs to settings of a process;
-//! what it becomes, a [`Cluster`], belongs to the log. So this crate depends on the log, and the log on no settings.
+//! The table is here and not in `processor-log`, since its form (layers, secrets, units) belongs to the settings of a
+//! process, while the [`Cluster`] that it becomes belongs to the log. Hence this crate depends on the log, and the log on no
+//! settings.
 
 use crate::units::{HIDDEN, Scalar, Secret, is_secret};
 use processor_log::cluster::Cluster;
@@ -10,10 +11,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Largest file with a password, bytes.
+/// Most bytes that a file with a password may have.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// How to reach the cluster.
+/// The table `[kafka]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSection {
@@ -112,7 +113,7 @@ impl Serialize for ClientProperties {
 }
 
 impl KafkaSection {
-    /// The cluster, with what librdkafka is told; every fault is added to `faults`.
+    /// The cluster, with librdkafka's properties; every fault is added to `faults`.
     pub fn cluster(&self, faults: &mut Vec<String>) -> Cluster {
         let mut found = Vec::new();
         let mut options: BTreeMap<String, String> = self

@@ -9,9 +9,9 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What names of environment variables begin with.
+/// The beginning of the names of our environment variables.
 pub const ENV_PREFIX: &str = "TACHO_";
-/// What stands between the names of a table and of a setting in it, in environment variables.
+/// The text between the names of a table and of a setting in it, in environment variables.
 const ENV_NEST: &str = "__";
 /// The table whose names hold dots themselves: they are librdkafka's.
 const PASSED_THROUGH: [&str; 2] = ["kafka", "options"];
@@ -20,7 +20,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How many faults are told at most; the rest is not looked for.
 const FAULTS_MAX: usize = 100;
 
-/// Where settings come from.
+/// The sources of settings.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file, if one was given.
@@ -83,7 +83,7 @@ pub fn print<T: Serialize>(settings: &T) -> String {
 
 /// One layer of settings.
 struct Layer {
-    /// What a fault calls it.
+    /// The name that a fault calls the layer by.
     name: String,
     values: Dict,
 }

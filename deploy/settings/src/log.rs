@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 pub struct LogSection {
     /// The form of a line.
     pub format: Format,
-    /// What is logged, in the form of `RUST_LOG`: `info`, or `warn,processor=debug`.
+    /// The filter of what is logged, in the form of `RUST_LOG`: `info`, or `warn,processor=debug`.
     pub filter: String,
 }
 

@@ -39,7 +39,7 @@ pub struct Span(pub Duration);
 /// Units of a [`Span`], in ms.
 const SPAN_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
-/// The text is no value of its kind; what is expected is said by whoever asked for one.
+/// The error of a text that is no value of its kind; whoever asked for one says what is expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a value of this form")]
 pub struct NotAValue;

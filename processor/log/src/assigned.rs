@@ -31,7 +31,7 @@ impl Assigned {
     /// Reads the partitions in turn, up to `max` records in all; the next call goes on behind where this one ended.
     ///
     /// # Errors
-    /// What `read` failed with; records that it gave before are then dropped, and their positions moved on.
+    /// A call of `read` failed. The records of the calls before are dropped then, while their positions have moved on.
     pub(crate) fn read_in_turn(
         &mut self,
         max: usize,

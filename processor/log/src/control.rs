@@ -15,7 +15,7 @@ pub const CONTROL: TopicPartition = TopicPartition {
 /// The key of the record with the seed.
 pub const SEED_KEY: &str = "seed";
 
-/// Appends a control record, durably; gives its offset, which is the epoch that it starts.
+/// Appends a control record, durably; gives its offset, which is the number of the epoch that it starts.
 ///
 /// # Errors
 /// The log can't be reached, or refuses the record.

@@ -39,7 +39,7 @@ pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 pub struct Limits {
     /// How much of the raw topics is kept.
     pub retention: Retention,
-    /// Appends are refused ([`LogError::Full`]) with less free disk than this, and commits with less than half, bytes.
+    /// Free disk that stays free, bytes: with less, appends are refused ([`LogError::Full`]); with less than half, commits too.
     pub disk_reserve_bytes: u64,
 }
 
@@ -174,10 +174,10 @@ impl Drop for Embedded {
 /// One user of an [`Embedded`] log.
 pub struct EmbeddedLog {
     log: Arc<Embedded>,
-    /// The number of this handle among those that may commit, or might once.
+    /// The number that the last [`Log::recover`] gave this handle; only the handle with the latest number may commit.
     epoch: u64,
     assigned: Assigned,
-    /// What joining tells about ownership, until it is asked for.
+    /// The change of ownership that [`Log::join`] brought, until the worker asks for it.
     joined: Option<Ownership>,
 }
 
@@ -300,7 +300,7 @@ impl Log for EmbeddedLog {
     }
 }
 
-/// Wall time, ms since the Unix epoch.
+/// The system's wall time, ms since the Unix epoch.
 fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

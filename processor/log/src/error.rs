@@ -6,8 +6,8 @@ use schemas::id::TopicPartition;
 use schemas::settings::SettingsError;
 use std::sync::Arc;
 
-/// What a client, a store or the system said, kept as the source of a [`LogError`]. Cheap to clone: one failed batch is
-/// told to every request in it.
+/// The error of a client, a store or the system, kept as the source of a [`LogError`]. It is cheap to clone, since every
+/// request of a failed batch is told.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Cause {
     /// librdkafka, or a broker through it.
@@ -76,7 +76,7 @@ pub enum LogError {
     /// The topic is not there, or has another number of partitions than the seed says, or wrong settings.
     #[error("topic {topic}: {fault}")]
     Topic {
-        /// Its name, prefix included.
+        /// The topic's name, prefix included.
         topic: String,
         /// What is wrong, and the command or setting that mends it.
         fault: String,
@@ -92,7 +92,7 @@ pub enum LogError {
         /// The commit, as it was given.
         commit: Box<Commit>,
     },
-    /// Somebody else has this worker's identity: two processes have one name.
+    /// Another process has this worker's identity: two processes have one name.
     #[error("fenced: {reason}")]
     Fenced {
         /// What the log said.
@@ -136,7 +136,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// The log can't do it now, for a reason that needs no source.
+    /// The error of a log that can't be reached or can't do something now, for a reason that needs no source.
     #[must_use]
     pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::Unavailable {
@@ -145,7 +145,7 @@ impl LogError {
         }
     }
 
-    /// The log failed while it was `doing` something.
+    /// The error of a log that failed while it was `doing` something.
     #[must_use]
     pub fn failed(doing: impl Into<String>, cause: impl Into<Cause>) -> Self {
         Self::Unavailable {
@@ -154,7 +154,7 @@ impl LogError {
         }
     }
 
-    /// What is stored at a place is wrong, in a way that no decoder has told.
+    /// The error of a stored value that is wrong, without the error of a decoder.
     #[must_use]
     pub fn corrupt(at: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Corrupt {
@@ -164,7 +164,7 @@ impl LogError {
         }
     }
 
-    /// What is stored at a place is no `what`, as its decoder says.
+    /// The error of a stored value that is no `what`, with the error of its decoder.
     #[must_use]
     pub fn undecodable(at: impl Into<String>, what: &str, cause: impl Into<Cause>) -> Self {
         Self::Corrupt {
@@ -174,7 +174,7 @@ impl LogError {
         }
     }
 
-    /// A commit failed for good, for a reason that needs no source.
+    /// The error of a commit that failed for good, for a reason that needs no source.
     #[must_use]
     pub fn not_committed(reason: impl Into<String>) -> Self {
         Self::NotCommitted {

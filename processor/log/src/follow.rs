@@ -6,8 +6,8 @@
 //!   follow (blocking)   ── catch_up, pause, catch_up, … until told to end, failures told to the listener
 //! ```
 //!
-//! It is how everybody reads the control topic: the worker as a step of its loop, ingest and `tacho` on a thread of their
-//! own ([`follow`]), commands once.
+//! Everybody reads the control topic this way: the worker as a step of its loop, ingest and `tacho` on a thread of their own
+//! ([`follow`]), commands once.
 //!
 //! **Architecture Invariant:** a record is shown once it is accepted, and never skipped: one that was refused is shown
 //! again at the next call.
@@ -47,7 +47,7 @@ impl Follower {
     /// included.
     ///
     /// # Errors
-    /// What `take` refused a record with, or the log can't be read. The records before are accepted.
+    /// `take` refused a record, or the log can't be read. The records before are accepted.
     pub fn read_next<E: From<LogError>>(
         &mut self,
         log: &mut (impl ReadLog + ?Sized),
@@ -90,7 +90,7 @@ impl Follower {
     }
 }
 
-/// Whoever is told of a topic by [`follow`].
+/// A receiver of the records of a topic that [`follow`] follows.
 pub trait Listener {
     /// Why a record is refused, or the topic can't be read.
     type Error: From<LogError>;
@@ -111,7 +111,7 @@ pub trait Listener {
     fn pause(&self) -> Duration;
 }
 
-/// Follows a topic until `ending` says so; blocks. `wait` sleeps for a time, or less if it is to end.
+/// Follows a topic; blocks. `is_over` waits for the pause that it is given, or less, and says whether to end.
 pub fn follow<L: Listener>(
     mut follower: Follower,
     log: &mut (impl ReadLog + ?Sized),

@@ -53,25 +53,25 @@ const STABLE_STEP: Duration = Duration::from_millis(20);
 pub struct KafkaLog {
     cluster: Cluster,
     names: Names,
-    /// Polls the partitions that are ours; its group holds the positions.
+    /// Polls the partitions that this worker owns; the consumer group holds their positions.
     group: Group,
     contact: Contact,
-    /// Answers questions and reads; sees ends with uncommitted records included.
+    /// Answers questions about partitions, uncommitted records included, and reads them.
     reader: KafkaReader,
     appender: Appender,
     transactions: Transactions,
-    /// Deletes records; none before the first deletion and after one that failed.
+    /// The client that deletes records; none before the first deletion and after one that failed.
     admin: Option<AdminClient<DefaultClientContext>>,
     /// What the group has committed, as far as this worker knows.
     committed: BTreeMap<TopicPartition, Position>,
-    /// Readers of changelogs behind an open transaction.
+    /// Reads of changelogs that wait behind an open transaction.
     waiting: Waiting,
     patience: Patience,
     fencer: Fencer,
 }
 
 impl KafkaLog {
-    /// Connects; fences nobody before the first [`Log::recover`] or [`Log::commit`].
+    /// Connects to the cluster; fences nobody before the first [`Log::recover`] or [`Log::commit`].
     ///
     /// # Errors
     /// No broker answers.
@@ -107,7 +107,7 @@ impl KafkaLog {
         })
     }
 
-    /// The group's positions; an error while a transaction that includes one of them is open.
+    /// The group's committed positions; an error while a transaction that includes one of them is open.
     fn positions(&self, at: &[TopicPartition], wait: Duration) -> KafkaResult<Vec<Option<Position>>> {
         let found = self
             .group
@@ -152,8 +152,8 @@ impl KafkaLog {
         Ok(stable)
     }
 
-    /// After a commit with an unknown outcome: fences it, and reads back what became of it. `said` is what was said instead
-    /// of an outcome.
+    /// Fences a commit whose outcome is unknown, and reads back what became of it. `said` is what was said instead of an
+    /// outcome.
     fn read_back(&mut self, commit: Commit, said: Said) -> Result<(), LogError> {
         let Said { reason, source } = said;
         let unclear = |error: LogError| LogError::NotCommitted {
@@ -229,7 +229,7 @@ impl ReadLog for KafkaLog {
 }
 
 impl Log for KafkaLog {
-    /// Waits for open transactions that include one of the positions, and ends those of dead workers.
+    /// Reads the committed positions; waits for open transactions that include one of them, and ends those of dead workers.
     fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
         let deadline = Instant::now() + UNSTABLE_MAX;
         loop {

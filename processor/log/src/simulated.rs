@@ -26,29 +26,29 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// The clock of a new cluster, ms: 2026-01-01T00:00:00Z.
 pub const START_MS: i64 = 1_767_225_600_000;
 
-/// How often things go wrong: chances in 1,000.
+/// How often each fault happens: chances in 1,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A commit fails, and its transaction stays open: it has no effect in the end, but readers wait behind it.
+    /// The chance that a commit fails, and its transaction stays open: it has no effect in the end, but readers wait behind it.
     pub commit_lost: u32,
-    /// A commit is aborted, and the writer is told so.
+    /// The chance that a commit is aborted, and the writer is told so.
     pub commit_aborted: u32,
-    /// A commit takes effect, and its answer is lost.
+    /// The chance that a commit takes effect, and its answer is lost.
     pub commit_unanswered: u32,
-    /// An append has no effect.
+    /// The chance that an append has no effect.
     pub append_lost: u32,
-    /// An append takes effect, and its answer is lost.
+    /// The chance that an append takes effect, and its answer is lost.
     pub append_unanswered: u32,
-    /// A transaction's mark comes late to a partition, or to the group's positions.
+    /// The chance that a transaction's mark comes late to a partition, or to the group's positions.
     pub mark_late: u32,
-    /// Changes of ownership reach a member only later.
+    /// The chance that changes of ownership reach a member only later.
     pub news_late: u32,
-    /// The leader of a partition changes when the clock moves, and with it by how much the leader's clock is wrong: by up to
-    /// [`SKEW_MS`] either way.
+    /// The chance that the leader of a partition changes when the clock moves, and with it by how much the leader's clock is
+    /// wrong: by up to [`SKEW_MS`] either way.
     pub leader_moves: u32,
 }
 
-/// By how much brokers' clocks are wrong at most, ms.
+/// The most that a broker's clock is wrong by, ms.
 pub const SKEW_MS: i64 = 3_000;
 
 /// How many values a clock's error can have: from minus to plus [`SKEW_MS`].

@@ -118,7 +118,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
         (1, Position(2))
     );
 
-    // Recovery of the identity ends it, and reads go past what it left.
+    // Recovery of the identity ends the transaction, and reads go past its records.
     reader.recover().unwrap();
     assert_eq!(read_all(&mut reader, DELTAS), ["one"]);
     reader
@@ -128,7 +128,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
         })
         .unwrap();
     assert_eq!(read_all(&mut log, DELTAS), ["one", "two"]);
-    // And the handle from before was fenced by it.
+    // The handle from before was fenced by the recovery.
     assert!(matches!(
         log.commit(Commit {
             records: vec![record(DELTAS, "late")],
@@ -143,7 +143,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
 fn topics_of_the_wrong_form_are_refused_with_the_way_out() {
     let broker = Broker::shared();
     let bootstrap = broker.bootstrap();
-    // What is there wins over the seed, before there is one in the log.
+    // The counts of topics that are there win over the given seed, as long as there is none in the log.
     topics::create_topics(&Cluster::plain(&bootstrap, "form."), &seed(), None).unwrap();
     let real = topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap();
     assert_eq!(
@@ -271,8 +271,8 @@ fn a_broker_that_hangs_or_dies_costs_a_commit_but_no_record() {
     })
     .unwrap();
 
-    // Readable before the kill: a broker that dies between its answer to a commit and the marks of that commit can
-    // come back without ever writing them ("couldn't find leader endpoint ... can be skipped" in its log).
+    // The records must be readable before the kill: a broker that dies between its answer to a commit and the marks of that
+    // commit can come back without ever writing them ("couldn't find leader endpoint ... can be skipped" in its log).
     let mut expected = before;
     expected.push("four".to_owned());
     assert_eq!(read_all(&mut log, DELTAS), expected);

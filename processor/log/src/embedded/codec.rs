@@ -1,4 +1,4 @@
-//! How the embedded log writes things down: keys that sort by topic, partition and offset, and versioned values.
+//! How the embedded log stores records and partitions: keys that sort by topic, partition and offset, and versioned values.
 
 use crate::LogError;
 use bytes::Bytes;
@@ -8,7 +8,7 @@ use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 
-/// Version of the values in `records`; the first byte of each.
+/// Version of the values in the keyspace `records`: the first byte of each.
 const RECORD_VERSION: u8 = 1;
 
 /// A record as stored, without topic, partition and offset, which are in its key.
@@ -36,7 +36,7 @@ struct StoredHeader {
 /// Where a partition begins and ends, and how large it is; written with every batch that changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(super) struct PartitionState {
-    /// The first offset that was not deleted by age, size or trim.
+    /// The first offset that was not deleted by age, by size or by [`crate::Log::trim`].
     #[prost(int64, tag = "1")]
     pub start: i64,
     /// The offset that the next record gets.
@@ -83,7 +83,7 @@ const fn topic_code(topic: Topic) -> u8 {
     }
 }
 
-/// What all keys of a partition begin with.
+/// The bytes that all keys of a partition begin with.
 fn partition_key(at: TopicPartition) -> [u8; 5] {
     let mut key = [topic_code(at.topic), 0, 0, 0, 0];
     key[1..].copy_from_slice(&at.partition.to_be_bytes());
@@ -98,7 +98,7 @@ pub(super) fn record_key(at: TopicPartition, offset: i64) -> [u8; 13] {
     key
 }
 
-/// The offset in a key of `records`.
+/// The offset in a key of the keyspace `records`.
 pub(super) fn offset_of(key: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(key.get(5..)?.try_into().ok()?))
 }

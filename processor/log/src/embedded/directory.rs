@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The name of the file that marks a directory as ours.
 const MARKER: &str = "tachograph.format";
-/// The first line of the marker, with the version of the layout.
+/// The first line of the marker file: the version of the directory's layout.
 const FORMAT: &str = "tachograph data, format 1";
 
 /// A data directory that this process holds.
@@ -23,7 +23,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Takes the directory; makes it if it is not there or empty.
+    /// Takes a directory for this process; makes it if it is not there or empty.
     ///
     /// # Errors
     /// Another process has it, it holds something else, or another version's data.
@@ -88,14 +88,14 @@ fn check_empty(dir: &Path) -> Result<(), LogError> {
     }
 }
 
-/// Writes the marker, durably.
+/// Writes the marker file, durably.
 fn mark(dir: &Path, marker: &mut File, writer: &str) -> std::io::Result<()> {
     marker.write_all(format!("{FORMAT}\n{writer}\n").as_bytes())?;
     marker.sync_all()?;
     File::open(dir)?.sync_all()
 }
 
-/// The writer that a marker names.
+/// The writer that a marker file names.
 fn parse(marker: &Path, text: &str) -> Result<String, LogError> {
     let corrupt = |reason: String| LogError::corrupt(marker.display().to_string(), reason);
     let mut lines = text.lines();
@@ -112,7 +112,7 @@ fn parse(marker: &Path, text: &str) -> Result<String, LogError> {
         .ok_or_else(|| corrupt("it names no writer".to_owned()))
 }
 
-/// A writer's name that no other directory has, of the process and nanosecond of its making.
+/// A writer's name that no other directory has: it is made of the process id and the time in nanoseconds.
 fn new_writer() -> String {
     let nanos = SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -20,25 +20,26 @@ const DELETE_STEP: usize = 4096;
 /// The changes of a group, not yet written.
 pub(super) struct GroupCommit<'s> {
     store: &'s Store,
-    /// Deletions, until [`GroupCommit::write`] adds the rest.
+    /// Holds the deletions; [`GroupCommit::write`] adds the rest.
     batch: OwnedWriteBatch,
     /// Append time of the group's records, ms, unless a partition's last record is later.
     now_ms: i64,
-    /// Partitions that change, as they will be.
+    /// The partitions that change, as they will be.
     states: BTreeMap<TopicPartition, PartitionState>,
-    /// The group's positions that change.
+    /// The consumer group's positions that change.
     positions: BTreeMap<TopicPartition, i64>,
     /// New records by their keys in the store. They are kept aside from the batch, since within one batch a key must not be
     /// both written and deleted.
     puts: BTreeMap<[u8; 13], Vec<u8>>,
     /// Why nothing of the group may be written: a request was taken in part only.
     broken: Option<LogError>,
-    /// For compacted topics: where this group put a key's latest record, and its size; `None` where it deleted the key.
+    /// The keys of compacted topics that change: the offset and size of each key's latest record, or `None` where the key was
+    /// deleted.
     latest: HashMap<Vec<u8>, Option<(i64, u64)>>,
 }
 
 impl<'s> GroupCommit<'s> {
-    /// Without changes; `now_ms` is the append time of the group.
+    /// A group without changes; `now_ms` is its append time.
     pub fn new(store: &'s Store, now_ms: i64) -> Self {
         Self {
             store,
@@ -272,7 +273,7 @@ impl<'s> GroupCommit<'s> {
         Ok(freed)
     }
 
-    /// Where the store has a key's latest record, and its size.
+    /// The offset and size of a key's latest record in the store.
     fn stored_latest(&self, at: TopicPartition, index: &[u8]) -> Result<Option<(i64, u64)>, LogError> {
         let Some(bytes) = stored(self.store.latest.get(index))? else {
             return Ok(None);

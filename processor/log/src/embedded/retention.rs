@@ -1,4 +1,4 @@
-//! What the embedded log deletes by age and size, and what it never deletes.
+//! Which records the embedded log deletes by age and size, and which it never deletes.
 //!
 //! **Architecture Invariant:** no raw log record goes before it was folded and committed, whatever its age.
 
@@ -14,7 +14,7 @@ const DAY_MS: i64 = 86_400_000;
 pub const RAW_AGE_MAX_MS: i64 = 7 * DAY_MS;
 /// How many bytes of raw records are kept, over all raw topics: 10 GiB.
 pub const RAW_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
-/// How many records one look at a partition covers.
+/// How many records of a partition are looked at in one step.
 const SCAN_MAX: usize = 4096;
 
 /// How much of the raw topics is kept.
@@ -35,17 +35,17 @@ impl Default for Retention {
     }
 }
 
-/// What makes the records of a topic go.
+/// Why the records of a topic are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Age, and the size of all raw topics together.
+    /// Because of their age, and of the size of all raw topics together.
     Raw {
         /// Whether a record stays until the group's committed position is past it.
         until_committed: bool,
     },
-    /// Age alone, ms.
+    /// Because of their age alone, ms.
     Age(i64),
-    /// Nothing that this log decides: compaction, whoever consumed the records, or nobody.
+    /// For no reason that is decided here: compaction deletes them, or whoever consumed them, or nobody.
     Nothing,
 }
 
@@ -72,7 +72,7 @@ const fn rule(topic: Topic) -> Rule {
 }
 
 impl Retention {
-    /// For each partition with something to delete: the offset before which all goes.
+    /// The partitions with something to delete, each with the offset before which all records go.
     ///
     /// # Errors
     /// The store failed, or holds a record that can't be read.

@@ -1,4 +1,4 @@
-//! What is stored, and what of it is visible: shared by the writer thread and all readers.
+//! The store, and the table of what readers see of it: shared by the writer thread and all readers.
 //!
 //! **Architecture Invariant:** readers see a record, a position or a deletion only once it is durable.
 
@@ -27,22 +27,22 @@ pub(super) struct Store {
     pub db: Database,
     /// Records by topic, partition and offset.
     pub records: Keyspace,
-    /// For compacted topics: the offset of each key's latest record.
+    /// The offset of each key's latest record, for compacted topics.
     pub latest: Keyspace,
     /// Partition counts, [`PartitionState`]s and the group's positions.
     pub meta: Keyspace,
     counts: PartitionCounts,
     visible: RwLock<Visible>,
-    /// Counted up whenever something becomes visible.
+    /// A number that is counted up whenever something becomes visible.
     version: Mutex<u64>,
     changed: Condvar,
 }
 
-/// What readers see: changed only after the fsync.
+/// The partitions and positions that readers see: changed only after the fsync.
 #[derive(Default)]
 pub(super) struct Visible {
     pub states: BTreeMap<TopicPartition, PartitionState>,
-    /// The group's committed positions.
+    /// The consumer group's committed positions.
     pub committed: BTreeMap<TopicPartition, i64>,
 }
 
@@ -50,7 +50,7 @@ impl Store {
     /// Opens or makes the store; `seed` gives a new one its partition counts.
     ///
     /// # Errors
-    /// The store can't be read, or holds what is none of ours.
+    /// The store can't be read, or holds values that can't be decoded.
     pub fn open(path: &Path, seed: &Seed) -> Result<Self, LogError> {
         let builder = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX);
         let db = stored(builder.open())?;
@@ -112,7 +112,7 @@ impl Store {
         self.look(|visible| visible.states.iter().map(|(at, state)| (*at, *state)).collect())
     }
 
-    /// The group's committed position in a partition.
+    /// The consumer group's committed position in a partition.
     pub fn committed(&self, at: TopicPartition) -> Option<i64> {
         self.look(|visible| visible.committed.get(&at).copied())
     }
@@ -182,7 +182,7 @@ impl Store {
 /// Why a lock is never poisoned: no code that holds one can panic.
 const NO_PANIC: &str = "nothing panics while holding this lock";
 
-/// What readers see of a store that was just opened: all that is in it.
+/// What readers see of a store that was just opened: everything that is in it.
 fn visible(meta: &Keyspace, counts: PartitionCounts) -> Result<Visible, LogError> {
     let mut visible = Visible::default();
     for at in all_partitions(counts) {
@@ -238,25 +238,25 @@ pub(super) fn no_such(at: TopicPartition, partitions: i32) -> LogError {
     }
 }
 
-/// What the store gave, with its error as one of the log; a full disk has a variant of its own.
+/// The outcome of a call of the store, its error turned into one of the log; a full disk has a variant of its own.
 pub(super) fn stored<T>(result: Result<T, fjall::Error>) -> Result<T, LogError> {
     result.map_err(store_error)
 }
 
 fn store_error(error: fjall::Error) -> LogError {
-    let io = match &error {
-        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => Some(io.kind()),
-        _ => None,
-    };
-    if let Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) = io {
+    if let fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) = &error
+        && matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+    {
         return LogError::Full {
             reason: "the disk of the data directory is full; free some, then restart".to_owned(),
         };
     }
-    let reason = match &error {
-        fjall::Error::Poisoned => "the store takes no writes since one failed; see the log, then restart",
-        fjall::Error::Locked => "another process uses the store",
-        _ => "the store failed",
+    let reason = if matches!(error, fjall::Error::Poisoned) {
+        "the store takes no writes since one failed; see the log, then restart"
+    } else if matches!(error, fjall::Error::Locked) {
+        "another process uses the store"
+    } else {
+        "the store failed"
     };
     LogError::failed(reason, error)
 }

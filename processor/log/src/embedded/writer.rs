@@ -21,17 +21,17 @@ use std::time::{Duration, Instant};
 const GROUP_REQUESTS_MAX: usize = 1024;
 /// How many bytes of records a group holds at most, unless one request alone is larger.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many requests may wait.
+/// How many requests may wait in the queue.
 const QUEUE_MAX: usize = 4096;
-/// How many bytes of records may wait.
+/// How many bytes of records may wait in the queue.
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How often old records are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(10);
 
-/// Where an answer goes.
+/// The function that takes the answer to a request.
 pub(super) type Reply<T> = Box<dyn FnOnce(Result<T, LogError>) + Send>;
 
-/// What the thread is asked to do; `reply` gets the answer.
+/// A request to the writer's thread; `reply` gets the answer.
 pub(super) enum Request {
     /// See [`crate::Log::append`].
     Append {
@@ -115,11 +115,11 @@ impl Queue {
         })
     }
 
-    /// Asks, waiting for room in the queue, and waits for the answer.
+    /// Adds a request, waiting for room in the queue, and waits for the answer.
     pub fn ask<T: Send + 'static>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LogError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let reply: Reply<T> = Box::new(move |answer| {
-            // The receiver is gone only when whoever asked is.
+            // The receiver is there as long as whoever asked waits.
             let _ = sender.send(answer);
         });
         self.sender.send(request(reply)).map_err(|_| ended())?;
@@ -154,7 +154,7 @@ fn ended() -> LogError {
     LogError::unavailable("the log is closed")
 }
 
-/// What the thread works with.
+/// The writer's thread.
 pub(super) struct Writer {
     pub store: Arc<Store>,
     /// The data directory, whose disk is looked at.
@@ -185,7 +185,7 @@ impl Taken {
 }
 
 impl Writer {
-    /// Works until the queue is closed.
+    /// Answers requests until the queue is closed.
     pub fn run(&self, queue: &Receiver<Request>) {
         let mut next = None;
         let mut retain_at = Instant::now();

@@ -1,4 +1,4 @@
-//! The producer of durable appends in order, outside of transactions. One that failed is given up.
+//! The producer of durable appends in order, outside of transactions. A producer that failed is given up.
 
 use super::clients::{self, APPEND_MAX_MS};
 use super::names::{Names, headers};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-/// How long a full buffer of the client is waited for before the next try to send.
+/// How long a sender waits for room in the client's buffer before it tries again.
 pub(super) const BUFFER_WAIT: Duration = Duration::from_millis(5);
 /// How long beyond its own time limit the client may take to report on an append.
 const REPORT_GRACE: Duration = Duration::from_secs(5);
@@ -39,15 +39,15 @@ impl ProducerContext for Reports {
             }),
             Err((error, _)) => Err(error.clone()),
         };
-        // Nobody waits any more where the append was given up.
+        // The receiver is gone where the append was given up.
         let _ = sender.send((index, report));
     }
 }
 
-/// Appends outside of transactions.
+/// The producer of one worker's appends.
 pub(super) struct Appender {
     cluster: Cluster,
-    /// None before the first use and after a failure.
+    /// The client; none before the first use and after a failure.
     producer: Option<ThreadedProducer<Reports>>,
 }
 
@@ -64,7 +64,7 @@ impl Appender {
     /// brokers are not connected yet.
     pub fn recover(&mut self) -> Result<(), LogError> {
         if let Some(producer) = self.producer.take() {
-            // Nothing is on its way: each append waits for all its records.
+            // The old producer has nothing on its way, since each append waits for all its records.
             give_up(Arc::new(producer));
         }
         self.producer = Some(self.make()?);

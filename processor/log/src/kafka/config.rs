@@ -1,19 +1,19 @@
-//! Which cluster a log is on, and who its user is there.
+//! Which cluster a log is on, and the identity of the log's user there.
 
 use crate::cluster::Cluster;
 use std::time::Duration;
 
-/// A member that is silent for so long loses its partitions, unless told otherwise.
+/// The default session timeout: a member that is silent for so long loses its partitions.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which cluster, and who we are there.
+/// The cluster of a log, and the identity of the log's user there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// The cluster.
     pub cluster: Cluster,
     /// The consumer group that the positions belong to.
     pub group: String,
-    /// Who we are in the group; `None` for a user that reads and appends, but neither joins nor commits.
+    /// The user's place in the group; `None` for one that reads and appends, but neither joins nor commits.
     pub member: Option<Member>,
 }
 
@@ -23,14 +23,14 @@ pub struct Member {
     /// The identity that commits and fences, unique in the group and stable over restarts: with the group's name it is
     /// the `transactional.id`, and the `group.instance.id` if membership is static.
     pub name: String,
-    /// Whether the group keeps the partitions for a member that went, until the session times out.
+    /// Whether the group keeps the partitions of a member that left, until its session times out.
     pub is_static: bool,
-    /// A member that is silent for so long loses its partitions.
+    /// How long the member may be silent before it loses its partitions.
     pub session_timeout: Duration,
 }
 
 impl KafkaConfig {
-    /// A user that neither joins the group nor commits.
+    /// The configuration of a user that reads and appends, but neither joins the group nor commits.
     #[must_use]
     pub fn reader(cluster: &Cluster, group: &str) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl KafkaConfig {
         }
     }
 
-    /// A worker with defaults: static membership, session timeout 15 s.
+    /// The configuration of a worker with defaults: static membership, session timeout 15 s.
     #[must_use]
     pub fn worker(cluster: &Cluster, group: &str, name: &str) -> Self {
         let member = Member {

@@ -1,7 +1,8 @@
 //! Consumers that read partitions from a position, without a group.
 //!
-//! A consumer is kept for each partition that was read of late, so that reads one after another go on without a seek. One
-//! that failed is given up: it may be cut off (see [`crate::contact`]), and a new one begins at the cluster's addresses.
+//! A consumer is kept for each partition that was read of late, so that reads one after another go on without a seek. A
+//! consumer that failed is given up: it may be cut off (see [`crate::contact`]), and a new one begins at the cluster's
+//! addresses.
 
 use super::clients::{self, EndIsNoError, EndingConsumer, out_of_range, passing};
 use super::names::{Names, size};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 /// How many partitions have a consumer of their own; the one not read for longest gives its up.
 const CURSORS_MAX: usize = 4;
-/// How long a read of several partitions waits for a message before it looks whether it waits for too long.
+/// How long one poll of a read of several partitions waits; between polls the time limit is looked at.
 const READ_STEP: Duration = Duration::from_millis(100);
 /// How long the brokers wait for a record at the end of a partition before they tell the end, ms.
 const END_WAIT_MS: u64 = 20;
@@ -33,7 +34,7 @@ pub(super) struct Cursors {
     names: Names,
     /// How long a read waits for an answer of the brokers.
     answer_max: Duration,
-    /// The last used one last.
+    /// The cursors in order of use, the last used one last.
     cursors: Vec<Cursor>,
     closing: Closing,
 }
@@ -51,7 +52,7 @@ impl Closing {
 }
 
 impl Drop for Closing {
-    /// No client may work on while the process ends.
+    /// Waits for the ends of all clients: none may work on while the process ends.
     fn drop(&mut self) {
         self.0.drain(..).for_each(|thread| drop(thread.join()));
     }
@@ -78,7 +79,7 @@ struct Cursor {
 }
 
 impl Cursors {
-    /// Without consumers yet; a read waits up to `answer_max` for the brokers.
+    /// A set without consumers; a read waits up to `answer_max` for the brokers.
     pub fn new(cluster: &Cluster, group: &str, names: Names, answer_max: Duration) -> Self {
         Self {
             cluster: cluster.clone(),
@@ -113,8 +114,8 @@ impl Cursors {
 
     /// All records of partitions of one topic that are readable now, of each from that position on, all side by side.
     ///
-    /// A consumer tells the end of a partition when a fetch from there found its last stable offset at that place. Hence
-    /// what was readable before the call is read when all partitions have ended.
+    /// A consumer tells the end of a partition when a fetch from there found the partition's last stable offset at that
+    /// place. Hence what was readable before the call has been read when all partitions have ended.
     pub fn read_all(
         &mut self,
         topic: Topic,
@@ -246,7 +247,7 @@ impl Cursor {
         LogError::failed(format!("reading {}", self.at), error)
     }
 
-    /// At the end: moves on past aborted records and control marks. False where there may be records after all.
+    /// Moves on past aborted records and control marks at the end. False where there may be records after all.
     ///
     /// The client does not tell at which offset it saw the end. So the last stable offset is asked for, and the
     /// cursor placed anew: if it then comes to the end without a record, there is none below that offset.

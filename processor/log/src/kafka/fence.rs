@@ -31,7 +31,7 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Since when readers wait behind open transactions, and at which offset.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    /// By partition: the last stable offset that its reader waits at, and since when.
+    /// The last stable offset that the reader of each partition waits at, and since when.
     since: BTreeMap<TopicPartition, (i64, Instant)>,
 }
 
@@ -81,7 +81,7 @@ impl Patience {
         self.slowest_commit = took.max(self.slowest_commit * 3 / 4);
     }
 
-    /// How long to wait, from [`WAIT_MIN`] to [`WAIT_MAX`].
+    /// How long to wait now, from [`WAIT_MIN`] to [`WAIT_MAX`].
     pub fn wait(&self) -> Duration {
         (self.slowest_commit * WAIT_COMMITS).clamp(WAIT_MIN, WAIT_MAX)
     }
@@ -94,7 +94,7 @@ impl Patience {
 pub(super) struct Fencer {
     /// Where to look for a writer, and who must not be fenced.
     look: Look,
-    /// The thread that ends a transaction, if one does.
+    /// The thread that ends a transaction; it may have finished.
     running: Option<JoinHandle<()>>,
 }
 
@@ -123,7 +123,7 @@ impl Fencer {
     /// one is being ended. What goes wrong on the way is logged: whoever waits asks again.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// The system gives no thread for it.
     pub fn end_transaction(&mut self, at: TopicPartition, from: Position) -> Result<(), LogError> {
         if self
             .running

@@ -1,6 +1,6 @@
 //! The name of a static member, and what to do when the brokers say that somebody else has it.
 //!
-//! The other may be nobody but ourselves: when a session times out during an outage, librdkafka forgets its member id, but
+//! The name may be taken by nobody but this process: when a session times out during an outage, librdkafka forgets its member id, but
 //! goes on with heartbeats until the loss of the partitions is answered. A broker that comes back and remembers the old id
 //! calls them fenced, and for the client that is fatal. The brokers forget a member that nobody keeps alive after the
 //! session timeout, and keep another process's. So the member waits for that time in silence: a process that has lost its
@@ -21,7 +21,7 @@ const MEMBER_ID_SUFFIX: usize = 1 + 36;
 /// The states of a group whose members the brokers know.
 const KNOWN_STATES: [&str; 4] = ["Empty", "Stable", "PreparingRebalance", "CompletingRebalance"];
 
-/// A static member's name, and whether it is still ours.
+/// A static member's name, and whether another member has taken it.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     group: String,

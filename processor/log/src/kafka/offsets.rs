@@ -1,7 +1,6 @@
 //! Where partitions begin and end: one request to each broker, for however many partitions.
 //!
-//! What the end is goes by who asks: the last stable offset for a read_committed client, else the offset that the next
-//! record gets.
+//! A read_committed client is told the last stable offset as the end, any other client the offset that the next record gets.
 
 use super::clients;
 use super::names::Names;
@@ -56,7 +55,8 @@ pub(super) fn ends<C: ConsumerContext>(
     sides(client, names, at, Offset::End, answer_max)
 }
 
-/// The request for offsets by time knows two times that are none: the beginning and the end (Kafka protocol, `ListOffsets`).
+/// One side of each of these partitions, its beginning or its end. Both are special values of the time in a request for offsets
+/// by time (Kafka protocol, `ListOffsets`).
 fn sides<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &Names,
@@ -80,7 +80,7 @@ fn sides<C: ConsumerContext>(
     })
 }
 
-/// What an answer says of one partition: its offset, if it has one.
+/// The offset that an answer gives for one partition; `None` if it gives none.
 pub(super) fn answered(
     found: &TopicPartitionList,
     names: &Names,

@@ -21,13 +21,13 @@ pub struct KafkaReader {
     names: Names,
     /// How long one question to the brokers may take.
     answer_max: Duration,
-    /// Answers for everything in the log, uncommitted records included; none after it failed.
+    /// The client that answers questions about partitions, uncommitted records included; none after it failed.
     client: Option<BaseConsumer>,
     cursors: Cursors,
 }
 
 impl KafkaReader {
-    /// Connects; `group` is an id that is never joined and nothing is committed to.
+    /// Connects to a cluster. The client needs the id of a `group`, which it never joins and commits nothing to.
     ///
     /// # Errors
     /// No broker answers within ten seconds.

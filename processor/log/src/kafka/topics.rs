@@ -1,4 +1,4 @@
-//! The topics of a cluster: what `deploy/topics.toml` says, creation of those that are missing, checks of the others.
+//! The topics of a cluster: what `deploy/topics.toml` says of them, creation of missing ones, checks of those that are there.
 
 mod check;
 
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use strum::VariantArray;
 
-/// The topics' settings, as shipped.
+/// The shipped settings of the topics.
 const TOPICS_TOML: &str = include_str!("../../../../deploy/topics.toml");
 /// How long created topics may take to have leaders everywhere.
 const LEADERS_MAX: Duration = Duration::from_secs(30);
@@ -85,7 +85,7 @@ impl Entry {
     }
 }
 
-/// How many partitions the seed gives a topic.
+/// How many partitions a topic has by the seed.
 #[must_use]
 pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
     match topic.partitions() {
@@ -98,8 +98,8 @@ pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
 
 /// Makes the cluster ready: creates missing topics and checks all; gives the seed that holds there.
 ///
-/// That is the one in the control topic, if there is one; else `seed` with the partition counts of topics that exist.
-/// The seed is not written: that is the first record that the caller appends to the control topic.
+/// The seed that holds is the one in the control topic, if there is one; else `seed` with the partition counts of topics that
+/// exist. It is not written here: the caller appends it to the control topic, as the first record there.
 ///
 /// # Errors
 /// The cluster can't be reached, or a topic has other partition counts or settings than it must have.
@@ -154,11 +154,11 @@ pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError>
     Ok(seed)
 }
 
-/// Creates the topics that are missing, and waits until each partition has a leader; gives their names. What is there
-/// is not changed.
+/// Creates the topics that are missing, and waits until each of their partitions has a leader; gives their names. Topics that
+/// are there are not changed.
 ///
-/// `replicas` is how many each partition gets; left out, as many as there are brokers, up to [`REPLICAS`]. Where there
-/// are two or more, two of them must have a record before it is acknowledged.
+/// Each partition gets `replicas`; left out, as many as there are brokers, up to [`REPLICAS`]. With two replicas or more, two
+/// must have a record before it is acknowledged.
 ///
 /// # Errors
 /// The cluster can't be reached, or refuses.
@@ -310,7 +310,7 @@ mod tests {
                 Partitions::Few => "few",
                 Partitions::One => "one",
             };
-            // The deltas' records go once they are consumed: for the cluster that is to keep them.
+            // The worker itself deletes deltas once they are consumed; the cluster is to keep them.
             let cleanup = match topic.cleanup() {
                 _ if topic == Topic::Deltas => "keep",
                 Cleanup::Delete => "delete",

@@ -25,7 +25,7 @@ const FLUSH_STEP: Duration = Duration::from_millis(1);
 const ABORT_MAX: Duration = Duration::from_secs(5);
 /// How long beyond its own time limit the client may take to send positions; after that it never answers.
 const POSITIONS_GRACE: Duration = Duration::from_secs(2);
-/// What is said of positions that were not sent in time.
+/// The error of positions that were not sent in time.
 const NO_ANSWER: KafkaError = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
 
 /// The context of a transactional producer.
@@ -49,7 +49,7 @@ impl ProducerContext for Quiet {
     fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
-/// A producer of transactions.
+/// A client that can run transactions.
 pub(super) type TransactionalProducer = BaseProducer<Quiet>;
 
 /// A transactional producer that has fenced all older ones with its id and ended their open transaction.
@@ -93,11 +93,11 @@ fn fence(cluster: &Cluster, id: &str) -> KafkaResult<TransactionalProducer> {
 /// The commits of one worker, each a transaction.
 pub(super) struct Transactions {
     cluster: Cluster,
-    /// `None`: opened for reading only.
+    /// The transactional id; `None` for a user that never commits.
     id: Option<String>,
-    /// `None` before the first use and after a failure.
+    /// The client; `None` before the first use and after a failure.
     producer: Option<Arc<TransactionalProducer>>,
-    /// Set by a failure, until [`Transactions::recover`].
+    /// Whether a transaction failed since the last [`Transactions::recover`].
     failed: bool,
 }
 
@@ -115,12 +115,12 @@ impl Transactions {
         self.id.as_deref().unwrap_or_default()
     }
 
-    /// Whether this log may commit.
+    /// Whether this user of the log may commit.
     pub const fn is_writer(&self) -> bool {
         self.id.is_some()
     }
 
-    /// A new producer with the same id: fences older ones and ends their open transaction.
+    /// Makes a new producer with the same id, which fences older ones and ends their open transaction.
     pub fn recover(&mut self) -> Result<(), LogError> {
         if let Some(producer) = self.producer.take() {
             give_up(producer);
@@ -172,7 +172,7 @@ impl Transactions {
     }
 }
 
-/// What was said of a transaction: at which step, and by the client.
+/// What was said of a failed transaction: the step that failed, and the client's error.
 #[derive(Debug)]
 pub(super) struct Said {
     pub reason: String,
@@ -198,7 +198,7 @@ impl Said {
 /// Why a transaction did not succeed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// It was aborted, and the brokers have said so.
+    /// The transaction was aborted, and the brokers have said so.
     Aborted(Said),
     /// The producer is of no use any more, and nothing was committed by it.
     Dead(Said),
@@ -224,20 +224,32 @@ impl Transaction<'_> {
         // the client nothing. With records on their way it takes a new producer epoch, and half a second.
         if !commit.positions.is_empty() {
             self.again("positions", deadline, || self.send_positions(commit, deadline))
-                .map_err(|error| match error {
-                    NO_ANSWER => Failure::Dead(Said::only("positions: no answer in time")),
-                    error => self.aborted("positions", error),
+                .map_err(|error| {
+                    if error == NO_ANSWER {
+                        Failure::Dead(Said::only("positions: no answer in time"))
+                    } else {
+                        self.aborted("positions", error)
+                    }
                 })?;
         }
         self.send(commit, deadline)?;
         self.again("commit", deadline, || {
             self.producer.commit_transaction(left(deadline))
         })
-        .map_err(|error| match &error {
-            KafkaError::Transaction(cause) if cause.txn_requires_abort() => self.aborted("commit", error),
-            KafkaError::Transaction(cause) if cause.is_fatal() => Failure::Dead(Said::by("commit", error)),
-            _ => Failure::Unknown(Said::by("commit", error)),
-        })
+        .map_err(|error| self.not_committed(error))
+    }
+
+    /// What became of a transaction that the brokers were asked to commit, and that met an error.
+    fn not_committed(&self, error: KafkaError) -> Failure {
+        if let KafkaError::Transaction(cause) = &error {
+            if cause.txn_requires_abort() {
+                return self.aborted("commit", error);
+            }
+            if cause.is_fatal() {
+                return Failure::Dead(Said::by("commit", error));
+            }
+        }
+        Failure::Unknown(Said::by("commit", error))
     }
 
     /// Sends the positions on a thread of their own: the client can wait for ever for a coordinator that it has given up,
@@ -248,7 +260,7 @@ impl Transaction<'_> {
         let (producer, positions) = (Arc::clone(self.producer), self.names.list(&commit.positions));
         let (sender, outcome) = std::sync::mpsc::channel();
         let send = move || {
-            // Nobody waits any more where it took too long.
+            // The receiver is gone where the send took too long.
             let _ = sender.send(producer.send_offsets_to_transaction(&positions, &group, left(deadline)));
         };
         // Without a thread nothing is sent, and the transaction is aborted.
@@ -309,7 +321,7 @@ impl Transaction<'_> {
         }
     }
 
-    /// Aborts the transaction before the brokers were asked to commit it, so that it is certain that nothing was committed.
+    /// Aborts the transaction, where it is certain that the brokers have not committed it.
     fn aborted(&self, step: &str, error: KafkaError) -> Failure {
         if matches!(&error, KafkaError::Transaction(cause) if cause.is_fatal()) {
             return Failure::Dead(Said::by(step, error));

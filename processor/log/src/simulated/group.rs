@@ -27,7 +27,7 @@ pub(super) struct Group {
 
 /// A member of the group.
 struct Member {
-    /// Which of the handles of that name is the member.
+    /// The number of the handle that is the member, among those of its name.
     handle: u64,
     /// When it last gave a sign of life, ms of the cluster's clock.
     heartbeat_ms: i64,
@@ -38,7 +38,7 @@ struct Member {
 
 /// What a handle learns from the group.
 pub(super) enum Heard {
-    /// It is a member in this generation, and ownership changed so since it last asked.
+    /// The handle is a member in this generation, and these changes of ownership came since it last asked.
     Member(u64, VecDeque<Ownership>),
     /// The group went on without it.
     Expelled,

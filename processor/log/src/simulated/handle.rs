@@ -17,7 +17,7 @@ pub struct SimLog {
     writer: String,
     /// The number of this handle among all of the cluster.
     handle: u64,
-    /// The number of this handle among those of the writer that may commit, or might once.
+    /// The number that the last [`Log::recover`] gave this handle; only the handle with the writer's latest number may commit.
     epoch: u64,
     /// Whether a commit failed since the last [`Log::recover`].
     failed: bool,

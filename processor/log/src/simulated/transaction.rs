@@ -14,7 +14,7 @@ const TIMEOUT_MS: i64 = 10_000;
 /// The chance that a late mark arrives when the clock moves, in 1,000.
 const ARRIVES: u32 = 300;
 
-/// What a transaction's end is marked in.
+/// A place where the end of a transaction is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Marked {
     Partition(TopicPartition),

@@ -18,7 +18,7 @@ pub(in crate::kafka) struct GroupContext {
     names: Names,
     /// Changes of ownership that the worker was not told of yet.
     changes: Mutex<VecDeque<Ownership>>,
-    /// Readers of `tacho.deltas` behind an open transaction.
+    /// Readers of `tacho.deltas` that wait behind an open transaction.
     waiting: Mutex<Waiting>,
     /// Whether the consumer is being closed: no worker answers a rebalance any more, so it is answered here.
     closing: AtomicBool,
@@ -39,12 +39,12 @@ impl GroupContext {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The readers behind an open transaction.
+    /// The readers that wait behind an open transaction.
     pub fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on rebalances are answered here.
+    /// Takes note that the consumer is being closed: rebalances are answered here from now on.
     pub fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }

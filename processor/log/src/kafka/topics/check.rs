@@ -17,27 +17,27 @@ use strum::VariantArray;
 /// What is wrong with a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Its name, prefix included.
+    /// The topic's name, prefix included.
     pub topic: String,
     /// What is wrong, and why that matters.
     pub what: String,
     /// The command that mends it.
     pub mend: String,
-    /// How bad it is.
+    /// Whether processes start all the same.
     pub severity: Severity,
 }
 
 /// How bad a [`Fault`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// A promise does not hold: no process starts.
+    /// A promise does not hold with this fault, so no process starts.
     Refused,
-    /// One replica: fine for a try on one broker, and lost with it. Processes start, and warn.
+    /// The topic has one replica, which is fine for a try on one broker, and is lost with it. Processes start, and warn.
     OneReplica,
 }
 
 impl Fault {
-    /// Whether processes refuse to start.
+    /// Whether processes refuse to start because of it.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.severity == Severity::Refused
