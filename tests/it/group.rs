@@ -117,7 +117,7 @@ fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result
     }
     for partition in &view.partitions {
         let latest = partition.latest_final.get(largest).copied().flatten();
-        if latest.is_none_or(|start| start <= sent) {
+        if latest.is_none_or(|start| start.0 <= sent) {
             return Err(format!(
                 "partition {} is final up to {latest:?}, not {sent}",
                 partition.key()

@@ -87,7 +87,7 @@ fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -
             .get(largest)
             .copied()
             .flatten()
-            .is_some_and(|start| start > sent)
+            .is_some_and(|start| start.0 > sent)
     };
     if view.partitions.len() < partitions || !view.partitions.iter().all(|view| is_final(view.value())) {
         return false;

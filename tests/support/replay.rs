@@ -77,7 +77,7 @@ impl Results {
                 .iter()
                 .filter(|row| b.windows.binary_search(row).is_err())
                 .map(|(topic, series, value)| {
-                    let row = schemas::derived::decode(Topic::by_name(topic).unwrap(), value);
+                    let row = schemas::derived::Row::decode(Topic::by_name(topic).unwrap(), value);
                     format!("{topic} {series} {row:?}")
                 });
             let sessions = a

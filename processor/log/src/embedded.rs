@@ -224,7 +224,7 @@ impl Log for EmbeddedLog {
     }
 
     fn join(&mut self) -> Result<(), LogError> {
-        let inputs = crate::all_inputs(self.partitions(Topic::RawLogs)?, self.partitions(Topic::Deltas)?);
+        let inputs = crate::all_inputs(|topic| self.log.partitions(topic));
         self.joined = Some(Ownership::Assigned(inputs));
         Ok(())
     }
@@ -268,7 +268,7 @@ impl Log for EmbeddedLog {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        let bytes = commit.records.iter().map(writer::size).sum();
+        let bytes = commit.records().map(writer::size).sum();
         let epoch = self.epoch;
         self.log.queue().ask(|reply| Request::Commit {
             commit,

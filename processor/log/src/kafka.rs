@@ -25,7 +25,7 @@ pub use reader::KafkaReader;
 
 use crate::cluster::Cluster;
 use crate::contact::Contact;
-use crate::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, ReadLog, changelog_of};
+use crate::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, ReadLog};
 use append::Appender;
 use clients::REQUEST_MAX;
 use fence::{Fencer, Patience, Waiting};
@@ -37,6 +37,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{admin::AdminClient, client::DefaultClientContext};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
+use schemas::stage::Stage;
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -161,14 +162,14 @@ impl KafkaLog {
             source: Some(error.into()),
         };
         self.recover().map_err(unclear)?;
-        let at: Vec<TopicPartition> = commit.positions.iter().map(|(at, _)| *at).collect();
+        let at: Vec<TopicPartition> = commit.parts.iter().map(|part| part.input).collect();
         let before: Vec<Option<Position>> = at.iter().map(|at| self.committed.get(at).copied()).collect();
         let now = self.committed(&at).map_err(unclear)?;
         if !at.is_empty()
             && now
                 .iter()
-                .zip(&commit.positions)
-                .all(|(now, (_, position))| *now == Some(*position))
+                .zip(&commit.parts)
+                .all(|(now, part)| *now == Some(part.position))
         {
             tracing::info!(reason, "a commit without an answer has succeeded");
             return Ok(());
@@ -248,8 +249,8 @@ impl Log for KafkaLog {
                 }
                 Err(error) => tracing::debug!(%error, "committed positions are not stable yet"),
             }
-            for at in at {
-                self.unblock(changelog_of(*at))?;
+            for changelog in at.iter().filter_map(|at| Stage::changelog_of(*at)) {
+                self.unblock(changelog)?;
             }
         }
     }
@@ -305,7 +306,7 @@ impl Log for KafkaLog {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        let done: Vec<(TopicPartition, Position)> = commit.positions.clone();
+        let done = commit.positions();
         let began = Instant::now();
         match self.transactions.commit(&self.names, &self.group, &commit) {
             Ok(()) => self.patience.committed(began.elapsed()),

@@ -32,9 +32,11 @@ pub use error::{Cause, LogError};
 
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
+use schemas::stage::Stage;
 use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::time::Duration;
+use strum::VariantArray;
 
 /// Where an appended record ended up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +68,44 @@ pub struct Batch {
     pub next: Position,
 }
 
-/// One atomic step of a worker: the records that it writes, and the input positions that these include.
+/// One atomic step of a worker: all of its parts become visible together, or none does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// Records of changelogs, derived rows and deltas.
+    /// One part for each input partition of the step.
+    pub parts: Vec<Part>,
+}
+
+/// What a commit holds of one input partition; to leave the partition out is to leave out its part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The input partition.
+    pub input: TopicPartition,
+    /// The position to go on from: the records include what follows from everything before it.
+    pub position: Position,
+    /// Changelogs, derived rows, deltas and quarantined records, in the order in which they are written.
     pub records: Vec<NewRecord>,
-    /// The input partitions of the step, each with the position to go on from.
-    pub positions: Vec<(TopicPartition, Position)>,
+}
+
+impl Commit {
+    /// The position of each input partition.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(TopicPartition, Position)> {
+        self.parts
+            .iter()
+            .map(|part| (part.input, part.position))
+            .collect()
+    }
+
+    /// The records of all parts, in order.
+    pub fn records(&self) -> impl Iterator<Item = &NewRecord> {
+        self.parts.iter().flat_map(|part| &part.records)
+    }
+
+    /// The records of all parts, in order.
+    #[must_use]
+    pub fn into_records(self) -> Vec<NewRecord> {
+        self.parts.into_iter().flat_map(|part| part.records).collect()
+    }
 }
 
 /// A change of the input partitions that a worker owns, and what the worker does about it.
@@ -89,39 +122,13 @@ pub enum Ownership {
     Lost(Vec<TopicPartition>),
 }
 
-/// All input partitions of a log.
-fn all_inputs(raw_partitions: i32, delta_partitions: i32) -> Vec<TopicPartition> {
-    let of = |topic, count| (0..count).map(move |partition| TopicPartition { topic, partition });
-    of(Topic::RawLogs, raw_partitions)
-        .chain(of(Topic::Deltas, delta_partitions))
-        .collect()
-}
-
-/// The changelog with the state of an input partition.
-#[must_use]
-pub const fn changelog_of(input: TopicPartition) -> TopicPartition {
-    let topic = match input.topic {
-        Topic::Deltas => Topic::SeriesChangelog,
-        Topic::RawLogs
-        | Topic::RawTraces
-        | Topic::RawMetrics
-        | Topic::InboxLogs
-        | Topic::InboxTraces
-        | Topic::InboxMetrics
-        | Topic::Quarantine
-        | Topic::Sessions
-        | Topic::Windows1m
-        | Topic::Windows5m
-        | Topic::Windows1h
-        | Topic::Control
-        | Topic::Labels
-        | Topic::SessionsChangelog
-        | Topic::SeriesChangelog => Topic::SessionsChangelog,
+/// All input partitions of a log; `partitions` is how many a topic has.
+fn all_inputs(partitions: impl Fn(Topic) -> i32) -> Vec<TopicPartition> {
+    let of = |stage: &Stage| {
+        let topic = stage.def().input;
+        (0..partitions(topic)).map(move |partition| TopicPartition { topic, partition })
     };
-    TopicPartition {
-        topic,
-        partition: input.partition,
-    }
+    Stage::VARIANTS.iter().flat_map(of).collect()
 }
 
 /// How many records [`ReadLog::read_all`] reads at once, where a log has no way of its own.

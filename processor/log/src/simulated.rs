@@ -19,7 +19,7 @@ use partition::{Partition, TransactionId};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::settings::Seed;
-use schemas::topic::{Cleanup, FEW_PARTITIONS, Partitions, Topic};
+use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -227,7 +227,7 @@ impl SimCluster {
     /// Compacts the compacted topics: of each key only the latest record stays, and no tombstone.
     pub fn compact(&self) {
         for (at, partition) in &mut self.brokers().partitions {
-            if at.topic.cleanup() == Cleanup::Compact {
+            if at.topic.def().cleanup.is_compacted() {
                 partition.compact();
             }
         }
@@ -242,12 +242,10 @@ impl SimCluster {
 
 impl Brokers {
     fn count(&self, topic: Topic) -> i32 {
-        match topic.partitions() {
-            Partitions::LikeRawLogs => self.raw_partitions,
-            Partitions::LikeDeltas => self.delta_partitions,
-            Partitions::Few => FEW_PARTITIONS,
-            Partitions::One => 1,
-        }
+        topic
+            .def()
+            .partitions
+            .count(self.raw_partitions, self.delta_partitions)
     }
 
     fn check(&self, at: TopicPartition) -> Result<(), LogError> {

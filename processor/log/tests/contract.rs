@@ -1,7 +1,10 @@
 //! The contract of [`Log`]: the same checks over the three logs.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod common;
+
 use bytes::Bytes;
+use common::commit;
 use processor_log::cluster::Cluster;
 use processor_log::{Commit, Log, LogError};
 use schemas::id::{Position, TopicPartition};
@@ -217,25 +220,14 @@ fn a_commit_shows_records_and_positions_together(world: &mut dyn World) {
         record(DELTAS, "d", Some("delta")),
         record(STATE, "s", Some("state")),
     ];
-    log.commit(Commit {
-        records,
-        positions: vec![(RAW, Position(3))],
-    })
-    .unwrap();
+    log.commit(commit(records, vec![(RAW, Position(3))])).unwrap();
     assert_eq!(other.committed(&[RAW_0, RAW]).unwrap(), [None, Some(Position(3))]);
     assert_eq!(values(&read_all(&mut *other, DELTAS)), ["delta"]);
     assert_eq!(values(&read_all(&mut *other, STATE)), ["state"]);
     // A commit may have positions alone, or records alone.
-    log.commit(Commit {
-        records: Vec::new(),
-        positions: vec![(RAW, Position(4))],
-    })
-    .unwrap();
-    log.commit(Commit {
-        records: vec![record(DELTAS, "d", Some("more"))],
-        positions: Vec::new(),
-    })
-    .unwrap();
+    log.commit(commit(Vec::new(), vec![(RAW, Position(4))])).unwrap();
+    log.commit(commit(vec![record(DELTAS, "d", Some("more"))], vec![]))
+        .unwrap();
     assert_eq!(other.committed(&[RAW]).unwrap(), [Some(Position(4))]);
     other.take_over(&[(DELTAS, Position(0))]).unwrap();
     assert_eq!(values(&poll_until(&mut *other, 2)), ["delta", "more"]);
@@ -245,33 +237,24 @@ fn a_commit_shows_records_and_positions_together(world: &mut dyn World) {
 fn recover_fences_older_users(world: &mut dyn World) {
     let mut old = world.user();
     old.recover().unwrap();
-    old.commit(Commit {
-        records: vec![record(DELTAS, "d", Some("old"))],
-        positions: Vec::new(),
-    })
-    .unwrap();
+    old.commit(commit(vec![record(DELTAS, "d", Some("old"))], vec![]))
+        .unwrap();
     let mut new = world.user();
     new.recover().unwrap();
-    let zombie = Commit {
-        records: vec![record(DELTAS, "d", Some("zombie"))],
-        positions: vec![(RAW, Position(0))],
-    };
+    let zombie = commit(
+        vec![record(DELTAS, "d", Some("zombie"))],
+        vec![(RAW, Position(0))],
+    );
     let error = old.commit(zombie).unwrap_err();
     assert!(matches!(error, LogError::NotCommitted { .. }), "{error}");
-    new.commit(Commit {
-        records: vec![record(DELTAS, "d", Some("new"))],
-        positions: Vec::new(),
-    })
-    .unwrap();
+    new.commit(commit(vec![record(DELTAS, "d", Some("new"))], vec![]))
+        .unwrap();
     assert_eq!(values(&read_all(&mut *new, DELTAS)), ["old", "new"]);
     assert_eq!(new.committed(&[RAW]).unwrap(), [None]);
     // The old user can commit again once it has fenced the new one in turn.
     old.recover().unwrap();
-    old.commit(Commit {
-        records: vec![record(DELTAS, "d", Some("back"))],
-        positions: Vec::new(),
-    })
-    .unwrap();
+    old.commit(commit(vec![record(DELTAS, "d", Some("back"))], vec![]))
+        .unwrap();
     assert_eq!(values(&read_all(&mut *new, DELTAS)), ["old", "new", "back"]);
 }
 
@@ -346,11 +329,7 @@ fn a_compacted_topic_keeps_the_latest_values(world: &mut dyn World) {
             .iter()
             .map(|(key, value)| record(STATE, key, *value))
             .collect();
-        log.commit(Commit {
-            records,
-            positions: Vec::new(),
-        })
-        .unwrap();
+        log.commit(commit(records, vec![])).unwrap();
     }
     let mut latest = BTreeMap::new();
     let records = read_all(&mut *log, STATE);

@@ -1,9 +1,12 @@
 //! The embedded log beyond the contract: what a crash leaves, whose a directory is, what is deleted, a full disk.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod common;
+
 use bytes::Bytes;
+use common::commit;
 use processor_log::embedded::{Embedded, Limits, Retention};
-use processor_log::{Commit, Log, LogError, ReadLog};
+use processor_log::{Log, LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
@@ -80,16 +83,13 @@ fn what_was_acknowledged_survives_a_crash() {
     let appended = user
         .append(vec![record(RAW, "k", "one"), record(RAW, "k", "two")])
         .unwrap();
-    user.commit(Commit {
-        records: vec![record(ROWS, "r", "first"), record(DELTAS, "d", "delta")],
-        positions: vec![(RAW, Position(2))],
-    })
+    user.commit(commit(
+        vec![record(ROWS, "r", "first"), record(DELTAS, "d", "delta")],
+        vec![(RAW, Position(2))],
+    ))
     .unwrap();
-    user.commit(Commit {
-        records: vec![record(ROWS, "r", "second")],
-        positions: vec![],
-    })
-    .unwrap();
+    user.commit(commit(vec![record(ROWS, "r", "second")], vec![]))
+        .unwrap();
     let left = crash(dir.path());
     user.append(vec![record(RAW, "k", "after the crash")]).unwrap();
 
@@ -177,25 +177,15 @@ fn a_commit_is_all_or_nothing() {
         partition: 99,
     };
     let records = vec![record(DELTAS, "d", "delta"), record(beyond, "d", "delta")];
-    user.commit(Commit {
-        records,
-        positions: vec![],
-    })
-    .unwrap_err();
-    let ahead = Commit {
-        records: vec![record(DELTAS, "d", "delta")],
-        positions: vec![(RAW, Position(1))],
-    };
+    user.commit(commit(records, vec![])).unwrap_err();
+    let ahead = commit(vec![record(DELTAS, "d", "delta")], vec![(RAW, Position(1))]);
     assert!(matches!(user.commit(ahead), Err(LogError::NotCommitted { .. })));
     let keyless = NewRecord {
         key: None,
         ..record(ROWS, "", "row")
     };
-    user.commit(Commit {
-        records: vec![record(DELTAS, "d", "delta"), keyless],
-        positions: vec![],
-    })
-    .unwrap_err();
+    user.commit(commit(vec![record(DELTAS, "d", "delta"), keyless], vec![]))
+        .unwrap_err();
     assert_eq!(values(&mut user, DELTAS), [""; 0]);
     assert_eq!(user.committed(&[RAW]).unwrap(), [None]);
 }
@@ -216,11 +206,7 @@ fn a_compacted_topic_holds_nothing_but_the_latest() {
         record(ROWS, "b", "1"),
         record(ROWS, "c", "1"),
     ];
-    user.commit(Commit {
-        records,
-        positions: vec![],
-    })
-    .unwrap();
+    user.commit(commit(records, vec![])).unwrap();
     assert_eq!(values(&mut user, ROWS), ["2", "1", "1"]);
     let records = vec![
         tombstone.clone(),
@@ -231,20 +217,12 @@ fn a_compacted_topic_holds_nothing_but_the_latest() {
             ..tombstone
         },
     ];
-    user.commit(Commit {
-        records,
-        positions: vec![],
-    })
-    .unwrap();
+    user.commit(commit(records, vec![])).unwrap();
     assert_eq!(values(&mut user, ROWS), ["1", "3"]);
     assert_eq!(user.extent(ROWS).unwrap().end, Position(8));
     // Keys of trimmed records are forgotten, so no later record supersedes them.
     user.trim(&[(ROWS, Position(8))]).unwrap();
-    user.commit(Commit {
-        records: vec![record(ROWS, "a", "4")],
-        positions: vec![],
-    })
-    .unwrap();
+    user.commit(commit(vec![record(ROWS, "a", "4")], vec![])).unwrap();
     assert_eq!(values(&mut user, ROWS), ["4"]);
 }
 
@@ -349,18 +327,10 @@ fn age_and_size_delete_raw_records_only_below_the_committed_position() {
     let start = |user: &mut dyn Log, at| user.extent(at).unwrap().start.0;
     log.retain(now + 1005).unwrap();
     assert_eq!(start(&mut user, RAW), 0, "nothing is committed");
-    user.commit(Commit {
-        records: vec![],
-        positions: vec![(RAW, Position(3))],
-    })
-    .unwrap();
+    user.commit(commit(vec![], vec![(RAW, Position(3))])).unwrap();
     log.retain(now + 1005).unwrap();
     assert_eq!(start(&mut user, RAW), 3, "what is not committed stays");
-    user.commit(Commit {
-        records: vec![],
-        positions: vec![(RAW, Position(20))],
-    })
-    .unwrap();
+    user.commit(commit(vec![], vec![(RAW, Position(20))])).unwrap();
     log.retain(now + 1005).unwrap();
     let kept = 20 - start(&mut user, RAW);
     assert_eq!(
@@ -394,10 +364,7 @@ fn a_full_disk_is_told_and_harms_nothing() {
         user.append(vec![record(RAW, "k", "one")]),
         Err(LogError::Full { .. })
     ));
-    let commit = Commit {
-        records: vec![record(DELTAS, "d", "delta")],
-        positions: vec![],
-    };
+    let commit = commit(vec![record(DELTAS, "d", "delta")], vec![]);
     assert!(matches!(user.commit(commit), Err(LogError::Full { .. })));
     assert!(matches!(
         log.append_async(vec![record(RAW, "k", "one")])

@@ -4,11 +4,14 @@
 #[path = "../../../tests/support/broker.rs"]
 mod broker;
 
+mod common;
+
 use broker::Broker;
 use bytes::Bytes;
+use common::commit;
 use processor_log::cluster::Cluster;
 use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor_log::{Commit, Log, LogError, ReadLog};
+use processor_log::{Log, LogError, ReadLog};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use schemas::id::{Position, TopicPartition};
@@ -82,11 +85,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
     let broker = Broker::shared();
     topics::prepare(&Cluster::plain(&broker.bootstrap(), "open."), &seed()).unwrap();
     let mut log = connect(broker, "open.");
-    log.commit(Commit {
-        records: vec![record(DELTAS, "one")],
-        positions: vec![],
-    })
-    .unwrap();
+    log.commit(commit(vec![record(DELTAS, "one")], vec![])).unwrap();
     // A worker of the same identity dies with its transaction open.
     let dead: ThreadedProducer<_> = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
@@ -122,18 +121,12 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
     reader.recover().unwrap();
     assert_eq!(read_all(&mut reader, DELTAS), ["one"]);
     reader
-        .commit(Commit {
-            records: vec![record(DELTAS, "two")],
-            positions: vec![],
-        })
+        .commit(commit(vec![record(DELTAS, "two")], vec![]))
         .unwrap();
     assert_eq!(read_all(&mut log, DELTAS), ["one", "two"]);
     // The handle from before was fenced by the recovery.
     assert!(matches!(
-        log.commit(Commit {
-            records: vec![record(DELTAS, "late")],
-            positions: vec![]
-        }),
+        log.commit(commit(vec![record(DELTAS, "late")], vec![])),
         Err(LogError::NotCommitted { .. })
     ));
     assert_eq!(read_all(&mut reader, DELTAS), ["one", "two"]);
@@ -238,24 +231,15 @@ fn a_broker_that_hangs_or_dies_costs_a_commit_but_no_record() {
     let mut log = connect(&broker, "");
     log.recover().unwrap();
     log.append(vec![record(RAW, "raw")]).unwrap();
-    log.commit(Commit {
-        records: vec![record(DELTAS, "one")],
-        positions: vec![(RAW, Position(1))],
-    })
-    .unwrap();
+    log.commit(commit(vec![record(DELTAS, "one")], vec![(RAW, Position(1))]))
+        .unwrap();
 
     broker.pause();
-    let commit = Commit {
-        records: vec![record(DELTAS, "two")],
-        positions: vec![(RAW, Position(1))],
-    };
-    let error = log.commit(commit).unwrap_err();
+    let second = commit(vec![record(DELTAS, "two")], vec![(RAW, Position(1))]);
+    let error = log.commit(second).unwrap_err();
     assert!(matches!(error, LogError::NotCommitted { .. }), "{error}");
     let error = log
-        .commit(Commit {
-            records: vec![record(DELTAS, "three")],
-            positions: vec![],
-        })
+        .commit(commit(vec![record(DELTAS, "three")], vec![]))
         .unwrap_err();
     assert!(error.to_string().contains("recover first"), "{error}");
     broker.resume();
@@ -265,14 +249,11 @@ fn a_broker_that_hangs_or_dies_costs_a_commit_but_no_record() {
         before == ["one"] || before == ["one", "two"],
         "all or nothing: {before:?}"
     );
-    log.commit(Commit {
-        records: vec![record(DELTAS, "four")],
-        positions: vec![(RAW, Position(1))],
-    })
-    .unwrap();
+    log.commit(commit(vec![record(DELTAS, "four")], vec![(RAW, Position(1))]))
+        .unwrap();
 
-    // The records must be readable before the kill: a broker that dies between its answer to a commit and the marks of that
-    // commit can come back without ever writing them ("couldn't find leader endpoint ... can be skipped" in its log).
+    // The records must be readable before the kill: a broker that dies between its answer to a commit and the marks of that commit can
+    // come back without ever writing them ("couldn't find leader endpoint ... can be skipped" in its log).
     let mut expected = before;
     expected.push("four".to_owned());
     assert_eq!(read_all(&mut log, DELTAS), expected);
@@ -285,10 +266,6 @@ fn a_broker_that_hangs_or_dies_costs_a_commit_but_no_record() {
     assert_eq!(read_all(&mut log, RAW), ["raw", "raw again"]);
     assert_eq!(read_all(&mut log, DELTAS), expected);
     assert_eq!(log.committed(&[RAW]).unwrap(), [Some(Position(1))]);
-    log.commit(Commit {
-        records: vec![],
-        positions: vec![(RAW, Position(2))],
-    })
-    .unwrap();
+    log.commit(commit(vec![], vec![(RAW, Position(2))])).unwrap();
     assert_eq!(log.committed(&[RAW]).unwrap(), [Some(Position(2))]);
 }

@@ -1,7 +1,10 @@
 //! The simulated log beyond the contract: its faults are real, and one seed gives one history.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+mod common;
+
 use bytes::Bytes;
+use common::commit;
 use processor_log::simulated::{Faults, SimCluster, SimLog};
 use processor_log::{Batch, Commit, Log, LogError, Ownership, ReadLog};
 use schemas::id::{Position, TopicPartition};
@@ -45,17 +48,11 @@ fn history(random: u64) -> (u32, u32, Vec<i64>) {
     let (mut failed, mut taken) = (0, 0);
     for step in 1..=200 {
         cluster.advance(10);
-        let commit = Commit {
-            records: vec![record(DELTAS, "d", Some("x"))],
-            positions: vec![(RAW, Position(step))],
-        };
-        if let Err(error) = log.commit(commit) {
+        let next = commit(vec![record(DELTAS, "d", Some("x"))], vec![(RAW, Position(step))]);
+        if let Err(error) = log.commit(next) {
             assert!(matches!(error, LogError::NotCommitted { .. }));
             failed += 1;
-            let refused = log.commit(Commit {
-                records: vec![record(DELTAS, "d", Some("y"))],
-                positions: vec![],
-            });
+            let refused = log.commit(commit(vec![record(DELTAS, "d", Some("y"))], vec![]));
             assert!(
                 refused.is_err(),
                 "a failed handle commits nothing before it recovers"
@@ -151,10 +148,7 @@ fn restored(log: &mut SimLog, at: TopicPartition) -> usize {
 }
 
 fn one_delta() -> Commit {
-    Commit {
-        records: vec![record(DELTAS, "d", Some("x"))],
-        positions: vec![(RAW, Position(1))],
-    }
+    commit(vec![record(DELTAS, "d", Some("x"))], vec![(RAW, Position(1))])
 }
 
 #[test]
@@ -247,10 +241,7 @@ fn partitions_move_when_their_owner_lets_go_leaves_or_is_silent() {
     answer(&mut b, &mut of_b);
     assert!(of_b.is_empty(), "nothing is free yet");
     assert!(matches!(
-        a.commit(Commit {
-            positions: vec![(RAW, Position(1))],
-            ..Commit::default()
-        }),
+        a.commit(commit(vec![], vec![(RAW, Position(1))])),
         Err(LogError::Aborted { .. })
     ));
     answer(&mut a, &mut of_a);

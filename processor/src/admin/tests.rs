@@ -8,7 +8,7 @@ use schemas::delta::SEPARATOR;
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
 use schemas::record::Record;
-use schemas::time::AppendTime;
+use schemas::time::{AppendTime, EventTime};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,7 +108,7 @@ fn some_view() -> View {
                 last_final: BTreeMap::from([(
                     0,
                     (
-                        60_000,
+                        EventTime(60_000),
                         Amount::Ratio {
                             numerator: 1,
                             denominator: 4,
@@ -124,7 +124,7 @@ fn some_view() -> View {
         PartitionView {
             timestamp: AppendTime(90_000),
             series,
-            latest_final: vec![Some(60_000)],
+            latest_final: vec![Some(EventTime(60_000))],
             ..PartitionView::default()
         },
     );

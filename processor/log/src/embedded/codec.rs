@@ -6,7 +6,6 @@ use prost::Message;
 use schemas::id::TopicPartition;
 use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
-use schemas::topic::Topic;
 
 /// Version of the values in the keyspace `records`: the first byte of each.
 const RECORD_VERSION: u8 = 1;
@@ -61,31 +60,9 @@ pub(super) struct PartitionCounts {
     pub delta: i32,
 }
 
-/// The number of a topic on disk. A number is never changed, and never used again for another topic.
-const fn topic_code(topic: Topic) -> u8 {
-    match topic {
-        Topic::RawLogs => 1,
-        Topic::RawTraces => 2,
-        Topic::RawMetrics => 3,
-        Topic::Quarantine => 4,
-        Topic::Sessions => 5,
-        Topic::Windows1m => 6,
-        Topic::Windows5m => 7,
-        Topic::Windows1h => 8,
-        Topic::Control => 9,
-        Topic::Labels => 10,
-        Topic::Deltas => 11,
-        Topic::SessionsChangelog => 12,
-        Topic::SeriesChangelog => 13,
-        Topic::InboxLogs => 14,
-        Topic::InboxTraces => 15,
-        Topic::InboxMetrics => 16,
-    }
-}
-
 /// The bytes that all keys of a partition begin with.
 fn partition_key(at: TopicPartition) -> [u8; 5] {
-    let mut key = [topic_code(at.topic), 0, 0, 0, 0];
+    let mut key = [at.topic.def().code, 0, 0, 0, 0];
     key[1..].copy_from_slice(&at.partition.to_be_bytes());
     key
 }
@@ -182,19 +159,11 @@ pub(super) fn decode(at: TopicPartition, offset: i64, bytes: &[u8]) -> Result<Re
 mod tests {
     use super::*;
     use schemas::topic::Topic;
-    use std::collections::BTreeSet;
-    use strum::VariantArray;
 
     const AT: TopicPartition = TopicPartition {
         topic: Topic::RawLogs,
         partition: 3,
     };
-
-    #[test]
-    fn codes_are_unique() {
-        let codes: BTreeSet<u8> = Topic::VARIANTS.iter().map(|topic| topic_code(*topic)).collect();
-        assert_eq!(codes.len(), Topic::VARIANTS.len());
-    }
 
     #[test]
     fn keys_sort_by_offset() {

@@ -11,7 +11,6 @@ use prost::Message;
 use schemas::id::TopicPartition;
 use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
-use schemas::topic::Cleanup;
 use std::collections::{BTreeMap, HashMap};
 
 /// How many records one step of deletion takes, so that appends need not wait long for it.
@@ -77,8 +76,9 @@ impl<'s> GroupCommit<'s> {
     /// # Errors
     /// As [`GroupCommit::append`]; or a position is ahead of the log.
     pub fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
-        self.check(&commit.records)?;
-        for (at, position) in &commit.positions {
+        self.check(commit.records())?;
+        let positions = commit.positions();
+        for (at, position) in &positions {
             let state = self.state(*at)?;
             if position.0 > state.end {
                 let reason = format!(
@@ -88,13 +88,9 @@ impl<'s> GroupCommit<'s> {
                 return Err(LogError::not_committed(reason));
             }
         }
-        self.append(commit.records)?;
-        self.positions.extend(
-            commit
-                .positions
-                .into_iter()
-                .map(|(at, position)| (at, position.0)),
-        );
+        self.append(commit.into_records())?;
+        self.positions
+            .extend(positions.into_iter().map(|(at, position)| (at, position.0)));
         Ok(())
     }
 
@@ -119,7 +115,7 @@ impl<'s> GroupCommit<'s> {
                 value: record.value,
                 headers: record.headers,
             };
-            self.check(std::slice::from_ref(&record))?;
+            self.check([&record])?;
             self.put(record, offset, time)?;
         }
         Ok(())
@@ -132,7 +128,7 @@ impl<'s> GroupCommit<'s> {
         if until <= state.start {
             return Ok(false);
         }
-        let compacted = at.topic.cleanup() == Cleanup::Compact;
+        let compacted = at.topic.def().cleanup.is_compacted();
         let mut more = false;
         let range = codec::record_key(at, state.start)..codec::record_key(at, until);
         state.start = until;
@@ -195,10 +191,10 @@ impl<'s> GroupCommit<'s> {
     }
 
     /// Refuses records that can't be taken, before the first of their request is.
-    fn check(&self, records: &[NewRecord]) -> Result<(), LogError> {
+    fn check<'r>(&self, records: impl IntoIterator<Item = &'r NewRecord>) -> Result<(), LogError> {
         for record in records {
             self.state(record.to)?;
-            if record.to.topic.cleanup() == Cleanup::Compact && record.key.is_none() {
+            if record.to.topic.def().cleanup.is_compacted() && record.key.is_none() {
                 let fault = "a record without a key, which a compacted topic can't take".to_owned();
                 return Err(LogError::Topic {
                     topic: record.to.topic.name().to_owned(),
@@ -228,7 +224,7 @@ impl<'s> GroupCommit<'s> {
         let mut state = self.state(at)?;
         state.end = offset + 1;
         state.last_ms = state.last_ms.max(time.0);
-        let compacted = at.topic.cleanup() == Cleanup::Compact;
+        let compacted = at.topic.def().cleanup.is_compacted();
         let key = record.key.clone().filter(|_| compacted);
         let tombstone = record.value.is_none();
         let value = codec::encode(record, time);

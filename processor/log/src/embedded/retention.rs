@@ -1,11 +1,12 @@
 //! Which records the embedded log deletes by age and size, and which it never deletes.
 //!
-//! **Architecture Invariant:** no raw log record goes before it was folded and committed, whatever its age.
+//! **Architecture Invariant:** no input record of a stage goes before it was folded and committed, whatever its age.
 
 use super::codec::{self, PartitionState};
 use super::store::{Store, stored};
 use crate::LogError;
 use schemas::id::TopicPartition;
+use schemas::stage::Stage;
 use schemas::topic::Topic;
 
 /// One day, ms.
@@ -35,39 +36,36 @@ impl Default for Retention {
     }
 }
 
-/// Why the records of a topic are deleted.
+/// Why the records of a topic are deleted here. Compaction deletes others, and whoever consumed them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Because of their age, and of the size of all raw topics together.
-    Raw {
-        /// Whether a record stays until the group's committed position is past it.
-        until_committed: bool,
-    },
+    /// Because of their age, and of the size of all raw topics together: these grow with the clients, all other topics with
+    /// what is derived.
+    Raw,
     /// Because of their age alone, ms.
     Age(i64),
-    /// For no reason that is decided here: compaction deletes them, or whoever consumed them, or nobody.
-    Nothing,
 }
 
-const fn rule(topic: Topic) -> Rule {
+/// The rule for a topic; `None`: nothing of it is deleted here.
+fn rule(topic: Topic) -> Option<Rule> {
     match topic {
-        Topic::RawLogs => Rule::Raw {
-            until_committed: true,
-        },
-        Topic::RawTraces | Topic::RawMetrics => Rule::Raw {
-            until_committed: false,
-        },
-        Topic::InboxLogs | Topic::InboxTraces | Topic::InboxMetrics => Rule::Age(DAY_MS),
-        Topic::Quarantine => Rule::Age(7 * DAY_MS),
-        Topic::Windows1m => Rule::Age(30 * DAY_MS),
-        Topic::Windows5m => Rule::Age(90 * DAY_MS),
-        Topic::Windows1h => Rule::Age(400 * DAY_MS),
-        Topic::Deltas
+        Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => Some(Rule::Raw),
+        Topic::InboxLogs
+        | Topic::InboxTraces
+        | Topic::InboxMetrics
+        | Topic::Quarantine
+        | Topic::Sessions
+        | Topic::Windows1m
+        | Topic::Windows5m
+        | Topic::Windows1h
         | Topic::Control
         | Topic::Labels
-        | Topic::Sessions
+        | Topic::Deltas
         | Topic::SessionsChangelog
-        | Topic::SeriesChangelog => Rule::Nothing,
+        | Topic::SeriesChangelog => {
+            let days = topic.def().cleanup.retention_days()?;
+            Some(Rule::Age(i64::from(days) * DAY_MS))
+        }
     }
 }
 
@@ -78,7 +76,7 @@ impl Retention {
     /// The store failed, or holds a record that can't be read.
     pub(super) fn due(self, store: &Store, now_ms: i64) -> Result<Vec<(TopicPartition, i64)>, LogError> {
         let mut partitions = store.states();
-        let is_raw = |topic| matches!(rule(topic), Rule::Raw { .. });
+        let is_raw = |topic| rule(topic) == Some(Rule::Raw);
         let raw_bytes: u64 = partitions
             .iter()
             .filter(|(at, _)| is_raw(at.topic))
@@ -89,17 +87,12 @@ impl Retention {
         // Larger partitions first: what is over the limit is taken from where most of it is.
         partitions.sort_by_key(|(at, state)| (std::cmp::Reverse(state.bytes), *at));
         for (at, state) in partitions {
-            let (age_ms, limit, take) = match rule(at.topic) {
-                Rule::Nothing => continue,
-                Rule::Age(age_ms) => (age_ms, Some(state.end), 0),
-                Rule::Raw {
-                    until_committed: false,
-                } => (self.raw_age_ms, Some(state.end), excess),
-                Rule::Raw {
-                    until_committed: true,
-                } => (self.raw_age_ms, store.committed(at), excess),
+            let (age_ms, take) = match rule(at.topic) {
+                None => continue,
+                Some(Rule::Age(age_ms)) => (age_ms, 0),
+                Some(Rule::Raw) => (self.raw_age_ms, excess),
             };
-            let Some(limit) = limit else {
+            let Some(limit) = deletable_until(store, at, state) else {
                 continue;
             };
             let (until, freed) = scan(store, at, state, limit, now_ms.saturating_sub(age_ms), take)?;
@@ -109,6 +102,15 @@ impl Retention {
             }
         }
         Ok(due)
+    }
+}
+
+/// The offset before which a partition's records may be deleted; `None`: none may. What a stage reads stays until the stage
+/// has committed it.
+fn deletable_until(store: &Store, at: TopicPartition, state: PartitionState) -> Option<i64> {
+    match Stage::of_input(at.topic) {
+        Some(_) => store.committed(at),
+        None => Some(state.end),
     }
 }
 

@@ -8,7 +8,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
-use schemas::topic::{FEW_PARTITIONS, Partitions, Topic};
+use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -213,12 +213,7 @@ fn decode_meta<M: Message + Default>(bytes: &[u8], what: &str) -> Result<M, LogE
 }
 
 const fn count(counts: PartitionCounts, topic: Topic) -> i32 {
-    match topic.partitions() {
-        Partitions::LikeRawLogs => counts.raw,
-        Partitions::LikeDeltas => counts.delta,
-        Partitions::Few => FEW_PARTITIONS,
-        Partitions::One => 1,
-    }
+    topic.def().partitions.count(counts.raw, counts.delta)
 }
 
 fn all_partitions(counts: PartitionCounts) -> impl Iterator<Item = TopicPartition> {

@@ -1,8 +1,8 @@
-//! The topics of a cluster: what `deploy/topics.toml` says of them, creation of missing ones, checks of those that are there.
+//! The topics of a cluster, by the topic table: creation of missing ones, checks of those that are there.
 
 mod check;
 
-pub use check::{Fault, Severity, check_topics, faults, inspect, refusals};
+pub use check::{Fault, Severity, check_topics, faults, inspect, refusals, renew};
 
 use super::clients::{self, REQUEST_MAX, block_on};
 use super::cursors::Cursors;
@@ -16,14 +16,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use schemas::id::Position;
 use schemas::settings::Seed;
-use schemas::topic::{FEW_PARTITIONS, Partitions, Topic};
-use serde::Deserialize;
+use schemas::topic::{Cleanup, MESSAGE_BYTES_MAX, Topic};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use strum::VariantArray;
 
-/// The shipped settings of the topics.
-const TOPICS_TOML: &str = include_str!("../../../../deploy/topics.toml");
 /// How long created topics may take to have leaders everywhere.
 const LEADERS_MAX: Duration = Duration::from_secs(30);
 /// How long between two looks for leaders.
@@ -37,62 +34,36 @@ const DAY_MS: i64 = 86_400_000;
 /// The group id of the client that looks for the seed; nothing is committed to it.
 const SEED_GROUP: &str = "tacho-seed";
 
-/// `deploy/topics.toml`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    max_message_bytes: i64,
-    topic: BTreeMap<String, Entry>,
-}
-
-/// A topic in `deploy/topics.toml`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    /// What the count follows, for people: the table in `schemas` decides, and a test compares.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the count comes from the table in schemas")
-    )]
-    partitions: String,
-    cleanup: String,
-    retention_days: Option<i64>,
-    #[serde(default)]
-    config: BTreeMap<String, String>,
-}
-
-fn file() -> File {
-    toml::from_str(TOPICS_TOML).expect("deploy/topics.toml is valid: a test reads it")
-}
-
-impl Entry {
-    /// The settings of Kafka for the topic.
-    fn settings(&self, max_message_bytes: i64) -> BTreeMap<String, String> {
-        let mut settings = self.config.clone();
-        let cleanup = if self.cleanup == "compact" {
-            "compact"
-        } else {
-            "delete"
-        };
-        settings.insert("cleanup.policy".to_owned(), cleanup.to_owned());
-        settings.insert("max.message.bytes".to_owned(), max_message_bytes.to_string());
-        if cleanup == "delete" {
-            let age_ms = self.retention_days.map_or(-1, |days| days * DAY_MS);
-            settings.insert("retention.ms".to_owned(), age_ms.to_string());
-            settings.insert("retention.bytes".to_owned(), "-1".to_owned());
-        }
-        settings
+/// The settings that a topic is created with, beside [`MIN_IN_SYNC`].
+fn settings(topic: Topic) -> BTreeMap<&'static str, String> {
+    let def = topic.def();
+    let mut settings: BTreeMap<&'static str, String> = BTreeMap::new();
+    let mut set = |key, value: &str| drop(settings.insert(key, value.to_owned()));
+    def.config.iter().for_each(|(key, value)| set(key, value));
+    set("cleanup.policy", cleanup_policy(def.cleanup));
+    set("max.message.bytes", &MESSAGE_BYTES_MAX.to_string());
+    if def.stamped {
+        set("message.timestamp.type", "LogAppendTime");
     }
+    if def.cleanup != Cleanup::Compact {
+        // Topics whose records have no age limit have no limit of size either.
+        let age_ms = def
+            .cleanup
+            .retention_days()
+            .map_or(-1, |days| i64::from(days) * DAY_MS);
+        set("retention.ms", &age_ms.to_string());
+        set("retention.bytes", "-1");
+    }
+    settings
 }
 
-/// How many partitions a topic has by the seed.
-#[must_use]
-pub const fn wanted_partitions(seed: &Seed, topic: Topic) -> i32 {
-    match topic.partitions() {
-        Partitions::LikeRawLogs => seed.raw_partitions,
-        Partitions::LikeDeltas => seed.delta_partitions,
-        Partitions::Few => FEW_PARTITIONS,
-        Partitions::One => 1,
+/// Kafka's name for a cleanup policy.
+const fn cleanup_policy(cleanup: Cleanup) -> &'static str {
+    match cleanup {
+        // The processor deletes consumed records itself, by DeleteRecords, which works under this policy alone.
+        Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Keep => "delete",
+        Cleanup::Compact => "compact",
+        Cleanup::CompactAndDelete { .. } => "compact,delete",
     }
 }
 
@@ -163,7 +134,7 @@ pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError>
 /// # Errors
 /// The cluster can't be reached, or refuses.
 pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> Result<Vec<String>, LogError> {
-    let (client, names, file) = (metadata_client(cluster)?, Names::new(&cluster.prefix), file());
+    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
     let replicas = match replicas {
         Some(replicas) => replicas,
         None => brokers(&client)?.clamp(1, REPLICAS),
@@ -172,8 +143,8 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
         if partitions_of(&client, &name, REQUEST_MAX)?.is_none() {
-            let mut settings = file.topic[topic.name()].settings(file.max_message_bytes);
-            settings.insert(MIN_IN_SYNC.to_owned(), replicas.clamp(1, 2).to_string());
+            let mut settings = settings(topic);
+            settings.insert(MIN_IN_SYNC, replicas.clamp(1, 2).to_string());
             missing_topics.push((topic, name, settings));
         }
     }
@@ -183,11 +154,7 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
     let new: Vec<NewTopic<'_>> = missing_topics
         .iter()
         .map(|(topic, name, settings)| {
-            let new = NewTopic::new(
-                name,
-                wanted_partitions(seed, *topic),
-                TopicReplication::Fixed(replicas),
-            );
+            let new = NewTopic::new(name, seed.partitions(*topic), TopicReplication::Fixed(replicas));
             settings.iter().fold(new, |new, (key, value)| new.set(key, value))
         })
         .collect();
@@ -206,7 +173,7 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
         }
     }
     for (topic, name, _) in &missing_topics {
-        wait_for_leaders(&client, name, wanted_partitions(seed, *topic))?;
+        wait_for_leaders(&client, name, seed.partitions(*topic))?;
     }
     Ok(missing_topics.into_iter().map(|(_, name, _)| name).collect())
 }
@@ -293,54 +260,24 @@ fn metadata_client(cluster: &Cluster) -> Result<BaseConsumer, LogError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::topic::Cleanup;
 
     #[test]
-    fn the_shipped_file_agrees_with_the_table() {
-        let file = file();
-        let names: Vec<&str> = file.topic.keys().map(String::as_str).collect();
-        let mut table: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
-        table.sort_unstable();
-        assert_eq!(names, table);
-        for &topic in Topic::VARIANTS {
-            let entry = &file.topic[topic.name()];
-            let partitions = match topic.partitions() {
-                Partitions::LikeRawLogs => "raw",
-                Partitions::LikeDeltas => "deltas",
-                Partitions::Few => "few",
-                Partitions::One => "one",
-            };
-            // The worker itself deletes deltas once they are consumed; the cluster is to keep them.
-            let cleanup = match topic.cleanup() {
-                _ if topic == Topic::Deltas => "keep",
-                Cleanup::Delete => "delete",
-                Cleanup::Compact => "compact",
-                Cleanup::Keep => "keep",
-            };
+    fn what_is_kept_has_no_age_and_state_has_none_either() {
+        for topic in [Topic::Control, Topic::Deltas] {
+            let settings = settings(topic);
             assert_eq!(
-                (entry.partitions.as_str(), entry.cleanup.as_str()),
-                (partitions, cleanup),
-                "{}",
-                topic.name()
+                (
+                    settings["retention.ms"].as_str(),
+                    settings["cleanup.policy"].as_str()
+                ),
+                ("-1", "delete")
             );
-            assert_eq!(
-                entry.retention_days.is_some(),
-                cleanup == "delete",
-                "{}",
-                topic.name()
-            );
-            let stamped =
-                entry.config.get("message.timestamp.type").map(String::as_str) == Some("LogAppendTime");
-            assert_eq!(stamped, topic.stamped_by_log(), "{}", topic.name());
         }
-    }
-
-    #[test]
-    fn what_is_kept_has_no_age() {
-        let file = file();
-        let settings = file.topic["tacho.control"].settings(file.max_message_bytes);
-        assert_eq!(settings["retention.ms"], "-1");
-        assert_eq!(settings["cleanup.policy"], "delete");
-        assert!(file.max_message_bytes >= 8 * 1024 * 1024);
+        let state = settings(Topic::SeriesChangelog);
+        assert_eq!(state["cleanup.policy"], "compact");
+        assert!(!state.contains_key("retention.ms"));
+        let sessions = settings(Topic::Sessions);
+        assert_eq!(sessions["cleanup.policy"], "compact,delete");
+        assert_eq!(sessions["retention.ms"], (400 * DAY_MS).to_string());
     }
 }

@@ -150,7 +150,7 @@ impl Transactions {
             self.recover()
                 .map_err(|error| Failure::Dead(Said::by("recovering", error)))?;
         }
-        if commit.records.is_empty() && commit.positions.is_empty() {
+        if commit.parts.is_empty() {
             return Ok(());
         }
         let producer = self.producer.take().expect("recover made one");
@@ -222,16 +222,14 @@ impl Transaction<'_> {
             .map_err(|error| Failure::Dead(Said::by("begin", error)))?;
         // Positions before records: a commit that meets a rebalance is refused here, and an abort without records costs
         // the client nothing. With records on their way it takes a new producer epoch, and half a second.
-        if !commit.positions.is_empty() {
-            self.again("positions", deadline, || self.send_positions(commit, deadline))
-                .map_err(|error| {
-                    if error == NO_ANSWER {
-                        Failure::Dead(Said::only("positions: no answer in time"))
-                    } else {
-                        self.aborted("positions", error)
-                    }
-                })?;
-        }
+        self.again("positions", deadline, || self.send_positions(commit, deadline))
+            .map_err(|error| {
+                if error == NO_ANSWER {
+                    Failure::Dead(Said::only("positions: no answer in time"))
+                } else {
+                    self.aborted("positions", error)
+                }
+            })?;
         self.send(commit, deadline)?;
         self.again("commit", deadline, || {
             self.producer.commit_transaction(left(deadline))
@@ -257,7 +255,7 @@ impl Transaction<'_> {
     /// fences.
     fn send_positions(&self, commit: &Commit, deadline: Instant) -> Result<(), KafkaError> {
         let group = self.group.metadata().ok_or(KafkaError::Canceled)?;
-        let (producer, positions) = (Arc::clone(self.producer), self.names.list(&commit.positions));
+        let (producer, positions) = (Arc::clone(self.producer), self.names.list(&commit.positions()));
         let (sender, outcome) = std::sync::mpsc::channel();
         let send = move || {
             // The receiver is gone where the send took too long.
@@ -277,7 +275,7 @@ impl Transaction<'_> {
         let mut begun = BTreeSet::new();
         // Records of one topic mostly follow one another, so a topic's name is made once for each run of them.
         let (mut last, mut topic) = (None, String::new());
-        for record in &commit.records {
+        for record in commit.records() {
             if last.replace(record.to.topic) != Some(record.to.topic) {
                 topic = self.names.name(record.to.topic);
             }

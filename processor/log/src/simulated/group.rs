@@ -194,7 +194,7 @@ impl Brokers {
     /// Spreads the input partitions over the members; most stay where they are.
     fn rebalance(&mut self) {
         self.happened.rebalances += 1;
-        let inputs = all_inputs(self.raw_partitions, self.delta_partitions);
+        let inputs = all_inputs(|topic| self.count(topic));
         let group = &mut self.group;
         group.generation += 1;
         if group.members.is_empty() {

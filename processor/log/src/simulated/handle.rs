@@ -84,8 +84,9 @@ impl SimLog {
 
     /// Refuses a commit of positions that the group gave to another member.
     fn check_owner(&self, brokers: &Brokers, commit: &Commit) -> Result<(), LogError> {
-        for (at, _) in commit.positions.iter().filter(|_| self.has_joined) {
-            let owner = brokers.group.owner(*at);
+        let inputs = commit.parts.iter().map(|part| part.input);
+        for at in inputs.filter(|_| self.has_joined) {
+            let owner = brokers.group.owner(at);
             if owner != Some(&self.writer) {
                 let reason = format!(
                     "{} commits a position, but the group gave it to {owner:?}",
@@ -108,10 +109,9 @@ impl SimLog {
             )));
         }
         let touched = commit
-            .records
-            .iter()
+            .records()
             .map(|record| record.to)
-            .chain(commit.positions.iter().map(|(at, _)| *at));
+            .chain(commit.parts.iter().map(|part| part.input));
         for at in touched {
             brokers
                 .check(at)

@@ -39,21 +39,19 @@ impl Brokers {
         let id = self.next_transaction;
         self.next_transaction += 1;
         let mut left: BTreeSet<Marked> = commit
-            .records
-            .iter()
+            .records()
             .map(|record| Marked::Partition(record.to))
             .collect();
-        if !commit.positions.is_empty() {
-            left.insert(Marked::Positions);
-        }
-        for record in commit.records {
+        left.insert(Marked::Positions);
+        let positions = commit.positions();
+        for record in commit.into_records() {
             let now = self.wall_ms;
             self.partition(record.to)?.put(record, now, Some(id));
         }
         let transaction = Transaction {
             writer: writer.to_owned(),
             began_ms: self.wall_ms,
-            positions: commit.positions,
+            positions,
             left,
             decision: None,
         };

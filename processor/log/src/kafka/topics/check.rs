@@ -1,16 +1,15 @@
 //! Whether topics are as they must be: every fault, with the command that mends it.
 
-use super::{
-    MIN_IN_SYNC, admin, admin_options, file, metadata_client, real_partitions, stored_seed, wanted_partitions,
-};
+use super::{MIN_IN_SYNC, admin, admin_options, metadata_client, real_partitions, settings, stored_seed};
 use crate::LogError;
 use crate::cluster::Cluster;
 use crate::kafka::clients::{REQUEST_MAX, block_on};
 use crate::kafka::names::Names;
-use rdkafka::admin::{ConfigResource, ResourceSpecifier};
+use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigResource, ConfigSource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 use schemas::settings::Seed;
-use schemas::topic::{Cleanup, Partitions, Topic};
+use schemas::topic::{Cleanup, MESSAGE_BYTES_MAX, Partitions, Topic};
 use std::fmt;
 use strum::VariantArray;
 
@@ -32,6 +31,9 @@ pub struct Fault {
 pub enum Severity {
     /// A promise does not hold with this fault, so no process starts.
     Refused,
+    /// The topic was made by an older topic table: all promises hold, at more cost. Processes start, and warn;
+    /// `tacho topics apply` mends it.
+    Outdated,
     /// The topic has one replica, which is fine for a try on one broker, and is lost with it. Processes start, and warn.
     OneReplica,
 }
@@ -41,6 +43,12 @@ impl Fault {
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.severity == Severity::Refused
+    }
+
+    /// Whether `tacho topics apply` mends it.
+    #[must_use]
+    pub fn is_outdated(&self) -> bool {
+        self.severity == Severity::Outdated
     }
 }
 
@@ -85,14 +93,19 @@ pub fn check_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
 #[must_use]
 pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
     let (refused, borne): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
-    if let Some(first) = borne.first() {
-        // As a rule either all topics have one replica or none, so one line will do.
+    for (severity, message) in [
+        (Severity::OneReplica, "topics have one replica"),
+        (Severity::Outdated, "topics were made by an older version"),
+    ] {
+        let mut of = borne.iter().filter(|fault| fault.severity == severity);
+        // As a rule every topic has the same fault, so one line will do.
+        let Some(first) = of.next() else { continue };
         tracing::warn!(
-            topics = borne.len(),
+            faults = 1 + of.count(),
             first = first.topic,
             fault = first.what,
             mend = first.mend,
-            "topics have one replica"
+            message
         );
     }
     refused
@@ -120,8 +133,8 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
             ));
             continue;
         };
-        let wanted = wanted_partitions(seed, topic);
-        if count != wanted && topic.partitions() != Partitions::Few {
+        let wanted = seed.partitions(topic);
+        if count != wanted && topic.def().partitions != Partitions::Few {
             faults.push(refused(
                 &name,
                 format!("it has {count} partitions, and the settings say {wanted}"),
@@ -130,23 +143,91 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
         }
         present.push((topic, name, replicas));
     }
-    let resources: Vec<ResourceSpecifier<'_>> = present
-        .iter()
-        .map(|(_, name, _)| ResourceSpecifier::Topic(name))
-        .collect();
-    if resources.is_empty() {
-        return Ok(faults);
-    }
-    let described = block_on(admin(cluster)?.describe_configs(&resources, &admin_options()))
-        .map_err(|error| LogError::failed("asking for topic settings", error))?;
-    for ((topic, name, replicas), result) in present.iter().zip(described) {
-        let config = result.map_err(|code| LogError::Topic {
-            topic: name.clone(),
-            fault: format!("its settings can't be read: {code}"),
-        })?;
+    let names: Vec<&str> = present.iter().map(|(_, name, _)| name.as_str()).collect();
+    for ((topic, name, replicas), config) in present.iter().zip(describe(cluster, &names)?) {
         setting_faults(*topic, name, *replicas, &config, &commands, &mut faults);
     }
     Ok(faults)
+}
+
+/// Gives topics that were made by an older table the settings of this one; says what was changed, a line each. Settings
+/// that an operator has made stay, and faults for which processes refuse to start are not touched.
+///
+/// # Errors
+/// The cluster can't be reached, or refuses.
+pub fn renew(cluster: &Cluster) -> Result<Vec<String>, LogError> {
+    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let mut done = Vec::new();
+    for &topic in Topic::VARIANTS {
+        let name = names.name(topic);
+        if shape(&client, &name)?.is_none() {
+            continue;
+        }
+        let config = describe(cluster, &[&name])?.remove(0);
+        let found = |key: &str| value_of(&config, key);
+        let changes = current(topic, &found);
+        if changes.is_empty() {
+            continue;
+        }
+        alter(cluster, &name, &config, &changes)?;
+        let line = |(key, value): &(&str, String)| format!("{name}: {key}={value}");
+        done.extend(changes.iter().map(line));
+    }
+    Ok(done)
+}
+
+/// Sets some settings of a topic and leaves the others as they are: the request replaces all that were ever set.
+fn alter(
+    cluster: &Cluster,
+    name: &str,
+    config: &ConfigResource,
+    changes: &[(&'static str, String)],
+) -> Result<(), LogError> {
+    let set_before = |entry: &&ConfigEntry| entry.source == ConfigSource::DynamicTopic;
+    let mut altered = AlterConfig::new(ResourceSpecifier::Topic(name));
+    for entry in config.entries.iter().filter(set_before) {
+        if let Some(value) = &entry.value {
+            altered = altered.set(&entry.name, value);
+        }
+    }
+    for (key, value) in changes {
+        altered = altered.set(key, value);
+    }
+    let results = block_on(admin(cluster)?.alter_configs([&altered], &admin_options()))
+        .map_err(|error| LogError::failed("changing topic settings", error))?;
+    for result in results {
+        result.map_err(|(_, code)| LogError::Topic {
+            topic: name.to_owned(),
+            fault: format!("its settings can't be changed: {code}"),
+        })?;
+    }
+    Ok(())
+}
+
+/// The settings of topics, in the order asked.
+fn describe(cluster: &Cluster, names: &[&str]) -> Result<Vec<ConfigResource>, LogError> {
+    let resources: Vec<ResourceSpecifier<'_>> =
+        names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    if resources.is_empty() {
+        return Ok(Vec::new());
+    }
+    let described = block_on(admin(cluster)?.describe_configs(&resources, &admin_options()))
+        .map_err(|error| LogError::failed("asking for topic settings", error))?;
+    let config = |(result, name): (Result<ConfigResource, RDKafkaErrorCode>, &&str)| {
+        result.map_err(|code| LogError::Topic {
+            topic: (*name).to_owned(),
+            fault: format!("its settings can't be read: {code}"),
+        })
+    };
+    described.into_iter().zip(names).map(config).collect()
+}
+
+/// The value of a setting; empty where Kafka gives none.
+fn value_of(config: &ConfigResource, key: &str) -> String {
+    config
+        .get(key)
+        .and_then(|entry| entry.value.clone())
+        .unwrap_or_default()
 }
 
 /// How many partitions a topic has, and how many replicas the partition with the fewest; `None`: there is no such topic.
@@ -174,27 +255,60 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
         "false",
         "what was acknowledged must stay",
     )];
-    if topic.stamped_by_log() {
+    let def = topic.def();
+    if def.stamped {
         required.push((
             "message.timestamp.type",
             "LogAppendTime",
             "time must come from the broker",
         ));
     }
-    required.push(match topic.cleanup() {
-        Cleanup::Compact => (
+    match def.cleanup {
+        Cleanup::Compact => required.push((
             "cleanup.policy",
             "compact",
             "the latest record of each key must stay",
-        ),
-        Cleanup::Delete | Cleanup::Keep => ("cleanup.policy", "delete", "equal keys are different records"),
-    });
-    // Deltas are deleted by whoever consumed them, and never before.
-    if topic.cleanup() == Cleanup::Keep || topic == Topic::Deltas {
-        required.push(("retention.ms", "-1", "no record may go by age"));
-        required.push(("retention.bytes", "-1", "no record may go by size"));
+        )),
+        // Older tables had no age limit for these topics, so `current` says what is to be changed.
+        Cleanup::CompactAndDelete { .. } => {}
+        Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Keep => {
+            required.push(("cleanup.policy", "delete", "equal keys are different records"))
+        }
+    }
+    match def.cleanup {
+        Cleanup::Consumed | Cleanup::Keep => {
+            required.push(("retention.ms", "-1", "no record may go by age"));
+            required.push(("retention.bytes", "-1", "no record may go by size"));
+        }
+        Cleanup::Delete { .. } | Cleanup::Compact | Cleanup::CompactAndDelete { .. } => {}
     }
     required
+}
+
+/// Settings that an older table may have made otherwise, and that are to be changed: the key and the value of this table.
+fn current(topic: Topic, found: &impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
+    let mut current: Vec<(&'static str, String)> = topic
+        .def()
+        .config
+        .iter()
+        .map(|(key, value)| (*key, (*value).to_owned()))
+        .collect();
+    match topic.def().cleanup {
+        Cleanup::CompactAndDelete { .. } => {
+            let wanted = settings(topic);
+            // Kafka keeps the two policies in the order in which they were given.
+            if found("cleanup.policy") != "delete,compact" {
+                current.push(("cleanup.policy", wanted["cleanup.policy"].clone()));
+            }
+            // Another age limit is an operator's choice. A topic that was made without one has Kafka's default.
+            if found("cleanup.policy") == "compact" {
+                current.push(("retention.ms", wanted["retention.ms"].clone()));
+            }
+        }
+        Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Compact | Cleanup::Keep => {}
+    }
+    current.retain(|(key, value)| found(key) != *value);
+    current
 }
 
 /// Adds the faults of a topic's settings.
@@ -206,12 +320,7 @@ fn setting_faults(
     commands: &Commands<'_>,
     faults: &mut Vec<Fault>,
 ) {
-    let value = |key: &str| {
-        config
-            .get(key)
-            .and_then(|entry| entry.value.clone())
-            .unwrap_or_default()
-    };
+    let value = |key: &str| value_of(config, key);
     for (key, wanted, why) in required(topic) {
         let found = value(key);
         if found != wanted {
@@ -222,7 +331,15 @@ fn setting_faults(
             ));
         }
     }
-    let (key, least) = ("max.message.bytes", file().max_message_bytes);
+    for (key, wanted) in current(topic, &value) {
+        faults.push(Fault {
+            topic: name.to_owned(),
+            what: format!("{key} is {}, and new topics get {wanted}", value(key)),
+            mend: commands.apply(),
+            severity: Severity::Outdated,
+        });
+    }
+    let (key, least) = ("max.message.bytes", MESSAGE_BYTES_MAX);
     let found = value(key);
     if found.parse::<i64>().is_ok_and(|found| found < least) {
         faults.push(refused(
@@ -295,7 +412,7 @@ impl Commands<'_> {
         format!(" --bootstrap-server {}{security}", self.cluster.bootstrap)
     }
 
-    /// Our own command that makes missing topics.
+    /// Our own command that makes missing topics and renews old ones.
     fn apply(&self) -> String {
         if !self.cluster.options.is_empty() {
             return "tacho topics apply --config FILE".to_owned();
