@@ -12,8 +12,8 @@ use processor::view::View;
 use processor::workers::{self, StartError, Workers};
 use processor_log::cluster::Cluster;
 use processor_log::embedded::Embedded;
-use processor_log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
-use processor_log::{Log, LogError};
+use processor_log::kafka::{KafkaConfig, KafkaLog, KafkaReader, SESSION_TIMEOUT, topics};
+use processor_log::{LogError, ReadLog};
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
@@ -144,20 +144,31 @@ fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, Clu
     Ok(runtime.block_on(KafkaSink::connect(cluster, raw_partitions))?)
 }
 
-fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
-    KafkaLog::connect(KafkaConfig::reader(
-        cluster,
-        &format!("{}{GROUP}-read", cluster.prefix),
-    ))
+fn connect_reader(cluster: &Cluster) -> Result<KafkaReader, LogError> {
+    KafkaReader::connect(cluster, &read_group(cluster))
 }
 
-/// The log of a cluster for a command: it reads, and may append, but takes no part in the consumer group.
+/// The group id of clients that take no part in a group.
+fn read_group(cluster: &Cluster) -> String {
+    format!("{}{GROUP}-read", cluster.prefix)
+}
+
+/// The log of a cluster for a command that reads.
 ///
 /// # Errors
 /// No broker answers.
-pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, BackendError> {
+pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn ReadLog>, BackendError> {
     let log = connect_reader(cluster).map_err(|error| ClusterError::Log(error).at(cluster))?;
     Ok(Box::new(log))
+}
+
+/// The log of a cluster for a command that reads and appends, but takes no part in the consumer group.
+///
+/// # Errors
+/// No broker answers.
+pub fn kafka_log(cluster: &Cluster) -> Result<KafkaLog, BackendError> {
+    KafkaLog::connect(KafkaConfig::reader(cluster, &read_group(cluster)))
+        .map_err(|error| ClusterError::Log(error).at(cluster))
 }
 
 /// Serves OTLP over HTTP and gRPC, on one pipeline and under one connection limit, until `ending` says so.

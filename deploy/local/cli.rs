@@ -66,7 +66,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Invo
     let cli = match parse_flags::<Cli>(args) {
         Ok(Asked::Go(cli)) => cli,
         Ok(Asked::Shown(text)) => return Err(NothingToDo::Shown(text)),
-        Err(fault) => return Err(NothingToDo::Faults(vec![fault])),
+        Err(error) => return Err(NothingToDo::Faults(vec![error.to_string()])),
     };
     let mut faults = Vec::new();
     let invocation = match cli.command {

@@ -134,11 +134,7 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
             view,
             health: Arc::clone(&workers.health),
             ingest_ready: Box::new(|| true),
-            open: Box::new(|| {
-                Err(LogError::Unavailable {
-                    reason: "read topics with `tacho read --kafka`".to_owned(),
-                })
-            }),
+            open: Box::new(|| Err(LogError::unavailable("read topics with `tacho read --kafka`"))),
             // None: nobody may read topics through this port.
             token: String::new(),
             page: PAGE,

@@ -7,12 +7,11 @@ mod tests;
 
 use crate::commands::render;
 use crate::place::{Env, Place, PlaceArgs};
-use processor_log::{Extent, LogError};
+use processor_log::{Extent, LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Topic;
 use settings::process::{Failure, chain};
-use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -143,7 +142,7 @@ struct Cursor {
 }
 
 struct Reader<'r> {
-    source: &'r mut dyn Source,
+    source: &'r mut dyn ReadLog,
     options: &'r ReadOptions,
     out: &'r mut dyn Write,
 }

@@ -1,4 +1,4 @@
-//! How to reach a Kafka cluster: what ingest and processor have in common.
+//! How to reach a Kafka cluster: its address, the prefix of our topics there, and properties for all clients.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,10 +6,11 @@ use std::fmt;
 /// Longest prefix of topic names: Kafka takes names of up to 249 characters.
 pub const PREFIX_MAX: usize = 100;
 
-/// How long a client waits before it connects again, at most, ms: a broker that is back should not wait for us.
+/// The longest time that a client waits before it connects again, ms: a broker that is back should be used soon.
 const RECONNECT_MAX_MS: &str = "1000";
 
-/// librdkafka properties that correctness rests on, or that other settings give: never to be passed through.
+/// librdkafka properties that an operator can't pass through, each with the reason: correctness rests on them, or other
+/// settings give them.
 pub const PROTECTED: &[(&str, &str)] = &[
     ("acks", "what is answered must be on all in-sync replicas"),
     (
@@ -90,7 +91,7 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// A cluster that asks for no security.
+    /// A cluster without TLS and passwords.
     #[must_use]
     pub fn plain(bootstrap: &str, prefix: &str) -> Self {
         Self {
@@ -100,8 +101,8 @@ impl Cluster {
         }
     }
 
-    /// The librdkafka properties that every client begins with: what is passed through, then what is ours, which wins.
-    /// Whatever a client sets after these wins too, so that nothing passed through can weaken it.
+    /// The librdkafka properties that every client begins with: those passed through, then our own, which win. Whatever a
+    /// client sets after these wins too, so that nothing passed through can weaken it.
     pub fn properties(&self, client_id: &str) -> impl Iterator<Item = (String, String)> {
         let ours = [
             ("bootstrap.servers", self.bootstrap.as_str()),
@@ -112,7 +113,7 @@ impl Cluster {
         self.options.clone().into_iter().chain(ours)
     }
 
-    /// Everything that is wrong with it, in words; empty: nothing.
+    /// Every fault of the address, the prefix and the properties, in words.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

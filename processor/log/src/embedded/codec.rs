@@ -1,4 +1,4 @@
-//! How the embedded log writes things down: keys that sort by topic, partition and offset, and versioned values.
+//! How the embedded log stores records and partitions: keys that sort by topic, partition and offset, and versioned values.
 
 use crate::LogError;
 use bytes::Bytes;
@@ -7,12 +7,12 @@ use schemas::id::TopicPartition;
 use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
 
-/// Version of the values in `records`; the first byte of each.
+/// Version of the values in the keyspace `records`: the first byte of each.
 const RECORD_VERSION: u8 = 1;
 
-/// A record without its place, as stored.
+/// A record as stored, without topic, partition and offset, which are in its key.
 #[derive(Clone, PartialEq, Message)]
-struct Stored {
+struct StoredRecord {
     #[prost(int64, tag = "1")]
     appended_ms: i64,
     #[prost(bytes = "bytes", optional, tag = "2")]
@@ -23,6 +23,7 @@ struct Stored {
     headers: Vec<StoredHeader>,
 }
 
+/// A header of a [`StoredRecord`].
 #[derive(Clone, PartialEq, Message)]
 struct StoredHeader {
     #[prost(string, tag = "1")]
@@ -31,16 +32,16 @@ struct StoredHeader {
     value: Bytes,
 }
 
-/// What is known of a partition; written with every batch that changes it.
+/// Where a partition begins and ends, and how large it is; written with every batch that changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct Part {
-    /// The first offset that was not deleted by age, size or trim.
+pub(super) struct PartitionState {
+    /// The first offset that was not deleted by age, by size or by [`crate::Log::trim`].
     #[prost(int64, tag = "1")]
     pub start: i64,
-    /// The next offset.
+    /// The offset that the next record gets.
     #[prost(int64, tag = "2")]
     pub end: i64,
-    /// Append time of the last record, ms: the next one is not before it.
+    /// Append time of the last record, ms: the next record's is not smaller.
     #[prost(int64, tag = "3")]
     pub last_ms: i64,
     /// Bytes of the stored records.
@@ -50,63 +51,64 @@ pub(super) struct Part {
 
 /// Partition counts, fixed when the directory was made.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
-pub(super) struct Counts {
-    /// Of the raw topics.
+pub(super) struct PartitionCounts {
+    /// Partitions of the raw topics.
     #[prost(int32, tag = "1")]
     pub raw: i32,
-    /// Of the deltas topic.
+    /// Partitions of the deltas topic.
     #[prost(int32, tag = "2")]
     pub delta: i32,
 }
 
-fn place(at: TopicPartition) -> [u8; 5] {
+/// The bytes that all keys of a partition begin with.
+fn partition_key(at: TopicPartition) -> [u8; 5] {
     let mut key = [at.topic.def().code, 0, 0, 0, 0];
     key[1..].copy_from_slice(&at.partition.to_be_bytes());
     key
 }
 
-/// Key in `records`.
+/// Key of a record in the keyspace `records`.
 pub(super) fn record_key(at: TopicPartition, offset: i64) -> [u8; 13] {
     let mut key = [0; 13];
-    key[..5].copy_from_slice(&place(at));
+    key[..5].copy_from_slice(&partition_key(at));
     key[5..].copy_from_slice(&offset.to_be_bytes());
     key
 }
 
-/// The offset in a key of `records`.
+/// The offset in a key of the keyspace `records`.
 pub(super) fn offset_of(key: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(key.get(5..)?.try_into().ok()?))
 }
 
-/// Key in `latest`: where the latest record of a compacted topic's key is.
+/// Key in the keyspace `latest`, whose value is the offset of the latest record with that key in a compacted topic.
 pub(super) fn latest_key(at: TopicPartition, key: &[u8]) -> Vec<u8> {
-    let mut out = place(at).to_vec();
+    let mut out = partition_key(at).to_vec();
     out.extend_from_slice(key);
     out
 }
 
-/// Key in `meta` of a partition's [`Part`].
-pub(super) fn part_key(at: TopicPartition) -> [u8; 6] {
+/// Key in the keyspace `meta` of a partition's [`PartitionState`].
+pub(super) fn state_key(at: TopicPartition) -> [u8; 6] {
     meta_key(b'p', at)
 }
 
-/// Key in `meta` of the group's position.
-pub(super) fn group_key(at: TopicPartition) -> [u8; 6] {
+/// Key in the keyspace `meta` of the group's committed position in a partition.
+pub(super) fn committed_key(at: TopicPartition) -> [u8; 6] {
     meta_key(b'g', at)
 }
 
-/// Key in `meta` of the [`Counts`].
+/// Key in the keyspace `meta` of the [`PartitionCounts`].
 pub(super) const COUNTS_KEY: &[u8] = b"counts";
 
 fn meta_key(kind: u8, at: TopicPartition) -> [u8; 6] {
     let mut key = [kind, 0, 0, 0, 0, 0];
-    key[1..].copy_from_slice(&place(at));
+    key[1..].copy_from_slice(&partition_key(at));
     key
 }
 
-/// The value in `records`.
+/// The value of a record in the keyspace `records`.
 pub(super) fn encode(record: NewRecord, appended: AppendTime) -> Vec<u8> {
-    let stored = Stored {
+    let stored = StoredRecord {
         appended_ms: appended.0,
         key: record.key,
         value: record.value,
@@ -122,23 +124,23 @@ pub(super) fn encode(record: NewRecord, appended: AppendTime) -> Vec<u8> {
     out
 }
 
-/// Reads a value of `records` back.
+/// Reads a value of the keyspace `records` back.
+///
+/// # Errors
+/// [`LogError::Corrupt`]: another version, or no record.
 pub(super) fn decode(at: TopicPartition, offset: i64, bytes: &[u8]) -> Result<Record, LogError> {
-    let corrupt = |reason: String| LogError::Corrupt {
-        at: format!("{at}@{offset}"),
-        reason,
-    };
+    let place = || format!("{at}@{offset}");
     let body = match bytes.split_first() {
         Some((&RECORD_VERSION, body)) => body,
         Some((version, _)) => {
-            return Err(corrupt(format!(
-                "record version {version}; this build reads {RECORD_VERSION}"
-            )));
+            let reason = format!("record version {version}; this build reads {RECORD_VERSION}");
+            return Err(LogError::corrupt(place(), reason));
         }
-        None => return Err(corrupt("an empty record".to_owned())),
+        None => return Err(LogError::corrupt(place(), "an empty record")),
     };
     // One copy out of the store's block; key, value and headers then share it.
-    let stored = Stored::decode(Bytes::copy_from_slice(body)).map_err(|error| corrupt(error.to_string()))?;
+    let stored = StoredRecord::decode(Bytes::copy_from_slice(body))
+        .map_err(|error| LogError::undecodable(place(), "a record", error))?;
     Ok(Record {
         from: at,
         offset,
