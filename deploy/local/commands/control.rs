@@ -142,7 +142,7 @@ fn consequences(change: &EpochChange) -> String {
 fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
     match place {
         Place::Kafka(cluster) => Ok(Box::new(adapters::kafka_log(cluster).map_err(failed)?)),
-        Place::Directory(dir) => {
+        Place::Directory { dir, .. } => {
             let refused = |fault: String| Failure::Start(vec![fault]);
             if !dir.exists() {
                 return Err(refused(format!(

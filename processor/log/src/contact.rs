@@ -50,7 +50,7 @@ impl Contact {
     pub fn new(cluster: &Cluster, topic: Topic) -> Self {
         Self {
             cluster: cluster.clone(),
-            topic: format!("{}{}", cluster.prefix, topic.name()),
+            topic: cluster.topic(topic),
             asked: Mutex::new(Asked {
                 at: Instant::now(),
                 silences: 0,

@@ -8,6 +8,7 @@
 //! It is not a broker: one process has the directory, there is no network, no group and no replication.
 
 mod codec;
+mod derivations;
 mod directory;
 mod group_commit;
 mod retention;
@@ -70,16 +71,22 @@ impl Embedded {
     /// # Errors
     /// Another process has the directory, it holds something else, or the store can't be read.
     pub fn open(dir: &Path, seed: &Seed) -> Result<Arc<Self>, LogError> {
-        Self::open_with(dir, seed, Limits::default())
+        Self::open_with(dir, seed, "", Limits::default())
     }
 
-    /// [`Embedded::open`], with other limits.
+    /// [`Embedded::open`], for the derivation of that prefix, and with other limits. A directory holds several derivations side
+    /// by side, of which one is open.
     ///
     /// # Errors
     /// As [`Embedded::open`].
-    pub fn open_with(dir: &Path, seed: &Seed, limits: Limits) -> Result<Arc<Self>, LogError> {
+    pub fn open_with(
+        dir: &Path,
+        seed: &Seed,
+        derived_prefix: &str,
+        limits: Limits,
+    ) -> Result<Arc<Self>, LogError> {
         let directory = Directory::take(dir)?;
-        let store = Arc::new(Store::open(&directory.store, seed)?);
+        let store = Arc::new(Store::open(&directory.store, seed, derived_prefix)?);
         let (queue, requests) = Queue::new();
         let epoch = Arc::new(AtomicU64::new(0));
         let writer = Writer {
@@ -101,6 +108,26 @@ impl Embedded {
             epoch,
             directory,
         }))
+    }
+
+    /// Opens the log in `dir` for reading what the derivation of that prefix has; no new one is made.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`]; or the directory has no such derivation.
+    pub fn open_to_read(dir: &Path, seed: &Seed, derived_prefix: &str) -> Result<Arc<Self>, LogError> {
+        let log = Self::open(dir, seed)?;
+        if derived_prefix.is_empty() {
+            return Ok(log);
+        }
+        let is_there = log.store.has_derivation(derived_prefix)?;
+        drop(log);
+        if is_there {
+            return Self::open_with(dir, seed, derived_prefix, Limits::default());
+        }
+        Err(LogError::unavailable(format!(
+            "{} has no derivation under {derived_prefix:?}",
+            dir.display()
+        )))
     }
 
     /// A handle for a worker or reader of its own.

@@ -82,7 +82,7 @@ impl KafkaLog {
             group,
             member,
         } = config;
-        let names = Names::new(&cluster.prefix);
+        let names = Names::new(&cluster);
         let consumer = match &member {
             Some(member) => clients::member(&cluster, &group, member),
             None => clients::consumer(&cluster, &group),

@@ -311,6 +311,7 @@ fn age_and_size_delete_raw_records_only_below_the_committed_position() {
     let log = Embedded::open_with(
         dir.path(),
         &Seed::shipped(),
+        "",
         Limits {
             retention,
             ..Limits::default()
@@ -353,6 +354,7 @@ fn a_full_disk_is_told_and_harms_nothing() {
     let log = Embedded::open_with(
         dir.path(),
         &Seed::shipped(),
+        "",
         Limits {
             disk_reserve_bytes: u64::MAX / 4,
             ..Limits::default()

@@ -5,6 +5,7 @@ use crate::admin_file::{self, AdminFile};
 use crate::place::Place;
 use processor::admin::{ExtentReply, ReadReply};
 use processor_log::cluster::Cluster;
+use processor_log::embedded::Embedded;
 use processor_log::{Batch, Extent, LogError, ReadLog};
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
@@ -26,7 +27,7 @@ const ANSWER_BYTES_MAX: u64 = 4 << 30;
 pub fn open(place: &Place) -> Result<Box<dyn ReadLog>, Failure> {
     match place {
         Place::Kafka(at) => cluster(at),
-        Place::Directory(dir) => directory(dir),
+        Place::Directory { dir, derived_prefix } => directory(dir, derived_prefix),
         Place::Temporary => unreachable!("the command line gives readers a place that lasts"),
     }
 }
@@ -40,7 +41,7 @@ fn cluster(cluster: &Cluster) -> Result<Box<dyn ReadLog>, Failure> {
 ///
 /// # Errors
 /// The directory holds no data, or its store can't be read.
-pub fn directory(dir: &Path) -> Result<Box<dyn ReadLog>, Failure> {
+pub fn directory(dir: &Path, derived_prefix: &str) -> Result<Box<dyn ReadLog>, Failure> {
     if let Some(file) = AdminFile::read(dir) {
         let mut remote = Remote::new(file);
         if remote.partitions(Topic::Control).is_ok() {
@@ -58,9 +59,9 @@ pub fn directory(dir: &Path) -> Result<Box<dyn ReadLog>, Failure> {
             dir.display()
         )]));
     }
-    let backend =
-        adapters::embedded(dir, &Seed::shipped()).map_err(|error| Failure::Start(vec![chain(&error)]))?;
-    (backend.open)().map_err(|error| Failure::Running(chain(&error)))
+    let log = Embedded::open_to_read(dir, &Seed::shipped(), derived_prefix)
+        .map_err(|error| Failure::Start(vec![chain(&error)]))?;
+    Ok(Box::new(log.handle()))
 }
 
 /// The log of a running process, through its admin port.

@@ -211,6 +211,6 @@ fn follow_goes_on_with_what_comes_after_the_first_rows() {
 #[test]
 fn a_directory_without_data_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let fault = source::directory(dir.path()).err();
+    let fault = source::directory(dir.path(), "").err();
     assert!(matches!(fault, Some(Failure::Start(faults)) if faults[0].contains("holds no data")));
 }

@@ -6,6 +6,7 @@ use prost::Message;
 use schemas::id::TopicPartition;
 use schemas::record::{NewRecord, Record};
 use schemas::time::AppendTime;
+use schemas::topic::Prefix;
 
 /// Version of the values in the keyspace `records`: the first byte of each.
 const RECORD_VERSION: u8 = 1;
@@ -60,18 +61,58 @@ pub(super) struct PartitionCounts {
     pub delta: i32,
 }
 
-/// The bytes that all keys of a partition begin with.
-fn partition_key(at: TopicPartition) -> [u8; 5] {
-    let mut key = [at.topic.def().code, 0, 0, 0, 0];
-    key[1..].copy_from_slice(&at.partition.to_be_bytes());
-    key
+/// Number of a derivation in the keys of what is its own. Number 0 is the one without a prefix, which every directory has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Derivation(pub u16);
+
+/// The keys of a log as one derivation sees it: what all derivations share has the same keys for each, and what is derived
+/// has keys of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Keys {
+    pub derivation: Derivation,
 }
 
-/// Key of a record in the keyspace `records`.
-pub(super) fn record_key(at: TopicPartition, offset: i64) -> [u8; 13] {
-    let mut key = [0; 13];
-    key[..5].copy_from_slice(&partition_key(at));
-    key[5..].copy_from_slice(&offset.to_be_bytes());
+impl Keys {
+    /// Key of a record in the keyspace `records`.
+    pub fn record(self, at: TopicPartition, offset: i64) -> [u8; 13] {
+        let mut key = [0; 13];
+        key[..5].copy_from_slice(&self.partition(at));
+        key[5..].copy_from_slice(&offset.to_be_bytes());
+        key
+    }
+
+    /// Key in the keyspace `latest`, whose value is the offset of the latest record with that key in a compacted topic.
+    pub fn latest(self, at: TopicPartition, key: &[u8]) -> Vec<u8> {
+        let mut out = self.partition(at).to_vec();
+        out.extend_from_slice(key);
+        out
+    }
+
+    /// Key in the keyspace `meta` of a partition's [`PartitionState`].
+    pub fn state(self, at: TopicPartition) -> [u8; 6] {
+        meta_key(b'p', self.partition(at))
+    }
+
+    /// Key in the keyspace `meta` of the derivation's committed position in a partition, also of a topic that all share.
+    pub fn committed(self, at: TopicPartition) -> [u8; 6] {
+        meta_key(b'g', partition_key(self.derivation, at))
+    }
+
+    /// The bytes that the keys of a partition begin with.
+    fn partition(self, at: TopicPartition) -> [u8; 5] {
+        match at.topic.def().prefix {
+            Prefix::Log => partition_key(Derivation::default(), at),
+            Prefix::Derived => partition_key(self.derivation, at),
+        }
+    }
+}
+
+/// The topic's code, the derivation's number, and the partition's.
+fn partition_key(derivation: Derivation, at: TopicPartition) -> [u8; 5] {
+    let mut key = [at.topic.def().code, 0, 0, 0, 0];
+    key[1..].copy_from_slice(&at.partition.to_be_bytes());
+    // Partitions are below 2^16, so these two bytes are free.
+    key[1..3].copy_from_slice(&derivation.0.to_be_bytes());
     key
 }
 
@@ -80,29 +121,15 @@ pub(super) fn offset_of(key: &[u8]) -> Option<i64> {
     Some(i64::from_be_bytes(key.get(5..)?.try_into().ok()?))
 }
 
-/// Key in the keyspace `latest`, whose value is the offset of the latest record with that key in a compacted topic.
-pub(super) fn latest_key(at: TopicPartition, key: &[u8]) -> Vec<u8> {
-    let mut out = partition_key(at).to_vec();
-    out.extend_from_slice(key);
-    out
-}
-
-/// Key in the keyspace `meta` of a partition's [`PartitionState`].
-pub(super) fn state_key(at: TopicPartition) -> [u8; 6] {
-    meta_key(b'p', at)
-}
-
-/// Key in the keyspace `meta` of the group's committed position in a partition.
-pub(super) fn committed_key(at: TopicPartition) -> [u8; 6] {
-    meta_key(b'g', at)
-}
-
 /// Key in the keyspace `meta` of the [`PartitionCounts`].
 pub(super) const COUNTS_KEY: &[u8] = b"counts";
 
-fn meta_key(kind: u8, at: TopicPartition) -> [u8; 6] {
+/// What keys in the keyspace `meta` begin with whose value is the number of a derivation; its prefix follows.
+pub(super) const DERIVATION_KEY: &[u8] = b"derivation/";
+
+fn meta_key(kind: u8, partition: [u8; 5]) -> [u8; 6] {
     let mut key = [kind, 0, 0, 0, 0, 0];
-    key[1..].copy_from_slice(&partition_key(at));
+    key[1..].copy_from_slice(&partition);
     key
 }
 
@@ -166,9 +193,39 @@ mod tests {
     };
 
     #[test]
+    fn derivations_share_raw_records_and_nothing_that_is_derived() {
+        let at = |topic| TopicPartition { topic, partition: 3 };
+        let (first, second) = (
+            Keys::default(),
+            Keys {
+                derivation: Derivation(1),
+            },
+        );
+        let raw = at(Topic::RawLogs);
+        assert_eq!(first.record(raw, 7), second.record(raw, 7));
+        assert_ne!(
+            first.committed(raw),
+            second.committed(raw),
+            "each has positions of its own"
+        );
+        let rows = at(Topic::Sessions);
+        assert_ne!(first.record(rows, 7), second.record(rows, 7));
+        assert_ne!(first.state(rows), second.state(rows));
+        assert_ne!(first.latest(rows, b"k"), second.latest(rows, b"k"));
+        assert_eq!(
+            first.record(rows, 7)[..5],
+            [5, 0, 0, 0, 3],
+            "as before there were derivations"
+        );
+    }
+
+    #[test]
     fn keys_sort_by_offset() {
         let offsets = [0, 1, 255, 256, 65_536, i64::MAX];
-        let keys: Vec<_> = offsets.iter().map(|offset| record_key(AT, *offset)).collect();
+        let keys: Vec<_> = offsets
+            .iter()
+            .map(|offset| Keys::default().record(AT, *offset))
+            .collect();
         assert!(keys.is_sorted());
         assert_eq!(
             keys.iter().map(|key| offset_of(key)).collect::<Option<Vec<_>>>(),

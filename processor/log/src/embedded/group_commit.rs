@@ -130,7 +130,7 @@ impl<'s> GroupCommit<'s> {
         }
         let compacted = at.topic.def().cleanup.is_compacted();
         let mut more = false;
-        let range = codec::record_key(at, state.start)..codec::record_key(at, until);
+        let range = self.store.keys.record(at, state.start)..self.store.keys.record(at, until);
         state.start = until;
         for (taken, entry) in self.store.records.range(range).enumerate() {
             let (key, value) = stored(entry.into_inner())?;
@@ -142,7 +142,7 @@ impl<'s> GroupCommit<'s> {
             }
             if compacted && let Some(record_key) = codec::decode(at, offset, &value)?.key {
                 self.batch
-                    .remove(&self.store.latest, codec::latest_key(at, &record_key));
+                    .remove(&self.store.latest, self.store.keys.latest(at, &record_key));
             }
             state.bytes = state.bytes.saturating_sub(value.len() as u64);
             self.batch.remove(&self.store.records, key);
@@ -160,13 +160,16 @@ impl<'s> GroupCommit<'s> {
             self.batch.insert(&self.store.records, key, value);
         }
         for (at, state) in &self.states {
-            self.batch
-                .insert(&self.store.meta, codec::state_key(*at), state.encode_to_vec());
+            self.batch.insert(
+                &self.store.meta,
+                self.store.keys.state(*at),
+                state.encode_to_vec(),
+            );
         }
         for (at, position) in &self.positions {
             self.batch.insert(
                 &self.store.meta,
-                codec::committed_key(*at),
+                self.store.keys.committed(*at),
                 position.to_be_bytes(),
             );
         }
@@ -239,7 +242,7 @@ impl<'s> GroupCommit<'s> {
             }
         }
         state.bytes += size;
-        self.puts.insert(codec::record_key(at, offset), value);
+        self.puts.insert(self.store.keys.record(at, offset), value);
         self.states.insert(at, state);
         Ok(())
     }
@@ -252,14 +255,14 @@ impl<'s> GroupCommit<'s> {
         key: &Bytes,
         new: Option<(i64, u64)>,
     ) -> Result<u64, LogError> {
-        let index = codec::latest_key(at, key);
+        let index = self.store.keys.latest(at, key);
         let old = match self.latest.get(&index) {
             Some(new) => *new,
             None => self.stored_latest(at, &index)?,
         };
         let mut freed = 0;
         if let Some((offset, size)) = old {
-            let record = codec::record_key(at, offset);
+            let record = self.store.keys.record(at, offset);
             if self.puts.remove(&record).is_none() {
                 self.batch.remove(&self.store.records, record);
             }
@@ -275,7 +278,7 @@ impl<'s> GroupCommit<'s> {
             return Ok(None);
         };
         let offset = number(&bytes, || format!("the key index of {at}"))?;
-        let size = stored(self.store.records.size_of(codec::record_key(at, offset)))?.unwrap_or(0);
+        let size = stored(self.store.records.size_of(self.store.keys.record(at, offset)))?.unwrap_or(0);
         Ok(Some((offset, u64::from(size))))
     }
 }

@@ -106,10 +106,14 @@ impl Retention {
 }
 
 /// The offset before which a partition's records may be deleted; `None`: none may. What a stage reads stays until the stage
-/// has committed it.
+/// has committed it, in every derivation of the directory.
 fn deletable_until(store: &Store, at: TopicPartition, state: PartitionState) -> Option<i64> {
     match Stage::of_input(at.topic) {
-        Some(_) => store.committed(at),
+        Some(_) => {
+            let here = store.committed(at)?;
+            let elsewhere = store.committed_elsewhere.get(&at).copied();
+            Some(elsewhere.map_or(here, |elsewhere| elsewhere.min(here)))
+        }
         None => Some(state.end),
     }
 }
@@ -130,7 +134,7 @@ fn scan(
     }
     for entry in store
         .records
-        .range(codec::record_key(at, state.start)..codec::record_key(at, limit))
+        .range(store.keys.record(at, state.start)..store.keys.record(at, limit))
         .take(SCAN_MAX)
     {
         let (key, value) = stored(entry.into_inner())?;

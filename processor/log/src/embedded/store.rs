@@ -2,13 +2,14 @@
 //!
 //! **Architecture Invariant:** readers see a record, a position or a deletion only once it is durable.
 
-use super::codec::{self, COUNTS_KEY, PartitionCounts, PartitionState};
+use super::codec::{self, COUNTS_KEY, Keys, PartitionCounts, PartitionState};
+use super::derivations;
 use crate::{Batch, LogError};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
-use schemas::topic::Topic;
+use schemas::topic::{Prefix, Topic};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -29,8 +30,12 @@ pub(super) struct Store {
     pub records: Keyspace,
     /// The offset of each key's latest record, for compacted topics.
     pub latest: Keyspace,
-    /// Partition counts, [`PartitionState`]s and the group's positions.
+    /// Partition counts, derivations, [`PartitionState`]s and committed positions.
     pub meta: Keyspace,
+    /// The keys of the derivation that is open.
+    pub keys: Keys,
+    /// What the other derivations have committed: the lowest position of each partition that they share with this one.
+    pub committed_elsewhere: BTreeMap<TopicPartition, i64>,
     counts: PartitionCounts,
     visible: RwLock<Visible>,
     /// A number that is counted up whenever something becomes visible.
@@ -47,11 +52,11 @@ pub(super) struct Visible {
 }
 
 impl Store {
-    /// Opens or makes the store; `seed` gives a new one its partition counts.
+    /// Opens or makes the store, for the derivation of that prefix; `seed` gives a new one its partition counts.
     ///
     /// # Errors
     /// The store can't be read, or holds values that can't be decoded.
-    pub fn open(path: &Path, seed: &Seed) -> Result<Self, LogError> {
+    pub fn open(path: &Path, seed: &Seed, derived_prefix: &str) -> Result<Self, LogError> {
         let builder = Database::builder(path).max_journaling_size(JOURNAL_BYTES_MAX);
         let db = stored(builder.open())?;
         let keyspace = |name| stored(db.keyspace(name, KeyspaceCreateOptions::default));
@@ -68,17 +73,32 @@ impl Store {
                 counts
             }
         };
-        let visible = visible(&meta, counts)?;
+        let all = derivations::open(&db, &meta, derived_prefix)?;
+        let shared = all_partitions(counts).filter(|at| at.topic.def().prefix == Prefix::Log);
+        let committed_elsewhere = all.committed_elsewhere(&meta, shared)?;
+        let keys = all.keys;
+        let visible = visible(&meta, counts, keys)?;
         Ok(Self {
             db,
             records,
             latest,
             meta,
+            keys,
+            committed_elsewhere,
             counts,
             visible: RwLock::new(visible),
             version: Mutex::new(0),
             changed: Condvar::new(),
         })
+    }
+
+    /// Whether the directory has a derivation of that prefix.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn has_derivation(&self, prefix: &str) -> Result<bool, LogError> {
+        let key = derivations::key(prefix);
+        Ok(prefix.is_empty() || stored(self.meta.get(key))?.is_some())
     }
 
     /// How many partitions a topic has.
@@ -140,7 +160,7 @@ impl Store {
         self.state(at)?;
         // One snapshot for the bounds and the records: a commit, compaction and deletion included, is seen whole.
         let snapshot = self.db.snapshot();
-        let state = match stored(snapshot.get(&self.meta, codec::state_key(at)))? {
+        let state = match stored(snapshot.get(&self.meta, self.keys.state(at)))? {
             Some(bytes) => decode_meta(&bytes, "partition state")?,
             None => PartitionState::default(),
         };
@@ -163,7 +183,7 @@ impl Store {
             next: Position(state.end),
         };
         let mut bytes = 0;
-        let range = codec::record_key(at, from.0)..codec::record_key(at, state.end);
+        let range = self.keys.record(at, from.0)..self.keys.record(at, state.end);
         for entry in snapshot.range(&self.records, range) {
             let (key, value) = stored(entry.into_inner())?;
             let offset = codec::offset_of(&key)
@@ -183,15 +203,15 @@ impl Store {
 const NO_PANIC: &str = "nothing panics while holding this lock";
 
 /// What readers see of a store that was just opened: everything that is in it.
-fn visible(meta: &Keyspace, counts: PartitionCounts) -> Result<Visible, LogError> {
+fn visible(meta: &Keyspace, counts: PartitionCounts, keys: Keys) -> Result<Visible, LogError> {
     let mut visible = Visible::default();
     for at in all_partitions(counts) {
-        let state = match stored(meta.get(codec::state_key(at)))? {
+        let state = match stored(meta.get(keys.state(at)))? {
             Some(bytes) => decode_meta(&bytes, "partition state")?,
             None => PartitionState::default(),
         };
         visible.states.insert(at, state);
-        if let Some(bytes) = stored(meta.get(codec::committed_key(at)))? {
+        if let Some(bytes) = stored(meta.get(keys.committed(at)))? {
             visible
                 .committed
                 .insert(at, number(&bytes, || format!("the group's position in {at}"))?);

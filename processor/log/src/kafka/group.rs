@@ -17,9 +17,10 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{Offered, Record};
-use schemas::topic::Topic;
+use schemas::stage::Stage;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
+use strum::VariantArray;
 
 /// How many bytes of records one poll gives out at most, unless its first record alone is larger.
 const POLL_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -85,9 +86,13 @@ impl Group {
 
     /// See [`crate::Log::join`].
     pub fn join(&self) -> Result<(), LogError> {
-        let inputs = [self.names.name(Topic::RawLogs), self.names.name(Topic::Deltas)];
+        let inputs: Vec<String> = Stage::VARIANTS
+            .iter()
+            .map(|stage| self.names.name(stage.def().input))
+            .collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         self.consumer
-            .subscribe(&[&inputs[0], &inputs[1]])
+            .subscribe(&inputs)
             .map_err(|error| LogError::failed("joining the group", error))
     }
 

@@ -1,36 +1,50 @@
 //! Names of topics on the cluster, from and to their roles; records out of messages, and headers of messages to send.
 
+use crate::cluster::Cluster;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{HEADER_WRITER, NewRecord, Offered, Record};
 use schemas::time::AppendTime;
-use schemas::topic::Topic;
+use schemas::topic::{Prefix, Topic};
 
 /// How many headers of a record are read without an allocation: ours have two or three.
 const HEADERS_USUAL: usize = 4;
 
-/// The names of all topics of one prefix.
+/// The names of all topics of one derivation of a log.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
+    derived_prefix: String,
 }
 
 impl Names {
-    pub fn new(prefix: &str) -> Self {
+    pub fn new(cluster: &Cluster) -> Self {
         Self {
-            prefix: prefix.to_owned(),
+            prefix: cluster.prefix.clone(),
+            derived_prefix: cluster.derived_prefix.clone(),
         }
     }
 
     /// A topic's name on the cluster.
     pub fn name(&self, topic: Topic) -> String {
-        format!("{}{}", self.prefix, topic.name())
+        let def = topic.def();
+        format!("{}{}", self.prefix_of(def.prefix), def.name)
     }
 
-    /// The topic of that name; `None` for one of another prefix, or none of ours.
+    /// The topic of that name; `None` for one of another log or derivation, and for a stranger's.
     pub fn topic(&self, name: &str) -> Option<Topic> {
-        Topic::by_name(name.strip_prefix(&self.prefix)?)
+        [Prefix::Log, Prefix::Derived].into_iter().find_map(|prefix| {
+            let topic = Topic::by_name(name.strip_prefix(self.prefix_of(prefix))?)?;
+            (topic.def().prefix == prefix).then_some(topic)
+        })
+    }
+
+    fn prefix_of(&self, prefix: Prefix) -> &str {
+        match prefix {
+            Prefix::Log => &self.prefix,
+            Prefix::Derived => &self.derived_prefix,
+        }
     }
 
     /// Partitions with positions, as librdkafka takes them.

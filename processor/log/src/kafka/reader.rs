@@ -40,7 +40,7 @@ impl KafkaReader {
     /// # Errors
     /// No broker answers in that time.
     pub fn connect_within(cluster: &Cluster, group: &str, answer_max: Duration) -> Result<Self, LogError> {
-        let names = Names::new(&cluster.prefix);
+        let names = Names::new(cluster);
         let mut reader = Self {
             cluster: cluster.clone(),
             answer_max,

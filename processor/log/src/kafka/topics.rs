@@ -89,7 +89,7 @@ pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
 /// # Errors
 /// The cluster can't be reached, or the record is no seed.
 pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
-    let names = Names::new(&cluster.prefix);
+    let names = Names::new(cluster);
     let client = metadata_client(cluster)?;
     if partitions_of(&client, &names.name(Topic::Control), REQUEST_MAX)?.is_none() {
         return Ok(None);
@@ -114,7 +114,7 @@ pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
 /// # Errors
 /// The cluster can't be reached.
 pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
     let mut seed = seed.clone();
     if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs), REQUEST_MAX)? {
         seed.raw_partitions = count;
@@ -134,7 +134,7 @@ pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError>
 /// # Errors
 /// The cluster can't be reached, or refuses.
 pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> Result<Vec<String>, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
     let replicas = match replicas {
         Some(replicas) => replicas,
         None => brokers(&client)?.clamp(1, REPLICAS),

@@ -76,7 +76,7 @@ fn is_timeout(error: &KafkaError) -> bool {
 fn fence(cluster: &Cluster, id: &str) -> KafkaResult<TransactionalProducer> {
     let producer: TransactionalProducer = clients::transactional(cluster, id).create_with_context(Quiet)?;
     // The client looks for its coordinator twice a second; with a connection to a broker its first look finds it.
-    let known = Names::new(&cluster.prefix).name(Topic::Control);
+    let known = Names::new(cluster).name(Topic::Control);
     let outcome = producer
         .client()
         .fetch_metadata(Some(&known), FENCE_TRY)

@@ -118,7 +118,7 @@ pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
 pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
     let (client, names, commands) = (
         metadata_client(cluster)?,
-        Names::new(&cluster.prefix),
+        Names::new(cluster),
         Commands { cluster },
     );
     let mut faults = Vec::new();
@@ -156,7 +156,7 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
 /// # Errors
 /// The cluster can't be reached, or refuses.
 pub fn renew(cluster: &Cluster) -> Result<Vec<String>, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
     let mut done = Vec::new();
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
@@ -417,12 +417,11 @@ impl Commands<'_> {
         if !self.cluster.options.is_empty() {
             return "tacho topics apply --config FILE".to_owned();
         }
-        let prefix = if self.cluster.prefix.is_empty() {
-            String::new()
-        } else {
-            format!(" --prefix {}", self.cluster.prefix)
-        };
-        format!("tacho topics apply --kafka {}{prefix}", self.cluster.bootstrap)
+        format!(
+            "tacho topics apply --kafka {}{}",
+            self.cluster.bootstrap,
+            self.cluster.prefix_flags()
+        )
     }
 
     /// Kafka's command that changes a topic's setting.
