@@ -25,8 +25,18 @@ const WAIT_STEP: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub struct SeedSource(pub Seed);
 
-/// Reads all settings, after writing the seed if there is none; gives the follower that goes on from there too.
-pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Follower), RunError> {
+/// What the control topic holds.
+pub struct Loaded {
+    /// The seed, and what each epoch changes.
+    pub rules: Rules,
+    /// The topic as far as it is read.
+    pub follower: Follower,
+    /// The id of this derivation of the log.
+    pub derivation_id: String,
+}
+
+/// Reads all settings, after writing the seed if there is none.
+pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> Result<Loaded, RunError> {
     let mut follower = Follower::new(CONTROL);
     let mut records = follower.collect(log)?;
     if records.is_empty() {
@@ -47,12 +57,17 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Follower
         source,
     };
     let seed = Seed::from_json(value(first)).map_err(|source| settings(first.offset, source))?;
+    let derivation_id = seed.derivation_id(value(first), derived_prefix);
     check_counts(log, &seed)?;
     let mut rules = Rules::new(seed);
     for record in records.iter().skip(1) {
         add(&mut rules, record)?;
     }
-    Ok((rules, follower))
+    Ok(Loaded {
+        rules,
+        follower,
+        derivation_id,
+    })
 }
 
 fn check_counts<L: Log>(log: &mut L, seed: &Seed) -> Result<(), RunError> {
