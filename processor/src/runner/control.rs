@@ -29,7 +29,7 @@ pub struct SeedSource(pub Seed);
 pub struct Loaded {
     /// The seed, and what each epoch changes.
     pub rules: Rules,
-    /// Goes on behind what was read.
+    /// The topic as far as it is read.
     pub follower: Follower,
     /// The id of this derivation of the log.
     pub derivation_id: String,

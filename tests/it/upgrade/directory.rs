@@ -24,11 +24,11 @@ fn open(dir: &Path, old: &OldLog) -> Arc<Embedded> {
         raw_age_ms: now_ms(),
         ..Retention::default()
     };
-    let options = embedded::Limits {
+    let limits = embedded::Limits {
         retention,
         ..embedded::Limits::default()
     };
-    Embedded::open_with(dir, &old.seed, "", options).unwrap()
+    Embedded::open_with(dir, &old.seed, "", limits).unwrap()
 }
 
 /// Where the partitions of the topics of windows end.
