@@ -17,6 +17,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Parser;
+pub use control::follow_policy;
 use late::{Late, Place};
 use processor_log::cluster::Cluster;
 use remembered::Remembered;
