@@ -61,8 +61,19 @@ pub struct EventDef {
     pub about: &'static str,
     /// The attributes that derivation reads, beside those in [`COMMON`].
     pub reads: &'static [Attr],
-    /// Whether the event changes a derived value beside counts of records; only then a record of it gets a dedup mark.
-    pub derives: bool,
+    /// Which records of the event change a derived value beside counts of records; only they get a dedup mark.
+    pub derives: Derives,
+}
+
+/// Which records of an event change a derived value beside counts of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derives {
+    /// Every record does.
+    Always,
+    /// Every record does that has one of these attributes.
+    WithAny(&'static [Attr]),
+    /// No record does.
+    Never,
 }
 
 /// The attributes that most events carry.
@@ -95,19 +106,19 @@ impl EventKind {
                     Attr::ApprovalPolicy,
                     Attr::SandboxPolicy,
                 ],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::StartupPhase => EventDef {
                 name: "codex.startup_phase",
                 about: "a phase of starting up ended",
                 reads: &[],
-                derives: false,
+                derives: Derives::Never,
             },
             Self::UserPrompt => EventDef {
                 name: "codex.user_prompt",
                 about: "a turn's input, also of reviewers and of some sub-agents",
                 reads: &[Attr::PromptLength],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::ApiRequest => EventDef {
                 name: "codex.api_request",
@@ -120,7 +131,7 @@ impl EventKind {
                     Attr::ErrorMessage,
                     Attr::TachoError,
                 ],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::SseEvent => EventDef {
                 name: "codex.sse_event",
@@ -138,19 +149,19 @@ impl EventKind {
                     Attr::ModelReasoningEffort,
                     Attr::ServiceTier,
                 ],
-                derives: true,
+                derives: Derives::WithAny(&[Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError]),
             },
             Self::TurnTtft => EventDef {
                 name: "codex.turn_ttft",
                 about: "the first token of a turn, from the turn's start, retries included",
                 reads: &[Attr::DurationMs],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::ToolDecision => EventDef {
                 name: "codex.tool_decision",
                 about: "the outcome of an approval",
                 reads: &[Attr::ToolName, Attr::CallId, Attr::Decision, Attr::Source],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::ToolResult => EventDef {
                 name: "codex.tool_result",
@@ -167,7 +178,7 @@ impl EventKind {
                     Attr::TachoExitCode,
                     Attr::TachoSpawnedAgent,
                 ],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::SandboxOutcome => unread(
                 "codex.sandbox_outcome",
@@ -182,7 +193,7 @@ impl EventKind {
                     Attr::SenderThreadId,
                     Attr::ReceiverThreadId,
                 ],
-                derives: false,
+                derives: Derives::Never,
             },
             Self::AgentResponse => unread("codex.agent_response", "an agent's final answer"),
             Self::GuardianAssessment => unread("codex.guardian_assessment", "an automated review ended"),
@@ -191,7 +202,7 @@ impl EventKind {
                 name: "codex.turn_cost",
                 about: "Codex' own price of a turn, some minutes after it",
                 reads: &[Attr::UsageEstimatedUsd, Attr::TurnInterrupted],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::AuthRecovery => unread("codex.auth_recovery", "an attempt to recover from a 401"),
             Self::WebsocketConnect => unread(
@@ -238,7 +249,7 @@ const fn unread(name: &'static str, about: &'static str) -> EventDef {
         name,
         about,
         reads: &[],
-        derives: false,
+        derives: Derives::Never,
     }
 }
 
