@@ -77,7 +77,7 @@ pub enum ScanError {
     /// A string is not UTF-8.
     #[error("a string is not valid UTF-8")]
     Utf8,
-    /// Values are nested deeper than prost's limit, [`DEPTH_MAX`](super::wire::DEPTH_MAX).
+    /// Values are nested deeper than prost's limit of 100 levels.
     #[error("values are nested too deep")]
     TooDeep,
 }
