@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use ingest::inbox::{self, Inbox};
-use ingest::kafka::KafkaSink;
-use ingest::partition::murmur2_partition;
+use ingest::sink::kafka::KafkaSink;
+use ingest::sink::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
 use ingest::{Door, Entrance, Gate, Policies};
 use processor::admin::OpenLog;
@@ -133,13 +133,13 @@ pub async fn serve_ingest(
     let door = Door::new(config, policies, sink);
     let grpc_entrance = Entrance::grpc(Arc::clone(&door));
     tokio::join!(
-        ingest::serve::run(
+        ingest::connection::listener::run(
             http,
             Entrance::http(door),
             Arc::clone(&gate),
             over(ending.clone())
         ),
-        ingest::serve::run(grpc, grpc_entrance, gate, over(ending)),
+        ingest::connection::listener::run(grpc, grpc_entrance, gate, over(ending)),
     );
 }
 

@@ -3,7 +3,7 @@
 use crate::cluster::ClusterArgs;
 use crate::{control, quarantine, topics};
 use clap::{Args, Parser, Subcommand};
-use ingest::hash::HashKey;
+use ingest::prepare::hash::HashKey;
 use schemas::cluster::Cluster;
 use schemas::settings::Seed;
 use schemas::topic::Topic;

@@ -1,6 +1,6 @@
 //! Which cluster a command is about.
 
-use ingest::hash::HashKey;
+use ingest::prepare::hash::HashKey;
 use ingest::process::PrivacySection;
 use schemas::cluster::Cluster;
 use serde::Deserialize;

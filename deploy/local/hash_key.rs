@@ -1,6 +1,6 @@
 //! The key of hashes of an embedded log: made once, in its directory, and gone with it.
 
-use ingest::hash::HashKey;
+use ingest::prepare::hash::HashKey;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;

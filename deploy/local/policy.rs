@@ -1,6 +1,6 @@
 //! The privacy policy of this process's own ingest: follows the control topic, on a cluster or in the embedded log.
 
-use ingest::policy::{FOLLOW_EVERY, Policies, Reading};
+use ingest::control::policy::{FOLLOW_EVERY, Policies, Reading};
 use processor::log::{Log, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;

@@ -23,20 +23,20 @@
 //!   that is drained twice can end up in two environments.
 //!
 //! What can't become raw records (no OTLP, or too large) goes to `codex.quarantine.v1`, through the same producer, and is
-//! passed: see [`crate::quarantine`]. `tacho quarantine retry` puts it into the inbox again.
+//! passed: see [`crate::inbox::quarantine`]. `tacho quarantine retry` puts it into the inbox again.
 //!
 //! Memory: one batch, the parts of one record, and the producer's queue.
 
 mod group;
 mod outlet;
+mod quarantine;
 
-use crate::admit::Admission;
-use crate::coding::Coding;
-use crate::config::Config;
-use crate::door::{self, Form, Incoming};
-use crate::policy::{Policies, Rule};
-use crate::reply::Reject;
-use crate::signal::Signal;
+use crate::connection::reply::Reject;
+use crate::control::policy::{Policies, Rule};
+use crate::prepare::admit::Admission;
+use crate::prepare::coding::Coding;
+use crate::prepare::config::Config;
+use crate::prepare::pipeline::{self, Form, Incoming};
 use crate::telemetry::{InboxTelemetry, Telemetry};
 use bytes::Bytes;
 use group::Group;
@@ -45,6 +45,7 @@ use rdkafka::error::KafkaError;
 use schemas::cluster::Cluster;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
+use schemas::signal::Signal;
 use shell::process::chain;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -381,13 +382,13 @@ enum Passed {
 }
 
 /// The path of the doors, for a body that came without one.
-fn prepare(config: &Config, rule: Rule, signal: Signal, value: &Bytes) -> Result<door::Prepared, Reject> {
+fn prepare(config: &Config, rule: Rule, signal: Signal, value: &Bytes) -> Result<pipeline::Prepared, Reject> {
     if value.len() > config.body_bytes_max {
         return Err(Reject::BodyTooLarge(config.body_bytes_max));
     }
     // One record at a time: its size is bounded, and no other waits for it.
     let permit = Admission::new(u64::MAX, u64::MAX).permit(DEFAULT_TENANT)?;
-    door::prepare(
+    pipeline::prepare(
         config,
         rule,
         Incoming {

@@ -1,22 +1,23 @@
 //! The process `tacho-ingest`: OTLP in, raw topics of a cluster out.
 
-mod control;
 mod late;
-mod remembered;
 mod settings;
 
-use crate::config::Config;
+use crate::connection::listener::{self as serve, Gate};
+use crate::connection::protocols::Entrance;
+use crate::control::policy::Policies;
+use crate::control::remembered::Remembered;
 use crate::inbox::{self, Inbox};
-use crate::policy::Policies;
-use crate::spool::Taken;
-use crate::{Door, Entrance, Gate, serve, telemetry};
+use crate::prepare::config::Config;
+use crate::prepare::pipeline::Door;
+use crate::sink::spool::Taken;
+use crate::telemetry;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use clap::Parser;
 use late::{Late, Place};
-use remembered::Remembered;
 use schemas::cluster::Cluster;
 pub use settings::PrivacySection;
 use settings::{Effective, Settings};

@@ -1,5 +1,12 @@
 //! Where admitted records go: the raw topics, on a cluster or in the process's own log.
 
+pub(crate) mod gapless;
+pub mod kafka;
+pub(crate) mod linger;
+pub mod partition;
+mod patience;
+pub mod spool;
+
 use crate::telemetry;
 use bytes::Bytes;
 use schemas::topic::Topic;

@@ -1,9 +1,8 @@
 //! The process's own series: the only place of this crate that writes metrics.
 #![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
-use crate::agent::Agent;
-use crate::privacy::Counts;
-use crate::signal::Signal;
+use crate::connection::agent::Agent;
+use crate::prepare::privacy::Counts;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
     histogram,
@@ -11,6 +10,7 @@ use metrics::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, FIELD_COUNT, fields};
+use schemas::signal::Signal;
 use schemas::topic::Topic;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -557,10 +557,10 @@ mod tests {
         let recorder = Counters::default();
         metrics::with_local_recorder(&recorder, || {
             let telemetry = Telemetry::new();
-            let mut counts = crate::privacy::Counts {
+            let mut counts = crate::prepare::privacy::Counts {
                 stripped: 7,
                 truncated: 9,
-                ..crate::privacy::Counts::default()
+                ..crate::prepare::privacy::Counts::default()
             };
             (
                 counts.dropped[0],

@@ -30,7 +30,7 @@
 mod common;
 
 use common::{JSON, PROTOBUF, Request, Server, gzip, pair, record, records, request, zstd};
-use ingest::reply::{BadRequest, RetryInfo, RpcStatus};
+use ingest::connection::reply::{BadRequest, RetryInfo, RpcStatus};
 use ingest::sink::SinkError;
 use ingest::{Config, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
@@ -50,7 +50,10 @@ fn one(signal: Signal) -> (Vec<u8>, Vec<u8>) {
         }
         Signal::Metrics => br#"{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"name":"m","gauge":{"dataPoints":[{"asInt":1}]}}]}]}]}"#,
     };
-    (json.to_vec(), ingest::json::to_protobuf(signal, json).unwrap())
+    (
+        json.to_vec(),
+        ingest::prepare::json::to_protobuf(signal, json).unwrap(),
+    )
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
-use ingest::environment::Routes;
-use ingest::hash::HashKey;
-use ingest::privacy::{self, TRACE_SAFE};
-use ingest::route::{route, route_by};
+use ingest::prepare::environment::Routes;
+use ingest::prepare::hash::HashKey;
+use ingest::prepare::privacy::{self, TRACE_SAFE};
+use ingest::prepare::route::{route, route_by};
 use ingest::sink::{RawRecord, Sink, SinkError};
 use ingest::{Config, Door, Entrance, Policies, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -50,7 +50,7 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
             };
             let bytes = content(&file);
             let request = if file_name.contains(".json") {
-                ingest::json::to_protobuf(signal, &bytes).unwrap()
+                ingest::prepare::json::to_protobuf(signal, &bytes).unwrap()
             } else {
                 bytes
             };

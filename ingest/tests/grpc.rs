@@ -6,7 +6,7 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::reply::RpcStatus;
+use ingest::connection::reply::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
 use ingest::{Config, Door, Entrance, Policies, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;

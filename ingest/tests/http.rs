@@ -273,7 +273,10 @@ async fn a_tenant_has_a_limit_of_open_bytes() {
 #[tokio::test]
 async fn a_request_has_a_limit_of_records() {
     let server = Server::start(Config::default()).await;
-    let body = request(vec![LogRecord::default(); ingest::admit::RECORDS_MAX + 1]);
+    let body = request(vec![
+        LogRecord::default();
+        ingest::prepare::admit::RECORDS_MAX + 1
+    ]);
     let reply = server.post("/v1/logs", PROTOBUF, &body).await;
     assert_eq!((reply.status, reply.rpc().0), (413, 8));
     server.is_well().await;

@@ -23,5 +23,6 @@ pub mod price;
 pub mod privacy;
 pub mod record;
 pub mod settings;
+pub mod signal;
 pub mod time;
 pub mod topic;

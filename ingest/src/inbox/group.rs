@@ -4,7 +4,6 @@
 //! change is only noted there; it is answered between two batches, when all that was read is committed.
 
 use super::{DrainError, Place, Received, Settings};
-use crate::signal::Signal;
 use bytes::Bytes;
 use metrics::Gauge;
 use rdkafka::client::ClientContext;
@@ -15,6 +14,7 @@ use rdkafka::statistics::Partition;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset, Statistics, TopicPartitionList};
 use schemas::record::{HEADER_RETRY_OF, RETRY_OF_BYTES_MAX};
+use schemas::signal::Signal;
 use schemas::topic::Topic;
 use shell::contact::Contact;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

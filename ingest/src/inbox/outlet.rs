@@ -1,11 +1,10 @@
 //! Where drained records go: a producer whose runs have no holes (see [`super`]).
 
 use super::{DrainError, Place, Received, Stop, Target};
-use crate::gapless::{self, LOOK};
-use crate::partition::murmur2_partition;
-use crate::quarantine::quarantined_bytes;
-use crate::signal::Signal;
+use crate::inbox::quarantine::quarantined_bytes;
 use crate::sink::RawRecord;
+use crate::sink::gapless::{self, LOOK};
+use crate::sink::partition::murmur2_partition;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -15,6 +14,7 @@ use schemas::cluster::Cluster;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
+use schemas::signal::Signal;
 use schemas::topic::Topic;
 use shell::contact::Contact;
 use std::sync::{Mutex, PoisonError};

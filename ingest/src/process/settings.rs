@@ -1,10 +1,10 @@
 //! What an operator can set.
 
 use crate::Config;
-use crate::environment::{Route, Routes};
-use crate::hash::HashKey;
 use crate::inbox::SESSION_TIMEOUT;
-use crate::spool::BYTES_MIN;
+use crate::prepare::environment::{Route, Routes};
+use crate::prepare::hash::HashKey;
+use crate::sink::spool::BYTES_MIN;
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 use shell::kafka::KafkaSection;

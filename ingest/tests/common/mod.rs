@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::reply::RpcStatus;
+use ingest::connection::reply::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
 use ingest::{Config, Policies};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -59,7 +59,7 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(ingest::http::serve(
+        let served = tokio::spawn(ingest::connection::http::serve(
             config,
             Policies::fixed(PrivacyPolicy::default()),
             listener,

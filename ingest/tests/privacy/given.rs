@@ -1,7 +1,7 @@
 //! Requests of every shape, with a canary wherever text must not stay.
 
 use crate::model::{holds_text, is_safe};
-use ingest::privacy::TRACE_SAFE;
+use ingest::prepare::privacy::TRACE_SAFE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

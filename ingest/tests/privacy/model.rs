@@ -1,7 +1,7 @@
 //! The rules of privacy once more, on decoded messages: simple, slow, and with nothing in common with the walker.
 
 use crate::given::int;
-use ingest::privacy::TRACE_SAFE;
+use ingest::prepare::privacy::TRACE_SAFE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

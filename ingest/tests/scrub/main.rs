@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use ingest::Signal;
-use ingest::hash::HashKey;
-use ingest::privacy::{self, Cleaned};
-use ingest::scrub::Scrubber;
+use ingest::prepare::hash::HashKey;
+use ingest::prepare::privacy::{self, Cleaned};
+use ingest::prepare::scrub::Scrubber;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;

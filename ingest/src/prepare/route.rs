@@ -1,0 +1,421 @@
+//! Which raw record each part of a request belongs to: one conversation a record, the bytes of its parts as they came.
+
+use crate::prepare::conversation::{Conversation, Conversations};
+use crate::prepare::environment::Routes;
+use crate::prepare::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
+use crate::sink::RawRecord;
+use bytes::Bytes;
+use schemas::event::is_public;
+use schemas::id::{can_route, raw_key};
+use schemas::signal::Signal;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt::Write as _;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// A raw record's value has at most that many bytes: a message of 8 MiB less room for key, headers and framing.
+pub const VALUE_BYTES_MAX: usize = (8 << 20) - (64 << 10);
+/// The raw records of one request have at most that many bytes together: splitting repeats resources and scopes.
+pub const SPLIT_BYTES_MAX: usize = 48 << 20;
+
+const LOG_BODY: u32 = 5;
+const LOG_ATTRIBUTES: u32 = 6;
+const RESOURCE_ATTRIBUTES: u32 = 1;
+
+/// Why a request has no raw records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The bytes are no request of that signal.
+    #[error("not an OTLP request: {0}")]
+    Wire(#[from] WireError),
+    /// One record with its resource and scope is over [`VALUE_BYTES_MAX`].
+    #[error(
+        "a record with its resource and scope has {bytes} bytes; at most {VALUE_BYTES_MAX} fit into a message"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Split by conversation the request would be over [`SPLIT_BYTES_MAX`].
+    #[error("split by conversation the request has over {SPLIT_BYTES_MAX} bytes: send smaller batches")]
+    TooManyParts,
+}
+
+/// The raw records of a cleaned request, in the order in which their conversations first occur.
+///
+/// A request of one conversation, and one of traces or metrics, is passed on as it is while it fits into a message.
+/// A request without records gives none.
+///
+/// # Errors
+/// The bytes are malformed, or a part does not fit into a message.
+pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRecord>, RouteError> {
+    route_by(
+        &Routes::default(),
+        signal,
+        tenant,
+        request,
+        &Conversations::default(),
+    )
+}
+
+/// As [`route`], to the environments that `routes` say: a request whose resources belong to several is split too.
+/// `conversations` are those of its log records, as far as they are known.
+///
+/// # Errors
+/// As [`route`].
+pub fn route_by(
+    routes: &Routes,
+    signal: Signal,
+    tenant: &str,
+    request: &Bytes,
+    conversations: &Conversations,
+) -> Result<Vec<RawRecord>, RouteError> {
+    let record = |environment: u8, id: &str, value: Bytes, items: usize| {
+        let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
+        RawRecord {
+            topic: signal.topic(),
+            key: raw_key(tenant, id),
+            value,
+            part,
+            policy: None,
+            environment,
+        }
+    };
+    // Most requests: nothing to take apart.
+    if let Some((id, items)) = conversations
+        .only()
+        .filter(|_| routes.is_empty() && request.len() <= VALUE_BYTES_MAX)
+    {
+        return Ok(vec![record(0, id, request.clone(), items)]);
+    }
+    let mut parts = Parts::of(request)?;
+    if parts.items.is_empty() {
+        return Ok(Vec::new());
+    }
+    if !routes.is_empty() {
+        let environment = |resource: &Envelope<'_>| routes.of(tenant, resource.payload);
+        parts.environments = parts
+            .resources
+            .iter()
+            .map(environment)
+            .collect::<Result<_, _>>()?;
+    }
+    let groups = match signal {
+        Signal::Logs => by_conversation(&parts, conversations)?,
+        Signal::Traces => by_environment(&parts, |first| {
+            Ok(trace_id(first.payload, 1)?.unwrap_or_else(|| hash(request)))
+        })?,
+        Signal::Metrics => by_environment(&parts, |first| {
+            Ok(hash(&public(
+                parts.resources[first.resource].payload,
+                RESOURCE_ATTRIBUTES,
+            )?))
+        })?,
+    };
+    if let [group] = groups.as_slice()
+        && request.len() <= VALUE_BYTES_MAX
+    {
+        return Ok(vec![record(
+            group.environment,
+            &group.id,
+            request.clone(),
+            parts.items.len(),
+        )]);
+    }
+    let (mut records, mut total, mut before) = (Vec::with_capacity(groups.len()), 0, 0);
+    for group in &groups {
+        let items = &group.items;
+        for (end, value) in parts.build(items)? {
+            total += value.len();
+            if total > SPLIT_BYTES_MAX {
+                return Err(RouteError::TooManyParts);
+            }
+            records.push(record(
+                group.environment,
+                &group.id,
+                Bytes::from(value),
+                before + end,
+            ));
+        }
+        before += items.len();
+    }
+    Ok(records)
+}
+
+/// Items that become one raw record, or several where they do not fit into one.
+struct Group {
+    environment: u8,
+    /// What it is routed by within its environment.
+    id: String,
+    items: Vec<usize>,
+}
+
+/// Items by environment and routing id, in the order of first occurrence.
+fn by_conversation(parts: &Parts<'_>, conversations: &Conversations) -> Result<Vec<Group>, WireError> {
+    let mut groups: Vec<Group> = Vec::new();
+    let mut known: HashMap<(u8, Cow<'_, str>), usize> = HashMap::new();
+    let ids = conversations.each().chain(std::iter::repeat(None));
+    for ((index, item), id) in parts.items.iter().enumerate().zip(ids) {
+        let id = id.map_or_else(|| conversation(item.payload), |id| Ok(Cow::Borrowed(id)))?;
+        let environment = parts.environment(item);
+        match known.entry((environment, id)) {
+            Entry::Occupied(group) => groups[*group.get()].items.push(index),
+            Entry::Vacant(new) => {
+                groups.push(Group {
+                    environment,
+                    id: new.key().1.clone().into_owned(),
+                    items: vec![index],
+                });
+                new.insert(groups.len() - 1);
+            }
+        }
+    }
+    Ok(groups)
+}
+
+/// Items by environment, in the order of first occurrence; `id` says what a group is routed by, from its first item.
+fn by_environment(
+    parts: &Parts<'_>,
+    id: impl Fn(&Item<'_>) -> Result<String, WireError>,
+) -> Result<Vec<Group>, WireError> {
+    let mut groups: Vec<Group> = Vec::new();
+    for (index, item) in parts.items.iter().enumerate() {
+        let environment = parts.environment(item);
+        match groups.iter_mut().find(|group| group.environment == environment) {
+            Some(group) => group.items.push(index),
+            None => groups.push(Group {
+                environment,
+                id: id(item)?,
+                items: vec![index],
+            }),
+        }
+    }
+    Ok(groups)
+}
+
+/// What a log record is routed by: what it names, else its trace, else its content but for texts.
+fn conversation(record: &[u8]) -> Result<Cow<'_, str>, WireError> {
+    let mut conversation = Conversation::default();
+    for field in Fields::new(record) {
+        let field = field?;
+        if field.number != LOG_ATTRIBUTES {
+            continue;
+        }
+        let (key, value) = key_and_value(field.len_payload()?)?;
+        if let Some(slot) = conversation.slot(key) {
+            *slot = value.map_or(Ok(None), any_text)?;
+        }
+    }
+    Ok(match conversation.named() {
+        Some(id) if can_route(id) => Cow::Borrowed(id),
+        Some(id) => Cow::Owned(hash(id.as_bytes())),
+        None => Cow::Owned(match trace_id(record, 9)? {
+            Some(id) => id,
+            None => hash(&public(record, LOG_ATTRIBUTES)?),
+        }),
+    })
+}
+
+/// A log record, or a resource, without what a privacy policy may touch or cleaning adds, so that no policy moves it to
+/// another partition.
+fn public(record: &[u8], attributes: u32) -> Result<Vec<u8>, WireError> {
+    let mut out = Vec::with_capacity(record.len());
+    for field in Fields::new(record) {
+        let field = field?;
+        let stays = match field.number {
+            LOG_BODY => attributes != LOG_ATTRIBUTES,
+            number if number == attributes => is_public(key_and_value(field.len_payload()?)?.0),
+            _ => true,
+        };
+        if stays {
+            out.extend_from_slice(field.raw);
+        }
+    }
+    Ok(out)
+}
+
+fn trace_id(message: &[u8], number: u32) -> Result<Option<String>, WireError> {
+    let mut id = None;
+    for field in Fields::new(message) {
+        let field = field?;
+        if field.number == number {
+            id = Some(field.len_payload()?);
+        }
+    }
+    let usable = id.filter(|id| id.len() == 16 && id.iter().any(|byte| *byte != 0));
+    Ok(usable.map(|id| {
+        id.iter().fold(String::with_capacity(32), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    }))
+}
+
+fn hash(bytes: &[u8]) -> String {
+    format!("{:032x}", xxh3_128(bytes))
+}
+
+/// A request, a resource or a scope: its fields other than its children, as they came.
+struct Envelope<'a> {
+    own: Vec<&'a [u8]>,
+    /// Its resource, or scope, message.
+    payload: &'a [u8],
+    /// The resource that it belongs to; 0 for a resource.
+    parent: usize,
+}
+
+struct Item<'a> {
+    resource: usize,
+    scope: usize,
+    raw: &'a [u8],
+    payload: &'a [u8],
+}
+
+/// A request, taken apart on the wire. All three signals nest alike: field 1 a resource's part, in it field 1 the
+/// resource and field 2 a scope's part, in it field 1 the scope and field 2 an item.
+struct Parts<'a> {
+    /// Fields of the request that no table knows.
+    own: Vec<&'a [u8]>,
+    resources: Vec<Envelope<'a>>,
+    scopes: Vec<Envelope<'a>>,
+    items: Vec<Item<'a>>,
+    /// By resource; empty where all is of environment 0.
+    environments: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(request: &'a [u8]) -> Result<Self, WireError> {
+        let mut parts = Self {
+            own: Vec::new(),
+            resources: Vec::new(),
+            scopes: Vec::new(),
+            items: Vec::new(),
+            environments: Vec::new(),
+        };
+        for field in Fields::new(request) {
+            let field = field?;
+            if field.number == 1 {
+                parts.resource(field.len_payload()?)?
+            } else {
+                parts.own.push(field.raw)
+            }
+        }
+        Ok(parts)
+    }
+
+    fn environment(&self, item: &Item<'_>) -> u8 {
+        self.environments.get(item.resource).copied().unwrap_or(0)
+    }
+
+    fn resource(&mut self, message: &'a [u8]) -> Result<(), WireError> {
+        let index = self.resources.len();
+        self.resources.push(Envelope {
+            own: Vec::new(),
+            payload: &[],
+            parent: 0,
+        });
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 2 {
+                self.scope(index, field.len_payload()?)?;
+                continue;
+            }
+            self.resources[index].own.push(field.raw);
+            if field.number == 1 {
+                self.resources[index].payload = field.len_payload()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn scope(&mut self, resource: usize, message: &'a [u8]) -> Result<(), WireError> {
+        let scope = self.scopes.len();
+        self.scopes.push(Envelope {
+            own: Vec::new(),
+            payload: &[],
+            parent: resource,
+        });
+        for field in Fields::new(message) {
+            let field = field?;
+            if field.number == 2 {
+                self.items.push(Item {
+                    resource,
+                    scope,
+                    raw: field.raw,
+                    payload: field.len_payload()?,
+                });
+            } else {
+                self.scopes[scope].own.push(field.raw);
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests that hold the items of `chosen`, in order, each as large as a message can be; with where in `chosen` each
+    /// ends.
+    fn build(&self, chosen: &[usize]) -> Result<Vec<(usize, Vec<u8>)>, RouteError> {
+        let (mut values, mut start) = (Vec::new(), 0);
+        while start < chosen.len() {
+            let end = self.fitting(chosen, start)?;
+            values.push((end, self.encode(&chosen[start..end])));
+            start = end;
+        }
+        Ok(values)
+    }
+
+    /// How far the items from `start` on fit into one message, by an upper bound of its size.
+    fn fitting(&self, chosen: &[usize], start: usize) -> Result<usize, RouteError> {
+        let mut size: usize = self.own.iter().map(|raw| raw.len()).sum();
+        let (mut resource, mut scope) = (None, None);
+        for (at, &index) in chosen.iter().enumerate().skip(start) {
+            let item = &self.items[index];
+            let mut grown = size + item.raw.len();
+            if resource != Some(item.resource) {
+                grown += envelope_size(&self.resources[item.resource]);
+            }
+            if scope != Some(item.scope) {
+                grown += envelope_size(&self.scopes[item.scope]);
+            }
+            if grown > VALUE_BYTES_MAX {
+                return if at == start {
+                    Err(RouteError::TooLarge { bytes: grown })
+                } else {
+                    Ok(at)
+                };
+            }
+            size = grown;
+            (resource, scope) = (Some(item.resource), Some(item.scope));
+        }
+        Ok(chosen.len())
+    }
+
+    fn encode(&self, chosen: &[usize]) -> Vec<u8> {
+        let mut out = self.own.concat();
+        for of_resource in chosen.chunk_by(|a, b| self.items[*a].resource == self.items[*b].resource) {
+            let mut resource = Vec::new();
+            for of_scope in of_resource.chunk_by(|a, b| self.items[*a].scope == self.items[*b].scope) {
+                let envelope = &self.scopes[self.items[of_scope[0]].scope];
+                let mut scope = envelope.own.concat();
+                for &index in of_scope {
+                    scope.extend_from_slice(self.items[index].raw);
+                }
+                if resource.is_empty() {
+                    resource = self.resources[envelope.parent].own.concat();
+                }
+                put_len(&mut resource, 2, &scope);
+            }
+            put_len(&mut out, 1, &resource);
+        }
+        out
+    }
+}
+
+/// The bytes of an envelope with the largest length that it can have.
+fn envelope_size(envelope: &Envelope<'_>) -> usize {
+    envelope.own.iter().map(|raw| raw.len()).sum::<usize>() + len_field_size(2, VALUE_BYTES_MAX)
+        - VALUE_BYTES_MAX
+}
+
+#[cfg(test)]
+mod tests;

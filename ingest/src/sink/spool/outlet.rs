@@ -1,0 +1,187 @@
+//! How the spool is drained into Kafka: in runs without a hole, as the inbox is (see [`crate::inbox`]).
+
+use super::{Outlet, Upstream};
+use crate::sink::gapless::{self, LOOK};
+use crate::sink::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS};
+use crate::sink::partition::murmur2_partition;
+use crate::sink::{Fate, RawRecord};
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use schemas::cluster::Cluster;
+use schemas::origin::Origin;
+use schemas::signal::Signal;
+use schemas::topic::Topic;
+use shell::contact::Contact;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Upstream for KafkaSink {
+    type Flight = Flight;
+    type Outlet = KafkaOutlet;
+
+    async fn launch(&self, records: &[RawRecord], until: Instant) -> Vec<Fate<Flight>> {
+        Self::launch(self, records, until).await
+    }
+
+    fn after_failure(&self) {
+        Self::after_failure(self);
+    }
+
+    fn ready(&self) -> bool {
+        crate::sink::Sink::ready(self)
+    }
+
+    fn look_again(&self) -> bool {
+        Self::look_again(self)
+    }
+
+    fn outlet(&self) -> Result<KafkaOutlet, String> {
+        KafkaOutlet::connect(self.cluster(), self.partitions()).map_err(|error| error.to_string())
+    }
+}
+
+/// Keeps the first failure.
+#[derive(Default)]
+struct Deliveries {
+    failed: Mutex<Option<KafkaError>>,
+}
+
+impl Deliveries {
+    fn check(&self) -> Result<(), String> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.as_ref().map_or(Ok(()), |error| Err(error.to_string()))
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", %error, reason, "spool producer error");
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
+/// A producer that never gives a record up, and ends at the first that fails.
+pub struct KafkaOutlet {
+    producer: BaseProducer<Deliveries>,
+    contact: Contact,
+    names: [String; 3],
+    partitions: i32,
+}
+
+impl KafkaOutlet {
+    fn connect(cluster: &Cluster, partitions: i32) -> Result<Self, KafkaError> {
+        let producer = client_config(cluster).create_with_context(Deliveries::default())?;
+        let names = Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.topic().name()));
+        Ok(Self {
+            producer,
+            contact: Contact::new(cluster, Topic::RawLogs),
+            names,
+            partitions,
+        })
+    }
+
+    /// It never gives a record up: one that is cut off would wait for ever.
+    fn stay_in_contact(&self) -> Result<(), String> {
+        match self.contact.is_lost(self.producer.client()) {
+            true => Err("its producer reaches no broker".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn send(&self, source: &str, number: u64, record: &RawRecord, stop: &AtomicBool) -> Result<(), String> {
+        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
+        let offset = i64::try_from(number).unwrap_or(i64::MAX);
+        let mut message = BaseRecord::to(&self.names[signal as usize])
+            .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
+            .key(record.key.as_str())
+            .payload(&record.value[..])
+            .headers(gapless::headers(
+                record,
+                Origin {
+                    source,
+                    offset,
+                    part: 0,
+                    stamped_ms: 0,
+                },
+            ));
+        let mut wait = Duration::ZERO;
+        loop {
+            self.producer.poll(wait);
+            self.producer.context().check()?;
+            message = match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if !stop.load(Ordering::Relaxed) =>
+                {
+                    back
+                }
+                Err((error, _)) => return Err(error.to_string()),
+            };
+            self.stay_in_contact()?;
+            wait = LOOK;
+        }
+    }
+}
+
+impl Outlet for KafkaOutlet {
+    fn write(&mut self, source: &str, records: &[(u64, RawRecord)], stop: &AtomicBool) -> Result<(), String> {
+        for (number, record) in records {
+            self.send(source, *number, record, stop)?;
+        }
+        loop {
+            let is_flushed = self.producer.flush(LOOK).is_ok();
+            self.producer.context().check()?;
+            match is_flushed {
+                true => return Ok(()),
+                false if stop.load(Ordering::Relaxed) => {
+                    return Err("the process ends before all is written".to_owned());
+                }
+                false => self.stay_in_contact()?,
+            }
+        }
+    }
+}
+
+fn client_config(cluster: &Cluster) -> ClientConfig {
+    let mut config = gapless::config(cluster, "tacho-ingest-spool");
+    config.set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS);
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_takes_its_settings_whatever_is_passed_through() {
+        let mut cluster = Cluster::plain("127.0.0.1:9", "");
+        cluster
+            .options
+            .insert("message.timeout.ms".to_owned(), "5".to_owned());
+        let native = client_config(&cluster).create_native_config().unwrap();
+        for (name, value) in [
+            ("max.in.flight", "1"),
+            ("message.timeout.ms", "0"),
+            ("enable.gapless.guarantee", "true"),
+        ] {
+            assert_eq!(native.get(name).unwrap(), value, "{name}");
+        }
+    }
+}
