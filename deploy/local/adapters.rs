@@ -175,7 +175,8 @@ impl Sink for AnySink {
 
 /// A raw record as the embedded log takes it: its partition, and the wall time of this attempt.
 fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
-    let partition = murmur2_partition(record.key.as_bytes(), log.partitions(record.topic));
+    let topic = record.signal.raw();
+    let partition = murmur2_partition(record.key.as_bytes(), log.partitions(topic));
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
@@ -186,10 +187,7 @@ fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
             .map(|epoch| (HEADER_POLICY.to_owned(), Bytes::from(epoch.to_string()))),
     );
     NewRecord {
-        to: TopicPartition {
-            topic: record.topic,
-            partition,
-        },
+        to: TopicPartition { topic, partition },
         key: Some(record.key.into()),
         value: Some(record.value),
         headers,

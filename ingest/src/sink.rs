@@ -9,7 +9,7 @@ pub mod spool;
 
 use crate::telemetry;
 use bytes::Bytes;
-use schemas::topic::Topic;
+use schemas::signal::Signal;
 use std::future::Future;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -24,8 +24,8 @@ pub const HOLD_OTHERS: Duration = Duration::from_millis(400);
 /// each attempt and computes the partition (murmur2 of the key over the pinned count).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRecord {
-    /// `RawLogs`, `RawTraces` or `RawMetrics`.
-    pub topic: Topic,
+    /// The signal of the request, which decides the raw topic.
+    pub signal: Signal,
     /// `tenant/routing id`, never empty.
     pub key: String,
     /// An OTLP request message.
@@ -75,9 +75,9 @@ pub trait Sink: Send + Sync + 'static {
 
 /// How long a request is held at most: [`HOLD_LOGS`] or [`HOLD_OTHERS`].
 pub(crate) fn hold(records: &[RawRecord]) -> Duration {
-    match records.first() {
-        Some(first) if first.topic != Topic::RawLogs => HOLD_OTHERS,
-        _ => HOLD_LOGS,
+    match records.first().map(|first| first.signal) {
+        Some(Signal::Traces | Signal::Metrics) => HOLD_OTHERS,
+        Some(Signal::Logs) | None => HOLD_LOGS,
     }
 }
 
@@ -122,7 +122,7 @@ pub(crate) fn conclude<F>(records: &[RawRecord], fates: &[Fate<F>]) -> Result<()
         && let Some(first) = records.first()
         && fates.iter().any(|fate| !matches!(fate, Fate::Known(Err(_))))
     {
-        telemetry::unsure(first.topic);
+        telemetry::unsure(first.signal);
     }
     result
 }

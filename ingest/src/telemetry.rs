@@ -11,7 +11,6 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, FIELD_COUNT, fields};
 use schemas::signal::Signal;
-use schemas::topic::Topic;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -398,9 +397,8 @@ impl Telemetry {
 }
 
 /// A request was refused that may be in Kafka all the same.
-pub(crate) fn unsure(topic: Topic) {
-    let signal = Signal::of(topic).map_or("none", Signal::name);
-    counter!(Series::Unsure.name(), "signal" => signal).increment(1);
+pub(crate) fn unsure(signal: Signal) {
+    counter!(Series::Unsure.name(), "signal" => signal.name()).increment(1);
 }
 
 /// Handles of the spool, taken once: make it after the recorder is installed.

@@ -79,8 +79,8 @@ async fn every_coding_of_every_signal() {
                     );
                     let taken = server.taken();
                     assert_eq!(
-                        (taken.len(), taken[0].topic, taken[0].value.as_ref()),
-                        (1, signal.topic(), protobuf.as_slice()),
+                        (taken.len(), taken[0].signal, taken[0].value.as_ref()),
+                        (1, signal, protobuf.as_slice()),
                         "{path}"
                     );
                 }

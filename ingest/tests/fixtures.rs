@@ -17,7 +17,6 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, Actions, PrivacyPolicy};
-use schemas::topic::Topic;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -76,24 +75,24 @@ async fn every_body_tells_its_signal() {
             .body(Body::from(request))
             .unwrap();
         assert_eq!(entrance.answer(request).await.status(), 200, "{run}");
-        let topics = std::mem::take(&mut *sink.0.lock().unwrap());
+        let signals = std::mem::take(&mut *sink.0.lock().unwrap());
         assert!(
-            topics.iter().all(|topic| *topic == signal.topic()),
-            "{run}: {topics:?} for {signal:?}"
+            signals.iter().all(|seen| *seen == signal),
+            "{run}: {signals:?} for {signal:?}"
         );
     }
 }
 
-/// The topics of what it got.
+/// Keeps the signal of each record that it is given.
 #[derive(Default)]
-struct Seen(Mutex<Vec<Topic>>);
+struct Seen(Mutex<Vec<Signal>>);
 
 impl Sink for Seen {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
         self.0
             .lock()
             .unwrap()
-            .extend(records.iter().map(|record| record.topic));
+            .extend(records.iter().map(|record| record.signal));
         Ok(())
     }
 

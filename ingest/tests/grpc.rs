@@ -123,7 +123,7 @@ async fn each_service_exports_to_its_topic() {
             ("0".to_owned(), frame(false, b""))
         );
         let taken = std::mem::take(&mut *sink.records.lock().unwrap());
-        assert_eq!((taken.len(), taken[0].topic), (1, signal.topic()));
+        assert_eq!((taken.len(), taken[0].signal), (1, signal));
         assert_eq!(taken[0].value, Bytes::from_static(&ONE));
     }
 }
@@ -182,10 +182,10 @@ async fn every_coding_of_every_signal() {
             assert_eq!(
                 taken
                     .iter()
-                    .map(|raw| (raw.topic, raw.value.as_ref()))
+                    .map(|raw| (raw.signal, raw.value.as_ref()))
                     .collect::<Vec<_>>(),
                 if code == "0" {
-                    vec![(signal.topic(), &ONE[..])]
+                    vec![(signal, &ONE[..])]
                 } else {
                     vec![]
                 }

@@ -4,12 +4,11 @@
 mod common;
 
 use common::{JSON, PROTOBUF, Request, Server, gzip, pair, record, records, request};
-use ingest::Config;
 use ingest::sink::SinkError;
+use ingest::{Config, Signal};
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use schemas::topic::Topic;
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -166,18 +165,18 @@ async fn paths_and_methods() {
             "{method}"
         );
     }
-    for (path, topic) in [
-        ("/v1/logs", Topic::RawLogs),
-        ("/v1/traces", Topic::RawTraces),
-        ("/v1/metrics", Topic::RawMetrics),
+    for (path, signal) in [
+        ("/v1/logs", Signal::Logs),
+        ("/v1/traces", Signal::Traces),
+        ("/v1/metrics", Signal::Metrics),
     ] {
         // The nesting down to a record is the same in all three.
         let body = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
         assert_eq!(server.post(path, PROTOBUF, &body).await.status, 200);
         let taken = server.taken();
         assert_eq!(
-            (taken.len(), taken[0].topic, taken[0].value.as_ref()),
-            (1, topic, &body[..])
+            (taken.len(), taken[0].signal, taken[0].value.as_ref()),
+            (1, signal, &body[..])
         );
     }
     server.is_well().await;

@@ -1,11 +1,13 @@
-//! The three kinds of telemetry that come in.
+//! The three signals of OTLP, and the topics that hold requests of each.
+//!
+//! Every match lists all variants, so that a new signal or topic does not compile before it has its place here.
 
 use crate::topic::Topic;
 
 /// A signal of OTLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Signal {
-    /// Log records: what everything is derived from.
+    /// Log records, from which everything is derived.
     Logs,
     /// Spans.
     Traces,
@@ -14,10 +16,10 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All of them, in the order of their discriminants.
+    /// All signals, in the order of their discriminants: `Signal::ALL[signal as usize] == signal`.
     pub const ALL: [Self; 3] = [Self::Logs, Self::Traces, Self::Metrics];
 
-    /// The name, as a label value.
+    /// The signal's name, as label values and file names have it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -27,7 +29,7 @@ impl Signal {
         }
     }
 
-    /// The path of OTLP/HTTP.
+    /// The signal's path in OTLP/HTTP.
     #[must_use]
     pub const fn path(self) -> &'static str {
         match self {
@@ -37,7 +39,7 @@ impl Signal {
         }
     }
 
-    /// The path of the `Export` call of OTLP/gRPC.
+    /// The path of the signal's `Export` call in OTLP/gRPC.
     #[must_use]
     pub const fn grpc_path(self) -> &'static str {
         match self {
@@ -47,13 +49,17 @@ impl Signal {
         }
     }
 
-    /// That of a raw topic.
+    /// The topic that ingest writes the signal's raw records to.
     #[must_use]
-    pub fn of(topic: Topic) -> Option<Self> {
-        Self::ALL.into_iter().find(|signal| signal.topic() == topic)
+    pub const fn raw(self) -> Topic {
+        match self {
+            Self::Logs => Topic::RawLogs,
+            Self::Traces => Topic::RawTraces,
+            Self::Metrics => Topic::RawMetrics,
+        }
     }
 
-    /// Where foreign writers put it.
+    /// The topic that foreign writers write the signal's requests to.
     #[must_use]
     pub const fn inbox(self) -> Topic {
         match self {
@@ -63,13 +69,42 @@ impl Signal {
         }
     }
 
-    /// Where its raw records go.
+    /// The signal whose requests a raw or inbox topic holds; none for every other topic.
     #[must_use]
-    pub const fn topic(self) -> Topic {
-        match self {
-            Self::Logs => Topic::RawLogs,
-            Self::Traces => Topic::RawTraces,
-            Self::Metrics => Topic::RawMetrics,
+    pub const fn of(topic: Topic) -> Option<Self> {
+        match topic {
+            Topic::RawLogs | Topic::InboxLogs => Some(Self::Logs),
+            Topic::RawTraces | Topic::InboxTraces => Some(Self::Traces),
+            Topic::RawMetrics | Topic::InboxMetrics => Some(Self::Metrics),
+            Topic::Quarantine
+            | Topic::Sessions
+            | Topic::Windows1m
+            | Topic::Windows5m
+            | Topic::Windows1h
+            | Topic::Control
+            | Topic::Labels
+            | Topic::Deltas
+            | Topic::SessionsChangelog
+            | Topic::SeriesChangelog => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use strum::VariantArray;
+
+    #[test]
+    fn each_signal_has_one_raw_and_one_inbox_topic() {
+        for (index, signal) in Signal::ALL.into_iter().enumerate() {
+            assert_eq!(signal as usize, index);
+            let topics: Vec<Topic> = Topic::VARIANTS
+                .iter()
+                .copied()
+                .filter(|topic| Signal::of(*topic) == Some(signal))
+                .collect();
+            assert_eq!(topics, [signal.raw(), signal.inbox()]);
         }
     }
 }

@@ -120,7 +120,7 @@ impl Group {
         let name = |topic: Topic| format!("{}{}", settings.cluster.prefix, topic.name());
         let names = Signal::ALL.map(|signal| name(signal.inbox()));
         let raw = |prefix: &str, signal: Signal, partitions: i32| {
-            (format!("{prefix}{}", signal.topic().name()), partitions)
+            (format!("{prefix}{}", signal.raw().name()), partitions)
         };
         let main = std::iter::once((settings.cluster.prefix.as_str(), settings.raw_partitions));
         let others = settings

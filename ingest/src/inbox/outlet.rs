@@ -70,7 +70,7 @@ pub(super) struct Outlet {
 impl Outlet {
     pub fn connect(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Self, DrainError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default());
-        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.topic().name()));
+        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.raw().name()));
         let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
             producer: producer.map_err(|source| DrainError::Client {
@@ -98,14 +98,13 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
         let headers = with_retry(gapless::headers(record, origin), retry_of);
         let (topics, partitions) = self
             .raw
             .get(usize::from(record.environment))
             .ok_or(DrainError::Mismatch)?;
         let partition = murmur2_partition(record.key.as_bytes(), *partitions);
-        let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
+        let message = BaseRecord::with_opaque_to(&topics[record.signal as usize], Box::new(sent));
         self.send(
             message
                 .partition(partition)

@@ -74,7 +74,7 @@ pub fn route_by(
     let record = |environment: u8, id: &str, value: Bytes, items: usize| {
         let part = u32::try_from(items.saturating_sub(1)).unwrap_or(u32::MAX);
         RawRecord {
-            topic: signal.topic(),
+            signal,
             key: raw_key(tenant, id),
             value,
             part,

@@ -11,6 +11,7 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use schemas::cluster::Cluster;
 use schemas::record::{HEADER_POLICY, HEADER_WALL};
+use schemas::signal::Signal;
 use schemas::topic::Topic;
 use shell::contact::Contact;
 use std::future::Future;
@@ -46,9 +47,6 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(10);
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// A look takes at most that long.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(3);
-
-/// The topics that ingest writes.
-const TOPICS: [Topic; 3] = [Topic::RawLogs, Topic::RawTraces, Topic::RawMetrics];
 
 /// Why there is no sink.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +105,7 @@ impl Producing {
         Ok(Self {
             config,
             producer: RwLock::new(producer),
-            contact: Contact::new(cluster, TOPICS[0]),
+            contact: Contact::new(cluster, Topic::RawLogs),
         })
     }
 
@@ -206,7 +204,7 @@ impl KafkaSink {
                 Producing::new(cluster, 0, give_up)?,
                 Producing::new(cluster, WAIT_MS, give_up)?,
             ],
-            names: TOPICS.map(|topic| format!("{}{}", cluster.prefix, topic.name())),
+            names: Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.raw().name())),
             partitions: raw_partitions,
             state: AtomicU8::new(State::Unreachable as u8),
         });
@@ -275,10 +273,8 @@ impl KafkaSink {
         let producer = shared.producers[usize::from(under_way.waits)].get();
         let mut fates = Vec::with_capacity(records.len());
         for record in records {
-            let sent = match shared.name(record.topic) {
-                Ok(name) => enqueue(&producer, name, record, shared.partitions, until).await,
-                Err(error) => Err(error),
-            };
+            let name = &shared.names[record.signal as usize];
+            let sent = enqueue(&producer, name, record, shared.partitions, until).await;
             match sent {
                 Ok(delivery) => fates.push(Fate::Open(Flight {
                     delivery,
@@ -385,12 +381,6 @@ impl Shared {
         }
         State::Ready
     }
-
-    fn name(&self, topic: Topic) -> Result<&str, SinkError> {
-        let index = TOPICS.iter().position(|raw| *raw == topic);
-        let name = index.map(|index| self.names[index].as_str());
-        name.ok_or_else(|| SinkError::Unavailable(format!("{} is not a raw topic", topic.name())))
-    }
 }
 
 /// Hands one record to the producer; waits for room in its queue up to `deadline`.
@@ -488,7 +478,7 @@ mod tests {
             .unwrap();
         assert!(!sink.ready());
         let record = RawRecord {
-            topic: Topic::RawLogs,
+            signal: Signal::Logs,
             key: "default/c".to_owned(),
             value: bytes::Bytes::from_static(b"v"),
             part: 0,

@@ -2,7 +2,7 @@ use super::*;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
-use schemas::topic::Topic;
+use schemas::signal::Signal;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
@@ -141,7 +141,7 @@ impl Sink for Gate {
 
 fn record(key: &str, environment: u8) -> RawRecord {
     RawRecord {
-        topic: Topic::RawLogs,
+        signal: Signal::Logs,
         key: key.to_owned(),
         value: bytes::Bytes::new(),
         part: 0,

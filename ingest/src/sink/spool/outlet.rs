@@ -88,7 +88,7 @@ pub struct KafkaOutlet {
 impl KafkaOutlet {
     fn connect(cluster: &Cluster, partitions: i32) -> Result<Self, KafkaError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default())?;
-        let names = Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.topic().name()));
+        let names = Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.raw().name()));
         Ok(Self {
             producer,
             contact: Contact::new(cluster, Topic::RawLogs),
@@ -106,9 +106,8 @@ impl KafkaOutlet {
     }
 
     fn send(&self, source: &str, number: u64, record: &RawRecord, stop: &AtomicBool) -> Result<(), String> {
-        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
         let offset = i64::try_from(number).unwrap_or(i64::MAX);
-        let mut message = BaseRecord::to(&self.names[signal as usize])
+        let mut message = BaseRecord::to(&self.names[record.signal as usize])
             .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
             .key(record.key.as_str())
             .payload(&record.value[..])

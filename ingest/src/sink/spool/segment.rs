@@ -114,15 +114,24 @@ pub(super) fn frame(bytes: &[u8], number: u64) -> Frame<'_> {
     }
 }
 
+/// The byte that stands for a signal in a record's body. It is on disk, so it never changes.
+const fn code_of(signal: Signal) -> u8 {
+    match signal {
+        Signal::Logs => 0,
+        Signal::Traces => 1,
+        Signal::Metrics => 2,
+    }
+}
+
+fn signal_of(code: u8) -> Option<Signal> {
+    Signal::ALL.into_iter().find(|signal| code_of(*signal) == code)
+}
+
 /// A raw record with when it was written here, ms.
 pub(super) fn encode(record: &RawRecord, written_ms: i64) -> Vec<u8> {
     let mut body = Vec::with_capacity(32 + record.key.len() + record.value.len());
     body.extend_from_slice(&written_ms.to_le_bytes());
-    let signal = Signal::ALL
-        .into_iter()
-        .position(|signal| signal.topic() == record.topic)
-        .unwrap_or_default();
-    body.push(signal as u8);
+    body.push(code_of(record.signal));
     body.extend_from_slice(&record.part.to_le_bytes());
     body.push(u8::from(record.policy.is_some()));
     body.extend_from_slice(&record.policy.unwrap_or_default().to_le_bytes());
@@ -135,14 +144,14 @@ pub(super) fn encode(record: &RawRecord, written_ms: i64) -> Vec<u8> {
 /// The inverse of [`encode`]; none for what it never wrote.
 pub(super) fn decode(body: &[u8]) -> Option<(RawRecord, i64)> {
     let written_ms = u64_at(body, 0)?.cast_signed();
-    let signal = Signal::ALL.get(usize::from(*body.get(8)?))?;
+    let signal = signal_of(*body.get(8)?)?;
     let part = u32_at(body, 9)?;
     let policy = (*body.get(13)? == 1).then_some(u64_at(body, 14)?.cast_signed());
     let (key, value) = body.get(26..)?.split_at_checked(u32_at(body, 22)? as usize)?;
     let key = std::str::from_utf8(key).ok()?.to_owned();
     Some((
         RawRecord {
-            topic: signal.topic(),
+            signal,
             key,
             value: Bytes::copy_from_slice(value),
             part,
@@ -156,17 +165,16 @@ pub(super) fn decode(body: &[u8]) -> Option<(RawRecord, i64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use schemas::topic::Topic;
 
     #[test]
     fn what_is_written_is_read() {
-        for (policy, topic) in [
-            (None, Topic::RawLogs),
-            (Some(0), Topic::RawTraces),
-            (Some(-7), Topic::RawMetrics),
+        for (policy, signal) in [
+            (None, Signal::Logs),
+            (Some(0), Signal::Traces),
+            (Some(-7), Signal::Metrics),
         ] {
             let record = RawRecord {
-                topic,
+                signal,
                 key: "default/ü".to_owned(),
                 value: Bytes::from_static(b"value"),
                 part: 9,

@@ -1,6 +1,6 @@
 use super::*;
 use bytes::Bytes;
-use schemas::topic::Topic;
+use schemas::signal::Signal;
 use std::collections::BTreeMap;
 
 /// What the log behind the spool does.
@@ -131,7 +131,7 @@ impl Outlet for Fake {
 /// Traces: they are spooled sooner.
 fn record(key: &str, value: impl Into<String>) -> RawRecord {
     RawRecord {
-        topic: Topic::RawTraces,
+        signal: Signal::Traces,
         key: key.to_owned(),
         value: Bytes::from(value.into()),
         part: 0,
