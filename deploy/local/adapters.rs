@@ -5,7 +5,7 @@ use ingest::inbox::{self, Inbox};
 use ingest::sink::kafka::KafkaSink;
 use ingest::sink::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Door, Entrance, Gate, Policies};
+use ingest::{ConnectionLimits, Pipeline, Policies, Protocols};
 use processor::admin::OpenLog;
 use processor::log::embedded::Embedded;
 use processor::log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
@@ -116,7 +116,7 @@ pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
     Ok(Box::new(log))
 }
 
-/// Serves OTLP over HTTP and gRPC, behind one door, until `ending` says so.
+/// Serves OTLP over HTTP and gRPC, each on its port, until `ending` says so.
 pub async fn serve_ingest(
     config: ingest::Config,
     policies: Arc<Policies>,
@@ -129,17 +129,17 @@ pub async fn serve_ingest(
         // The sender is gone only when the process ends.
         let _ = ending.wait_for(|over| *over).await;
     };
-    let gate = Gate::new(&config);
-    let door = Door::new(config, policies, sink);
-    let grpc_entrance = Entrance::grpc(Arc::clone(&door));
+    let limits = ConnectionLimits::new(&config);
+    let pipeline = Pipeline::new(config, policies, sink);
+    let grpc_protocols = Protocols::grpc(Arc::clone(&pipeline));
     tokio::join!(
         ingest::connection::listener::run(
             http,
-            Entrance::http(door),
-            Arc::clone(&gate),
+            Protocols::http(pipeline),
+            Arc::clone(&limits),
             over(ending.clone())
         ),
-        ingest::connection::listener::run(grpc, grpc_entrance, gate, over(ending)),
+        ingest::connection::listener::run(grpc, grpc_protocols, limits, over(ending)),
     );
 }
 

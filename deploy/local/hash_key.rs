@@ -35,7 +35,7 @@ pub fn of_directory(dir: &Path) -> Result<HashKey, String> {
         std::fs::File::open(dir)?.sync_all()
     };
     write().map_err(|error: std::io::Error| fault(&error))?;
-    HashKey::new(text.as_bytes())
+    HashKey::new(text.as_bytes()).map_err(|error| fault(&error))
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ mod tests {
         let mut looks = tokio::time::interval(Duration::from_millis(5));
         for _ in 0..6_000 {
             looks.tick().await;
-            let rule = policies.rule(&Config::default(), "default");
+            let rule = policies.rule(Config::default().text_settings(), "default");
             if let Some(rule) = rule.filter(|rule| rule.epoch == Some(epoch)) {
                 return rule.actions.at(0) == Action::Keep;
             }

@@ -1,4 +1,4 @@
-//! The control topic as ingest reads it: the privacy policy and the pinned number of raw partitions.
+//! Follows the control topic, which holds what all ingests go by: the privacy policy and the number of raw partitions.
 
 pub(crate) mod follow;
 pub mod policy;

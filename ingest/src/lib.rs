@@ -1,14 +1,23 @@
-//! OTLP in, raw topics out: admit, keep secrets out, split by conversation, answer when durable.
+//! OTLP in, raw topics out: admits requests, keeps secrets out, splits them by conversation, answers when they are durable.
 //!
-//! A request goes one way: [`connection`] reads it, [`prepare`] bounds it, takes texts out of it and makes keyed raw records of it, and a [`sink::Sink`] makes them durable. Only then is it answered.
+//! A request of a client goes one way. [`connection`] reads it, [`prepare`] bounds it, takes texts out of it and makes keyed
+//! raw records of it, and a [`sink`] makes these durable; only then is it answered. While Kafka does not answer, a
+//! [`sink::spool`] can. What foreign writers put into the inbox topics comes in by [`inbox`], and goes the same way.
 //!
-//! While Kafka does not answer, a [`spool`] can.
+//! ```text
+//!  process ──► connection ──┐
+//!     │                     ├──► prepare ──► sink ──► telemetry
+//!     └──────► inbox ───────┘       │
+//!     │                             ▼
+//!     └─────────────────────────► control          the privacy policy, followed
+//! ```
 //!
-//! What foreign writers put into the inbox topics comes in by [`inbox`], and goes the same way.
+//! **Architecture Invariant:** folders depend on each other in the direction of the arrows, and never in a circle. (Every
+//! folder may use `telemetry`, the table of the process's own metrics, which uses none.)
 //!
-//! **Architecture Invariant:** nothing is written anywhere before [`privacy::apply`] has seen it. (What an inbox holds that
-//! can't be read can't be cleaned either: what goes to the quarantine has its secrets overwritten, as
-//! far as [`scrub`] finds them.)
+//! **Architecture Invariant:** nothing is written anywhere before [`prepare::privacy::apply`] has seen it. (What an inbox holds
+//! that can't be read can't be cleaned either: what goes to the quarantine has its secrets overwritten, as far as
+//! [`prepare::scrub`] finds them.)
 #![deny(missing_docs)]
 
 pub mod connection;
@@ -19,11 +28,12 @@ pub mod process;
 pub mod sink;
 pub mod telemetry;
 
-pub use connection::listener::Gate;
-pub use connection::protocols::Entrance;
+pub use connection::listener::ConnectionLimits;
+pub use connection::protocols::Protocols;
 pub use control::policy::Policies;
 pub use prepare::config::Config;
-pub use prepare::pipeline::Door;
+pub use prepare::hash::HashKey;
+pub use prepare::pipeline::Pipeline;
 pub use prepare::wire::WireError;
 pub use schemas::signal::Signal;
 pub use sink::kafka::KafkaSink;

@@ -30,7 +30,7 @@
 mod common;
 
 use common::{JSON, PROTOBUF, Request, Server, gzip, pair, record, records, request, zstd};
-use ingest::connection::reply::{BadRequest, RetryInfo, RpcStatus};
+use ingest::connection::rpc_status::{BadRequest, RetryInfo, RpcStatus};
 use ingest::sink::SinkError;
 use ingest::{Config, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;

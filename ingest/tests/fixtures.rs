@@ -9,7 +9,7 @@ use ingest::prepare::hash::HashKey;
 use ingest::prepare::privacy::{self, TRACE_SAFE};
 use ingest::prepare::route::{route, route_by};
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Entrance, Policies, Signal};
+use ingest::{Config, Pipeline, Policies, Protocols, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -64,7 +64,7 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
 #[tokio::test]
 async fn every_body_tells_its_signal() {
     let sink = Arc::new(Seen::default());
-    let entrance = Entrance::http(Door::new(
+    let protocols = Protocols::http(Pipeline::new(
         Config::default(),
         Policies::fixed(PrivacyPolicy::default()),
         Arc::clone(&sink),
@@ -74,7 +74,7 @@ async fn every_body_tells_its_signal() {
             .header("content-type", "application/x-protobuf")
             .body(Body::from(request))
             .unwrap();
-        assert_eq!(entrance.answer(request).await.status(), 200, "{run}");
+        assert_eq!(protocols.answer(request).await.status(), 200, "{run}");
         let signals = std::mem::take(&mut *sink.0.lock().unwrap());
         assert!(
             signals.iter().all(|seen| *seen == signal),

@@ -6,9 +6,9 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::connection::reply::RpcStatus;
+use ingest::connection::rpc_status::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Entrance, Policies, Signal};
+use ingest::{Config, Pipeline, Policies, Protocols, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use schemas::privacy::PrivacyPolicy;
@@ -70,7 +70,7 @@ async fn answer(
         Some(encoding) => request.header("grpc-encoding", encoding),
         None => request,
     };
-    let entrance = Entrance::grpc(Door::new(
+    let protocols = Protocols::grpc(Pipeline::new(
         Config {
             body_bytes_max: limit,
             decoded_bytes_max: limit,
@@ -79,7 +79,7 @@ async fn answer(
         Policies::fixed(PrivacyPolicy::default()),
         Arc::clone(sink),
     ));
-    let response = entrance
+    let response = protocols
         .answer(request.body(Body::from(framed.to_vec())).unwrap())
         .await;
     assert_eq!(

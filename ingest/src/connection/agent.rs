@@ -1,33 +1,34 @@
-//! Who sends, as far as it matters to a refusal: does it send again?
+//! Recognizes clients by their user agent, to know whether they send a refused request again.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// The versions 0.x of the Rust exporter that have a label of their own.
+/// The minor versions of the Rust exporter 0.x that have a label of their own.
 const RUST_MINORS: std::ops::RangeInclusive<u16> = 20..=40;
-/// The first version of it that sends again: before, each batch was sent once, whatever the answer.
+/// The first minor version of the Rust exporter that sends a refused batch again. Earlier ones send each batch once,
+/// whatever the answer.
 const RUST_RETRIES_SINCE: u16 = 33;
 const RUST: &str = "OTel-OTLP-Exporter-Rust/";
 const COLLECTOR: &str = "OpenTelemetry Collector";
 
-/// A client, by its user agent. A closed set: few labels, whatever is sent.
+/// A kind of client. The set is closed, so that whatever clients send there are few label values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agent {
-    /// The exporter that Codex uses; its minor version, where that is a known one.
+    /// The Rust exporter, which Codex uses, with its minor version where that is a known one.
     Rust(Option<u16>),
     /// An OpenTelemetry Collector.
     Collector,
-    /// Anybody else.
+    /// Any other client.
     Other,
 }
 
 impl Agent {
-    /// Who sends a request with these headers.
+    /// The client that sends a request with these headers.
     #[must_use]
     pub fn in_headers(headers: &HeaderMap) -> Self {
         Self::of(headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
     }
 
-    /// Who says so.
+    /// The client that names itself so.
     #[must_use]
     pub fn of(user_agent: Option<&[u8]>) -> Self {
         let text = user_agent
@@ -56,7 +57,7 @@ impl Agent {
         }
     }
 
-    /// Whether it is known to send again what it was told to.
+    /// Whether the client is known to send a request again when it is told to.
     #[must_use]
     pub const fn sends_again(self) -> bool {
         match self {

@@ -1,15 +1,18 @@
-//! The OTLP/gRPC door: `Export` of the three services, on the request's bytes as they came.
+//! Answers OTLP/gRPC calls: `Export` of the three services, on the bytes of a request as they came.
 //!
-//! The calls are unary, so that the protocol is a frame in, a frame and trailers out; it goes through the same limits as
-//! OTLP/HTTP, and every call is counted. Source: gRPC over HTTP/2, gRPC compression.
+//! The calls are unary, so a call is one frame in, and one frame and trailers out. Calls go through the same limits as
+//! OTLP/HTTP, and each is counted. Source: gRPC over HTTP/2, gRPC compression.
 
 use crate::connection::agent::Agent;
 use crate::connection::body::{discard, read};
-use crate::connection::reply::{Accepted, Reject};
+use crate::connection::error::RequestError;
+use crate::connection::reply::success_protobuf;
+use crate::connection::telemetry::{Protocol, RequestTelemetry};
 use crate::prepare::coding::Coding;
-use crate::prepare::pipeline::{Door, Form, Incoming};
+use crate::prepare::error::PipelineError;
+use crate::prepare::pipeline::{Accepted, Pipeline};
+use crate::prepare::request::{Format, Incoming};
 use crate::sink::Sink;
-use crate::telemetry::Protocol;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -24,12 +27,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 use tonic::{Code, Status};
 
-/// Flag and length before a message.
+/// The size of what stands before a message: a flag, and the message's length.
 const PREFIX_BYTES: usize = 5;
-/// What calls may be compressed with.
+/// The values of `grpc-encoding` that are understood.
 const ENCODINGS: &str = "identity,gzip,zstd";
 
-/// Whether a request is a call.
+/// Whether a request is a gRPC call.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers
         .get(header::CONTENT_TYPE)
@@ -39,51 +42,62 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"))
 }
 
-pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
+pub(super) async fn answer<S: Sink>(
+    pipeline: &Arc<Pipeline<S>>,
+    telemetry: &RequestTelemetry,
+    request: Request,
+) -> Response {
     let started = Instant::now();
     let agent = Agent::in_headers(request.headers());
     let signal = Signal::ALL
         .into_iter()
         .find(|signal| request.uri().path() == signal.grpc_path());
     let outcome = match signal {
-        _ if !is_grpc(request.headers()) => Err(Reject::ContentType),
-        None => refuse(Reject::NoSuchMethod, request.into_body()).await,
-        Some(signal) => export(door, signal, request).await,
+        _ if !is_grpc(request.headers()) => Err(RequestError::ContentType),
+        None => refuse(RequestError::NoSuchMethod, request.into_body()).await,
+        Some(signal) => export(pipeline, signal, request).await,
     };
-    if let Err(reject) = &outcome {
-        door.telemetry
-            .refused(agent, reject.verdict().retry_after.is_some());
-    }
     let (response, code, reason) = match outcome {
         Ok(accepted) => (success(&accepted), Code::Ok, None),
-        Err(Reject::ContentType) => (no_call(), Code::InvalidArgument, Some(Reject::ContentType.tell())),
-        Err(reject) => (failure(&reject), reject.verdict().code, Some(reject.tell())),
+        Err(error) => {
+            let verdict = error.verdict();
+            telemetry.refused(agent, verdict.retry_after.is_some());
+            error.log();
+            let response = match error {
+                RequestError::ContentType => no_call(),
+                error => failure(&error),
+            };
+            (response, verdict.code, Some(verdict.reason.name()))
+        }
     };
-    door.telemetry
-        .answered(Protocol::Grpc, signal, code as u16, reason, started.elapsed());
+    telemetry.answered(Protocol::Grpc, signal, code as u16, reason, started.elapsed());
     response
 }
 
-async fn refuse(reject: Reject, body: Body) -> Result<Accepted, Reject> {
+async fn refuse(error: RequestError, body: Body) -> Result<Accepted, RequestError> {
     discard(body).await;
-    Err(reject)
+    Err(error)
 }
 
-async fn export<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) -> Result<Accepted, Reject> {
+async fn export<S: Sink>(
+    pipeline: &Arc<Pipeline<S>>,
+    signal: Signal,
+    request: Request,
+) -> Result<Accepted, RequestError> {
     let (parts, mut body) = request.into_parts();
     let coding = match parts.headers.get("grpc-encoding") {
         None => Some(Coding::Identity),
         Some(name) => name.to_str().ok().and_then(Coding::by_name),
     };
     let Some(coding) = coding else {
-        return refuse(Reject::GrpcEncoding, body).await;
+        return refuse(RequestError::GrpcEncoding, body).await;
     };
-    let mut permit = door.permit()?;
-    let limit = door.config.body_bytes_max;
+    let mut permit = pipeline.permit()?;
+    let limit = pipeline.config.body_bytes_max;
     match read(
         &mut body,
         limit.saturating_add(PREFIX_BYTES),
-        door.config.body_time_max,
+        pipeline.config.body_time_max,
         &mut permit,
     )
     .await
@@ -92,41 +106,46 @@ async fn export<S: Sink>(door: &Arc<Door<S>>, signal: Signal, request: Request) 
             let (is_compressed, message) = message(&framed)?;
             let coding = match (is_compressed, coding) {
                 (false, _) => Coding::Identity,
-                (true, Coding::Identity) => return Err(Reject::GrpcFrame),
+                (true, Coding::Identity) => return Err(RequestError::GrpcFrame),
                 (true, coding) => coding,
             };
-            door.accept(Incoming {
+            let incoming = Incoming {
                 signal: Some(signal),
-                form: Form::Protobuf,
+                format: Format::Protobuf,
                 coding,
                 body: message,
                 permit,
-            })
-            .await
+            };
+            Ok(pipeline.accept(incoming).await?)
         }
-        Err(reject @ (Reject::Slow | Reject::Body)) => Err(reject),
-        Err(Reject::BodyTooLarge(_)) => refuse(Reject::BodyTooLarge(limit), body).await,
-        Err(reject) => refuse(reject, body).await,
+        Err(error @ (RequestError::Slow | RequestError::Body)) => Err(error),
+        Err(RequestError::Pipeline(PipelineError::BodyTooLarge(_))) => {
+            refuse(PipelineError::BodyTooLarge(limit).into(), body).await
+        }
+        Err(error) => refuse(error, body).await,
     }
 }
 
 /// The one message of a call, and whether it is compressed.
-fn message(framed: &Bytes) -> Result<(bool, Bytes), Reject> {
+///
+/// # Errors
+/// The bytes are not exactly one frame.
+fn message(framed: &Bytes) -> Result<(bool, Bytes), RequestError> {
     let (prefix, message) = framed
         .split_first_chunk::<PREFIX_BYTES>()
-        .ok_or(Reject::GrpcFrame)?;
+        .ok_or(RequestError::GrpcFrame)?;
     let [flag, length @ ..] = *prefix;
     if flag > 1 || usize::try_from(u32::from_be_bytes(length)) != Ok(message.len()) {
-        return Err(Reject::GrpcFrame);
+        return Err(RequestError::GrpcFrame);
     }
     Ok((flag == 1, framed.slice(PREFIX_BYTES..)))
 }
 
 fn success(accepted: &Accepted) -> Response {
-    let message = accepted.to_protobuf();
+    let message = success_protobuf(accepted);
     let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
     framed.put_u8(0);
-    // Far below 4 GiB: messages are cut.
+    // An answer is far below 4 GiB, since its message is cut.
     framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
     framed.extend_from_slice(&message);
     let mut response = Response::new(Body::new(Answer {
@@ -142,10 +161,10 @@ fn success(accepted: &Accepted) -> Response {
     response
 }
 
-/// The status alone, with `google.rpc.Status` in `grpc-status-details-bin`.
-fn failure(reject: &Reject) -> Response {
-    let status = reject.status();
-    let code = reject.verdict().code;
+/// An answer of a status alone, with `google.rpc.Status` in `grpc-status-details-bin`.
+fn failure(error: &RequestError) -> Response {
+    let status = error.status();
+    let code = error.verdict().code;
     let mut response: Response =
         Status::with_details(code, status.message.clone(), status.to_protobuf().into()).into_http();
     response
@@ -154,14 +173,14 @@ fn failure(reject: &Reject) -> Response {
     response
 }
 
-/// The answer to what is no call at all: the protocol wants HTTP's words for it.
+/// The answer to a request that is no call, for which the protocol asks for a status code of HTTP.
 fn no_call() -> Response {
     let mut response = Response::new(Body::from("content type must be application/grpc"));
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     response
 }
 
-/// A message, then the trailers of success.
+/// The body of a successful answer: one message, then the trailers.
 struct Answer {
     message: Option<Bytes>,
     has_trailers: bool,
@@ -204,7 +223,7 @@ mod tests {
     #[test]
     fn one_whole_message() {
         let of =
-            |framed: &'static [u8]| message(&Bytes::from_static(framed)).map_err(|reject| reject.to_string());
+            |framed: &'static [u8]| message(&Bytes::from_static(framed)).map_err(|error| error.to_string());
         assert_eq!(of(b"\0\0\0\0\x02ab"), Ok((false, Bytes::from_static(b"ab"))));
         assert_eq!(of(b"\x01\0\0\0\0"), Ok((true, Bytes::new())));
         for framed in [

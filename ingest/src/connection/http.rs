@@ -1,53 +1,32 @@
-//! The OTLP/HTTP door.
+//! Answers OTLP/HTTP requests: reads head and body, hands them to the pipeline, writes the answer.
 
 use crate::connection::agent::Agent;
 use crate::connection::body::{discard, read};
-use crate::connection::listener::{Gate, run};
-use crate::connection::protocols::Entrance;
-use crate::connection::reply::{Accepted, Reject};
-use crate::control::policy::Policies;
+use crate::connection::error::RequestError;
+use crate::connection::reply::{success_json, success_protobuf};
+use crate::connection::telemetry::{Protocol, RequestTelemetry};
 use crate::prepare::coding::Coding;
-use crate::prepare::config::Config;
-use crate::prepare::pipeline::{Door, Form, Incoming};
+use crate::prepare::pipeline::{Accepted, Pipeline};
+use crate::prepare::request::{Format, Incoming};
 use crate::sink::Sink;
-use crate::telemetry::Protocol;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use schemas::signal::Signal;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::net::TcpListener;
 
-/// Serves OTLP/HTTP on `listener` until `shutdown` resolves, and open requests for up to five seconds more.
-pub async fn serve<S: Sink>(
-    config: Config,
-    policies: Arc<Policies>,
-    listener: TcpListener,
-    sink: Arc<S>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) {
-    let gate = Gate::new(&config);
-    run(
-        listener,
-        Entrance::http(Door::new(config, policies, sink)),
-        gate,
-        shutdown,
-    )
-    .await;
-}
-
-/// What a path stands for.
+/// What is posted to a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
     Signal(Signal),
-    /// Any signal: the content tells.
+    /// Requests of any signal, told apart by their content.
     Any,
 }
 
 impl Target {
+    /// The target of a path; none for paths that nothing is posted to.
     fn of(path: &str) -> Option<Self> {
         if path == "/" {
             return Some(Self::Any);
@@ -67,40 +46,33 @@ impl Target {
     }
 }
 
-pub(crate) async fn answer<S: Sink>(door: &Arc<Door<S>>, request: Request) -> Response {
+pub(super) async fn answer<S: Sink>(
+    pipeline: &Arc<Pipeline<S>>,
+    telemetry: &RequestTelemetry,
+    request: Request,
+) -> Response {
     let started = Instant::now();
-    let (form, agent) = (form(request.headers()), Agent::in_headers(request.headers()));
+    let (format, agent) = (format(request.headers()), Agent::in_headers(request.headers()));
     let target = Target::of(request.uri().path());
     let outcome = match target {
-        None => refuse(Reject::NotFound, request.into_body()).await,
-        Some(_) if request.method() != Method::POST => refuse(Reject::Method, request.into_body()).await,
-        Some(target) => export(door, target, form, request).await,
+        None => refuse(RequestError::NotFound, request.into_body()).await,
+        Some(_) if request.method() != Method::POST => {
+            refuse(RequestError::Method, request.into_body()).await
+        }
+        Some(target) => export(pipeline, target, format, request).await,
     };
-    if let Err(reject) = &outcome {
-        door.telemetry
-            .refused(agent, reject.verdict().retry_after.is_some());
-    }
-    finish(door, target.and_then(Target::signal), form, started, outcome)
-}
-
-async fn refuse(reject: Reject, body: Body) -> Result<Accepted, Reject> {
-    discard(body).await;
-    Err(reject)
-}
-
-fn finish<S: Sink>(
-    door: &Door<S>,
-    signal: Option<Signal>,
-    form: Option<Form>,
-    started: Instant,
-    outcome: Result<Accepted, Reject>,
-) -> Response {
-    let form = form.unwrap_or(Form::Json);
+    let format = format.unwrap_or(Format::Json);
     let (response, signal, reason) = match &outcome {
-        Ok(accepted) => (success(form, accepted), Some(accepted.signal), None),
-        Err(reject) => (failure(form, reject), signal, Some(reject.tell())),
+        Ok(accepted) => (success(format, accepted), Some(accepted.signal), None),
+        Err(error) => {
+            let verdict = error.verdict();
+            telemetry.refused(agent, verdict.retry_after.is_some());
+            error.log();
+            let signal = target.and_then(Target::signal);
+            (failure(format, error), signal, Some(verdict.reason.name()))
+        }
     };
-    door.telemetry.answered(
+    telemetry.answered(
         Protocol::Http,
         signal,
         response.status().as_u16(),
@@ -110,56 +82,61 @@ fn finish<S: Sink>(
     response
 }
 
+async fn refuse(error: RequestError, body: Body) -> Result<Accepted, RequestError> {
+    discard(body).await;
+    Err(error)
+}
+
 async fn export<S: Sink>(
-    door: &Arc<Door<S>>,
+    pipeline: &Arc<Pipeline<S>>,
     target: Target,
-    form: Option<Form>,
+    format: Option<Format>,
     request: Request,
-) -> Result<Accepted, Reject> {
+) -> Result<Accepted, RequestError> {
     let (parts, mut body) = request.into_parts();
-    let read = match (form, coding(&parts.headers)) {
-        (Some(form), Ok(coding)) => {
-            let mut permit = door.permit()?;
+    let read = match (format, coding(&parts.headers)) {
+        (Some(format), Ok(coding)) => {
+            let mut permit = pipeline.permit()?;
             let body = read(
                 &mut body,
-                door.config.body_bytes_max,
-                door.config.body_time_max,
+                pipeline.config.body_bytes_max,
+                pipeline.config.body_time_max,
                 &mut permit,
             )
             .await;
             body.map(|body| Incoming {
                 signal: target.signal(),
-                form,
+                format,
                 coding,
                 body,
                 permit,
             })
         }
-        (None, _) => Err(Reject::ContentType),
-        (_, Err(reject)) => Err(reject),
+        (None, _) => Err(RequestError::ContentType),
+        (_, Err(error)) => Err(error),
     };
     match read {
-        Ok(incoming) => door.accept(incoming).await,
-        Err(reject @ (Reject::Slow | Reject::Body)) => Err(reject),
-        Err(reject) => refuse(reject, body).await,
+        Ok(incoming) => Ok(pipeline.accept(incoming).await?),
+        Err(error @ (RequestError::Slow | RequestError::Body)) => Err(error),
+        Err(error) => refuse(error, body).await,
     }
 }
 
-/// The encoding that the content type names, parameters left aside.
-fn form(headers: &HeaderMap) -> Option<Form> {
+/// The format that the content type names, whatever its parameters.
+fn format(headers: &HeaderMap) -> Option<Format> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let essence = value.split(';').next()?.trim();
     if essence.eq_ignore_ascii_case("application/x-protobuf") {
-        Some(Form::Protobuf)
+        Some(Format::Protobuf)
     } else if essence.eq_ignore_ascii_case("application/json") {
-        Some(Form::Json)
+        Some(Format::Json)
     } else {
         None
     }
 }
 
-/// How the body is compressed.
-fn coding(headers: &HeaderMap) -> Result<Coding, Reject> {
+/// How the body is compressed; at most one coding is understood.
+fn coding(headers: &HeaderMap) -> Result<Coding, RequestError> {
     let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
     let Some(value) = values.next() else {
         return Ok(Coding::Identity);
@@ -169,36 +146,36 @@ fn coding(headers: &HeaderMap) -> Result<Coding, Reject> {
         .ok()
         .and_then(Coding::by_name)
         .filter(|_| values.next().is_none());
-    coding.ok_or(Reject::ContentEncoding)
+    coding.ok_or(RequestError::ContentEncoding)
 }
 
-fn success(form: Form, accepted: &Accepted) -> Response {
-    let body = match (form, &accepted.warning) {
-        (Form::Protobuf, None) => Body::empty(),
-        (Form::Protobuf, Some(_)) => Body::from(accepted.to_protobuf()),
-        (Form::Json, _) => Body::from(accepted.to_json()),
+fn success(format: Format, accepted: &Accepted) -> Response {
+    let body = match (format, &accepted.warning) {
+        (Format::Protobuf, None) => Body::empty(),
+        (Format::Protobuf, Some(_)) => Body::from(success_protobuf(accepted)),
+        (Format::Json, _) => Body::from(success_json(accepted)),
     };
-    response(StatusCode::OK, form, body)
+    response(StatusCode::OK, format, body)
 }
 
-fn failure(form: Form, reject: &Reject) -> Response {
-    let verdict = reject.verdict();
-    let body = match form {
-        Form::Protobuf => reject.status().to_protobuf(),
-        Form::Json => reject.status().to_json(),
+fn failure(format: Format, error: &RequestError) -> Response {
+    let verdict = error.verdict();
+    let body = match format {
+        Format::Protobuf => error.status().to_protobuf(),
+        Format::Json => error.status().to_json(),
     };
-    let mut response = response(verdict.http, form, Body::from(body));
+    let mut response = response(verdict.http, format, Body::from(body));
     if let Some(seconds) = verdict.retry_after {
         response
             .headers_mut()
             .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
-    if matches!(reject, Reject::Method) {
+    if matches!(error, RequestError::Method) {
         response
             .headers_mut()
             .insert(header::ALLOW, HeaderValue::from_static("POST"));
     }
-    if matches!(reject, Reject::ContentEncoding) {
+    if matches!(error, RequestError::ContentEncoding) {
         response
             .headers_mut()
             .insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
@@ -206,10 +183,10 @@ fn failure(form: Form, reject: &Reject) -> Response {
     response
 }
 
-fn response(status: StatusCode, form: Form, body: Body) -> Response {
-    let content_type = match form {
-        Form::Protobuf => "application/x-protobuf",
-        Form::Json => "application/json",
+fn response(status: StatusCode, format: Format, body: Body) -> Response {
+    let content_type = match format {
+        Format::Protobuf => "application/x-protobuf",
+        Format::Json => "application/json",
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

@@ -1,9 +1,14 @@
-//! The privacy policy in force: what `tacho.control` says last, shared by all ways in.
+//! The privacy policy in force: what the last readable epoch of `tacho.control` says.
 //!
-//! One thread reads the topic and gives its records to a [`Reading`]; every request and every batch of an inbox asks
-//! [`Policies`] once.
+//! ```text
+//! tacho.control ──► Reading ──publish──► Policies ◄──rule── each request, each batch of the inbox
+//! ```
+//!
+//! One thread reads the topic and gives its records to a [`Reading`]. Whatever cleans texts asks [`Policies`] once for each
+//! request or batch, so that all of it is cleaned under one rule.
+//!
+//! **Invariant:** before the topic was read to its end once there is no policy, and nothing is written.
 
-use crate::prepare::config::Config;
 use schemas::control::EpochChange;
 use schemas::privacy::{Action, Actions, PrivacyPolicy};
 use schemas::settings::{Seed, SettingsError};
@@ -12,23 +17,32 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-/// Who follows `tacho.control` looks at least that often.
+/// The longest time between two looks at `tacho.control`, and so the longest time that an old policy stays in force.
 pub const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// Under what one request is cleaned.
+/// What a process's own settings say of texts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextSettings {
+    /// Whether all texts are kept, whatever a policy says.
+    pub keep_text: bool,
+    /// Whether there is a key to hash values with.
+    pub has_hash_key: bool,
+}
+
+/// What one request is cleaned under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// What becomes of each field.
+    /// What becomes of each field of the policy.
     pub actions: Actions,
-    /// The epoch that set it; none where the process was told to keep everything.
+    /// The epoch that set the policy; none where the process's settings keep all texts.
     pub epoch: Option<i64>,
 }
 
-/// A policy, and the epoch that set it.
+/// A policy, with the epoch that set it.
 #[derive(Debug, PartialEq, Eq)]
 struct InForce {
     policy: PrivacyPolicy,
-    /// What it says of tenants that it has no rules of their own for.
+    /// What becomes of the fields of tenants without rules of their own.
     default: Actions,
     epoch: i64,
 }
@@ -51,57 +65,59 @@ impl InForce {
     }
 }
 
-/// The policy in force; none until `tacho.control` was read to its end once.
+/// The policy in force, shared by whoever cleans texts; none until `tacho.control` was read to its end once.
 #[derive(Debug, Default)]
 pub struct Policies {
     now: RwLock<Option<Arc<InForce>>>,
-    /// The epoch after the last one of which was told that it wants hashes and there is no key.
-    told: AtomicI64,
+    /// One more than the last epoch of which was logged that it wants hashes and there is no key; 0: none was.
+    missing_key_logged: AtomicI64,
 }
 
 impl Policies {
-    /// One that nobody changes.
+    /// A policy that nothing changes.
     #[must_use]
     pub fn fixed(policy: PrivacyPolicy) -> Arc<Self> {
         Arc::new(Self {
             now: RwLock::new(Some(InForce::new(policy, 0))),
-            told: AtomicI64::new(0),
+            missing_key_logged: AtomicI64::new(0),
         })
     }
 
-    /// Whether there is one.
+    /// Whether there is a policy, so that something may be written.
     #[must_use]
     pub fn is_read(&self) -> bool {
         self.now().is_some()
     }
 
-    /// What a request of a tenant is cleaned under from now on. `keep_text` wins over any policy. None: nothing may be
-    /// written yet.
+    /// What a request of a tenant that comes now is cleaned under: the process's `keep_text` wins over any policy. None
+    /// while there is no policy, so that nothing may be written.
     #[must_use]
-    pub fn rule(&self, config: &Config, tenant: &str) -> Option<Rule> {
+    pub fn rule(&self, settings: TextSettings, tenant: &str) -> Option<Rule> {
         let now = self.now()?;
-        Some(match config.keep_text {
-            true => Rule {
+        if settings.keep_text {
+            return Some(Rule {
                 actions: Actions::all(Action::Keep),
                 epoch: None,
-            },
-            false => {
-                let actions = now.actions(tenant);
-                if config.hash_key.is_none()
-                    && actions.any(Action::Hash)
-                    && self.told.swap(now.epoch + 1, Ordering::Relaxed) <= now.epoch
-                {
-                    tracing::error!(
-                        epoch = now.epoch,
-                        "the privacy policy wants values hashed, and there is no key: they are dropped; set privacy.hash_key_file"
-                    );
-                }
-                Rule {
-                    actions,
-                    epoch: Some(now.epoch),
-                }
-            }
+            });
+        }
+        let actions = now.actions(tenant);
+        if !settings.has_hash_key && actions.any(Action::Hash) {
+            self.log_missing_key(now.epoch);
+        }
+        Some(Rule {
+            actions,
+            epoch: Some(now.epoch),
         })
+    }
+
+    /// Logs once an epoch that its policy wants hashes and there is no key.
+    fn log_missing_key(&self, epoch: i64) {
+        if self.missing_key_logged.swap(epoch + 1, Ordering::Relaxed) <= epoch {
+            tracing::error!(
+                epoch,
+                "the privacy policy wants values hashed, and there is no key: they are dropped; set privacy.hash_key_file"
+            );
+        }
     }
 
     fn now(&self) -> Option<Arc<InForce>> {
@@ -113,7 +129,7 @@ impl Policies {
     }
 }
 
-/// `tacho.control`, record by record in order. What was read is in force once it is [published](Self::publish).
+/// Reads the records of `tacho.control` in their order. What was read is in force once it is [published](Self::publish).
 #[derive(Debug)]
 pub struct Reading {
     policies: Arc<Policies>,
@@ -123,7 +139,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Nothing is read yet.
+    /// A reading of the whole topic, from offset 0 on.
     #[must_use]
     pub const fn new(policies: Arc<Policies>) -> Self {
         Self {
@@ -134,14 +150,15 @@ impl Reading {
         }
     }
 
-    /// The pinned number of raw partitions; none before the seed was read.
+    /// The number of raw partitions that the seed pins; none before the seed was read.
     #[must_use]
     pub const fn raw_partitions(&self) -> Option<i32> {
         self.raw_partitions
     }
 
-    /// Takes the next record: the seed at offset 0, or what starts an epoch, or a stranger's, which is left alone. An epoch
-    /// that can't be read is told, and changes nothing: it might say less than what is in force, or more.
+    /// Takes the next record: at offset 0 the seed, after it an epoch, or a foreign record, which changes nothing. An epoch
+    /// that can't be read is logged and changes nothing either, since its policy might keep less than the one in force, or
+    /// more.
     ///
     /// # Errors
     /// The record at offset 0 is no seed.
@@ -169,7 +186,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Puts the latest policy into force, and says so if it is another one.
+    /// Puts the latest policy into force, and logs what it keeps if it is another one.
     pub fn publish(&mut self) {
         let Some(latest) = self
             .latest
@@ -216,7 +233,7 @@ mod tests {
 
     fn rule(policies: &Policies) -> Option<(Actions, Option<i64>)> {
         policies
-            .rule(&Config::default(), "t")
+            .rule(TextSettings::default(), "t")
             .map(|rule| (rule.actions, rule.epoch))
     }
 
@@ -256,7 +273,7 @@ mod tests {
         };
         let prompts = kept("prompt");
         assert_eq!(rule(&policies), Some((prompts, Some(1))));
-        // Prices alone, another's record, a later seed, and what can't be read: nothing changes.
+        // None of these changes the policy: prices alone, a foreign record, a second seed, epochs that can't be read.
         epoch(
             &mut reading,
             2,
@@ -301,18 +318,18 @@ mod tests {
 
     #[test]
     fn keep_text_wins_and_says_no_epoch() {
-        let config = Config {
+        let settings = TextSettings {
             keep_text: true,
-            ..Config::default()
+            has_hash_key: false,
         };
         let policies = Policies::fixed(PrivacyPolicy::default());
         assert_eq!(
-            policies.rule(&config, "t"),
+            policies.rule(settings, "t"),
             Some(Rule {
                 actions: Actions::all(Action::Keep),
                 epoch: None
             })
         );
-        assert_eq!(Policies::default().rule(&config, "t"), None);
+        assert_eq!(Policies::default().rule(settings, "t"), None);
     }
 }

@@ -1,8 +1,8 @@
-//! What of `tacho.control` an ingest with a spool needs to begin without its cluster: kept beside the spool.
+//! The records of `tacho.control` that an ingest with a spool keeps beside it, to start without its cluster.
 //!
-//! The seed, which pins the number of raw partitions, and the last record with a privacy policy, as they are in the topic. A
-//! policy that changed while this process was down and Kafka away is not known until Kafka answers, just as one that changes
-//! while a running process can't reach the topic.
+//! Kept are the seed, which pins the number of raw partitions, and the last record with a privacy policy, both as they are in
+//! the topic. A policy that changes while this process is down and Kafka can't be reached is not known before Kafka answers,
+//! just like one that changes while a running process can't reach the topic.
 
 use crate::control::policy::{Policies, Reading};
 use schemas::control::EpochChange;
@@ -13,9 +13,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// The name of the file in the spool's directory.
 const FILE: &str = "control.json";
 
-/// A control record.
+/// A record of the control topic.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 struct Kept {
     offset: i64,
@@ -23,7 +24,7 @@ struct Kept {
     value: String,
 }
 
-/// The records that count.
+/// The records that are kept, of the control topic with that prefix.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Remembered {
     prefix: String,
@@ -31,7 +32,7 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Nothing yet, of the control topic with that prefix.
+    /// Keeps nothing yet, of the control topic with that prefix.
     pub fn new(prefix: &str) -> Self {
         Self {
             prefix: prefix.to_owned(),
@@ -39,12 +40,12 @@ impl Remembered {
         }
     }
 
-    /// What is kept in the directory, of a control topic with that prefix.
+    /// What the directory keeps of the control topic with that prefix, if it keeps anything of it.
     pub fn load(directory: &Path, prefix: &str) -> Option<Self> {
         Self::read(directory).filter(|remembered| remembered.prefix == prefix)
     }
 
-    /// Whether the directory belongs to another prefix.
+    /// Whether the directory keeps records of a control topic with another prefix.
     pub fn is_of_another(directory: &Path, prefix: &str) -> bool {
         Self::read(directory).is_some_and(|remembered| remembered.prefix != prefix)
     }
@@ -56,14 +57,14 @@ impl Remembered {
             .ok()
     }
 
-    /// Puts the policy into force: the number of raw partitions.
+    /// Puts the policy that is kept into force, and gives the number of raw partitions; none where no seed is kept.
     pub fn restore(&self, policies: &Arc<Policies>) -> Option<i32> {
         let mut reading = self.reading(Arc::clone(policies))?;
         reading.publish();
         reading.raw_partitions()
     }
 
-    /// The number of raw partitions alone.
+    /// The number of raw partitions that the kept seed pins; none where no seed is kept.
     pub fn raw_partitions(&self) -> Option<i32> {
         self.reading(Arc::default())?.raw_partitions()
     }
@@ -78,7 +79,7 @@ impl Remembered {
         reading.raw_partitions().map(|_| reading)
     }
 
-    /// Takes the next record of the topic; whether it counts.
+    /// Takes the next record of the topic; says whether it is one to keep.
     pub fn add(&mut self, offset: i64, key: Option<&[u8]>, value: &[u8]) -> bool {
         let has_policy = matches!(
             EpochChange::of_record(key, value),
@@ -102,10 +103,10 @@ impl Remembered {
         true
     }
 
-    /// Keeps it in the directory, durably.
+    /// Writes what is kept into the directory. After a crash the file there is whole: the old one or this one.
     ///
     /// # Errors
-    /// The file system.
+    /// The file can't be written; the old one is still there.
     pub fn save(&self, directory: &Path) -> std::io::Result<()> {
         let part = directory.join(format!("{FILE}.part"));
         let mut file = OpenOptions::new()
@@ -123,7 +124,7 @@ impl Remembered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Config;
+    use crate::control::policy::TextSettings;
     use schemas::control::EPOCH_KEY;
     use schemas::settings::Seed;
 
@@ -143,7 +144,10 @@ mod tests {
         assert_eq!((&loaded, loaded.records.len()), (&remembered, 2));
         let policies = Arc::new(Policies::default());
         assert_eq!(loaded.restore(&policies), Some(Seed::shipped().raw_partitions));
-        assert_eq!(policies.rule(&Config::default(), "t").unwrap().epoch, Some(2));
+        assert_eq!(
+            policies.rule(TextSettings::default(), "t").unwrap().epoch,
+            Some(2)
+        );
         assert_eq!(Remembered::new("").restore(&Arc::new(Policies::default())), None);
     }
 }

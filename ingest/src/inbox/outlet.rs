@@ -1,7 +1,8 @@
-//! Where drained records go: a producer whose runs have no holes (see [`super`]).
+//! Writes drained records, by a producer whose runs have no holes (why that matters is in [`super`]).
 
-use super::{DrainError, Place, Received, Stop, Target};
-use crate::inbox::quarantine::quarantined_bytes;
+use super::Target;
+use super::drain::{DrainError, Received, RecordId, Stop};
+use super::quarantine::quarantined_bytes;
 use crate::sink::RawRecord;
 use crate::sink::gapless::{self, LOOK};
 use crate::sink::partition::murmur2_partition;
@@ -20,23 +21,24 @@ use shell::contact::Contact;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// One request to a broker has at most that many bytes, or one record.
+/// How many bytes one request to a broker may have, unless it holds one record.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// What a record in flight belongs to.
+/// The inbox record that a record in flight belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
-    pub place: Place,
+    pub id: RecordId,
+    /// The size of the record in flight.
     pub bytes: usize,
 }
 
-/// Told by the client about what it could not deliver.
+/// Keeps what the client could not deliver.
 #[derive(Default)]
 struct Deliveries {
     failed: Mutex<Vec<(KafkaError, Sent)>>,
 }
 
-/// Failures that are remembered; those behind the first follow from it, as a rule.
+/// How many failures are kept. Those behind the first usually follow from it.
 const FAILURES_MAX: usize = 16;
 
 impl ClientContext for Deliveries {
@@ -62,7 +64,7 @@ impl ProducerContext for Deliveries {
 pub(super) struct Outlet {
     producer: BaseProducer<Deliveries>,
     contact: Contact,
-    /// By environment: the raw topics, and how many partitions each has.
+    /// The raw topics of each environment, in the order of [`Signal::ALL`], and how many partitions each topic has.
     raw: Vec<([String; 3], i32)>,
     quarantine: String,
 }
@@ -89,7 +91,10 @@ impl Outlet {
         })
     }
 
-    /// Takes one part of an inbox record.
+    /// Takes one part of an inbox record. Blocks while the producer's queue is full.
+    ///
+    /// # Errors
+    /// A record before it failed, or this one can't be taken.
     pub fn raw(
         &self,
         record: &RawRecord,
@@ -115,7 +120,7 @@ impl Outlet {
         )
     }
 
-    /// Takes an inbox record that can't become raw ones.
+    /// Takes an inbox record that can't become raw ones, for the quarantine. Blocks and fails as [`Outlet::raw`].
     pub fn quarantine(
         &self,
         record: &Received,
@@ -123,7 +128,7 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let origin = format!("{}@{}", record.place.source, record.place.offset);
+        let origin = format!("{}@{}", record.id.source, record.id.offset);
         let bytes = quarantined_bytes(&record.value);
         let headers = OwnedHeaders::new()
             .insert(Header {
@@ -157,7 +162,7 @@ impl Outlet {
         let mut record = record;
         let mut wait = Duration::ZERO;
         loop {
-            // What has failed already is known before another record could go past it.
+            // A failure is noticed before another record could go past the one that failed.
             self.producer.poll(wait);
             self.check()?;
             record = match self.producer.send(record) {
@@ -180,7 +185,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until everything is durable: as long as it takes, or until the end.
+    /// Waits until everything that was taken is durable: for as long as it takes, or until the end's time is over.
     pub fn wait(&self, stop: &Stop) -> Result<(), DrainError> {
         loop {
             let flushed = self.producer.flush(LOOK).is_ok();
@@ -193,7 +198,7 @@ impl Outlet {
         }
     }
 
-    /// It never gives a record up: one that is cut off would wait for ever.
+    /// Checks that the producer reaches the cluster. It never gives a record up, so one that is cut off would wait for ever.
     fn stay_in_contact(&self) -> Result<(), DrainError> {
         match self.contact.is_lost(self.producer.client()) {
             true => Err(DrainError::CutOff("writing")),
@@ -201,6 +206,7 @@ impl Outlet {
         }
     }
 
+    /// Checks that nothing has failed.
     fn check(&self) -> Result<(), DrainError> {
         let failed = self
             .producer
@@ -214,6 +220,7 @@ impl Outlet {
         }
     }
 
+    /// Notes a failure that the client reported at once.
     fn note(&self, error: KafkaError, sent: Sent) {
         self.producer
             .context()
@@ -223,9 +230,9 @@ impl Outlet {
             .push((error, sent));
     }
 
-    /// Records that the brokers turned down for their own size. Smaller ones share a request with others: whose fault
-    /// that is can't be told.
-    pub fn refused(&self) -> Vec<Place> {
+    /// The records that the brokers turned down for their own size. A small record shares its request with others, so nobody can
+    /// tell which of them was too large.
+    pub fn refused(&self) -> Vec<RecordId> {
         let failed = self
             .producer
             .context()
@@ -235,11 +242,11 @@ impl Outlet {
         let refused = failed
             .iter()
             .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
-        refused.map(|(_, sent)| sent.place.clone()).collect()
+        refused.map(|(_, sent)| sent.id.clone()).collect()
     }
 }
 
-/// The headers, and of which quarantined record this is a retry.
+/// The headers, with which record of the quarantine this is a retry of, if it is one.
 fn with_retry(headers: OwnedHeaders, retry_of: Option<&str>) -> OwnedHeaders {
     match retry_of {
         Some(retry_of) => headers.insert(Header {

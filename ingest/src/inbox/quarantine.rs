@@ -1,14 +1,13 @@
-//! What goes to the quarantine of what can't be understood.
+//! Decides what goes to the quarantine of a record that can't become raw records.
 
 use crate::prepare::route::VALUE_BYTES_MAX;
 use crate::prepare::scrub::Scrubber;
 
 /// The bytes that are kept of a record that can't be understood: what fits into a message.
 ///
-/// Nothing that can't be read can be cleaned field by field. So what looks like a secret is overwritten, whatever the policy
-/// says, in the whole value and before it is cut: what is left of half a secret is not found.
-#[must_use]
-pub fn quarantined_bytes(value: &[u8]) -> Vec<u8> {
+/// A value that can't be read can't be cleaned field by field. So everything that looks like a secret is overwritten, whatever
+/// the policy says. That is done before the value is cut, since half a secret would not be found.
+pub(super) fn quarantined_bytes(value: &[u8]) -> Vec<u8> {
     let mut kept = Scrubber::shared().mask(value).bytes;
     kept.truncate(VALUE_BYTES_MAX);
     kept

@@ -1,4 +1,4 @@
-//! Who may come in: what a request may hold, and how many bytes open requests may, of a tenant and in all.
+//! Bounds what a request may hold, and how many bytes open requests may hold: those of a tenant, and all.
 
 use crate::prepare::privacy::RECORD_BYTES_MAX;
 use crate::prepare::wire::{Fields, WireError};
@@ -6,31 +6,32 @@ use dashmap::DashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A request may hold that many log records, spans or metrics.
+/// How many log records, spans or metrics a request may hold.
 pub const RECORDS_MAX: usize = 100_000;
-/// It may hold that many parts: fields of the request, of its resources and of its scopes, records included.
+/// How many parts a request may hold: fields of the request, of its resources and of its scopes, records included.
 pub const PARTS_MAX: usize = 200_000;
-/// Its records may hold that many fields: attributes, span events, data.
+/// How many fields the records of a request may hold together: attributes, span events, data.
 pub const FIELDS_MAX: usize = 1_000_000;
-/// Its records may hold that many bytes together, each counted with [`RECORD_BYTES_MAX`] at most: longer ones are cut.
+/// How many bytes the records of a request may hold together. Each counts with [`RECORD_BYTES_MAX`] at most, since longer
+/// ones are cut.
 pub const RECORDS_BYTES_MAX: usize = 32 << 20;
-/// That many tenants are told apart; one more is refused.
+/// How many tenants may have open requests counted; one more is refused.
 pub const TENANTS_MAX: usize = 10_000;
 
-/// What a request holds, counted on the wire: nothing is allocated for it.
+/// What a request holds, counted on the wire without an allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
-    /// Log records, spans or metrics.
+    /// How many log records, spans or metrics there are.
     pub records: usize,
-    /// Fields of the request, of its resources and of its scopes.
+    /// How many fields the request, its resources and its scopes have together.
     pub parts: usize,
-    /// Bytes of the records, each with [`RECORD_BYTES_MAX`] at most.
+    /// How many bytes the records have together, each counted with [`RECORD_BYTES_MAX`] at most.
     pub bytes: usize,
 }
 
-/// A request holds more than it may.
+/// What a request holds too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each says what it is, right above it")]
+#[expect(missing_docs, reason = "each is explained by its message, right above it")]
 pub enum Excess {
     #[error("the request holds more than {RECORDS_MAX} records: send smaller batches")]
     Records,
@@ -43,10 +44,10 @@ pub enum Excess {
 }
 
 impl Size {
-    /// All three signals nest their records alike. Counts no further than [`PARTS_MAX`] and one.
+    /// Counts what a request holds; all three signals nest their records alike. The count ends after [`PARTS_MAX`] and one.
     ///
     /// # Errors
-    /// The bytes are not of that form, as far as the count needs it.
+    /// The bytes are no such request, as far as the count needs it.
     pub fn of(request: &[u8]) -> Result<Self, WireError> {
         let mut size = Self::default();
         for resource in Fields::new(request) {
@@ -80,16 +81,16 @@ impl Size {
         Ok(size)
     }
 
-    /// Counts one more; false when that is one too many.
+    /// Counts one more part; false when that is one too many.
     const fn part(&mut self) -> bool {
         self.parts += 1;
         self.parts <= PARTS_MAX
     }
 
-    /// Whether it is what a request may hold.
+    /// Checks that a request may hold that much.
     ///
     /// # Errors
-    /// What is too much.
+    /// What there is too much of.
     pub const fn check(self) -> Result<(), Excess> {
         match self {
             Self { records, .. } if records > RECORDS_MAX => Err(Excess::Records),
@@ -100,10 +101,10 @@ impl Size {
     }
 }
 
-/// Counts the fields of all records: for requests that are large enough to hold too many.
+/// Checks that the records hold at most [`FIELDS_MAX`] fields. Only large requests need it.
 ///
 /// # Errors
-/// Why the bytes are no request; or, in the result, that they are too many.
+/// The outer error says why the bytes are no request, the inner one that they hold too much.
 pub fn check_fields(request: &[u8]) -> Result<Result<(), Excess>, WireError> {
     let mut fields = 0;
     for record in records(request) {
@@ -118,14 +119,14 @@ pub fn check_fields(request: &[u8]) -> Result<Result<(), Excess>, WireError> {
     Ok(Ok(()))
 }
 
-/// The payloads of all records, up to the first error.
+/// The payloads of all records of a request, up to the first error.
 pub(crate) fn records(request: &[u8]) -> impl Iterator<Item = Result<&[u8], WireError>> {
     children(Ok(request), 1)
         .flat_map(|resource| children(resource, 2))
         .flat_map(|scope| children(scope, 2))
 }
 
-/// The messages in the fields of that number; an error is passed on.
+/// The messages in the fields of `message` with that number; an error is passed on.
 fn children(
     message: Result<&[u8], WireError>,
     number: u32,
@@ -141,12 +142,12 @@ fn children(
     error.into_iter().chain(fields)
 }
 
-/// There are as many bytes in open requests as may be.
+/// Open requests hold as many bytes as they may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many bytes in open requests; send again later")]
 pub struct Busy;
 
-/// What open requests hold, of each tenant and in all.
+/// Counts the bytes that open requests hold, of each tenant and in all.
 #[derive(Debug)]
 pub struct Admission {
     tenants: DashMap<String, Arc<AtomicU64>>,
@@ -156,7 +157,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Admits up to `bytes_max` bytes a tenant, and `all_max` in all.
+    /// Admits up to `bytes_max` bytes for each tenant, and `all_max` in all.
     #[must_use]
     pub fn new(bytes_max: u64, all_max: u64) -> Self {
         Self {
@@ -167,7 +168,7 @@ impl Admission {
         }
     }
 
-    /// A permit for a request of that tenant; it holds nothing yet.
+    /// A permit for a request of that tenant, which holds no bytes yet.
     ///
     /// # Errors
     /// There are [`TENANTS_MAX`] other tenants already.
@@ -188,7 +189,7 @@ impl Admission {
     }
 }
 
-/// The bytes that one request holds; given back when it is dropped.
+/// The bytes that one request holds; they are given back when the permit is dropped.
 #[derive(Debug)]
 pub struct Permit {
     in_flight: Arc<AtomicU64>,
@@ -199,10 +200,10 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Takes more bytes.
+    /// Takes `bytes` more bytes.
     ///
     /// # Errors
-    /// The tenant's requests, or all, would hold more than they may; nothing more is taken then.
+    /// The tenant's requests, or all requests, would hold more than they may; then nothing more is taken.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Busy> {
         let bytes = bytes as u64;
         let take = |held: &AtomicU64, max: u64| {
@@ -219,13 +220,13 @@ impl Permit {
         Ok(())
     }
 
-    /// What it holds.
+    /// How many bytes the permit holds.
     #[must_use]
     pub const fn held(&self) -> u64 {
         self.held
     }
 
-    /// Gives back what it holds over `bytes`.
+    /// Gives back what the permit holds above `bytes`.
     pub fn shrink(&mut self, bytes: u64) {
         let less = self.held.saturating_sub(bytes);
         self.in_flight.fetch_sub(less, Ordering::Relaxed);
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!(second.grow(1), Err(Busy));
         let mut other = admission.permit("b").unwrap();
         other.grow(10).unwrap();
-        // No more than 25 in all, and what is refused is held by nobody.
+        // All together may hold 25 bytes, and what is refused is held by nobody.
         let mut third = admission.permit("c").unwrap();
         assert_eq!(third.grow(6), Err(Busy));
         third.grow(5).unwrap();

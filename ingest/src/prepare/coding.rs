@@ -1,45 +1,42 @@
-//! Content codings: none, gzip and zstd, decoded within limits.
+//! How bodies are compressed: not at all, by gzip or by zstd; decompression within limits.
 
 use crate::prepare::admit::{Busy, Permit};
 use crate::prepare::memory::capacity;
 use bytes::Bytes;
 use std::io::Read;
 
-/// Decompression asks for room in steps of that size.
-const STEP: usize = 64 << 10;
-/// A zstd frame may look back that far, as a power of two: 8 MiB, what RFC 8878 wants every decoder to support.
+/// Decompression asks the permit for room in steps of that many bytes.
+const STEP_BYTES: usize = 64 << 10;
+/// How far a zstd frame may look back, as a power of two in bytes: 8 MiB, which RFC 8878 wants every decoder to support.
 const WINDOW_LOG_MAX: u32 = 23;
 
 /// How a body is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coding {
-    /// Not at all.
+    /// The body is not compressed.
     Identity,
-    /// RFC 1952, any number of members.
+    /// RFC 1952: gzip, with any number of members.
     Gzip,
-    /// RFC 8878, any number of frames.
+    /// RFC 8878: zstd, with any number of frames.
     Zstd,
 }
 
-/// Why a body can't be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a body can't be decompressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodingError {
-    /// It is not of that coding, broken off, or something else follows it.
+    /// The body is not of that coding, breaks off, or something else follows it.
+    #[error("not valid {}", .0.name())]
     Malformed(Coding),
-    /// It would be larger than the limit.
+    /// The decompressed body would be larger than the limit.
+    #[error("larger than the limit when decompressed")]
     TooLarge,
-    /// There is no room for it.
-    Busy,
-}
-
-impl From<Busy> for CodingError {
-    fn from(Busy: Busy) -> Self {
-        Self::Busy
-    }
+    /// Open requests hold too many bytes for another step.
+    #[error(transparent)]
+    Busy(#[from] Busy),
 }
 
 impl Coding {
-    /// By its name in a header; an empty one is none.
+    /// The coding with that name in a header; an empty name stands for no compression.
     pub(crate) fn by_name(name: &str) -> Option<Self> {
         let name = name.trim();
         if name.is_empty() || name.eq_ignore_ascii_case("identity") {
@@ -53,7 +50,7 @@ impl Coding {
         }
     }
 
-    /// The name in a header.
+    /// The coding's name in a header.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -63,7 +60,7 @@ impl Coding {
         }
     }
 
-    /// The decoded body, of `limit` bytes at most; what it takes counts against the permit. An empty one stays empty.
+    /// The decompressed body, of `limit` bytes at most; the permit grows by what it takes. An empty body stays empty.
     pub(crate) fn decode(self, body: Bytes, limit: usize, permit: &mut Permit) -> Result<Bytes, CodingError> {
         let malformed = |_| CodingError::Malformed(self);
         match self {
@@ -83,19 +80,19 @@ impl Coding {
     fn inflate(self, mut reader: impl Read, limit: usize, permit: &mut Permit) -> Result<Bytes, CodingError> {
         let mut out = Vec::new();
         loop {
-            permit.grow(STEP)?;
-            if out.capacity() - out.len() < STEP {
-                // Once it is large, room for all that may come, at once: growing would copy it, and have it twice for a while.
-                let grown = 2 * out.len() + STEP;
+            permit.grow(STEP_BYTES)?;
+            if out.capacity() - out.len() < STEP_BYTES {
+                // A large buffer gets room for all that may come at once, since growing copies it and holds it twice.
+                let grown = 2 * out.len() + STEP_BYTES;
                 let room = if capacity(grown) == grown {
                     grown
                 } else {
-                    capacity(limit + STEP)
+                    capacity(limit + STEP_BYTES)
                 };
                 out.reserve_exact(room.max(grown) - out.len());
             }
             let step = (&mut reader)
-                .take(STEP as u64)
+                .take(STEP_BYTES as u64)
                 .read_to_end(&mut out)
                 .map_err(|_| CodingError::Malformed(self))?;
             if out.len() > limit {
@@ -160,7 +157,10 @@ mod tests {
     fn a_bomb_takes_no_more_than_may_be() {
         for coding in [Coding::Gzip, Coding::Zstd] {
             let bomb = encode(coding, &vec![0; 32 << 20]);
-            assert_eq!(decode(coding, &bomb, 64 << 20, 1 << 20), Err(CodingError::Busy));
+            assert_eq!(
+                decode(coding, &bomb, 64 << 20, 1 << 20),
+                Err(CodingError::Busy(Busy))
+            );
             assert_eq!(
                 decode(coding, &bomb, 1 << 20, 64 << 20),
                 Err(CodingError::TooLarge)

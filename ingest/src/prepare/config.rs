@@ -1,36 +1,48 @@
-//! What bounds requests and connections, and where requests go.
+//! The settings that bound requests and connections, and that say where requests go.
 
+use crate::control::policy::TextSettings;
 use crate::prepare::environment::Routes;
 use crate::prepare::hash::HashKey;
 use std::time::Duration;
 
-/// Settings of the doors; every field has a default.
+/// Settings of the way that requests take; each has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Largest body as sent, in bytes; a larger one gets 413.
     pub body_bytes_max: usize,
     /// Largest body after decompression, in bytes; a larger one gets 413.
     pub decoded_bytes_max: usize,
-    /// Bytes that one tenant's unanswered requests may hold; more gets 429.
+    /// Bytes that one tenant's unanswered requests may hold; a request for which there is no room gets 429.
     pub tenant_bytes_in_flight_max: u64,
-    /// Bytes that all unanswered requests may hold; more gets 429.
+    /// Bytes that all unanswered requests may hold; a request for which there is no room gets 429.
     pub bytes_in_flight_max: u64,
-    /// Open connections of all listeners; more wait until one ends. The process's limit of open files lowers it.
+    /// Open connections of all listeners; a new one waits until another ends. The process's limit of open files lowers it.
     pub connections_max: usize,
-    /// A request's head must have come within that time.
+    /// How long a request's head may take to come in.
     pub header_time_max: Duration,
-    /// A request's body must have come within that time.
+    /// How long a request's body may take to come in.
     pub body_time_max: Duration,
-    /// A connection without a request is closed after that time. Clients close theirs sooner (90 s is common), so that none
-    /// sends into a connection that is being closed.
+    /// How long a connection without a request stays open. Clients close theirs sooner (90 s is common), so that none sends
+    /// into a connection that is being closed.
     pub idle_time_max: Duration,
-    /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says. Off by default, and
-    /// loud when on.
+    /// Stores prompts, arguments, outputs and answers as they came, whatever the privacy policy says. Off by default; a
+    /// process with it on warns about it.
     pub keep_text: bool,
     /// The key of hashes; without one, what a policy wants hashed is dropped.
     pub hash_key: Option<HashKey>,
     /// Which raw records go to topics of another prefix.
     pub routes: Routes,
+}
+
+impl Config {
+    /// What these settings say of texts, which the privacy policy has to go by.
+    #[must_use]
+    pub const fn text_settings(&self) -> TextSettings {
+        TextSettings {
+            keep_text: self.keep_text,
+            has_hash_key: self.hash_key.is_some(),
+        }
+    }
 }
 
 impl Default for Config {

@@ -1,8 +1,10 @@
-//! What a log record is routed by: its conversation, else a thread at either end.
+//! Finds the conversation that a log record belongs to, by the ids in its attributes.
+//!
+//! A record is routed by its own conversation, else by the thread that sends, else by the one that receives.
 
 use schemas::id::can_route;
 
-/// The ids that a record names.
+/// The ids that a log record names.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Conversation<'a> {
     own: Option<&'a str>,
@@ -11,7 +13,8 @@ pub(crate) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// Where the text of the attribute of that key belongs, if it is one of those that are read; the last one counts.
+    /// The place for the value of an attribute with that key; none for keys that are not read. The last attribute of a key
+    /// counts.
     #[inline]
     pub fn slot(&mut self, key: &[u8]) -> Option<&mut Option<&'a str>> {
         match key {
@@ -22,7 +25,7 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// The first that is not empty.
+    /// The first id that is not empty, in the order of preference.
     pub fn named(self) -> Option<&'a str> {
         [self.own, self.sender, self.receiver]
             .into_iter()
@@ -31,12 +34,13 @@ impl<'a> Conversation<'a> {
     }
 }
 
-/// The ids of a request's log records, in their order; records of one id that follow each other are held as one.
+/// The conversation of each log record of a request, in order. Consecutive records of one conversation are held as one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conversations(Vec<(Option<String>, usize)>);
 
 impl Conversations {
-    /// The next record's id. One that can't be a key is none: what stands for it is found from the record.
+    /// Adds the next record's id. An id that can't be part of a key counts as none: routing then finds a substitute in the
+    /// record.
     pub(crate) fn push(&mut self, id: Option<&str>) {
         match self.0.last_mut() {
             Some((last, count)) if last.as_deref() == id => *count += 1,
@@ -44,7 +48,7 @@ impl Conversations {
         }
     }
 
-    /// The id that all records have, and how many there are.
+    /// The id of all records and how many there are, if all have one and the same.
     pub(crate) fn only(&self) -> Option<(&str, usize)> {
         if let [(Some(id), count)] = self.0.as_slice() {
             Some((id, *count))
@@ -53,7 +57,7 @@ impl Conversations {
         }
     }
 
-    /// Of each record, as far as it is known.
+    /// The id of each record, as far as it is known.
     pub(crate) fn each(&self) -> impl Iterator<Item = Option<&str>> {
         self.0
             .iter()

@@ -1,30 +1,33 @@
-//! Which signal a request is of, by its content: for bodies that were posted to `/`.
+//! Tells from a request's content which signal it is of, for bodies that were posted to `/`.
 //!
-//! A client that is given `http://host:4318` and takes it literally posts all three signals there.
+//! A client that is given `http://host:4318` and takes it literally posts all three signals to that path.
 
 use crate::prepare::admit;
 use crate::prepare::wire::{Field, Fields, Wire, WireError};
 use schemas::otlp::json::{self, JsonError};
 use schemas::signal::Signal;
 
-/// That many records are looked at, if the first do not tell.
+/// How many records are looked at before the signal counts as unclear.
 const RECORDS_MAX: usize = 1000;
-/// Fields of higher numbers are of the future, and tell nothing.
+/// The highest field number that any record has today; higher ones may come with later versions, and tell nothing.
 const KNOWN_MAX: u32 = 16;
 
-/// What the content says.
+/// What a request's content tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    /// It is of that signal.
+pub(crate) enum Detected {
+    /// The request is of that signal.
     Signal(Signal),
-    /// It holds nothing.
+    /// The request holds no records.
     Empty,
-    /// It could be of more than one, or is of none.
+    /// The request could be of several signals, or is of none.
     Unclear,
 }
 
-/// The signal of a protobuf request.
-pub(crate) fn protobuf(request: &[u8]) -> Result<Told, WireError> {
+/// Detects the signal of a protobuf request.
+///
+/// # Errors
+/// The bytes are no protobuf, as far as they are looked at.
+pub(crate) fn protobuf(request: &[u8]) -> Result<Detected, WireError> {
     let (mut fits, mut any) = ([true; 3], false);
     for record in admit::records(request).take(RECORDS_MAX) {
         any = true;
@@ -38,11 +41,14 @@ pub(crate) fn protobuf(request: &[u8]) -> Result<Told, WireError> {
             break;
         }
     }
-    Ok(if any { only(fits) } else { Told::Empty })
+    Ok(if any { only(fits) } else { Detected::Empty })
 }
 
-/// The signal of a JSON request.
-pub(crate) fn json(body: &[u8]) -> Result<Told, JsonError> {
+/// Detects the signal of a JSON request by the names of its top-level members.
+///
+/// # Errors
+/// The body is no JSON object.
+pub(crate) fn json(body: &[u8]) -> Result<Detected, JsonError> {
     let mut fits = [false; 3];
     for request in json::requests(body)? {
         let signal = match request {
@@ -53,21 +59,22 @@ pub(crate) fn json(body: &[u8]) -> Result<Told, JsonError> {
         fits[signal as usize] = true;
     }
     Ok(if fits == [false; 3] {
-        Told::Empty
+        Detected::Empty
     } else {
         only(fits)
     })
 }
 
-fn only(fits: [bool; 3]) -> Told {
+/// The one signal that fits.
+fn only(fits: [bool; 3]) -> Detected {
     let mut fitting = Signal::ALL.into_iter().filter(|signal| fits[*signal as usize]);
     match (fitting.next(), fitting.next()) {
-        (Some(signal), None) => Told::Signal(signal),
-        _ => Told::Unclear,
+        (Some(signal), None) => Detected::Signal(signal),
+        _ => Detected::Unclear,
     }
 }
 
-/// Whether a record of that signal can have such a field.
+/// Whether a record of that signal can have a field of that number and wire type.
 ///
 /// Source: opentelemetry-proto `LogRecord`, `Span`, `Metric`.
 fn fits_into(signal: Signal, field: &Field<'_>) -> bool {
@@ -110,17 +117,17 @@ mod tests {
 
     #[test]
     fn what_tells_nothing_is_unclear() {
-        assert_eq!(protobuf(b""), Ok(Told::Empty));
-        assert_eq!(protobuf(&request(b"")), Ok(Told::Unclear));
-        // A text in field 3: severity, trace state or unit.
-        assert_eq!(protobuf(&request(b"\x1a\x01x")), Ok(Told::Unclear));
-        // A field that no record has.
-        assert_eq!(protobuf(&request(b"\x25\x00\x00\x00\x00")), Ok(Told::Unclear));
+        assert_eq!(protobuf(b""), Ok(Detected::Empty));
+        assert_eq!(protobuf(&request(b"")), Ok(Detected::Unclear));
+        // Field 3 holds a text in all three: severity, trace state, unit.
+        assert_eq!(protobuf(&request(b"\x1a\x01x")), Ok(Detected::Unclear));
+        // No record has a field 4 of fixed 32 bits.
+        assert_eq!(protobuf(&request(b"\x25\x00\x00\x00\x00")), Ok(Detected::Unclear));
         assert_eq!(protobuf(&request(b"\x0a")), Err(WireError::Truncated));
-        assert_eq!(json(b"{\"more\": 1}"), Ok(Told::Empty));
+        assert_eq!(json(b"{\"more\": 1}"), Ok(Detected::Empty));
         assert_eq!(
             json(b"{\"resourceLogs\": [], \"resourceSpans\": []}"),
-            Ok(Told::Unclear)
+            Ok(Detected::Unclear)
         );
     }
 
@@ -133,7 +140,11 @@ mod tests {
             (b"\x41\0\0\0\0\0\0\0\0", Signal::Traces),
             (b"\x0a\x04name\x2a\x00", Signal::Metrics),
         ] {
-            assert_eq!(protobuf(&request(record)), Ok(Told::Signal(signal)), "{record:?}");
+            assert_eq!(
+                protobuf(&request(record)),
+                Ok(Detected::Signal(signal)),
+                "{record:?}"
+            );
         }
     }
 }

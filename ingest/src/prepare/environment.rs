@@ -1,57 +1,53 @@
-//! Environments: raw records whose resource or tenant says so go to topics of another prefix, such as those of CI.
+//! Finds the environment of raw records: those whose resource or tenant says so go to topics of another prefix, such as those
+//! of CI.
 //!
 //! Each prefix is a whole set of topics, with settings of its own and processors of its own. Environment 0 is the main
 //! prefix, where everything goes that no rule takes.
 
 use crate::prepare::wire::{Fields, WireError, any_text, key_and_value};
-use crate::sink::{RawRecord, Sink, SinkError};
 use schemas::cluster::Cluster;
 use serde::{Deserialize, Serialize};
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::Poll;
 
-/// So many rules at most.
+/// How many rules there may be.
 pub const ROUTES_MAX: usize = 32;
-/// Longest attribute, value or tenant that a rule names, in bytes.
+/// Longest attribute, value or tenant that a rule may name, in bytes.
 pub const ROUTE_TEXT_BYTES_MAX: usize = 256;
 
 const RESOURCE_ATTRIBUTES: u32 = 1;
 
-/// A rule as it is written. All that it names must be so.
+/// A rule as it is written in the settings. A record goes by it if everything that it names is as it says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// A resource attribute, such as `env`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attribute: Option<String>,
-    /// Its value, as text.
+    /// The value that the attribute must have, as text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
-    /// A tenant.
+    /// The tenant that the record must be of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Before the names of the topics that it goes to, in the place of the main prefix.
+    /// The prefix of the topics that the record goes to, in the place of the main one.
     pub prefix: String,
 }
 
 impl Route {
-    /// Whether all that `later` takes is taken already.
+    /// Whether this rule takes everything that `later` would take.
     fn covers(&self, later: &Self) -> bool {
         let attribute =
             self.attribute.is_none() || (&self.attribute, &self.value) == (&later.attribute, &later.value);
         attribute && (self.tenant.is_none() || self.tenant == later.tenant)
     }
 
-    fn faults(&self) -> Vec<String> {
+    /// What is wrong with this rule, the one at index `at`.
+    fn faults(&self, at: usize) -> Vec<RouteFault> {
         let mut faults = Vec::new();
         match (&self.attribute, &self.value, &self.tenant) {
             (Some(_), Some(_), _) | (None, None, Some(_)) => {}
-            (None, None, None) => {
-                faults.push("names neither an attribute with its value nor a tenant".to_owned())
-            }
-            (Some(_), None, _) => faults.push("names an attribute, but no value".to_owned()),
-            (None, Some(_), _) => faults.push("names a value, but no attribute".to_owned()),
+            (None, None, None) => faults.push(RouteFault::NamesNothing { at }),
+            (Some(_), None, _) => faults.push(RouteFault::NoValue { at }),
+            (None, Some(_), _) => faults.push(RouteFault::NoAttribute { at }),
         }
         let texts = [
             ("attribute", &self.attribute),
@@ -63,53 +59,68 @@ impl Route {
             .filter_map(|(name, text)| Some((name, text.as_ref()?)))
         {
             if text.is_empty() || text.len() > ROUTE_TEXT_BYTES_MAX {
-                faults.push(format!("{name} must have 1 to {ROUTE_TEXT_BYTES_MAX} bytes"));
+                faults.push(RouteFault::TextLength { at, name });
             }
         }
-        faults.extend(Cluster::plain("host:1", &self.prefix).faults());
+        let of_prefix = Cluster::plain("host:1", &self.prefix).faults().into_iter();
+        faults.extend(of_prefix.map(|fault| RouteFault::Prefix { at, fault }));
         faults
     }
+}
+
+/// What is wrong with the rules. `at` is the index of the rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each is explained by its message, right above it")]
+pub enum RouteFault {
+    #[error("routes: there are {count}, but at most {ROUTES_MAX} may be")]
+    TooMany { count: usize },
+    #[error("routes.{at}: names neither an attribute with its value nor a tenant")]
+    NamesNothing { at: usize },
+    #[error("routes.{at}: names an attribute, but no value")]
+    NoValue { at: usize },
+    #[error("routes.{at}: names a value, but no attribute")]
+    NoAttribute { at: usize },
+    #[error("routes.{at}: {name} must have 1 to {ROUTE_TEXT_BYTES_MAX} bytes")]
+    TextLength { at: usize, name: &'static str },
+    #[error("routes.{at}: {fault}")]
+    Prefix { at: usize, fault: String },
+    #[error("routes.{at}: takes nothing, since routes.{before} takes it before")]
+    Covered { at: usize, before: usize },
 }
 
 /// The rules in force; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     rules: Vec<(Route, u8)>,
-    /// Of the environments from 1 on.
+    /// The prefixes of the environments from 1 on, in order.
     prefixes: Vec<String>,
 }
 
 impl Routes {
-    /// The rules, of which the first that fits counts. What is wrong with them is added to `faults`.
-    pub fn new(main_prefix: &str, routes: &[Route], faults: &mut Vec<String>) -> Self {
-        let mut made = Self::default();
+    /// The rules, of which the first that fits a record counts.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(main_prefix: &str, routes: &[Route]) -> Result<Self, Vec<RouteFault>> {
+        let (mut made, mut faults) = (Self::default(), Vec::new());
         if routes.len() > ROUTES_MAX {
-            faults.push(format!(
-                "routes: there are {}, but at most {ROUTES_MAX} may be",
-                routes.len()
-            ));
+            faults.push(RouteFault::TooMany { count: routes.len() });
         }
         for (at, route) in routes.iter().enumerate().take(ROUTES_MAX) {
-            faults.extend(
-                route
-                    .faults()
-                    .into_iter()
-                    .map(|fault| format!("routes.{at}: {fault}")),
-            );
-            if let Some(before) = routes[..at]
-                .iter()
-                .position(|before| before.faults().is_empty() && before.covers(route))
-            {
-                faults.push(format!(
-                    "routes.{at}: takes nothing, since routes.{before} takes it before"
-                ));
+            faults.extend(route.faults(at));
+            let covers = |(index, before): (usize, &Route)| {
+                (before.faults(index).is_empty() && before.covers(route)).then_some(index)
+            };
+            if let Some(before) = routes[..at].iter().enumerate().find_map(covers) {
+                faults.push(RouteFault::Covered { at, before });
             }
             let environment = made.environment(main_prefix, &route.prefix);
             made.rules.push((route.clone(), environment));
         }
-        made
+        if faults.is_empty() { Ok(made) } else { Err(faults) }
     }
 
+    /// The number of the environment with that prefix; a new one where it is not known yet.
     fn environment(&mut self, main_prefix: &str, prefix: &str) -> u8 {
         if prefix == main_prefix {
             return 0;
@@ -134,12 +145,12 @@ impl Routes {
         &self.prefixes
     }
 
-    /// The environment of a tenant's resource: the bytes of an OTLP `Resource`.
+    /// The environment of a tenant's resource, which is given as an encoded OTLP `Resource`.
     ///
     /// # Errors
     /// The bytes are malformed.
     pub fn of(&self, tenant: &str, resource: &[u8]) -> Result<u8, WireError> {
-        // A bit for each rule whose attribute is as it asks for.
+        // Bit `at` is set where the resource has the attribute that rule `at` names, with its value.
         let mut fits: u32 = 0;
         for field in Fields::new(resource) {
             let field = field?;
@@ -169,80 +180,6 @@ impl Routes {
             .find(|(at, (rule, _))| takes(*at, rule))
             .map_or(0, |(_, (_, environment))| *environment))
     }
-}
-
-/// A sink for each environment, the main one first.
-pub struct Routed<S> {
-    sinks: Vec<S>,
-}
-
-impl<S> Routed<S> {
-    /// Sinks by environment: that of the main prefix, then those of [`Routes::prefixes`].
-    pub const fn new(sinks: Vec<S>) -> Self {
-        Self { sinks }
-    }
-
-    /// The sinks, in the order of environments.
-    #[must_use]
-    pub fn sinks(&self) -> &[S] {
-        &self.sinks
-    }
-
-    fn sink(&self, environment: u8) -> Result<&S, SinkError> {
-        let sink = self.sinks.get(usize::from(environment));
-        sink.ok_or_else(|| SinkError::Unavailable(format!("there is no environment {environment}")))
-    }
-}
-
-impl<S: Sink> Sink for Routed<S> {
-    async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        let Some(first) = records.first().map(|record| record.environment) else {
-            return Ok(());
-        };
-        if records.iter().all(|record| record.environment == first) {
-            return self.sink(first)?.append(records).await;
-        }
-        let mut parts: Vec<Vec<RawRecord>> = self.sinks.iter().map(|_| Vec::new()).collect();
-        for record in records {
-            self.sink(record.environment)?;
-            parts[usize::from(record.environment)].push(record);
-        }
-        let parts = self.sinks.iter().zip(parts).filter(|(_, part)| !part.is_empty());
-        all(parts
-            .map(|(sink, part)| Box::pin(sink.append(part)) as Appending<'_>)
-            .collect())
-        .await
-    }
-
-    /// Only when all are: a record of any environment may come next.
-    fn ready(&self) -> bool {
-        self.sinks.iter().all(Sink::ready)
-    }
-}
-
-type Appending<'a> = Pin<Box<dyn Future<Output = Result<(), SinkError>> + Send + 'a>>;
-
-/// Waits for all, side by side; of several failures, gives the first.
-async fn all(mut waiting: Vec<Appending<'_>>) -> Result<(), SinkError> {
-    let mut result = Ok(());
-    poll_fn(|context| {
-        waiting.retain_mut(|one| match one.as_mut().poll(context) {
-            Poll::Ready(outcome) => {
-                if result.is_ok() {
-                    result = outcome;
-                }
-                false
-            }
-            Poll::Pending => true,
-        });
-        if waiting.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    result
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
-//! Work that goes on when nobody waits for it any more.
+//! Goes on with work when nobody waits for it any more.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::runtime::Handle;
 
-/// A future that is carried on by the runtime if it is dropped before its end. A client that ends closes its connection,
-/// perhaps behind a complete request, which it has no second time.
+/// A future that the runtime carries on if it is dropped before its end.
+///
+/// A client that ends closes its connection, perhaps right after a complete request, which it does not send a second time.
 pub(crate) struct Finishing<T>(Option<Pin<Box<dyn Future<Output = T> + Send>>>)
 where
     T: Send + 'static;
 
 impl<T: Send + 'static> Finishing<T> {
-    /// What it gives is lost if nobody waits.
+    /// Wraps work, whose result is lost if nobody waits for it.
     pub fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(work)))
     }
@@ -35,7 +36,7 @@ impl<T: Send + 'static> Future for Finishing<T> {
 
 impl<T: Send + 'static> Drop for Finishing<T> {
     fn drop(&mut self) {
-        // Without a runtime the process is at its end.
+        // Without a runtime the process is ending, and the work ends with it.
         if let (Some(work), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             runtime.spawn(work);
         }

@@ -1,4 +1,4 @@
-//! OTLP/JSON, turned into the binary form that everything else works on.
+//! Turns OTLP/JSON into binary protobuf, on which everything else works.
 
 use crate::prepare::memory::capacity;
 use schemas::otlp::json;
@@ -6,7 +6,7 @@ use schemas::signal::Signal;
 
 pub use schemas::otlp::json::JsonError;
 
-/// The request in protobuf.
+/// The request in protobuf, whatever its size.
 ///
 /// # Errors
 /// The body is not JSON, or not a request of that signal.
@@ -24,7 +24,8 @@ pub fn to_protobuf_within(signal: Signal, body: &[u8], limit: usize) -> Result<V
         Signal::Traces => json::Request::Traces,
         Signal::Metrics => json::Request::Metrics,
     };
-    // Protobuf is smaller, but for lists of numbers; growing would copy it, and have it twice for a while.
+    // Protobuf is smaller than JSON, but for lists of numbers. A large buffer gets room for all at once, since growing copies
+    // it and holds it twice.
     let room = capacity(body.len() / 4).max(if body.len() > 1 << 20 {
         limit.min(4 * body.len())
     } else {

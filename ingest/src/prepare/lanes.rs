@@ -1,32 +1,32 @@
-//! How many requests are worked on at once, by size: memory for work is bounded, and small requests do not wait for large
-//! ones.
+//! Bounds how many requests are prepared at once, by size, so that memory is bounded and small requests do not wait for
+//! large ones.
 //!
-//! Working on a request takes up to about six times its decoded size: the body, what it is decoded to, its cleaned form at
+//! Preparing a request takes up to about six times its decoded size: the body, what it is decoded to, its cleaned form at
 //! three depths, its parts.
 
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// A request waits that long for its turn.
+/// How long a request waits for its turn before it is refused.
 const TURN_TIME_MAX: Duration = Duration::from_secs(4);
-/// Of small requests that many are worked on at once.
+/// How many small requests are prepared at once.
 const SMALL_WORKERS: usize = 6;
-/// Of others, shares of that sum.
+/// How many shares middle and large requests divide: a middle one takes half of them, a large one all.
 const LARGE_SHARES: u32 = 4;
 
-/// What a request needs, by its decoded size.
+/// What a request needs to be prepared, by its decoded size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Up to 1 MiB.
+    /// Up to 1 MiB: [`SMALL_WORKERS`] at once.
     Small,
     /// Up to 6 MiB: two at once.
     Middle,
-    /// Whatever may come in: one alone.
+    /// Of any size that may come in: one alone.
     Large,
 }
 
 impl Lane {
-    /// The narrowest for a body of that size.
+    /// The narrowest lane for a body of that many bytes.
     pub const fn of(bytes: usize) -> Self {
         if bytes <= Self::Small.bytes_max() {
             Self::Small
@@ -37,7 +37,7 @@ impl Lane {
         }
     }
 
-    /// What it takes, in bytes.
+    /// The largest decoded request of the lane, in bytes.
     pub const fn bytes_max(self) -> usize {
         match self {
             Self::Small => 1 << 20,
@@ -46,7 +46,7 @@ impl Lane {
         }
     }
 
-    /// The next wider one.
+    /// The next wider lane; the widest stays.
     pub const fn wider(self) -> Self {
         match self {
             Self::Small => Self::Middle,
@@ -55,7 +55,7 @@ impl Lane {
     }
 }
 
-/// Who works.
+/// The turns that requests wait for.
 #[derive(Debug)]
 pub(crate) struct Lanes {
     small: Semaphore,
@@ -70,7 +70,7 @@ impl Lanes {
         }
     }
 
-    /// Waits for a turn; nothing when it does not come in time.
+    /// Waits for a turn; none when it does not come within [`TURN_TIME_MAX`].
     pub async fn turn(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
         let turn = async {
             match lane {
@@ -98,7 +98,7 @@ mod tests {
     #[tokio::test]
     async fn the_large_wait_for_each_other_and_the_small_for_none_of_them() {
         let lanes = Lanes::new();
-        // Whether there is a turn without waiting.
+        // Gives a turn only where there is one without waiting.
         let now = async |lane| {
             tokio::time::timeout(Duration::ZERO, lanes.turn(lane))
                 .await

@@ -1,4 +1,4 @@
-//! What of a request can be taken, when not all of it can.
+//! Finds what of a request can be taken when not all of it can.
 
 use crate::prepare::hash::HashKey;
 use crate::prepare::memory::capacity;
@@ -8,17 +8,17 @@ use bytes::Bytes;
 use schemas::privacy::Actions;
 use schemas::signal::Signal;
 
-/// A request without the records that can't be taken.
+/// A request without the records that can't be cleaned.
 pub(crate) struct Sound {
     pub request: Bytes,
-    /// What went: log records, spans or data points.
+    /// How many log records, spans or data points were left out.
     pub rejected: u64,
 }
 
-/// Leaves out each record that can't be cleaned by itself; nothing where that leaves no record, or none was bad.
+/// The request without each record that can't be cleaned by itself; none where that leaves no record, or none was bad.
 ///
 /// # Errors
-/// What holds the records is malformed.
+/// The messages that hold the records are malformed.
 pub(crate) fn sound(
     signal: Signal,
     request: &Bytes,
@@ -68,11 +68,11 @@ pub(crate) fn sound(
     }))
 }
 
-/// Whether the record, alone in a request, can be cleaned.
+/// Whether a request with that record alone can be cleaned.
 fn is_sound(signal: Signal, record: &[u8], actions: Actions, key: Option<&HashKey>) -> bool {
     let scope = len_field_size(2, record.len());
     let resource = len_field_size(2, scope);
-    // One copy: it may be as large as the request.
+    // The record may be as large as the whole request, so it is copied once, into room for all of it.
     let mut request = Vec::with_capacity(capacity(len_field_size(1, resource)));
     for (number, length) in [(1, resource), (2, scope)] {
         put_head(&mut request, number, length);
@@ -82,7 +82,7 @@ fn is_sound(signal: Signal, record: &[u8], actions: Actions, key: Option<&HashKe
     cleaned.is_ok()
 }
 
-/// What a record counts for: a metric for its data points, as far as they can be read.
+/// How many items a record counts for: a metric counts for its data points, as far as they can be read.
 fn items(signal: Signal, record: &[u8]) -> u64 {
     if signal != Signal::Metrics {
         return 1;
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_metric_counts_for_its_points() {
-        // A gauge of two points, and a name that is no text.
+        // A gauge with two points, whose name is not UTF-8.
         let bad = &b"\x0a\x01\xff\x2a\x04\x0a\x00\x0a\x00"[..];
         let rest = sound(Signal::Metrics, &request(&[b"\x0a\x01m", bad]), DROP, None)
             .unwrap()

@@ -1,8 +1,10 @@
-//! Takes texts, or the secrets in them, out of a request before anything is written, in all three signals.
+//! Takes texts, or the secrets in them, out of a request before anything of it is written, in all three signals.
 //!
-//! One walker over the wire form, driven by the tables of `table`: what changes is rewritten, all else, unknown fields
-//! included, is copied as it came, in its order. What derivation needs from a text is taken out first
-//! (`extract`), so that it is derived the same whatever is kept.
+//! One walker (`rewrite`) goes over the wire form, driven by the tables of `table`. What a policy changes is rewritten;
+//! everything else, unknown fields included, is copied as it came, in its order. What derivation needs from a text is taken
+//! out first (`extract`), so that the same is derived whatever is kept.
+//!
+//! **Invariant:** a request that needs no change comes out as the very same bytes.
 
 mod extract;
 mod rewrite;
@@ -18,40 +20,40 @@ use schemas::privacy::{Actions, FIELD_COUNT};
 use schemas::signal::Signal;
 use std::collections::BTreeMap;
 
-/// A log record or span may have that many bytes; longer texts in it are cut.
+pub use crate::prepare::wire::DEPTH_MAX;
+
+/// How many bytes a log record or span may have; the longest texts of a larger one are cut.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
 
-/// Messages within messages, from the request down. Prost reads 100, so every reader reads what passes here.
-pub const DEPTH_MAX: usize = 90;
-
-/// The target of span events that Codex itself holds to be free of texts.
+/// The target of span events that Codex itself considers free of texts.
 pub const TRACE_SAFE: &str = "codex_otel.trace_safe";
 
-/// What was changed, by field and rule: numbers, never values. Fields are in the order of [`schemas::privacy::fields`].
+/// How many values cleaning changed, by field and rule; never the values. Fields are in the order of
+/// [`schemas::privacy::fields`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Removed, by field.
+    /// How many values were removed, by field.
     pub dropped: [u64; FIELD_COUNT],
-    /// Replaced by a hash, by field.
+    /// How many values were replaced by a hash, by field.
     pub hashed: [u64; FIELD_COUNT],
-    /// Removed, where a hash was wanted and there is no key, by field.
+    /// How many values were removed because a hash was wanted and there is no key, by field.
     pub unhashed: [u64; FIELD_COUNT],
-    /// Secrets taken out of texts, by field and the id of the rule.
+    /// How many secrets were taken out of texts, by field and the id of the rule that found them.
     pub scrubbed: BTreeMap<(usize, &'static str), u64>,
-    /// Attributes stripped because only Tachograph may write them.
+    /// How many attributes were removed because only Tachograph may write their keys.
     pub stripped: u64,
-    /// Texts cut because their record was over [`RECORD_BYTES_MAX`].
+    /// How many texts were cut because their record was over [`RECORD_BYTES_MAX`].
     pub truncated: u64,
 }
 
 /// A request that may be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cleaned {
-    /// The request; the very same bytes where nothing had to change.
+    /// The cleaned request; the very same bytes where nothing had to change.
     pub bytes: Bytes,
-    /// What was taken out.
+    /// What cleaning changed.
     pub counts: Counts,
-    /// Of a logs request, the conversation of each record.
+    /// The conversation of each log record; empty for other signals.
     pub conversations: Conversations,
 }
 
@@ -66,18 +68,21 @@ pub enum PrivacyError {
         "a record of {bytes} bytes is over the limit of {RECORD_BYTES_MAX}, and its texts are not what makes it so"
     )]
     RecordTooLarge {
-        /// Its size, after removals.
+        /// The record's size after removals, in bytes.
         bytes: usize,
     },
 }
 
-/// Removes or changes what must not be written and checks the form on the way.
+/// Cleans a request: applies each field's action, and checks the form of all messages on the way.
 ///
-/// What is dropped leaves its size: each attribute named in [`PRIVATE_KEYS`](schemas::event::PRIVATE_KEYS), however deep,
-/// becomes an int `tacho.<key>.bytes`, a body that holds text the attribute `tacho.body.bytes`; span events of other targets
-/// than [`TRACE_SAFE`], and texts of spans, leave nothing. A hash takes the place of a value, by `key`; without a key the value
-/// is dropped. What is scrubbed loses what the rules of [`scrub`](crate::scrub) find. What is kept stays in place. Extraction,
-/// and stripping of attributes of `tacho.*`, are done all the same.
+/// - *drop* leaves the size of a value: an attribute with a key of [`PRIVATE_KEYS`](schemas::event::PRIVATE_KEYS), however
+///   deep, becomes an int `tacho.<key>.bytes`, and a body that holds text the attribute `tacho.body.bytes`. Texts of spans, and
+///   span events of other targets than [`TRACE_SAFE`], leave nothing.
+/// - *hash* replaces a value by its hash under `key`; without a key the value is dropped.
+/// - *scrub* overwrites what the rules of [`scrub`](crate::prepare::scrub) find in a value.
+/// - *keep* leaves a value in place.
+///
+/// Whatever the actions are, facts are taken out of texts, and attributes of `tacho.*` that came with the request are removed.
 ///
 /// # Errors
 /// The bytes are malformed or nested deeper than [`DEPTH_MAX`], or a record can't be cut to [`RECORD_BYTES_MAX`].

@@ -1,10 +1,13 @@
-//! Which raw record each part of a request belongs to: one conversation a record, the bytes of its parts as they came.
+//! Splits a request into raw records, one conversation each, without changing the bytes of their parts.
+
+mod parts;
 
 use crate::prepare::conversation::{Conversation, Conversations};
 use crate::prepare::environment::Routes;
-use crate::prepare::wire::{Fields, WireError, any_text, key_and_value, len_field_size, put_len};
+use crate::prepare::wire::{Fields, WireError, any_text, key_and_value};
 use crate::sink::RawRecord;
 use bytes::Bytes;
+use parts::{Item, Parts};
 use schemas::event::is_public;
 use schemas::id::{can_route, raw_key};
 use schemas::signal::Signal;
@@ -14,9 +17,9 @@ use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// A raw record's value has at most that many bytes: a message of 8 MiB less room for key, headers and framing.
+/// How many bytes a raw record's value may have: a message of 8 MiB, less room for key, headers and framing.
 pub const VALUE_BYTES_MAX: usize = (8 << 20) - (64 << 10);
-/// The raw records of one request have at most that many bytes together: splitting repeats resources and scopes.
+/// How many bytes the raw records of one request may have together: splitting repeats resources and scopes.
 pub const SPLIT_BYTES_MAX: usize = 48 << 20;
 
 const LOG_BODY: u32 = 5;
@@ -34,10 +37,10 @@ pub enum RouteError {
         "a record with its resource and scope has {bytes} bytes; at most {VALUE_BYTES_MAX} fit into a message"
     )]
     TooLarge {
-        /// Its size.
+        /// The record's size with its resource and scope, in bytes.
         bytes: usize,
     },
-    /// Split by conversation the request would be over [`SPLIT_BYTES_MAX`].
+    /// Split by conversation, the request would be over [`SPLIT_BYTES_MAX`].
     #[error("split by conversation the request has over {SPLIT_BYTES_MAX} bytes: send smaller batches")]
     TooManyParts,
 }
@@ -59,11 +62,11 @@ pub fn route(signal: Signal, tenant: &str, request: &Bytes) -> Result<Vec<RawRec
     )
 }
 
-/// As [`route`], to the environments that `routes` say: a request whose resources belong to several is split too.
-/// `conversations` are those of its log records, as far as they are known.
+/// Like [`route`], for the environments that `routes` name: a request whose resources belong to several is split by them too.
+/// `conversations` are those of the request's log records, as far as they are known.
 ///
 /// # Errors
-/// As [`route`].
+/// The same as of [`route`].
 pub fn route_by(
     routes: &Routes,
     signal: Signal,
@@ -82,7 +85,7 @@ pub fn route_by(
             environment,
         }
     };
-    // Most requests: nothing to take apart.
+    // Most requests are of one conversation: there is nothing to take apart.
     if let Some((id, items)) = conversations
         .only()
         .filter(|_| routes.is_empty() && request.len() <= VALUE_BYTES_MAX)
@@ -94,12 +97,7 @@ pub fn route_by(
         return Ok(Vec::new());
     }
     if !routes.is_empty() {
-        let environment = |resource: &Envelope<'_>| routes.of(tenant, resource.payload);
-        parts.environments = parts
-            .resources
-            .iter()
-            .map(environment)
-            .collect::<Result<_, _>>()?;
+        parts.find_environments(routes, tenant)?;
     }
     let groups = match signal {
         Signal::Logs => by_conversation(&parts, conversations)?,
@@ -143,15 +141,15 @@ pub fn route_by(
     Ok(records)
 }
 
-/// Items that become one raw record, or several where they do not fit into one.
+/// Items of a request that become one raw record, or several where they do not fit into one.
 struct Group {
     environment: u8,
-    /// What it is routed by within its environment.
+    /// What the group is routed by within its environment.
     id: String,
     items: Vec<usize>,
 }
 
-/// Items by environment and routing id, in the order of first occurrence.
+/// Groups log records by environment and routing id, in the order of first occurrence.
 fn by_conversation(parts: &Parts<'_>, conversations: &Conversations) -> Result<Vec<Group>, WireError> {
     let mut groups: Vec<Group> = Vec::new();
     let mut known: HashMap<(u8, Cow<'_, str>), usize> = HashMap::new();
@@ -174,7 +172,7 @@ fn by_conversation(parts: &Parts<'_>, conversations: &Conversations) -> Result<V
     Ok(groups)
 }
 
-/// Items by environment, in the order of first occurrence; `id` says what a group is routed by, from its first item.
+/// Groups items by environment, in the order of first occurrence. `id` gives what a group is routed by, from its first item.
 fn by_environment(
     parts: &Parts<'_>,
     id: impl Fn(&Item<'_>) -> Result<String, WireError>,
@@ -194,7 +192,7 @@ fn by_environment(
     Ok(groups)
 }
 
-/// What a log record is routed by: what it names, else its trace, else its content but for texts.
+/// What a log record is routed by: the conversation that it names, else its trace, else a hash of what it holds beside texts.
 fn conversation(record: &[u8]) -> Result<Cow<'_, str>, WireError> {
     let mut conversation = Conversation::default();
     for field in Fields::new(record) {
@@ -217,8 +215,8 @@ fn conversation(record: &[u8]) -> Result<Cow<'_, str>, WireError> {
     })
 }
 
-/// A log record, or a resource, without what a privacy policy may touch or cleaning adds, so that no policy moves it to
-/// another partition.
+/// The bytes of a log record or resource without what a privacy policy may change or cleaning adds, so that no policy moves
+/// it to another partition.
 fn public(record: &[u8], attributes: u32) -> Result<Vec<u8>, WireError> {
     let mut out = Vec::with_capacity(record.len());
     for field in Fields::new(record) {
@@ -254,167 +252,6 @@ fn trace_id(message: &[u8], number: u32) -> Result<Option<String>, WireError> {
 
 fn hash(bytes: &[u8]) -> String {
     format!("{:032x}", xxh3_128(bytes))
-}
-
-/// A request, a resource or a scope: its fields other than its children, as they came.
-struct Envelope<'a> {
-    own: Vec<&'a [u8]>,
-    /// Its resource, or scope, message.
-    payload: &'a [u8],
-    /// The resource that it belongs to; 0 for a resource.
-    parent: usize,
-}
-
-struct Item<'a> {
-    resource: usize,
-    scope: usize,
-    raw: &'a [u8],
-    payload: &'a [u8],
-}
-
-/// A request, taken apart on the wire. All three signals nest alike: field 1 a resource's part, in it field 1 the
-/// resource and field 2 a scope's part, in it field 1 the scope and field 2 an item.
-struct Parts<'a> {
-    /// Fields of the request that no table knows.
-    own: Vec<&'a [u8]>,
-    resources: Vec<Envelope<'a>>,
-    scopes: Vec<Envelope<'a>>,
-    items: Vec<Item<'a>>,
-    /// By resource; empty where all is of environment 0.
-    environments: Vec<u8>,
-}
-
-impl<'a> Parts<'a> {
-    fn of(request: &'a [u8]) -> Result<Self, WireError> {
-        let mut parts = Self {
-            own: Vec::new(),
-            resources: Vec::new(),
-            scopes: Vec::new(),
-            items: Vec::new(),
-            environments: Vec::new(),
-        };
-        for field in Fields::new(request) {
-            let field = field?;
-            if field.number == 1 {
-                parts.resource(field.len_payload()?)?
-            } else {
-                parts.own.push(field.raw)
-            }
-        }
-        Ok(parts)
-    }
-
-    fn environment(&self, item: &Item<'_>) -> u8 {
-        self.environments.get(item.resource).copied().unwrap_or(0)
-    }
-
-    fn resource(&mut self, message: &'a [u8]) -> Result<(), WireError> {
-        let index = self.resources.len();
-        self.resources.push(Envelope {
-            own: Vec::new(),
-            payload: &[],
-            parent: 0,
-        });
-        for field in Fields::new(message) {
-            let field = field?;
-            if field.number == 2 {
-                self.scope(index, field.len_payload()?)?;
-                continue;
-            }
-            self.resources[index].own.push(field.raw);
-            if field.number == 1 {
-                self.resources[index].payload = field.len_payload()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn scope(&mut self, resource: usize, message: &'a [u8]) -> Result<(), WireError> {
-        let scope = self.scopes.len();
-        self.scopes.push(Envelope {
-            own: Vec::new(),
-            payload: &[],
-            parent: resource,
-        });
-        for field in Fields::new(message) {
-            let field = field?;
-            if field.number == 2 {
-                self.items.push(Item {
-                    resource,
-                    scope,
-                    raw: field.raw,
-                    payload: field.len_payload()?,
-                });
-            } else {
-                self.scopes[scope].own.push(field.raw);
-            }
-        }
-        Ok(())
-    }
-
-    /// Requests that hold the items of `chosen`, in order, each as large as a message can be; with where in `chosen` each
-    /// ends.
-    fn build(&self, chosen: &[usize]) -> Result<Vec<(usize, Vec<u8>)>, RouteError> {
-        let (mut values, mut start) = (Vec::new(), 0);
-        while start < chosen.len() {
-            let end = self.fitting(chosen, start)?;
-            values.push((end, self.encode(&chosen[start..end])));
-            start = end;
-        }
-        Ok(values)
-    }
-
-    /// How far the items from `start` on fit into one message, by an upper bound of its size.
-    fn fitting(&self, chosen: &[usize], start: usize) -> Result<usize, RouteError> {
-        let mut size: usize = self.own.iter().map(|raw| raw.len()).sum();
-        let (mut resource, mut scope) = (None, None);
-        for (at, &index) in chosen.iter().enumerate().skip(start) {
-            let item = &self.items[index];
-            let mut grown = size + item.raw.len();
-            if resource != Some(item.resource) {
-                grown += envelope_size(&self.resources[item.resource]);
-            }
-            if scope != Some(item.scope) {
-                grown += envelope_size(&self.scopes[item.scope]);
-            }
-            if grown > VALUE_BYTES_MAX {
-                return if at == start {
-                    Err(RouteError::TooLarge { bytes: grown })
-                } else {
-                    Ok(at)
-                };
-            }
-            size = grown;
-            (resource, scope) = (Some(item.resource), Some(item.scope));
-        }
-        Ok(chosen.len())
-    }
-
-    fn encode(&self, chosen: &[usize]) -> Vec<u8> {
-        let mut out = self.own.concat();
-        for of_resource in chosen.chunk_by(|a, b| self.items[*a].resource == self.items[*b].resource) {
-            let mut resource = Vec::new();
-            for of_scope in of_resource.chunk_by(|a, b| self.items[*a].scope == self.items[*b].scope) {
-                let envelope = &self.scopes[self.items[of_scope[0]].scope];
-                let mut scope = envelope.own.concat();
-                for &index in of_scope {
-                    scope.extend_from_slice(self.items[index].raw);
-                }
-                if resource.is_empty() {
-                    resource = self.resources[envelope.parent].own.concat();
-                }
-                put_len(&mut resource, 2, &scope);
-            }
-            put_len(&mut out, 1, &resource);
-        }
-        out
-    }
-}
-
-/// The bytes of an envelope with the largest length that it can have.
-fn envelope_size(envelope: &Envelope<'_>) -> usize {
-    envelope.own.iter().map(|raw| raw.len()).sum::<usize>() + len_field_size(2, VALUE_BYTES_MAX)
-        - VALUE_BYTES_MAX
 }
 
 #[cfg(test)]

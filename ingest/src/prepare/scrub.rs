@@ -1,28 +1,34 @@
 //! Finds what looks like a secret in a text, by the rules of gitleaks (`rules/README.md`), and takes it out.
 //!
-//! One pass over a text for the keywords of all rules (Aho-Corasick) says which rules are worth a look; only these run their
-//! regexes, each of which takes time that is linear in the text. What JSON and shells write with backslashes is looked at
-//! once more without them, since a rule knows `"`, and not `\"`.
+//! ```text
+//! text ─one search for all keywords─► rules that are woken ─their regexes─► matches ─entropy, allowlists─► secrets
+//! ```
 //!
-//! What it can't find: a secret of no known form, one that a program printed in pieces or encoded, and one of which a client
-//! sent only the beginning. Codex cuts outputs at 2,048 bytes: the word at such a cut is taken out whatever it is, and a
-//! private key without its end has a rule of its own.
+//! One pass over a text for the keywords of all rules (Aho-Corasick) tells which rules are worth a look. Only these run their
+//! regexes, each in time linear in the text. A text with backslashes, as JSON and shells write it, is searched once more
+//! without them, since rules know `"` and not `\"`.
+//!
+//! Not found are a secret of no known form, one that a program printed in pieces or encoded, and one of which a client sent
+//! only the beginning. Codex cuts outputs at 2,048 bytes: the word at such a cut is taken out whatever it is, and a private
+//! key without its end has a rule of its own.
 
+mod escapes;
 mod rules;
 
 use crate::prepare::privacy::DEPTH_MAX;
 use crate::prepare::wire::{Fields, Wire};
+use escapes::{Unescaped, json_strings, unescaped};
 use rules::{Candidate, Match, RULES_MAX, Rules};
 use std::sync::OnceLock;
 
-/// What the end of an output looks like that Codex has cut.
+/// The text at the end of an output that Codex has cut.
 const CUT_MARKER: &str = "[... telemetry preview truncated ...]";
-/// The name under which a word at a cut is counted.
+/// The name that words at a cut are counted under, beside the ids of rules.
 pub const CUT: &str = "cut";
-/// Shorter texts hold no secret that any rule knows.
+/// Shortest text that can hold a secret of any rule, in bytes.
 const TEXT_BYTES_MIN: usize = 8;
 
-/// The rules, ready for use by any number of threads.
+/// Finds secrets by the rules; any number of threads can use it at once.
 pub struct Scrubber {
     rules: Rules,
 }
@@ -30,16 +36,16 @@ pub struct Scrubber {
 /// Bytes with every secret in them overwritten.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Masked {
-    /// As long as before.
+    /// The bytes, as many as before.
     pub bytes: Vec<u8>,
     /// How many secrets were overwritten.
     pub found: u64,
 }
 
-/// So much of a line before and after a match is asked whether it makes the match harmless.
+/// How many bytes of its line before and after a match are given to allowlists.
 const LINE_BYTES_MAX: usize = 512;
 
-/// Where something was found, and by which rule.
+/// A secret in a text: its place in bytes, and the index of the rule that found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     start: usize,
@@ -47,25 +53,19 @@ struct Found {
     rule: u16,
 }
 
-/// A text without the backslashes of escapes, and where its bytes were.
-struct Unescaped {
-    bytes: Vec<u8>,
-    at: Vec<u32>,
-}
-
 impl Scrubber {
-    /// The one of this process; the first call reads the rules, each of which is compiled when it is first woken.
+    /// The scrubber of this process. The first call reads the rules; each is compiled when it is first woken.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Scrubber> = OnceLock::new();
         SHARED.get_or_init(|| Self { rules: Rules::read() })
     }
 
-    /// The ids of all rules, a closed set; [`CUT`] is not among them.
+    /// The ids of all rules: a closed set, without [`CUT`].
     pub fn rule_ids(&self) -> impl Iterator<Item = &str> {
         self.rules.rules.iter().map(|rule| rule.id.as_str())
     }
 
-    /// The text with `[scrubbed:<rule>]` in place of each secret, and the rule of each; nothing where none was found.
+    /// The text with `[scrubbed:<rule>]` in the place of each secret, and the rule of each; none where no secret was found.
     pub fn scrub(&'static self, text: &str) -> Option<(String, Vec<&'static str>)> {
         let cut = at_cut(text);
         let mut found = self.find(text.as_bytes());
@@ -84,7 +84,7 @@ impl Scrubber {
         spans.extend(cut.map(|(start, end)| (start, end, CUT)));
         let (mut out, mut at) = (String::with_capacity(text.len() + 32), 0);
         for &(start, end, rule) in &spans {
-            // A rule may begin or end within a character.
+            // Rules match bytes, so a match may begin or end within a character.
             let (start, end) = (
                 text.floor_char_boundary(start).max(at),
                 text.ceil_char_boundary(end),
@@ -99,7 +99,8 @@ impl Scrubber {
         Some((out, spans.into_iter().map(|(_, _, rule)| rule).collect()))
     }
 
-    /// The same for bytes of no known form.
+    /// Scrubs bytes that may be no text: a text as [`Scrubber::scrub`] does it; in other bytes each secret is overwritten by
+    /// as many `*`.
     pub fn scrub_bytes(&'static self, bytes: &[u8]) -> Option<(Vec<u8>, Vec<&'static str>)> {
         if let Ok(text) = std::str::from_utf8(bytes) {
             return self.scrub(text).map(|(text, rules)| (text.into_bytes(), rules));
@@ -120,8 +121,8 @@ impl Scrubber {
         })
     }
 
-    /// Overwrites every secret by as many `*`, in any bytes: the lengths that protobuf writes before its fields stay right.
-    /// Texts that are fields of protobuf messages, at any depth, are looked at by themselves too.
+    /// Overwrites every secret in any bytes by as many `*`, so that the lengths that protobuf writes before its fields stay
+    /// right. Texts that are fields of protobuf messages, at any depth, are searched by themselves too.
     #[must_use]
     pub fn mask(&self, bytes: &[u8]) -> Masked {
         let mut found = self.find(bytes);
@@ -137,7 +138,7 @@ impl Scrubber {
         }
     }
 
-    /// What is in the texts of a protobuf message, as far as it is one.
+    /// Adds the secrets in the texts of a protobuf message, as far as the bytes are one. `offset` is its place in the whole.
     fn find_within(&self, message: &[u8], offset: usize, depth: usize, found: &mut Vec<Found>) {
         let mut at = 0;
         for field in Fields::new(message) {
@@ -160,10 +161,10 @@ impl Scrubber {
         }
     }
 
-    /// All secrets, in order, none over another.
+    /// All secrets in a text, in order, none overlapping another.
     fn find(&self, text: &[u8]) -> Vec<Found> {
         let mut found = Vec::new();
-        // Without escapes there is no keyword that was not there with them: none begins or ends within one.
+        // A text in which no keyword is found has none without backslashes either: no keyword begins or ends within an escape.
         if text.len() < TEXT_BYTES_MIN || !self.look(text, &mut found) {
             return Vec::new();
         }
@@ -188,10 +189,11 @@ impl Scrubber {
             trim_quotes(text, one);
         }
         found.retain(|one| one.start < one.end);
-        // The name of a more special rule says more.
+        // Where two rules overlap, the name of the more special one tells more.
         merged(found, |rule| self.rules.rules[usize::from(rule)].from_keywords)
     }
 
+    /// Adds the secrets in a text without backslashes, at their places in the text with backslashes.
     fn look_within(&self, unescaped: &Unescaped, offset: usize, found: &mut Vec<Found>) {
         let mut more = Vec::new();
         self.look(&unescaped.bytes, &mut more);
@@ -203,7 +205,7 @@ impl Scrubber {
         }));
     }
 
-    /// Adds what the rules find in a text as it is; whether any rule was woken.
+    /// Adds what the rules find in a text as it is. Says whether any keyword was found.
     fn look(&self, text: &[u8], found: &mut Vec<Found>) -> bool {
         let mut woken = [0_u64; RULES_MAX / 64];
         let (mut ends, mut any) = (0, false);
@@ -238,7 +240,7 @@ impl Scrubber {
         any
     }
 
-    /// Adds the match unless it is known to be none.
+    /// Adds the match unless its rule takes it for harmless. Says whether it was added.
     fn judge(&self, number: u16, text: &[u8], one: &Match, found: &mut Vec<Found>) -> bool {
         let newline = |byte: &u8| *byte == b'\n';
         let (first, last) = (
@@ -272,35 +274,7 @@ impl Scrubber {
     }
 }
 
-/// Quotes at either end, with the backslashes before them, are the text's, and no part of what they are around.
-fn trim_quotes(text: &[u8], found: &mut Found) {
-    let is_quote = |byte: &u8| b"\\\"'".contains(byte);
-    let inner = &text[found.start..found.end];
-    let before = inner.iter().take_while(|byte| is_quote(byte)).count();
-    let after = inner[before..]
-        .iter()
-        .rev()
-        .take_while(|byte| is_quote(byte))
-        .count();
-    (found.start, found.end) = (found.start + before, found.end - after);
-}
-
-/// The strings of a text that may be JSON: from after a quote to before the next one without a backslash.
-fn json_strings(text: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let start = at + text.get(at..)?.iter().position(|byte| *byte == b'"')? + 1;
-        let mut end = start;
-        while *text.get(end)? != b'"' {
-            end += if text[end] == b'\\' { 2 } else { 1 };
-        }
-        at = end + 1;
-        Some((start, end))
-    })
-    .filter(|(start, end)| end - start >= TEXT_BYTES_MIN)
-}
-
-/// In order, overlapping ones as one, by the first rule that is not `general`.
+/// Orders what was found, and makes one of what overlaps, under the first rule that is not `general`.
 fn merged(mut found: Vec<Found>, general: impl Fn(u16) -> bool) -> Vec<Found> {
     found.sort_by_key(|found| (found.start, std::cmp::Reverse(found.end)));
     let mut out: Vec<Found> = Vec::with_capacity(found.len());
@@ -318,7 +292,7 @@ fn merged(mut found: Vec<Found>, general: impl Fn(u16) -> bool) -> Vec<Found> {
     out
 }
 
-/// Where the last word before a cut is.
+/// Where the last word before a cut begins and ends, if the text was cut.
 fn at_cut(text: &str) -> Option<(usize, usize)> {
     let before = text.strip_suffix(CUT_MARKER)?.trim_end();
     let start = before
@@ -328,173 +302,24 @@ fn at_cut(text: &str) -> Option<(usize, usize)> {
     (!word.is_empty() && !word.starts_with("[scrubbed:")).then_some((start, before.len()))
 }
 
+/// Whether bytes are UTF-8 without control characters, but for those of white space.
 fn is_text(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes)
         .is_ok_and(|text| !text.bytes().any(|byte| byte < 0x20 && !b"\n\r\t".contains(&byte)))
 }
 
-/// Without the backslashes before quotes, slashes and letters of white space; none where there is none.
-fn unescaped(text: &[u8]) -> Option<Unescaped> {
-    let stands_for = |byte: u8| match byte {
-        b'n' | b'r' => Some(b'\n'),
-        b't' => Some(b'\t'),
-        b'"' | b'\'' | b'/' => Some(byte),
-        _ => None,
-    };
-    let mut out: Option<Unescaped> = None;
-    let mut at = 0;
-    while let Some(next) = text[at..]
+/// Leaves out quotes at either end, with their backslashes: they belong to the text around the secret.
+fn trim_quotes(text: &[u8], found: &mut Found) {
+    let is_quote = |byte: &u8| b"\\\"'".contains(byte);
+    let inner = &text[found.start..found.end];
+    let before = inner.iter().take_while(|byte| is_quote(byte)).count();
+    let after = inner[before..]
         .iter()
-        .position(|byte| *byte == b'\\')
-        .map(|next| at + next)
-    {
-        let run = text[next..].iter().take_while(|byte| **byte == b'\\').count();
-        let meant = text.get(next + run).and_then(|byte| stands_for(*byte));
-        if let (Some(meant), Ok(_)) = (meant, u32::try_from(text.len())) {
-            let out = out.get_or_insert_with(|| Unescaped {
-                bytes: Vec::with_capacity(text.len()),
-                at: Vec::with_capacity(text.len()),
-            });
-            let copied = out.at.last().map_or(0, |last| *last as usize + 1);
-            out.bytes.extend_from_slice(&text[copied..next]);
-            out.at.extend(copied as u32..next as u32);
-            out.bytes.push(meant);
-            out.at.push((next + run) as u32);
-        }
-        at = next + run + 1;
-        if at >= text.len() {
-            break;
-        }
-    }
-    let mut out = out?;
-    let copied = out.at.last().map_or(0, |last| *last as usize + 1);
-    out.bytes.extend_from_slice(&text[copied..]);
-    out.at.extend(copied as u32..text.len() as u32);
-    Some(out)
+        .rev()
+        .take_while(|byte| is_quote(byte))
+        .count();
+    (found.start, found.end) = (found.start + before, found.end - after);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Made up here, so that no scanner finds it in this file.
-    fn token() -> String {
-        format!("gh{}_{}", "p", "a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg")
-    }
-
-    fn scrubbed(text: &str) -> String {
-        Scrubber::shared()
-            .scrub(text)
-            .map_or_else(|| text.to_owned(), |(text, _)| text)
-    }
-
-    #[test]
-    fn a_secret_goes_and_the_text_around_it_stays() {
-        let text = format!("clone https://{}@host/é.git; echo done", token());
-        assert_eq!(
-            scrubbed(&text),
-            "clone https://[scrubbed:github-pat]@host/é.git; echo done"
-        );
-        assert_eq!(
-            Scrubber::shared().scrub("git status && cargo test --workspace"),
-            None
-        );
-        let (_, rules) = Scrubber::shared().scrub(&format!("{0} {0}", token())).unwrap();
-        assert_eq!(rules, ["github-pat"; 2]);
-    }
-
-    #[test]
-    fn escapes_hide_nothing() {
-        let value = "Zf3D0LXCM3EIMbgJpUNnkRtOfOueHznB";
-        for text in [
-            format!("{{\"cmd\":\"export API_TOKEN=\\\"{value}\\\"; run\"}}"),
-            format!(
-                "{{\"cmd\":\"bash -c \\\"echo \\\\\\\"client_secret\\\\\\\": \\\\\\\"{value}\\\\\\\"\\\"\"}}"
-            ),
-            format!("{{\"text\":\"a\\nAPI_TOKEN={value}\\nb\"}}"),
-        ] {
-            let after = scrubbed(&text);
-            assert!(
-                !after.contains(value) && after.contains("[scrubbed:generic-api-key]"),
-                "{after}"
-            );
-            assert_eq!(
-                serde_json::from_str::<serde_json::Value>(&after)
-                    .map(|_| ())
-                    .map_err(|error| error.to_string()),
-                Ok(()),
-                "{after}"
-            );
-        }
-        assert!(unescaped(b"no escape").is_none() && unescaped(b"\\d \\").is_none());
-        let view = unescaped(b"a\\\\\"b\\/c\\x").unwrap();
-        assert_eq!(
-            (view.bytes.as_slice(), view.at.as_slice()),
-            (&b"a\"b/c\\x"[..], &[0, 3, 4, 6, 7, 8, 9][..])
-        );
-    }
-
-    #[test]
-    fn the_word_at_a_cut_goes_and_so_does_a_key_without_its_end() {
-        let half = &token()[..20];
-        let text = format!("some words {half}\n{CUT_MARKER}");
-        assert_eq!(
-            scrubbed(&text),
-            format!("some words [scrubbed:cut]\n{CUT_MARKER}")
-        );
-        assert_eq!(scrubbed(&scrubbed(&text)), scrubbed(&text));
-        let body = "MIIEpAIBAAKCAQEA7bq98Jx2\n".repeat(8);
-        for kind in ["RSA ", "", "OPENSSH "] {
-            let text = format!("-----BEGIN {kind}PRIVATE {}-----\n{body}", "KEY");
-            assert_eq!(
-                scrubbed(&format!("before\n{text}")),
-                "before\n[scrubbed:private-key-cut]",
-                "{kind}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_mask_has_the_length_of_what_it_hides() {
-        let mut message = Vec::new();
-        crate::prepare::wire::put_len(
-            &mut message,
-            6,
-            &crate::prepare::wire::text_attribute("note", &format!("key {}", token())),
-        );
-        // The tag of what follows is a digit, which no rule takes for an end.
-        crate::prepare::wire::put_len(&mut message, 6, &crate::prepare::wire::text_attribute("k", "v"));
-        let damaged = [&message[..], &[0xff, 0xff, 0x00], token().as_bytes()].concat();
-        for bytes in [&message, &damaged] {
-            let masked = Scrubber::shared().mask(bytes);
-            assert_eq!(masked.bytes.len(), bytes.len());
-            assert!(
-                !masked
-                    .bytes
-                    .windows(20)
-                    .any(|window| token().as_bytes().starts_with(window))
-            );
-            let changed = masked
-                .bytes
-                .iter()
-                .zip(bytes.iter())
-                .filter(|(after, before)| after != before)
-                .count();
-            assert_eq!(changed, masked.found as usize * token().len());
-        }
-        assert_eq!(
-            Scrubber::shared().mask(&[0, 255, 7]),
-            Masked {
-                bytes: vec![0, 255, 7],
-                found: 0
-            }
-        );
-        let bare = Scrubber::shared()
-            .scrub_bytes(&[&[255, 254][..], token().as_bytes()].concat())
-            .unwrap();
-        assert_eq!(
-            (bare.0, bare.1),
-            ([&[255, 254][..], &[b'*'; 40]].concat(), vec!["github-pat"])
-        );
-    }
-}
+mod tests;

@@ -1,10 +1,13 @@
-//! Protobuf, as far as rewriting a message in place needs it: fields as slices, and an output that is only begun
-//! where something changes.
+//! Reads and rewrites protobuf messages without decoding them: fields are slices, and an output is begun only where
+//! something changes.
 //!
-//! Source: protobuf encoding guide. Accepts what prost accepts, except groups, which OTLP has none of.
+//! Source: protobuf encoding guide. Everything that prost accepts is accepted, but for groups, which OTLP does not have.
 
 use crate::prepare::memory::capacity;
 use prost::encoding::{encode_varint, encoded_len_varint};
+
+/// How deep messages may be nested, from the request down. Prost reads 100, so every reader reads what passes here.
+pub const DEPTH_MAX: usize = 90;
 
 /// Why bytes are not the message that they should be.
 pub use schemas::otlp::scan::ScanError as WireError;
@@ -21,7 +24,7 @@ pub(crate) enum Wire {
 /// One field of a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field<'a> {
-    /// Its number, from 1.
+    /// The field's number, from 1.
     pub number: u32,
     pub wire: Wire,
     /// Tag, length and payload, as they stand in the message.
@@ -41,7 +44,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message, one by one; the first error is the last item.
+/// Iterates over the fields of a message; after the first error it ends.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
@@ -56,8 +59,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The next field; none at the end, which [`Fields::end`] says more about. For loops that must be fast: a field fits
-    /// into registers, a field or an error does not.
+    /// The next field; none at the end and at an error, which [`Fields::end`] tells apart. Loops that must be fast use it,
+    /// since a field fits into registers, and a field or an error does not.
     #[inline]
     pub fn good(&mut self) -> Option<Field<'a>> {
         let start = self.rest;
@@ -73,7 +76,10 @@ impl<'a> Fields<'a> {
             .ok()
     }
 
-    /// Why there was no next field, if it was not because of the end.
+    /// Checks that the message ended where [`Fields::good`] gave no more fields.
+    ///
+    /// # Errors
+    /// The field there is malformed.
     pub const fn end(self) -> Result<(), WireError> {
         match self.error {
             Some(error) => Err(error),
@@ -81,7 +87,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field of any form.
+    /// Reads a field of any wire type and length; [`short`] reads the usual ones.
     fn any_field(&mut self) -> Result<Field<'a>, WireError> {
         let start = self.rest;
         let (key, mut at) = varint(start)?;
@@ -115,7 +121,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The usual field at the start of a message: bytes whose number and length take one byte, or two for the length.
+/// Reads the usual field at the start of a message: bytes, with a key of one byte and a length of one or two.
 #[inline(always)]
 fn short(message: &[u8]) -> Option<Field<'_>> {
     let (key, length, at) = match message {
@@ -146,7 +152,7 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// A varint at the start of `bytes`, and its length.
+/// Reads the varint at the start of `bytes`: its value, and how many bytes it takes.
 #[inline]
 pub(crate) fn varint(bytes: &[u8]) -> Result<(u64, usize), WireError> {
     if let [byte @ 0..0x80, ..] = bytes {
@@ -171,25 +177,25 @@ pub(crate) fn put_len(out: &mut Vec<u8>, number: u32, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends what stands before the payload of such a field.
+/// Appends the key and length of a field whose payload has `length` bytes.
 pub(crate) fn put_head(out: &mut Vec<u8>, number: u32, length: usize) {
     encode_varint(u64::from(number) << 3 | 2, out);
     encode_varint(length as u64, out);
 }
 
-/// The size of a field that holds `length` bytes.
+/// The size of a whole field whose payload has `length` bytes.
 pub(crate) fn len_field_size(number: u32, length: usize) -> usize {
     encoded_len_varint((number as u64) << 3) + encoded_len_varint(length as u64) + length
 }
 
-/// An attribute with an integer value, as a `KeyValue` message.
+/// Encodes an attribute with an integer value, as a `KeyValue` message.
 pub(crate) fn int_attribute(key: &str, value: u64) -> Vec<u8> {
     let mut any = vec![3 << 3];
     encode_varint(value, &mut any);
     attribute(key, &any)
 }
 
-/// An attribute with a string value, as a `KeyValue` message.
+/// Encodes an attribute with a string value, as a `KeyValue` message.
 pub(crate) fn text_attribute(key: &str, value: &str) -> Vec<u8> {
     let mut any = Vec::with_capacity(value.len() + 4);
     put_len(&mut any, 1, value.as_bytes());
@@ -203,22 +209,22 @@ fn attribute(key: &str, any: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Key and value (an encoded `AnyValue`) of a `KeyValue`; the last of each counts, as for every decoder.
+/// The key of a `KeyValue`, and its value as an encoded `AnyValue`; the last of each counts, as for every decoder.
 #[inline]
 pub(crate) fn key_and_value(key_value: &[u8]) -> Result<(&[u8], Option<&[u8]>), WireError> {
     let pair = Pair::of(key_value)?;
     Ok((pair.key, pair.value))
 }
 
-/// A `KeyValue`, read once.
+/// A `KeyValue` that was read once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair<'a> {
-    /// All of it.
+    /// The whole encoded `KeyValue`.
     pub raw: &'a [u8],
     pub key: &'a [u8],
-    /// An encoded `AnyValue`.
+    /// The value, an encoded `AnyValue`.
     pub value: Option<&'a [u8]>,
-    /// The key, the value, and nothing else, as nearly everybody writes it.
+    /// Whether the message is the key, then the value, and nothing else, as nearly every client writes it.
     is_usual: bool,
 }
 
@@ -241,7 +247,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    /// One of any form.
+    /// Reads a `KeyValue` with its fields in any order and number.
     fn any(raw: &'a [u8]) -> Result<Self, WireError> {
         let mut pair = Self {
             raw,
@@ -260,7 +266,8 @@ impl<'a> Pair<'a> {
         Ok(pair)
     }
 
-    /// Whether it is of the usual form and right: a key, and one string, boolean or number. False says nothing.
+    /// Whether this is certain to be a valid attribute that holds one string, boolean or number. False tells nothing: the
+    /// attribute must be walked to know.
     #[inline]
     pub fn is_plain(&self) -> bool {
         let Some(any) = self.value.filter(|_| self.is_usual) else {
@@ -274,12 +281,12 @@ impl<'a> Pair<'a> {
                 _ => return false,
             },
         };
-        // At once where no byte of the whole is beyond ASCII.
+        // ASCII is the usual case, and one check of all bytes is faster than two of UTF-8.
         self.raw.is_ascii() || (std::str::from_utf8(self.key).is_ok() && std::str::from_utf8(text).is_ok())
     }
 }
 
-/// The text of an encoded `AnyValue`, if text is what it holds.
+/// The text of an encoded `AnyValue`, if it holds a string.
 pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
     if let Some(text) = short(any).filter(|field| field.number == 1 && field.raw.len() == any.len()) {
         return std::str::from_utf8(text.payload)
@@ -298,12 +305,12 @@ pub(crate) fn any_text(any: &[u8]) -> Result<Option<&str>, WireError> {
     Ok(text)
 }
 
-/// What a field becomes.
+/// What becomes of a field.
 #[derive(Debug)]
 pub(crate) enum Edit {
     Keep,
     Remove,
-    /// Another payload.
+    /// The field gets another payload.
     Replace(Vec<u8>),
 }
 
@@ -313,7 +320,7 @@ impl From<Option<Vec<u8>>> for Edit {
     }
 }
 
-/// A message that is being rewritten: bytes are copied from the first change on, and not before.
+/// A message that is being rewritten, field by field in order. Bytes are copied from the first change on, and not before.
 #[derive(Debug)]
 pub(crate) struct Patch<'a> {
     input: &'a [u8],
@@ -330,7 +337,7 @@ impl<'a> Patch<'a> {
         }
     }
 
-    /// What becomes of the next field.
+    /// Applies an edit to the next field.
     pub fn edit(&mut self, field: &Field<'a>, edit: Edit) {
         match edit {
             Edit::Keep => self.keep(field),
@@ -339,7 +346,7 @@ impl<'a> Patch<'a> {
         }
     }
 
-    /// The next field stays as it is.
+    /// Leaves the next field as it is.
     #[inline]
     pub fn keep(&mut self, field: &Field<'a>) {
         if let Some(out) = &mut self.out {
@@ -348,13 +355,13 @@ impl<'a> Patch<'a> {
         self.at += field.raw.len();
     }
 
-    /// The next field goes.
+    /// Removes the next field.
     pub fn remove(&mut self, field: &Field<'a>) {
         self.begin();
         self.at += field.raw.len();
     }
 
-    /// The next field gets another payload.
+    /// Gives the next field another payload.
     pub fn replace(&mut self, field: &Field<'a>, payload: &[u8]) {
         put_len(self.begin(), field.number, payload);
         self.at += field.raw.len();
@@ -368,7 +375,7 @@ impl<'a> Patch<'a> {
         })
     }
 
-    /// The new message, or nothing where nothing changed.
+    /// The new message; none where nothing changed.
     pub fn finish(self) -> Option<Vec<u8>> {
         self.out
     }

@@ -2,7 +2,7 @@
 
 use crate::Config;
 use crate::inbox::SESSION_TIMEOUT;
-use crate::prepare::environment::{Route, Routes};
+use crate::prepare::environment::{Route, RouteFault, Routes};
 use crate::prepare::hash::HashKey;
 use crate::sink::spool::BYTES_MIN;
 use schemas::cluster::Cluster;
@@ -80,12 +80,12 @@ impl PrivacySection {
                 format!("hash_key_file: {}", file.display()),
                 HashKey::from_file(file),
             ),
-            (Some(_), Some(_)) => (
-                "hash_key and hash_key_file".to_owned(),
-                Err("give one of them".to_owned()),
-            ),
+            (Some(_), Some(_)) => {
+                faults.push("privacy.hash_key and hash_key_file: give one of them".to_owned());
+                return None;
+            }
         };
-        read.map_err(|fault| faults.push(format!("privacy.{name}: {fault}")))
+        read.map_err(|error| faults.push(format!("privacy.{name}: {error}")))
             .ok()
     }
 }
@@ -278,6 +278,8 @@ impl Settings {
                 &format!("{name}: must be between 10ms and 1h"),
             );
         }
+        let routes = Routes::new(&self.kafka.prefix, &self.routes);
+        let hash_key = self.privacy.key(faults);
         Config {
             body_bytes_max: usize::try_from(limits.body_bytes_max.0).unwrap_or(usize::MAX),
             decoded_bytes_max: usize::try_from(limits.decoded_bytes_max.0).unwrap_or(usize::MAX),
@@ -288,8 +290,11 @@ impl Settings {
             body_time_max: limits.body_time_max.0,
             idle_time_max: limits.idle_time_max.0,
             keep_text: self.keep_text,
-            hash_key: self.privacy.key(faults),
-            routes: Routes::new(&self.kafka.prefix, &self.routes, faults),
+            hash_key,
+            routes: routes.unwrap_or_else(|errors| {
+                faults.extend(errors.iter().map(RouteFault::to_string));
+                Routes::default()
+            }),
         }
     }
 }

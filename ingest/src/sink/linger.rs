@@ -1,31 +1,32 @@
-//! Whether a request waits for others, so that they share requests to Kafka.
+//! Decides whether a request waits for others, so that their records share requests to Kafka.
 //!
-//! Wake-ups and requests are what records cost, so a crowd should go together; a client that is alone should not wait for
-//! nobody. [`Crowd::waits`] decides by what was there in the last tenth of a second:
+//! At low rates records cost wake-ups and requests to brokers. Many clients at once should share them, and a client that is
+//! alone should not wait. [`Crowd::waits`] decides by the requests of the last 0.1 to 0.2 s:
 //!
-//! - Never were two requests under way at once: no wait. (A client that sends one after the other is one, however fast.)
-//! - Nobody is likely to come within [`WAIT_MS`]: no wait.
-//! - Otherwise for [`WAIT_MS`], by the linger of a producer of its own: the client gathers what comes in that time.
+//! - A request does not wait if never two requests were under way at once. (A client that sends one request after the other
+//!   is alone, however fast it is.)
+//! - A request does not wait if no other one is likely to come within [`WAIT_MS`].
+//! - Every other request waits for [`WAIT_MS`]: it goes by a producer of its own, whose linger gathers what comes in that time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-/// How long a crowd waits.
+/// How long requests of a crowd wait for others, in ms.
 pub(crate) const WAIT_MS: u64 = 5;
-/// Fewer under way at once are no crowd.
+/// How many requests must have been under way at once to be a crowd.
 const CROWD_MIN: u32 = 2;
-/// What was there is looked at in pieces of that length: the current one and the one before it.
+/// The length of the two pieces of time that are looked at, in ms: the current one and the one before it.
 const PIECE_MS: u64 = 100;
 
-/// What was there in a piece of time.
+/// The requests of a piece of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Piece {
     arrivals: u32,
-    /// Most requests under way at once.
+    /// The largest number of requests under way at once.
     peak: u32,
 }
 
-/// Who came of late. Pure: time comes in.
+/// The requests of late. It is pure: the time is given to it.
 #[derive(Debug, Default)]
 pub(crate) struct Crowd {
     under_way: u32,
@@ -35,7 +36,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// One more at that time, ms since whenever.
+    /// Notes a request that comes at `at_ms`, in ms since any fixed moment.
     pub fn arrive(&mut self, at_ms: u64) {
         let piece = at_ms / PIECE_MS;
         if piece != self.piece {
@@ -55,30 +56,30 @@ impl Crowd {
         self.now.peak = self.now.peak.max(self.under_way);
     }
 
-    /// One is done.
+    /// Notes that a request is done.
     pub fn leave(&mut self) {
         self.under_way = self.under_way.saturating_sub(1);
     }
 
-    /// Whether to wait for others.
+    /// Whether a request that comes now waits for others.
     pub fn waits(&self) -> bool {
         let arrivals = u64::from(self.now.arrivals.max(self.before.arrivals));
         self.now.peak.max(self.before.peak) >= CROWD_MIN && arrivals * WAIT_MS >= PIECE_MS
     }
 }
 
-/// Watches requests come and go.
+/// Watches requests come and go, by the clock.
 #[derive(Debug)]
 pub(crate) struct Linger {
     began: Instant,
     crowd: Mutex<Crowd>,
 }
 
-/// A request that is under way, until this is dropped.
+/// A request that is under way until this is dropped.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     linger: Arc<Linger>,
-    /// Whether it should wait for others.
+    /// Whether the request should wait for others.
     pub waits: bool,
 }
 
@@ -100,7 +101,7 @@ impl Linger {
         }
     }
 
-    /// One more request.
+    /// Notes a request that comes now.
     pub fn arrive(this: &Arc<Self>) -> UnderWay {
         let at_ms = u64::try_from(this.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut crowd = this.crowd.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +149,7 @@ mod tests {
         crowd.leave();
         crowd.arrive(350);
         assert!(!crowd.waits());
-        // Many that hang do not make a lone client wait.
+        // Many requests that hang do not make a lone client wait.
         (0..40).for_each(|_| crowd.arrive(360));
         crowd.arrive(1_000);
         assert!(!crowd.waits());

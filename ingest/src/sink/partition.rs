@@ -1,12 +1,12 @@
-//! Which partition a key belongs to, as Java clients compute it.
+//! Computes the partition of a key, as Java clients do.
 
 const SEED: u32 = 0x9747_b28c;
 const MULTIPLIER: u32 = 0x5bd1_e995;
 
-/// The partition of `key` among `partitions` (at least 1): murmur2, made positive, modulo.
+/// The partition of `key` among `partitions`, from 0: murmur2 of the key, made positive, modulo `partitions`.
 ///
 /// # Panics
-/// If `partitions` is not positive.
+/// Panics if `partitions` is not positive.
 #[must_use]
 pub fn murmur2_partition(key: &[u8], partitions: i32) -> i32 {
     assert!(partitions > 0, "a topic has at least one partition");
@@ -37,7 +37,7 @@ fn murmur2(data: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The vectors of Kafka's own `UtilsTest.testMurmur2`.
+    /// The vectors are those of Kafka's own `UtilsTest.testMurmur2`.
     #[test]
     fn as_java_computes_it() {
         for (key, hash) in [

@@ -1,35 +1,35 @@
-//! How long a request is held while Kafka does not answer: all requests of one outage share one time.
+//! Decides how long a request is held while Kafka does not answer: all requests of one outage share one time.
 //!
-//! A client that ends posts one request after the other, and several of a signal if it has much to tell. If each was held
-//! anew, its user would wait for the sum. What is refused is in the producer all the same, which goes on with it
-//! ([`crate::sink::kafka::GIVE_UP`]): the outage lasts until nothing of that is left.
+//! A client that ends posts one request after the other, and several of a signal if it has many records. If each was held anew,
+//! its user would wait for the sum. A refused request is still in the producer, which goes on trying
+//! ([`crate::sink::kafka::GIVE_UP`]); the outage lasts until the fates of all such requests are known.
 
 use crate::sink::HOLD_LOGS;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A request is held for that long in any case: it may be the first that is confirmed again.
+/// How long a request is held in any case, since it may be the first that is confirmed again.
 const HOLD_MIN: Duration = Duration::from_millis(250);
 
-/// Requests that were held and not confirmed.
+/// Keeps account of the requests that were held and not confirmed.
 #[derive(Debug, Default)]
 pub(crate) struct Patience(Mutex<Outage>);
 
 #[derive(Debug, Default)]
 struct Outage {
-    /// When the first of them came.
+    /// When the first unconfirmed request of the outage came; none while there is no outage.
     began: Option<Instant>,
-    /// Of how many it is not known yet what becomes of them.
+    /// How many unconfirmed requests there are whose fate is not known yet.
     open: usize,
 }
 
-/// One of them, until its fate is known.
+/// An unconfirmed request, until this is dropped because its fate is known.
 #[derive(Debug)]
 pub(crate) struct Unconfirmed(Arc<Patience>);
 
 impl Patience {
-    /// Until when a request that comes now is held, if it is of those that are held so long at most.
+    /// Until when a request that comes now is held, if it may be held for `hold` outside of an outage.
     pub fn until(&self, now: Instant, hold: Duration) -> Instant {
         match self.lock().began {
             Some(began) => (now + hold).min((began + HOLD_LOGS).max(now + HOLD_MIN)),
@@ -37,7 +37,7 @@ impl Patience {
         }
     }
 
-    /// A request that came at that time was held, and is not confirmed.
+    /// Notes a request that came at `came`, was held, and is not confirmed.
     pub fn unconfirmed(self: &Arc<Self>, came: Instant) -> Unconfirmed {
         let mut outage = self.lock();
         outage.began.get_or_insert(came);

@@ -1,56 +1,67 @@
-//! A sink that answers from its own disk while Kafka does not.
+//! Answers from its own disk while Kafka does not: a sink over another one, with a spool.
 //!
-//! Requests go to Kafka directly as long as that answers. One whose records are not confirmed in time ([`AFTER_LOGS`]) is
-//! written to the spool and answered after the fsync, and from then on all are, until the spool is drained.
+//! Requests go to Kafka directly as long as it confirms them in time. A request that it does not confirm in time
+//! ([`AFTER_LOGS`], [`AFTER_OTHERS`]) is written to the spool and answered after the fsync. From then on all requests go through
+//! the spool, until it is drained.
+//!
+//! ```text
+//!            not confirmed in time                nearly empty
+//!   direct ───────────────────────► spooling ─────────────────► handover
+//!     ▲                                 ▲                          │ │
+//!     │                                 └── waited for too long ───┘ │
+//!     └────────────────────── everything is durable ────────────────┘
+//! ```
 //!
 //! **Order.** If a request was answered before another one was sent, its records stand before the other's on their
-//! partitions. (Requests under way at once have no order.) For that there is one mode for all:
+//! partitions. (Requests that are under way at once have no order.) For that there is one mode for all requests:
 //!
-//! - *direct*: to Kafka. A request that is not confirmed in time changes the mode before it is answered.
-//! - *spooling*: to the spool, in one queue. It is drained from the front, and not before all that went directly is known to
-//!   be durable or given up: so nothing of the spool stands before what was answered earlier.
-//! - *handover*: the spool is nearly empty, so requests wait a moment (`HANDOVER_MAX`) for it, instead of going behind it;
-//!   otherwise a spool under load would never be empty. Only when all of it is durable, the mode is *direct* again.
+//! - *direct*: requests go to Kafka. One that is not confirmed in time changes the mode before it is answered.
+//! - *spooling*: requests go to the spool, in one queue. It is drained from the front, and not before the fates of all requests
+//!   that went directly are known, so nothing of the spool stands before what was answered earlier.
+//! - *handover*: the spool is nearly empty, so requests wait a moment (`HANDOVER_MAX`) for the rest of it, instead of going
+//!   behind it; a spool under load would otherwise never be empty. The mode is *direct* again only when all of the spool is
+//!   durable in Kafka.
 //!
-//! **Once.** A record that Kafka confirms after it was spooled is left out when the spool is drained. The drain itself makes
-//! runs without a hole, as that of the inbox does, and each record has an origin `spool/<id>` and a number that rises, so
-//! what is written again after a crash is dropped by the task that folds the partition. One case is left: Kafka has a
-//! record, but its answer was lost, and the process never learns of it. Then the record is there twice, first directly and then
-//! from the spool, and its dedup mark tells it.
+//! **Once.** A record that Kafka confirms after it was spooled is left out when the spool is drained. The drain makes runs
+//! without a hole, as that of the inbox does, and each record has an origin `spool/<id>` and a number that rises, so the task
+//! that folds the partition drops what is written again after a crash. One case is left: Kafka has a record, but its answer was
+//! lost, and the process never learns of it. Then the record is in the log twice, first directly and then from the spool, and
+//! is recognized by its dedup mark.
 //!
-//! **Disk.** See `store`. Everything in it has gone through `privacy::apply`; files are for their owner only.
+//! **Disk.** See `store`. Everything on it has gone through [`privacy::apply`](crate::prepare::privacy::apply); only the owner
+//! of the files can read them.
 
+mod core;
 mod disk;
+mod drain;
 mod outlet;
 mod segment;
 mod store;
-mod work;
+mod telemetry;
+mod upstream;
+mod write;
 
+use self::core::{Core, Mode};
 use crate::sink::{Fate, HOLD_LOGS, RawRecord, Sink, SinkError, conclude, hold};
-use crate::telemetry::SpoolTelemetry;
 use disk::Directory;
 pub use outlet::KafkaOutlet;
-use std::collections::{HashSet, VecDeque};
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use store::Store;
-use tokio::sync::{oneshot, watch};
+use telemetry::SpoolTelemetry;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+pub use upstream::{Outlet, OutletError, Upstream};
 
-/// So long a log request waits for Kafka before it is spooled.
+/// How long a log request waits for Kafka before it is spooled.
 pub const AFTER_LOGS: Duration = Duration::from_secs(1);
-/// And one of another signal.
+/// How long a trace or metric request waits for Kafka before it is spooled.
 pub const AFTER_OTHERS: Duration = Duration::from_millis(250);
-/// Smallest bound: a few of the largest requests must fit.
+/// Smallest bound of a spool's size, in bytes: a few of the largest requests must fit.
 pub const BYTES_MIN: u64 = 256 << 20;
-/// So long a request waits for the last records of the spool before it goes behind them.
-const HANDOVER_MAX: Duration = Duration::from_millis(250);
-/// Bytes that wait to be written, at most.
-const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Why there is no spool.
 #[derive(Debug, thiserror::Error)]
@@ -58,108 +69,29 @@ pub enum SpoolError {
     /// The directory can't be used.
     #[error("spool.directory: {path} can't be used: {source}")]
     Directory {
-        /// Which one.
+        /// The directory.
         path: PathBuf,
-        /// Why not.
+        /// What failed.
         #[source]
         source: std::io::Error,
     },
-    /// No thread for it.
+    /// A thread of the spool can't be started.
     #[error("no thread for the spool")]
     Thread(#[source] std::io::Error),
 }
 
-/// Where records go in the end.
-pub trait Upstream: Send + Sync + 'static {
-    /// A record that was handed over; resolves when it is durable or given up, always.
-    type Flight: Future<Output = Result<(), SinkError>> + Unpin + Send + 'static;
-    /// The way for what was spooled.
-    type Outlet: Outlet;
-
-    /// Hands records over, in order, waiting for room up to that time: a fate for each.
-    fn launch(
-        &self,
-        records: &[RawRecord],
-        until: Instant,
-    ) -> impl Future<Output = Vec<Fate<Self::Flight>>> + Send;
-    /// Some of it failed.
-    fn after_failure(&self);
-    /// Whether records would be taken, as far as known.
-    fn ready(&self) -> bool;
-    /// The same, looked up. May block for seconds.
-    fn look_again(&self) -> bool;
-    /// A new way for what was spooled.
-    ///
-    /// # Errors
-    /// There is none now.
-    fn outlet(&self) -> Result<Self::Outlet, String>;
-}
-
-/// The way for what was spooled: makes runs without a hole on each partition.
-pub trait Outlet {
-    /// Returns once all of the numbered records are durable. Blocks for as long as it takes, or until `stop`.
-    ///
-    /// # Errors
-    /// Some may not be: this outlet must not be used again.
-    fn write(&mut self, source: &str, records: &[(u64, RawRecord)], stop: &AtomicBool) -> Result<(), String>;
-}
-
-/// Which way requests go: see the module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Direct,
-    Spooling,
-    Handover,
-}
-
-/// Records of one request that are to be written.
-struct Job {
-    bodies: Vec<Vec<u8>>,
-    bytes: usize,
-    /// The number of the first one.
-    done: oneshot::Sender<Result<u64, SinkError>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    bytes: usize,
-    /// Jobs were taken out that are not written yet.
-    is_writing: bool,
-    /// Requests that went directly and whose fate is not known yet.
-    direct: usize,
-    /// Spooled records that Kafka has all the same.
-    delivered: HashSet<u64>,
-}
-
-/// What the threads and the requests share.
-struct Core<U> {
-    upstream: U,
-    store: Mutex<Store<Directory>>,
-    queue: Mutex<Queue>,
-    /// The queue changed, or it is the end.
-    changed: Condvar,
-    /// Changed only with the queue locked.
-    mode: watch::Sender<Mode>,
-    ending: AtomicBool,
-    /// The last request found no room, or the volume failed.
-    is_refusing: AtomicBool,
-    /// When the oldest record that waits was written, ms; 0: none waits.
-    oldest_ms: AtomicI64,
-    telemetry: SpoolTelemetry,
-}
-
-/// A directory that was taken, with what is in it; opened before there is a cluster to send it to.
+/// A spool's directory that this process holds, with the records in it. It is opened before there is a cluster to send them
+/// to.
 pub struct Taken {
     store: Store<Directory>,
     path: PathBuf,
 }
 
 impl Taken {
-    /// Takes a directory, and looks at what an earlier process left in it.
+    /// Takes a directory, makes it if it is not there, and looks at what an earlier process left in it.
     ///
     /// # Errors
-    /// It can't be made, read or written, or another process has it.
+    /// The directory can't be made, read or written, or another process holds it.
     pub fn open(path: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
         let fault = |source| SpoolError::Directory {
             path: path.to_owned(),
@@ -180,30 +112,31 @@ impl Taken {
         })
     }
 
-    /// Records that an earlier process left in it.
+    /// How many records an earlier process left in the directory.
     #[must_use]
     pub fn records(&self) -> u64 {
         self.store.records()
     }
 
-    /// The directory.
+    /// The directory's path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// A sink over another one, with a spool. Ends its threads when dropped.
+/// A sink over another one, with a spool. Its threads end when it is dropped.
 pub struct Spooled<U: Upstream> {
     core: Arc<Core<U>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl<U: Upstream> Spooled<U> {
-    /// Begins; what an earlier run left is drained first. Its metrics carry the prefix of the topics. Call it after a metrics recorder is installed.
+    /// Starts the threads of the spool; what an earlier process left is drained first. `prefix` is that of the topics, and a
+    /// label of the spool's metrics. It must be called after the metrics recorder is installed.
     ///
     /// # Errors
-    /// There is no thread for it.
+    /// A thread can't be started.
     pub fn start(taken: Taken, upstream: U, prefix: &str) -> Result<Self, SpoolError> {
         let telemetry = SpoolTelemetry::new(prefix);
         telemetry.lost.increment(taken.store.lost_at_start());
@@ -212,17 +145,7 @@ impl<U: Upstream> Spooled<U> {
         } else {
             Mode::Direct
         };
-        let core = Arc::new(Core {
-            upstream,
-            store: Mutex::new(taken.store),
-            queue: Mutex::default(),
-            changed: Condvar::new(),
-            mode: watch::Sender::new(mode),
-            ending: AtomicBool::new(false),
-            is_refusing: AtomicBool::new(false),
-            oldest_ms: AtomicI64::new(0),
-            telemetry,
-        });
+        let core = Arc::new(Core::new(upstream, taken.store, mode, telemetry));
         let spawn = |name: &str, work: fn(&Core<U>)| {
             let core = Arc::clone(&core);
             std::thread::Builder::new()
@@ -240,7 +163,7 @@ impl<U: Upstream> Spooled<U> {
         })
     }
 
-    /// Where records go in the end.
+    /// The sink behind the spool.
     #[must_use]
     pub fn upstream(&self) -> &U {
         &self.core.upstream
@@ -252,21 +175,18 @@ impl<U: Upstream> Spooled<U> {
         *self.core.mode.borrow() != Mode::Direct
     }
 
-    /// Shows in metrics what is there; call it every few seconds.
+    /// Shows in metrics what is in the spool; to be called every few seconds.
     pub fn observe(&self) {
         self.core.observe();
     }
 
-    /// Writes what waits to the spool, ends what is being drained where it is, and waits for that. What is left is drained by
-    /// the next process that takes the directory. Blocks.
+    /// Writes what waits to the spool and stops draining where it is. The next process that takes the directory drains what is
+    /// left. Blocks until the threads have ended.
     pub fn end(&self) {
-        self.core.ending.store(true, Ordering::Relaxed);
-        // Whoever is about to wait holds the lock until it does.
-        drop(self.core.lock());
-        self.core.changed.notify_all();
+        self.core.request_end();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
-            // One that panicked has said so.
+            // A thread that panicked has logged it.
             let _ = thread.join();
         }
     }
@@ -274,128 +194,7 @@ impl<U: Upstream> Spooled<U> {
 
 impl<U: Upstream> Drop for Spooled<U> {
     fn drop(&mut self) {
-        self.core.ending.store(true, Ordering::Relaxed);
-        drop(self.core.lock());
-        self.core.changed.notify_all();
-    }
-}
-
-/// A request that goes directly, until its fate is known.
-struct Direct<U: Upstream>(Arc<Core<U>>);
-
-impl<U: Upstream> Drop for Direct<U> {
-    fn drop(&mut self) {
-        self.0.lock().direct -= 1;
-        self.0.changed.notify_all();
-    }
-}
-
-impl<U: Upstream> Core<U> {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Which way a request goes: directly, or none.
-    async fn enter(self: &Arc<Self>) -> Option<Direct<U>> {
-        loop {
-            let mut mode = {
-                let mut queue = self.lock();
-                match *self.mode.borrow() {
-                    Mode::Spooling => return None,
-                    Mode::Direct => {
-                        queue.direct += 1;
-                        return Some(Direct(Arc::clone(self)));
-                    }
-                    Mode::Handover => self.mode.subscribe(),
-                }
-            };
-            let is_over = tokio::time::timeout(HANDOVER_MAX, mode.wait_for(|mode| *mode != Mode::Handover))
-                .await
-                .is_ok();
-            if !is_over {
-                self.turn(Mode::Handover, Mode::Spooling);
-            }
-        }
-    }
-
-    /// From one mode to another, if it is that one.
-    fn turn(&self, from: Mode, to: Mode) {
-        let _queue = self.lock();
-        self.mode.send_if_modified(|mode| {
-            let is_it = *mode == from;
-            if is_it {
-                *mode = to;
-            }
-            is_it
-        });
-    }
-
-    /// Resolves with the number of the first record, once all are durable in the spool.
-    async fn spool(&self, bodies: Vec<Vec<u8>>) -> Result<u64, SinkError> {
-        let bytes = bodies.iter().map(Vec::len).sum();
-        let (done, written) = oneshot::channel();
-        {
-            let mut queue = self.lock();
-            if self.ending.load(Ordering::Relaxed) {
-                return Err(SinkError::Unavailable("the process is ending".to_owned()));
-            }
-            if queue.bytes + bytes > QUEUE_BYTES_MAX && queue.bytes > 0 {
-                self.telemetry.full.increment(1);
-                return Err(SinkError::Full(
-                    "too much waits to be written to the spool".to_owned(),
-                ));
-            }
-            queue.bytes += bytes;
-            queue.jobs.push_back(Job { bodies, bytes, done });
-            // Before it is answered, so that nothing that follows it goes past it.
-            if *self.mode.borrow() != Mode::Spooling {
-                tracing::warn!("Kafka does not confirm in time: requests are spooled");
-                self.mode.send_replace(Mode::Spooling);
-            }
-        }
-        self.changed.notify_all();
-        written
-            .await
-            .unwrap_or_else(|_| Err(SinkError::Unavailable("the spool has ended".to_owned())))
-    }
-
-    /// Spools what Kafka did not confirm in time, and goes on to listen whether it does.
-    async fn spool_rest(
-        self: Arc<Self>,
-        records: Vec<RawRecord>,
-        mut fates: Vec<Fate<U::Flight>>,
-        until: Instant,
-        answer: oneshot::Sender<Result<(), SinkError>>,
-        direct: Direct<U>,
-    ) {
-        let open: Vec<usize> = (0..fates.len())
-            .filter(|&index| !fates[index].is_durable())
-            .collect();
-        let now_ms = work::now_ms();
-        let bodies = open
-            .iter()
-            .map(|&index| segment::encode(&records[index], now_ms))
-            .collect();
-        match self.spool(bodies).await {
-            Ok(first) => {
-                let _ = answer.send(Ok(()));
-                for (number, index) in (first..).zip(open) {
-                    fates[index].wait(until + HOLD_LOGS).await;
-                    if fates[index].is_durable() {
-                        self.lock().delivered.insert(number);
-                    }
-                }
-            }
-            // Kafka may still come in time.
-            Err(refused) => {
-                for fate in &mut fates {
-                    fate.wait(until).await;
-                }
-                let _ = answer.send(conclude(&records, &fates).map_err(|_| refused));
-            }
-        }
-        self.upstream.after_failure();
-        drop(direct);
+        self.core.request_end();
     }
 }
 
@@ -404,16 +203,7 @@ impl<U: Upstream> Sink for Spooled<U> {
         let began = Instant::now();
         let (hold, core) = (hold(&records), &self.core);
         let Some(direct) = core.enter().await else {
-            let now_ms = work::now_ms();
-            return core
-                .spool(
-                    records
-                        .iter()
-                        .map(|record| segment::encode(record, now_ms))
-                        .collect(),
-                )
-                .await
-                .map(drop);
+            return core.spool(self::core::bodies(&records)).await.map(drop);
         };
         let patience = began
             + if hold == HOLD_LOGS {
@@ -435,7 +225,7 @@ impl<U: Upstream> Sink for Spooled<U> {
             return conclude(&records, &fates);
         }
         let (answer, answered) = oneshot::channel();
-        // Goes on whether the client waits or not.
+        // The task goes on whether the client waits or not.
         tokio::spawn(Arc::clone(core).spool_rest(records, fates, began + hold, answer, direct));
         answered
             .await

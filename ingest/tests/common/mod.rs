@@ -4,9 +4,10 @@
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::connection::reply::RpcStatus;
+use ingest::connection::listener;
+use ingest::connection::rpc_status::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Policies};
+use ingest::{Config, ConnectionLimits, Pipeline, Policies, Protocols};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -59,13 +60,10 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(ingest::connection::http::serve(
-            config,
-            Policies::fixed(PrivacyPolicy::default()),
-            listener,
-            Arc::clone(&sink),
-            shutdown,
-        ));
+        let limits = ConnectionLimits::new(&config);
+        let policies = Policies::fixed(PrivacyPolicy::default());
+        let protocols = Protocols::http(Pipeline::new(config, policies, Arc::clone(&sink)));
+        let served = tokio::spawn(listener::run(listener, protocols, limits, shutdown));
         Self {
             address,
             sink,

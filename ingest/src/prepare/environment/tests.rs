@@ -2,10 +2,6 @@ use super::*;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message as _;
-use schemas::signal::Signal;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Notify;
 
 fn rule(attribute: &str, value: &str, tenant: &str, prefix: &str) -> Route {
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -37,10 +33,7 @@ fn text(value: &str) -> Value {
 }
 
 fn routes(routes: &[Route]) -> Routes {
-    let mut faults = Vec::new();
-    let made = Routes::new("", routes, &mut faults);
-    assert_eq!(faults, Vec::<String>::new());
-    made
+    Routes::new("", routes).unwrap()
 }
 
 #[test]
@@ -90,8 +83,11 @@ fn every_fault_is_named_at_once() {
         },
     ];
     given.extend((0..ROUTES_MAX).map(|number| rule("env", &number.to_string(), "", "")));
-    let mut faults = Vec::new();
-    Routes::new("", &given, &mut faults);
+    let faults: Vec<String> = Routes::new("", &given)
+        .unwrap_err()
+        .iter()
+        .map(RouteFault::to_string)
+        .collect();
     let parts = [
         "there are 38, but at most 32",
         "routes.0: names an attribute, but no value",
@@ -109,84 +105,4 @@ fn every_fault_is_named_at_once() {
         );
     }
     assert_eq!(faults.len(), parts.len(), "{faults:#?}");
-}
-
-/// Takes records when it is let.
-#[derive(Default)]
-struct Gate {
-    open: Notify,
-    is_ready: AtomicBool,
-    fails: bool,
-    taken: Mutex<Vec<String>>,
-}
-
-impl Sink for Gate {
-    async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
-        self.taken
-            .lock()
-            .unwrap()
-            .extend(records.into_iter().map(|record| record.key));
-        self.open.notified().await;
-        if self.fails {
-            Err(SinkError::Full("gate".to_owned()))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn ready(&self) -> bool {
-        self.is_ready.load(Ordering::Relaxed)
-    }
-}
-
-fn record(key: &str, environment: u8) -> RawRecord {
-    RawRecord {
-        signal: Signal::Logs,
-        key: key.to_owned(),
-        value: bytes::Bytes::new(),
-        part: 0,
-        policy: None,
-        environment,
-    }
-}
-
-#[tokio::test]
-async fn each_record_goes_to_its_sink_and_all_are_waited_for_side_by_side() {
-    let routed = Routed::new(vec![
-        Gate::default(),
-        Gate {
-            fails: true,
-            ..Gate::default()
-        },
-    ]);
-    let records = vec![record("a", 0), record("b", 1), record("c", 0)];
-    let mut waiting = Box::pin(routed.append(records));
-    assert!(poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await);
-    let taken = |index: usize| routed.sinks[index].taken.lock().unwrap().clone();
-    assert_eq!(
-        (taken(0), taken(1)),
-        (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()]),
-        "neither waits for the other"
-    );
-    routed.sinks[1].open.notify_one();
-    assert!(
-        poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await,
-        "one is not all"
-    );
-    routed.sinks[0].open.notify_one();
-    assert!(matches!(waiting.await, Err(SinkError::Full(_))));
-    assert!(matches!(
-        routed.append(vec![record("d", 2)]).await,
-        Err(SinkError::Unavailable(_))
-    ));
-    assert!(routed.append(Vec::new()).await.is_ok());
-}
-
-#[test]
-fn ready_means_all() {
-    let routed = Routed::new(vec![Gate::default(), Gate::default()]);
-    routed.sinks[0].is_ready.store(true, Ordering::Relaxed);
-    assert!(!routed.ready());
-    routed.sinks[1].is_ready.store(true, Ordering::Relaxed);
-    assert!(routed.ready());
 }

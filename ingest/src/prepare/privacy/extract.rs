@@ -1,7 +1,7 @@
-//! What derivation needs from the texts of a record, taken out before the texts go.
+//! Takes out of a log record's texts what derivation needs, before the texts are dropped.
 //!
-//! Nothing else of a text leaves this module: a number, an id of a known form, a program's name with a bare word, or one of
-//! the words for errors.
+//! **Invariant:** of a text nothing leaves this module but a number, an id of a known form, a program's name with a bare word,
+//! or one of the words for errors.
 
 use crate::prepare::conversation::Conversation;
 use crate::prepare::scrub::Scrubber;
@@ -10,16 +10,16 @@ use schemas::event::EventKind;
 use schemas::failure;
 use serde::Deserialize;
 
-/// A command's shape has at most that many bytes.
+/// Longest shape of a command, in bytes.
 const SHAPE_BYTES_MAX: usize = 64;
 /// The shape of a command that is too long or of no known form.
 const OTHER: &str = "other";
-/// An agent's id has at most that many bytes.
+/// Longest id of an agent, in bytes.
 const AGENT_BYTES_MAX: usize = 128;
-/// Shells within shells, when looking for the command itself.
+/// How many shells within shells are looked into for the command itself.
 const SHELLS_MAX: usize = 3;
 
-/// Tools that run a command.
+/// The tools that run a command.
 const COMMAND_TOOLS: [&str; 5] = [
     "exec_command",
     "shell",
@@ -30,13 +30,13 @@ const COMMAND_TOOLS: [&str; 5] = [
 /// The tool that starts another agent.
 const SPAWN_TOOL: &str = "spawn_agent";
 
-/// What was found in one record.
+/// What was found in the texts of one record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
     pub exit_code: Option<i64>,
     pub spawned_agent: Option<String>,
     pub command_shape: Option<String>,
-    /// One of the words of [`failure`].
+    /// The kind of error that the message tells of: one of the words of [`failure`].
     pub error: Option<&'static str>,
 }
 
@@ -47,13 +47,13 @@ pub(super) struct Seen<'a> {
     tool: Option<&'a str>,
     arguments: Option<&'a str>,
     output: Option<&'a str>,
-    /// The text of an error message, if there is a message, and if that is a text.
+    /// The error message: the inner value is none where the message is no text.
     error: Option<Option<&'a str>>,
     conversation: Conversation<'a>,
 }
 
 impl<'a> Seen<'a> {
-    /// The next attribute.
+    /// Notes the next attribute of the record.
     #[inline]
     pub fn see(&mut self, pair: &Pair<'a>) -> Result<(), WireError> {
         let slot = match pair.key {
@@ -71,12 +71,12 @@ impl<'a> Seen<'a> {
         Ok(())
     }
 
-    /// What the record is routed by, if it says so.
+    /// The id that the record is routed by, if it names one.
     pub fn conversation(&self) -> Option<&'a str> {
         self.conversation.named()
     }
 
-    /// The facts; all absent where the record is neither a tool result nor an event with an error.
+    /// The facts of the record. All are absent where it is neither a tool result nor an event with an error message.
     pub fn facts(&self) -> Facts {
         let Self {
             event,
@@ -105,7 +105,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The exit code, from the lines that Codex puts before what the command itself wrote.
+/// The exit code, read from the lines that Codex puts before what the command itself wrote.
 fn exit_code(output: &str, runs_commands: bool) -> Option<i64> {
     let mut lines = output.lines().take_while(|line| *line != "Output:");
     let first = lines.next()?;
@@ -120,6 +120,7 @@ fn exit_code(output: &str, runs_commands: bool) -> Option<i64> {
     code.trim_end().parse::<i32>().ok().map(i64::from)
 }
 
+/// The id of the agent that a tool started, if the tool's output has one of a known form.
 fn spawned_agent(output: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Spawned {
@@ -133,7 +134,8 @@ fn spawned_agent(output: &str) -> Option<String> {
     (is_id && is_no_secret(&id)).then_some(id)
 }
 
-/// Whoever runs a secret as a program, or calls an agent by one, gets no fact out of it.
+/// Whether the scrubber finds no secret in a text. A secret that is run as a program, or used as the id of an agent, must not
+/// become a fact.
 fn is_no_secret(text: &str) -> bool {
     Scrubber::shared().scrub(text).is_none()
 }
@@ -152,7 +154,7 @@ struct Arguments {
     cmd: Command,
 }
 
-/// Program and bare first argument of the command in a tool's arguments.
+/// The shape of the command in a tool's arguments: its program, and its first argument if that is a bare word.
 fn command_shape(arguments: &str) -> String {
     let shape = match serde_json::from_str::<Arguments>(arguments) {
         Ok(Arguments {
@@ -206,7 +208,7 @@ fn shape_of_line(line: &str, shells_left: usize) -> Option<String> {
     Some(shape(program, Some(argument)))
 }
 
-/// The word at the start, up to white space or to what ends a command, and what follows it.
+/// Splits a line after its first word, which ends at white space or at what ends a command.
 fn next_word(line: &str) -> (&str, &str) {
     let end = line
         .find(|c: char| c.is_whitespace() || ";|&<>()".contains(c))
@@ -214,14 +216,14 @@ fn next_word(line: &str) -> (&str, &str) {
     line.split_at(end)
 }
 
-/// A quoted text's content; without quotes, nothing: then the shell's command is a word of a form not looked into.
+/// The content of a quoted text; none without quotes, since a shell's command in any other form is not looked into.
 fn unquoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|c| ['"', '\''].contains(c))?;
     let inner = &text[1..];
     Some(&inner[..inner.find(quote)?])
 }
 
-/// The last part of a program's path, if all of the path is plain.
+/// The name of a program: the last part of its path, if the whole path has plain characters only.
 fn program(word: &str) -> Option<&str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._+-/".contains(&byte);
     let name = word.rsplit('/').next()?;
@@ -232,7 +234,7 @@ fn program(word: &str) -> Option<&str> {
     (starts_well && word.bytes().all(plain)).then_some(name)
 }
 
-/// `NAME=value` without quotes or expansions: it is skipped, never kept.
+/// Whether a word is `NAME=value` without quotes or expansions. Such words before a command are skipped and never kept.
 fn is_assignment(word: &str) -> bool {
     let Some((name, value)) = word.split_once('=') else {
         return false;
@@ -248,7 +250,7 @@ fn is_shell(program: &str) -> bool {
     ["sh", "bash", "zsh", "dash", "ksh"].contains(&program)
 }
 
-/// `-c`, also among other flags such as `-lc`.
+/// Whether a word is `-c`, the flag that a shell takes a command after, alone or after other flags as in `-lc`.
 fn is_command_flag(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|flags| {
         flags.ends_with('c') && flags.len() <= 4 && flags.bytes().all(|flag| flag.is_ascii_lowercase())
@@ -262,7 +264,7 @@ fn shape(program: &str, argument: Option<&str>) -> String {
     }
 }
 
-/// Lower-case letters, with hyphens between them.
+/// Whether a word consists of lower-case letters, with hyphens between them.
 fn is_bare(word: &str) -> bool {
     word.split('-')
         .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase()))

@@ -1,4 +1,4 @@
-//! The walker: goes through a request by its tables and rewrites what a rule changes.
+//! Walks through a request by the tables of its messages, and rewrites what the policy changes.
 
 use super::extract::Seen;
 use super::table::{self, Holds, Message};
@@ -22,7 +22,8 @@ const BODY_FIELD: usize = PRIVATE_KEYS.len();
 const EVENTS_FIELD: usize = PRIVATE_KEYS.len() + 1;
 const SPANS_FIELD: usize = PRIVATE_KEYS.len() + 2;
 
-/// Attributes that Codex' tracing puts on each span, and ids: names of its own code, threads and models, no texts.
+/// Attributes of spans whose short values are no texts: names of Codex' own code, threads and models, which its tracing puts
+/// on each span, and ids.
 const SPAN_NAMES: [&[u8]; 14] = [
     b"target",
     b"thread.name",
@@ -39,7 +40,7 @@ const SPAN_NAMES: [&[u8]; 14] = [
     b"otel.kind",
     b"codex.turn.phase",
 ];
-/// A longer value is none of those, whatever its key.
+/// Longest value of such an attribute, in bytes; a longer one counts as a text.
 const SPAN_NAME_BYTES_MAX: usize = 128;
 
 /// The state of one pass over one request.
@@ -47,13 +48,13 @@ pub(super) struct Walker<'k> {
     actions: Actions,
     key: Option<&'k HashKey>,
     pub counts: Counts,
-    /// Of each log record so far.
+    /// The conversations of the log records so far.
     pub conversations: Conversations,
-    /// The form is checked and nothing else: what is walked will not be written.
+    /// Whether only the form is checked, because what is walked will not be written.
     checking: bool,
-    /// The field whose texts are scrubbed on the way.
+    /// The field of the policy whose texts are being scrubbed.
     scrubbing: Option<usize>,
-    /// Size of the removed body of the log record that is being walked.
+    /// The size of the body that was removed from the log record that is being walked, in bytes.
     body_bytes: Option<u64>,
 }
 
@@ -70,7 +71,7 @@ impl<'k> Walker<'k> {
         }
     }
 
-    /// The rewritten request, or nothing where nothing changed.
+    /// The rewritten request; none where nothing changed.
     pub fn request(&mut self, signal: Signal, request: &[u8]) -> Result<Option<Vec<u8>>, PrivacyError> {
         self.message(table::request(signal), request, 1)
     }
@@ -125,7 +126,7 @@ impl<'k> Walker<'k> {
         }
     }
 
-    /// Checks the form of what will not be written, without counting what is in it.
+    /// Checks the form of a message that will not be written, without counting what is in it.
     fn check(&mut self, table: &'static Message, input: &[u8], depth: usize) -> Result<(), PrivacyError> {
         let before = (std::mem::replace(&mut self.checking, true), self.scrubbing.take());
         let checked = self.message(table, input, depth);
@@ -133,7 +134,7 @@ impl<'k> Walker<'k> {
         checked.map(drop)
     }
 
-    /// Walks what is written, with its texts scrubbed as part of a field.
+    /// Walks a message with all texts in it scrubbed, as part of that field of the policy.
     fn scrub(
         &mut self,
         field: usize,
@@ -147,6 +148,7 @@ impl<'k> Walker<'k> {
         walked
     }
 
+    /// Counts what the scrubber found, and gives the edit that puts its result in place.
     fn scrubbed(&mut self, scrubbed: Option<(Vec<u8>, Vec<&'static str>)>) -> Edit {
         let (Some((payload, rules)), Some(field)) = (scrubbed, self.scrubbing) else {
             return Edit::Keep;
@@ -157,7 +159,7 @@ impl<'k> Walker<'k> {
         Edit::Replace(payload)
     }
 
-    /// The action of a field in force, and counted where it takes all of it: a hash without a key is none.
+    /// The action of a field of the policy: a hash without a key is a drop. Counts the value where the action takes all of it.
     fn action(&mut self, field: usize) -> Action {
         let action = self.actions.at(field);
         let (action, counter) = match (action, self.key) {
@@ -170,16 +172,19 @@ impl<'k> Walker<'k> {
         action
     }
 
-    /// The hash of an encoded `AnyValue`, as one: of a text, of its bytes; of anything else, of its encoding.
+    fn hash_key(&self) -> &'k HashKey {
+        self.key.expect("an action is a hash only where there is a key")
+    }
+
+    /// An encoded `AnyValue` with the hash of another one: of the bytes of a text, or of the encoding of anything else.
     fn hash(&self, any: &[u8]) -> Result<Vec<u8>, WireError> {
-        let key = self.key.expect("an action is a hash only where there is a key");
-        let hash = key.hash(any_text(any)?.map_or(any, str::as_bytes));
+        let hash = self.hash_key().hash(any_text(any)?.map_or(any, str::as_bytes));
         let mut out = Vec::with_capacity(hash.len() + 2);
         put_len(&mut out, 1, hash.as_bytes());
         Ok(out)
     }
 
-    /// An attribute with a hash for its value.
+    /// An attribute with that key, and the hash of a value in its place.
     fn hashed(&self, key: &[u8], value: &[u8]) -> Result<Vec<u8>, WireError> {
         let (any, mut out) = (self.hash(value)?, Vec::new());
         put_len(&mut out, 1, key);
@@ -220,17 +225,18 @@ impl<'k> Walker<'k> {
         }
     }
 
-    /// An attribute that stays, but for what is within it.
+    /// Walks an attribute that stays, for what is within it.
     #[inline]
     fn kept(&mut self, pair: &Pair<'_>, depth: usize) -> Result<Edit, PrivacyError> {
-        // Most attributes; not while their texts are scrubbed as part of something else.
+        // Most attributes are plain and stay as they are, unless their texts are being scrubbed as part of something else.
         if self.scrubbing.is_none() && depth < DEPTH_MAX && pair.is_plain() {
             return Ok(Edit::Keep);
         }
         Ok(self.message(&table::KEY_VALUE, pair.raw, depth)?.into())
     }
 
-    /// An attribute of a span: of a private key like any other's, else part of the texts of spans.
+    /// Applies the policy to an attribute of a span: one with a private key is like any other such attribute, and the texts of
+    /// all others are field `span_attributes`.
     fn span_attribute(&mut self, key_value: &[u8], depth: usize) -> Result<Edit, PrivacyError> {
         let pair = Pair::of(key_value)?;
         let Pair { key, value, .. } = pair;
@@ -257,7 +263,7 @@ impl<'k> Walker<'k> {
                 self.check(&table::KEY_VALUE, key_value, depth)?;
                 Ok(Edit::Replace(self.hashed(key, value)?))
             }
-            _ => Ok(self
+            Action::Scrub | Action::Keep => Ok(self
                 .scrub(SPANS_FIELD, &table::KEY_VALUE, key_value, depth)?
                 .into()),
         }
@@ -270,9 +276,7 @@ impl<'k> Walker<'k> {
         }
         match self.action(SPANS_FIELD) {
             Action::Drop => Ok(Edit::Remove),
-            Action::Hash => Ok(Edit::Replace(
-                self.key.expect("as above").hash(text.as_bytes()).into_bytes(),
-            )),
+            Action::Hash => Ok(Edit::Replace(self.hash_key().hash(text.as_bytes()).into_bytes())),
             Action::Keep => Ok(Edit::Keep),
             Action::Scrub => {
                 let before = self.scrubbing.replace(SPANS_FIELD);
@@ -316,13 +320,13 @@ impl<'k> Walker<'k> {
         };
         let cut = self.counts.truncated;
         let fitted = self.fit(record, extended, LOG_ATTRIBUTES, Some(LOG_BODY))?;
-        // An id that may be among what was cut is not the one that will be written.
+        // Where a text was cut, it may be the id, and routing must go by the id that is written.
         self.conversations
             .push(seen.conversation().filter(|_| self.counts.truncated == cut));
         Ok(fitted)
     }
 
-    /// As [`Walker::message`] by the table of log records, with a look at each attribute.
+    /// Walks a log record as [`Walker::message`] does, and notes its attributes in `seen`.
     fn log_fields<'r>(
         &mut self,
         record: &'r [u8],
@@ -356,7 +360,7 @@ impl<'k> Walker<'k> {
         Ok(self.fit(span, rewritten, SPAN_ATTRIBUTES, None)?.into())
     }
 
-    /// Cuts long texts where the record is over the limit.
+    /// Cuts the longest texts of a record that is over the limit.
     fn fit(
         &mut self,
         original: &[u8],
@@ -409,9 +413,9 @@ impl<'k> Walker<'k> {
         }
     }
 
-    /// A span event with hashes for its name and for the values of its attributes.
+    /// A span event with hashes in the place of its name and of the values of its attributes.
     fn hashed_event(&self, event: &[u8]) -> Result<Option<Vec<u8>>, PrivacyError> {
-        let key = self.key.expect("an action is a hash only where there is a key");
+        let key = self.hash_key();
         let mut patch = Patch::new(event);
         for field in Fields::new(event) {
             let field = field?;

@@ -1,34 +1,34 @@
-//! The OTLP messages, as tables: field number → what it holds.
+//! Describes the OTLP messages as tables from field numbers to what the fields hold.
 //!
-//! Source: opentelemetry-proto `common`, `resource`, `logs`, `trace`, `metrics` v1. Fields that are not listed are
-//! copied as they are.
+//! Source: opentelemetry-proto `common`, `resource`, `logs`, `trace`, `metrics` v1. Fields that are not listed are copied as
+//! they are.
 
 use schemas::signal::Signal;
 
-/// What a field holds, and so what is done with it.
+/// What a field holds, which decides what cleaning does with it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Holds {
-    /// A number of variable length.
+    /// A number of wire type varint.
     Varint,
-    /// Eight bytes.
+    /// A number of eight bytes.
     Fixed64,
-    /// Four bytes.
+    /// A number of four bytes.
     Fixed32,
-    /// Many of eight bytes, packed or not.
+    /// Numbers of eight bytes each, packed or not.
     ManyFixed64,
-    /// Many of variable length, packed or not.
+    /// Numbers of wire type varint, packed or not.
     ManyVarint,
-    /// UTF-8.
+    /// A string.
     Text,
-    /// Bytes.
+    /// A byte string.
     Bytes,
     /// A message without rules of its own.
     Message(&'static Message),
-    /// A `KeyValue`: its key decides whether it may stay.
+    /// An attribute: a `KeyValue` whose key decides what becomes of it.
     Attribute,
-    /// A `KeyValue` of a span or link: texts in it are a field of their own.
+    /// An attribute of a span or link, whose texts are a field of the policy of their own, `span_attributes`.
     SpanAttribute,
-    /// UTF-8 about a span, which is that field too.
+    /// A string that describes a span, which belongs to field `span_attributes` too.
     SpanText,
     /// A log record.
     LogRecord,
@@ -36,16 +36,16 @@ pub(super) enum Holds {
     Body,
     /// A span.
     Span,
-    /// An event of a span: its target decides whether it may stay.
+    /// An event of a span: its target decides what becomes of it.
     SpanEvent,
 }
 
-/// A message: its fields by number.
+/// The known fields of a message, by number.
 #[derive(Debug)]
 pub(super) struct Message(&'static [(u32, Holds)]);
 
 impl Message {
-    /// What the field of that number holds, if it is known.
+    /// What the field with that number holds, if the table has it.
     pub fn holds(&self, number: u32) -> Option<Holds> {
         self.0
             .iter()
@@ -54,7 +54,7 @@ impl Message {
     }
 }
 
-/// The request message of a signal.
+/// The table of a signal's request message.
 pub(super) fn request(signal: Signal) -> &'static Message {
     match signal {
         Signal::Logs => &LOGS_REQUEST,
@@ -72,7 +72,7 @@ const fn message(message: &'static Message) -> Holds {
     Holds::Message(message)
 }
 
-// common.proto
+// Messages of common.proto.
 pub(super) static KEY_VALUE: Message = Message(&[(1, Text), (2, message(&ANY_VALUE)), (3, Varint)]);
 pub(super) static ANY_VALUE: Message = Message(&[
     (1, Text),
@@ -89,10 +89,10 @@ static KEY_VALUE_LIST: Message = Message(&[(1, Attribute)]);
 static SCOPE: Message = Message(&[(1, Text), (2, Text), (3, Attribute), (4, Varint)]);
 static ENTITY_REF: Message = Message(&[(1, Text), (2, Text), (3, Text), (4, Text)]);
 
-// resource.proto
+// Messages of resource.proto.
 static RESOURCE: Message = Message(&[(1, Attribute), (2, Varint), (3, message(&ENTITY_REF))]);
 
-// logs.proto
+// Messages of logs.proto.
 static LOGS_REQUEST: Message = Message(&[(1, message(&RESOURCE_LOGS))]);
 static RESOURCE_LOGS: Message = Message(&[(1, message(&RESOURCE)), (2, message(&SCOPE_LOGS)), (3, Text)]);
 static SCOPE_LOGS: Message = Message(&[(1, message(&SCOPE)), (2, LogRecord), (3, Text)]);
@@ -110,7 +110,7 @@ pub(super) static LOG_RECORD: Message = Message(&[
     (12, Text),
 ]);
 
-// trace.proto
+// Messages of trace.proto.
 static TRACES_REQUEST: Message = Message(&[(1, message(&RESOURCE_SPANS))]);
 static RESOURCE_SPANS: Message = Message(&[(1, message(&RESOURCE)), (2, message(&SCOPE_SPANS)), (3, Text)]);
 static SCOPE_SPANS: Message = Message(&[(1, message(&SCOPE)), (2, Span), (3, Text)]);
@@ -143,7 +143,7 @@ static LINK: Message = Message(&[
 ]);
 static STATUS: Message = Message(&[(2, SpanText), (3, Varint)]);
 
-// metrics.proto
+// Messages of metrics.proto.
 static METRICS_REQUEST: Message = Message(&[(1, message(&RESOURCE_METRICS))]);
 static RESOURCE_METRICS: Message =
     Message(&[(1, message(&RESOURCE)), (2, message(&SCOPE_METRICS)), (3, Text)]);
@@ -159,7 +159,7 @@ static METRIC: Message = Message(&[
     (11, message(&SUMMARY)),
     (12, Attribute),
 ]);
-/// A gauge has field 1 alone, a sum all three.
+/// Both `Gauge` and `Sum`: a gauge has field 1 alone.
 static NUMBERS: Message = Message(&[(1, message(&NUMBER_POINT)), (2, Varint), (3, Varint)]);
 static HISTOGRAM: Message = Message(&[(1, message(&HISTOGRAM_POINT)), (2, Varint)]);
 static EXPONENTIAL_HISTOGRAM: Message = Message(&[(1, message(&EXPONENTIAL_POINT)), (2, Varint)]);

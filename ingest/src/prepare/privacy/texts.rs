@@ -1,16 +1,16 @@
-//! Questions to values on the wire: whether and how much text they hold.
+//! Tells of values on the wire whether and how much text they hold.
 
 use super::{DEPTH_MAX, TRACE_SAFE};
 use crate::prepare::wire::{Fields, WireError, any_text, key_and_value};
 
 const SPAN_EVENT_ATTRIBUTES: u32 = 3;
 
-/// The length of a text; of anything else, its size as encoded.
+/// The size of a value in bytes: the length of a text, and of anything else the length of its encoding.
 pub(super) fn text_bytes(any: &[u8]) -> Result<u64, WireError> {
     Ok(any_text(any)?.map_or(any.len(), str::len) as u64)
 }
 
-/// Whether a value holds a string or bytes at any depth, keys of lists left aside.
+/// Whether a value holds a string or bytes at any depth; keys of key-value lists do not count.
 pub(super) fn holds_text(any: &[u8], depth: usize) -> Result<bool, WireError> {
     if depth > DEPTH_MAX {
         return Err(WireError::TooDeep);
@@ -56,7 +56,7 @@ fn pairs_hold_text(list: &[u8], depth: usize) -> Result<bool, WireError> {
     Ok(false)
 }
 
-/// Whether a span event names a safe target, and no other one beside it.
+/// Whether all targets that a span event names are [`TRACE_SAFE`] or below it, and it names one.
 pub(super) fn is_trace_safe(event: &[u8]) -> Result<bool, WireError> {
     let mut safe = false;
     for field in Fields::new(event) {

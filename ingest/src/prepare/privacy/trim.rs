@@ -5,13 +5,13 @@ use crate::prepare::wire::{
     Field, Fields, Patch, WireError, any_text, key_and_value, len_field_size, put_len,
 };
 
-/// Room for the marker and for lengths that take more bytes than before.
+/// How many bytes a cut text may have beside what is kept of it: the marker, and lengths that may take more bytes.
 const MARKER_BYTES: usize = 64;
 
-/// The record with its longest texts cut, and how many were; nothing if it is small enough as it is.
+/// The record with its longest texts cut, and how many texts were cut; none if the record is small enough as it is.
 ///
-/// `attributes` and `body` are the field numbers of the texts that may be cut: strings directly under an attribute or
-/// as the body, none within lists.
+/// `attributes` and `body` are the numbers of the fields whose texts may be cut: strings that are the value of an attribute or
+/// the body, and none within lists.
 pub(super) fn fit(
     record: &[u8],
     attributes: u32,
@@ -43,7 +43,7 @@ pub(super) fn fit(
     Ok(patch.finish().map(|cut| (cut, count)))
 }
 
-/// The text of a field that may be cut.
+/// The text of a field, if it is one that may be cut.
 fn text_of<'a>(field: &Field<'a>, attributes: u32, body: Option<u32>) -> Result<Option<&'a str>, WireError> {
     let any = if field.number == attributes {
         key_and_value(field.len_payload()?)?.1
@@ -55,7 +55,7 @@ fn text_of<'a>(field: &Field<'a>, attributes: u32, body: Option<u32>) -> Result<
     any.map_or(Ok(None), any_text)
 }
 
-/// The payload of the field with another value in it.
+/// The payload of the field, with `any` as its value.
 fn with_value(field: &Field<'_>, attributes: u32, any: Vec<u8>) -> Result<Vec<u8>, WireError> {
     if field.number != attributes {
         return Ok(any);
@@ -66,7 +66,8 @@ fn with_value(field: &Field<'_>, attributes: u32, any: Vec<u8>) -> Result<Vec<u8
     Ok(attribute)
 }
 
-/// The largest length to which texts can be cut so that a record of `size` fits; none if even none of them would do.
+/// The largest length to which texts can be cut so that a record of `size` bytes fits; none if it would not fit without any
+/// text.
 fn level(size: usize, lengths: &[usize]) -> Option<usize> {
     let saved = |limit: usize| {
         lengths

@@ -1,26 +1,27 @@
-//! The rules as data: what of gitleaks' form counts here, read once.
+//! Reads the rules of gitleaks, as far as their form counts here, and applies each to a text.
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind, MatchKind};
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 use std::sync::OnceLock;
 
-/// gitleaks' rules, as vendored: see `rules/README.md`.
+/// The rules of gitleaks, as vendored: see `rules/README.md`.
 const GITLEAKS: &str = include_str!("../../../rules/gitleaks.toml");
 /// Rules of our own.
 const OWN: &str = include_str!("../../../rules/own.toml");
-/// What one search of one rule may use for its automaton, bytes; beyond that it is slower, not wrong.
+/// How many bytes a search by one rule may use for its automaton; a search that needs more is slower, not wrong.
 const AUTOMATON_BYTES_MAX: usize = 1 << 20;
-/// The largest compiled rule, bytes.
+/// Largest compiled rule, in bytes.
 const COMPILED_BYTES_MAX: usize = 32 << 20;
-/// There are at most so many rules.
+/// How many rules there may be.
 pub(super) const RULES_MAX: usize = 256;
-/// The rule that almost every text wakes: it is searched from its keywords on only.
+/// The rule that almost every text wakes. It is searched from its keywords on only.
 const GENERIC: &str = "generic-api-key";
-/// How gitleaks begins a rule that looks for a name, an operator and a value: up to so much of a name before the keyword.
+/// The pattern with which gitleaks begins a rule for a name, an operator and a value: up to 50 characters of a name before the
+/// keyword.
 const NAME_BEFORE: &str = r"[\w.-]{0,50}?";
 
-/// The file's form, as far as it is read.
+/// A file of rules, as far as it is read.
 #[derive(Deserialize)]
 struct File {
     #[serde(default)]
@@ -58,7 +59,7 @@ struct AllowText {
     paths: Vec<String>,
 }
 
-/// A regex that is compiled when it is first wanted.
+/// A regex that is compiled at its first use.
 struct Lazy {
     pattern: String,
     compiled: OnceLock<Regex>,
@@ -78,7 +79,7 @@ impl Lazy {
     }
 }
 
-/// As Go does it: classes and boundaries of ASCII.
+/// Compiles a pattern with classes and boundaries of ASCII, as Go does.
 fn compile(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
         .unicode(false)
@@ -87,7 +88,7 @@ fn compile(pattern: &str) -> Result<Regex, regex::Error> {
         .build()
 }
 
-/// The pattern with a backslash before each brace that is a brace, and no repetition: Go does not ask for one.
+/// The pattern with a backslash before each opening brace that begins no repetition, which Go does not ask for.
 fn braces_escaped(pattern: &str) -> String {
     let is_repetition = |rest: &str| {
         let numbers = rest.split_once('}').map_or("", |(numbers, _)| numbers);
@@ -109,7 +110,7 @@ fn braces_escaped(pattern: &str) -> String {
     out
 }
 
-/// What an allowlist's regexes are held against.
+/// What the regexes of an allowlist are matched against.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     Secret,
@@ -117,16 +118,17 @@ enum Target {
     Line,
 }
 
+/// What makes a candidate no secret.
 struct Allowlist {
     target: Target,
-    /// Whether regexes and stop words must both say so.
+    /// Whether both a regex and a stop word must match.
     both: bool,
     regexes: Vec<Lazy>,
-    /// In lower case.
+    /// The stop words, which match in any case.
     stopwords: Option<AhoCorasick>,
 }
 
-/// What a candidate is judged by.
+/// A match that may be a secret, as allowlists see it.
 pub(super) struct Candidate<'a> {
     pub secret: &'a [u8],
     pub matched: &'a [u8],
@@ -134,7 +136,7 @@ pub(super) struct Candidate<'a> {
 }
 
 impl Allowlist {
-    /// None: one that can't apply to texts without a path.
+    /// Reads an allowlist; none if it can't apply to texts, which have no path.
     fn new(text: AllowText) -> Option<Self> {
         let both = text.condition.eq_ignore_ascii_case("and");
         if (both && !text.paths.is_empty()) || (text.regexes.is_empty() && text.stopwords.is_empty()) {
@@ -174,6 +176,7 @@ impl Allowlist {
     }
 }
 
+/// A search for words, in any case.
 fn words(words: &[String]) -> AhoCorasick {
     let mut builder = AhoCorasickBuilder::new();
     let builder = builder
@@ -183,27 +186,27 @@ fn words(words: &[String]) -> AhoCorasick {
     builder.build(words).expect("a test builds every list of words")
 }
 
-/// One kind of secret.
+/// The rule for one kind of secret.
 pub(super) struct Rule {
     pub id: String,
-    /// The whole pattern; for a rule that is searched from its keywords on, what follows the name before, at the start.
+    /// The whole pattern. Of a rule that is searched from its keywords on, the part from the keyword on, anchored at the start.
     regex: Lazy,
-    /// Whether it is searched from its keywords on only.
+    /// Whether the rule is searched from its keywords on only.
     pub from_keywords: bool,
-    /// Whether its groups are names for parts of the secret, and not the secret.
+    /// Whether the whole match is secret, and its groups only name parts of it.
     is_all_secret: bool,
     secret_group: usize,
     entropy: f64,
     allowlists: Vec<Allowlist>,
 }
 
-/// A match: the whole of it, and of that the part that is secret.
+/// A match of a rule: its place in the text, and the places of what is secret in it, in bytes.
 pub(super) struct Match {
     pub start: usize,
     pub end: usize,
-    /// The group that is judged.
+    /// The part that entropy and allowlists are applied to.
     pub secret: (usize, usize),
-    /// All that is overwritten: from the first to the last group.
+    /// The part that is overwritten: from the first to the last group.
     pub covered: (usize, usize),
 }
 
@@ -228,18 +231,18 @@ impl Rule {
         Some((rule, text.keywords))
     }
 
-    /// The first match at or after `from`.
+    /// The first match that begins at or after `from`.
     pub fn match_from(&self, text: &[u8], from: usize) -> Option<Match> {
         let groups = self.regex.get().captures_at(text, from)?;
         Some(self.groups(&groups, 0))
     }
 
-    /// Whether there is a match at all.
+    /// Whether the text has a match at all, which is faster than finding it.
     pub fn is_match(&self, text: &[u8]) -> bool {
         self.regex.get().is_match(text)
     }
 
-    /// The match whose keyword begins at `at`.
+    /// The match whose keyword begins at `at`, of a rule that is searched from its keywords on.
     pub fn match_at(&self, text: &[u8], at: usize) -> Option<Match> {
         let groups = self.regex.get().captures(&text[at..])?;
         let mut found = self.groups(&groups, at);
@@ -284,7 +287,7 @@ impl Rule {
         }
     }
 
-    /// Whether a candidate is too regular for a secret, or known to be none.
+    /// Whether a candidate is no secret: too regular, or allowed by a list.
     pub fn refuses(&self, candidate: &Candidate<'_>, everywhere: &Global) -> bool {
         (self.entropy > 0.0 && entropy(candidate.secret) <= self.entropy)
             || everywhere
@@ -295,7 +298,7 @@ impl Rule {
     }
 }
 
-/// Shannon's entropy of the bytes, in bits a byte.
+/// Shannon entropy of the bytes, in bits a byte.
 fn entropy(bytes: &[u8]) -> f64 {
     let mut counts = [0_u32; 256];
     for byte in bytes {
@@ -310,7 +313,7 @@ fn entropy(bytes: &[u8]) -> f64 {
         .sum()
 }
 
-/// What is no secret under any rule.
+/// The allowlists that apply under every rule.
 pub(super) struct Global(Vec<Allowlist>);
 
 /// The rules, and the keywords that wake them.
@@ -318,15 +321,15 @@ pub(super) struct Rules {
     pub rules: Vec<Rule>,
     pub global: Global,
     pub keywords: AhoCorasick,
-    /// By keyword: the rules that it wakes.
+    /// The indexes of the rules that a keyword wakes, by the keyword's number.
     pub wakes: Vec<Vec<u16>>,
 }
 
 impl Rules {
-    /// Reads the vendored files.
+    /// Reads the vendored files of rules.
     ///
     /// # Panics
-    /// Never: a test reads them.
+    /// Never, since a test reads the same files.
     pub fn read() -> Self {
         let read = |text: &str| toml::from_str::<File>(text).expect("a test reads the vendored rules");
         let (gitleaks, own) = (read(GITLEAKS), read(OWN));

@@ -1,6 +1,6 @@
-//! How the spool is drained into Kafka: in runs without a hole, as the inbox is (see [`crate::inbox`]).
+//! Drains a spool into Kafka, in runs without a hole, like the inbox (why that matters is in [`crate::inbox`]).
 
-use super::{Outlet, Upstream};
+use super::upstream::{Outlet, OutletError, Upstream};
 use crate::sink::gapless::{self, LOOK};
 use crate::sink::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS};
 use crate::sink::partition::murmur2_partition;
@@ -40,21 +40,23 @@ impl Upstream for KafkaSink {
         Self::look_again(self)
     }
 
-    fn outlet(&self) -> Result<KafkaOutlet, String> {
-        KafkaOutlet::connect(self.cluster(), self.partitions()).map_err(|error| error.to_string())
+    fn outlet(&self) -> Result<KafkaOutlet, OutletError> {
+        KafkaOutlet::connect(self.cluster(), self.partitions()).map_err(OutletError::Connect)
     }
 }
 
-/// Keeps the first failure.
+/// Keeps the first failure of a delivery.
 #[derive(Default)]
 struct Deliveries {
     failed: Mutex<Option<KafkaError>>,
 }
 
 impl Deliveries {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), OutletError> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.as_ref().map_or(Ok(()), |error| Err(error.to_string()))
+        failed
+            .as_ref()
+            .map_or(Ok(()), |error| Err(OutletError::Write(error.clone())))
     }
 }
 
@@ -77,10 +79,11 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// A producer that never gives a record up, and ends at the first that fails.
+/// A producer that never gives a record up, and ends at the first one that fails.
 pub struct KafkaOutlet {
     producer: BaseProducer<Deliveries>,
     contact: Contact,
+    /// The names of the raw topics, in the order of [`Signal::ALL`].
     names: [String; 3],
     partitions: i32,
 }
@@ -97,15 +100,22 @@ impl KafkaOutlet {
         })
     }
 
-    /// It never gives a record up: one that is cut off would wait for ever.
-    fn stay_in_contact(&self) -> Result<(), String> {
+    /// Checks that the producer reaches the cluster. It never gives a record up, so one that is cut off would wait for ever.
+    fn stay_in_contact(&self) -> Result<(), OutletError> {
         match self.contact.is_lost(self.producer.client()) {
-            true => Err("its producer reaches no broker".to_owned()),
+            true => Err(OutletError::CutOff),
             false => Ok(()),
         }
     }
 
-    fn send(&self, source: &str, number: u64, record: &RawRecord, stop: &AtomicBool) -> Result<(), String> {
+    /// Hands one record to the producer; blocks while its queue is full.
+    fn send(
+        &self,
+        source: &str,
+        number: u64,
+        record: &RawRecord,
+        stop: &AtomicBool,
+    ) -> Result<(), OutletError> {
         let offset = i64::try_from(number).unwrap_or(i64::MAX);
         let mut message = BaseRecord::to(&self.names[record.signal as usize])
             .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
@@ -131,7 +141,7 @@ impl KafkaOutlet {
                 {
                     back
                 }
-                Err((error, _)) => return Err(error.to_string()),
+                Err((error, _)) => return Err(OutletError::Write(error)),
             };
             self.stay_in_contact()?;
             wait = LOOK;
@@ -140,7 +150,12 @@ impl KafkaOutlet {
 }
 
 impl Outlet for KafkaOutlet {
-    fn write(&mut self, source: &str, records: &[(u64, RawRecord)], stop: &AtomicBool) -> Result<(), String> {
+    fn write(
+        &mut self,
+        source: &str,
+        records: &[(u64, RawRecord)],
+        stop: &AtomicBool,
+    ) -> Result<(), OutletError> {
         for (number, record) in records {
             self.send(source, *number, record, stop)?;
         }
@@ -150,7 +165,7 @@ impl Outlet for KafkaOutlet {
             match is_flushed {
                 true => return Ok(()),
                 false if stop.load(Ordering::Relaxed) => {
-                    return Err("the process ends before all is written".to_owned());
+                    return Err(OutletError::Ending);
                 }
                 false => self.stay_in_contact()?,
             }

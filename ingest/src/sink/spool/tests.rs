@@ -2,14 +2,18 @@ use super::*;
 use bytes::Bytes;
 use schemas::signal::Signal;
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::MutexGuard;
+use std::sync::atomic::AtomicBool;
+use tokio::sync::watch;
 
-/// What the log behind the spool does.
+/// How the log behind the spool behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kafka {
     Well,
-    /// Takes nothing; what is handed over is given up later.
+    /// The log takes nothing; what is handed over is given up later.
     Away,
-    /// Confirms nothing in time, and then has it all the same.
+    /// The log confirms nothing in time, and has it all the same later.
     Slow,
 }
 
@@ -17,7 +21,7 @@ type Done = oneshot::Sender<Result<(), SinkError>>;
 
 #[derive(Default)]
 struct Log {
-    /// Keys and values, in order, with the origin of what was drained.
+    /// Keys and values in order, with the number of each record that was drained.
     records: Vec<(String, String, Option<u64>)>,
     sources: Vec<String>,
     waiting: Vec<(RawRecord, Kafka, Done)>,
@@ -49,7 +53,7 @@ impl Fake {
         self.0.0.lock().unwrap()
     }
 
-    /// Becomes another; what was handed over is settled.
+    /// Changes how the log behaves, and settles what was handed over before.
     fn becomes(&self, kafka: Kafka) {
         let mut log = self.log();
         self.0.1.send_replace(kafka);
@@ -99,7 +103,7 @@ impl Upstream for Fake {
         self.ready()
     }
 
-    fn outlet(&self) -> Result<Self, String> {
+    fn outlet(&self) -> Result<Self, OutletError> {
         Ok(self.clone())
     }
 }
@@ -110,9 +114,9 @@ impl Outlet for Fake {
         source: &str,
         records: &[(u64, RawRecord)],
         _stop: &AtomicBool,
-    ) -> Result<(), String> {
+    ) -> Result<(), OutletError> {
         let mut log = self.log();
-        // Half of a run is there when it breaks off.
+        // A run that breaks off leaves its first half in the log.
         let is_well = self.ready();
         let taken = if is_well { records.len() } else { records.len() / 2 };
         log.sources.push(source.to_owned());
@@ -120,15 +124,11 @@ impl Outlet for Fake {
             log.records
                 .push((record.key.clone(), text(&record.value), Some(*number)));
         }
-        if is_well {
-            Ok(())
-        } else {
-            Err("went away".to_owned())
-        }
+        if is_well { Ok(()) } else { Err(OutletError::CutOff) }
     }
 }
 
-/// Traces: they are spooled sooner.
+/// A record of traces, which are spooled sooner than logs.
 fn record(key: &str, value: impl Into<String>) -> RawRecord {
     RawRecord {
         signal: Signal::Traces,
@@ -151,6 +151,7 @@ fn start(dir: &Path, bytes_max: u64, kafka: &Fake) -> Arc<Spooled<Fake>> {
     )
 }
 
+/// Waits until requests go directly.
 async fn drained(spool: &Spooled<Fake>) {
     let mut mode = spool.core.mode.subscribe();
     tokio::time::timeout(
@@ -162,14 +163,14 @@ async fn drained(spool: &Spooled<Fake>) {
     .unwrap();
 }
 
-/// Once nobody else holds on to it.
+/// Waits until no task or thread uses the spool any more.
 async fn alone(spool: &Spooled<Fake>) {
     while Arc::strong_count(&spool.core) > 1 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// What the task that folds makes of a partition: of each source only what is above the last.
+/// What the task that folds the partition takes: of a source only records above the last one taken.
 fn folded(log: &Log) -> Vec<(String, String)> {
     let mut last = None;
     let fresh = log.records.iter().filter(|(_, _, number)| match number {
@@ -280,8 +281,8 @@ async fn the_next_process_drains_what_is_left_and_a_full_spool_refuses() {
 const CLIENTS: usize = 6;
 const CHANGES: usize = 12;
 
-/// Clients that send one request after the other while Kafka comes and goes and the process is restarted: what was answered
-/// is there, and what a client sent later does not stand before it.
+/// Clients send one request after the other while Kafka comes and goes and the process is restarted. What was answered is in the
+/// log, and what a client sent later does not stand before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn order_and_everything_answered_hold_whatever_kafka_does() {
     let dir = tempfile::tempdir().unwrap();
@@ -329,7 +330,7 @@ async fn order_and_everything_answered_hold_whatever_kafka_does() {
             acked.entry(key).or_default().extend(more);
         }
         spool.end();
-        // Whatever is still on its way belongs to the process that is gone.
+        // Records that are still under way belong to the process that ended.
         kafka.becomes(Kafka::Well);
         alone(&spool).await;
     }
