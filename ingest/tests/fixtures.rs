@@ -1,4 +1,4 @@
-//! Recorded requests of real Codex runs, through everything but the socket.
+//! Tests cleaning and splitting with recorded requests of real Codex runs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use axum::body::Body;
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 const DROP: Actions = Actions::all(Action::Drop);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
 
-/// Every recorded body: its run, its signal, and the request in protobuf.
+/// Every recorded body: the name of its run, its signal, and the request in protobuf.
 fn bodies() -> Vec<(String, Signal, Bytes)> {
     let mut bodies = Vec::new();
     let mut runs: Vec<PathBuf> = std::fs::read_dir(FIXTURES)
@@ -60,7 +60,7 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
     bodies
 }
 
-/// A client that takes its endpoint literally posts all signals to `/`: what it posts tells which it is of.
+/// A client that takes its endpoint literally posts all signals to `/`, where the content must tell them apart.
 #[tokio::test]
 async fn every_body_tells_its_signal() {
     let sink = Arc::new(Seen::default());
@@ -101,6 +101,7 @@ impl Sink for Seen {
     }
 }
 
+/// The content of a file, decompressed.
 fn content(file: &Path) -> Vec<u8> {
     let bytes = std::fs::read(file).unwrap();
     if file.extension().is_none_or(|extension| extension != "gz") {
@@ -216,6 +217,72 @@ fn recorded_span_events_are_all_safe() {
     assert!(events > 100, "{events}");
 }
 
+/// What cleaning takes out of a tool's result: run, tool, exit code, whether an agent was spawned, shape of the command.
+type ToolFacts<'a> = (&'a str, &'a str, Option<i64>, bool, Option<&'a str>);
+
+/// Facts that must be among those of the recordings.
+const TOOL_FACTS: [ToolFacts<'_>; 11] = [
+    (
+        "http-binary-tool_fails",
+        "exec_command",
+        Some(3),
+        false,
+        Some("echo about-to-fail"),
+    ),
+    (
+        "0.104.0-http-binary-tool_fails",
+        "exec_command",
+        Some(3),
+        false,
+        Some("echo about-to-fail"),
+    ),
+    (
+        "http-binary-sandbox_denied",
+        "exec_command",
+        Some(1),
+        false,
+        Some("touch"),
+    ),
+    (
+        "http-binary-big_output",
+        "exec_command",
+        Some(0),
+        false,
+        Some("python3"),
+    ),
+    (
+        "http-binary-approval_denied",
+        "exec_command",
+        None,
+        false,
+        Some("touch"),
+    ),
+    (
+        "http-binary-tool_unknown",
+        "exec_command",
+        None,
+        false,
+        Some("other"),
+    ),
+    ("http-binary-apply_patch", "apply_patch", None, false, None),
+    ("http-binary-subagent", "spawn_agent", None, true, None),
+    ("http-binary-subagent_v2", "spawn_agent", None, false, None),
+    (
+        "http-binary-code_mode",
+        "exec_command",
+        Some(0),
+        false,
+        Some("echo from-code-mode"),
+    ),
+    (
+        "http-json-basic",
+        "exec_command",
+        Some(0),
+        false,
+        Some("echo hello-from-tool"),
+    ),
+];
+
 #[test]
 fn facts_of_recorded_tool_results() {
     let mut facts = Vec::new();
@@ -246,7 +313,7 @@ fn facts_of_recorded_tool_results() {
             ));
         }
     }
-    let has = |run: &str, tool: &str, exit: Option<i64>, agent: bool, shape: Option<&str>| {
+    for (run, tool, exit, agent, shape) in TOOL_FACTS {
         let fact = (
             run.to_owned(),
             tool.to_owned(),
@@ -255,69 +322,10 @@ fn facts_of_recorded_tool_results() {
             shape.map(str::to_owned),
         );
         assert!(facts.contains(&fact), "{fact:?} is not among {facts:#?}");
-    };
-    has(
-        "http-binary-tool_fails",
-        "exec_command",
-        Some(3),
-        false,
-        Some("echo about-to-fail"),
-    );
-    has(
-        "0.104.0-http-binary-tool_fails",
-        "exec_command",
-        Some(3),
-        false,
-        Some("echo about-to-fail"),
-    );
-    has(
-        "http-binary-sandbox_denied",
-        "exec_command",
-        Some(1),
-        false,
-        Some("touch"),
-    );
-    has(
-        "http-binary-big_output",
-        "exec_command",
-        Some(0),
-        false,
-        Some("python3"),
-    );
-    has(
-        "http-binary-approval_denied",
-        "exec_command",
-        None,
-        false,
-        Some("touch"),
-    );
-    has(
-        "http-binary-tool_unknown",
-        "exec_command",
-        None,
-        false,
-        Some("other"),
-    );
-    has("http-binary-apply_patch", "apply_patch", None, false, None);
-    has("http-binary-subagent", "spawn_agent", None, true, None);
-    has("http-binary-subagent_v2", "spawn_agent", None, false, None);
-    has(
-        "http-binary-code_mode",
-        "exec_command",
-        Some(0),
-        false,
-        Some("echo from-code-mode"),
-    );
-    has(
-        "http-json-basic",
-        "exec_command",
-        Some(0),
-        false,
-        Some("echo hello-from-tool"),
-    );
+    }
 }
 
-/// What is derived comes from attributes that no policy touches: the same under any.
+/// Everything is derived from attributes that no policy changes, so it is the same under any policy.
 #[test]
 fn every_record_of_every_run_means_the_same_whatever_is_kept() {
     let key = HashKey::new(b"a key of some length").unwrap();
@@ -371,7 +379,7 @@ fn every_record_of_every_run_means_the_same_whatever_is_kept() {
     assert!(texts > 100, "{texts}");
 }
 
-/// A record without texts and without the sizes of those that were removed, in the order of keys.
+/// A record without texts and without the sizes of removed texts, its attributes in the order of their keys.
 fn meaning(record: &LogRecord) -> LogRecord {
     let mut record = LogRecord {
         body: None,

@@ -266,10 +266,7 @@ fn environments(of: &[(&str, &[&str])]) -> ExportLogsServiceRequest {
     let resource_logs = of.iter().map(|(env, ids)| {
         let records = ids.iter().map(|id| record(&[("conversation.id", id)])).collect();
         let mut logs = request(vec![records]).resource_logs.remove(0);
-        logs.resource = Some(Resource {
-            attributes: vec![attribute("env", env)],
-            ..Default::default()
-        });
+        logs.resource = resource_of(env);
         logs
     });
     ExportLogsServiceRequest {
@@ -347,21 +344,20 @@ fn a_request_of_one_environment_passes_through_untouched() {
     assert_eq!(records[0].value.as_ptr(), bytes.as_ptr());
 }
 
+/// A resource whose attribute `env` has that value.
+fn resource_of(env: &str) -> Option<Resource> {
+    Some(Resource {
+        attributes: vec![attribute("env", env)],
+        ..Default::default()
+    })
+}
+
 #[test]
-fn traces_and_metrics_are_split_by_environment_alone() {
-    use opentelemetry_proto::tonic::collector::{
-        metrics::v1::ExportMetricsServiceRequest, trace::v1::ExportTraceServiceRequest,
-    };
-    use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
+fn traces_are_split_by_environment_alone() {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-    let resource = |env: &str| {
-        Some(Resource {
-            attributes: vec![attribute("env", env)],
-            ..Default::default()
-        })
-    };
     let spans = |env: &str, trace: u8| ResourceSpans {
-        resource: resource(env),
+        resource: resource_of(env),
         scope_spans: vec![ScopeSpans {
             spans: vec![Span {
                 trace_id: vec![trace; 16],
@@ -400,9 +396,14 @@ fn traces_and_metrics_are_split_by_environment_alone() {
             resource_spans: vec![spans("dev", 1), spans("dev", 3)]
         }
     );
+}
 
+#[test]
+fn metrics_are_split_by_environment_alone() {
+    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+    use opentelemetry_proto::tonic::metrics::v1::{Metric, ResourceMetrics, ScopeMetrics};
     let metrics = |env: &str| ResourceMetrics {
-        resource: resource(env),
+        resource: resource_of(env),
         scope_metrics: vec![ScopeMetrics {
             metrics: vec![Metric::default()],
             ..Default::default()
@@ -424,6 +425,6 @@ fn traces_and_metrics_are_split_by_environment_alone() {
         .iter()
         .map(|record| (record.environment, record.key.clone()))
         .collect();
-    let key = |env: &str| format!("default/{}", hash(&resource(env).unwrap().encode_to_vec()));
+    let key = |env: &str| format!("default/{}", hash(&resource_of(env).unwrap().encode_to_vec()));
     assert_eq!(at, [(0, key("dev")), (1, key("ci"))]);
 }

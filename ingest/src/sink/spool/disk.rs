@@ -1,33 +1,33 @@
-//! What the spool needs of a file system: small, so that tests can make it fail.
+//! The file system as a spool uses it, behind a small trait, so that tests can make it fail.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// What a file is called until it is whole.
+/// The name of a file that is not whole yet.
 const PART: &str = "part";
-/// Held by the one process that uses the directory.
+/// The name of the file that the process locks as long as it uses the directory.
 const LOCK: &str = "lock";
 
-/// One directory of files that are written at their end.
+/// A directory of files that are written at their end.
 pub(super) trait Disk: Send + 'static {
     /// A file that is open for appending.
     type File: Send;
 
-    /// The names of all files.
+    /// The names of all files in the directory.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Puts a file in the place of any of that name: it is durable, or the old one is still there.
+    /// Puts a file in the place of any with that name. On success it is durable; otherwise the old one is still there.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
     /// Opens a file for appending.
     fn open(&self, name: &str) -> io::Result<Self::File>;
-    /// Writes at the end; durable after a [`Disk::sync`] that succeeded.
+    /// Writes bytes at the end of a file; they are durable after a [`Disk::sync`] that succeeded.
     fn append(&self, file: &mut Self::File, bytes: &[u8]) -> io::Result<()>;
-    /// Makes durable what was appended. After a failure nothing is known of it, and a second try would know nothing either.
+    /// Makes durable what was appended. After a failure nobody knows what of it is durable, and a second try would not tell.
     fn sync(&self, file: &mut Self::File) -> io::Result<()>;
-    /// Bytes from `at`: `length`, or less at the end of the file.
+    /// Reads `length` bytes from `at` on, or fewer at the end of the file.
     fn read(&self, name: &str, at: u64, length: usize) -> io::Result<Vec<u8>>;
-    /// Cuts a file, durably.
+    /// Cuts a file to a length, durably.
     fn truncate(&self, name: &str, length: u64) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -36,22 +36,24 @@ pub(super) trait Disk: Send + 'static {
 /// A directory of the file system, locked for as long as this is there.
 pub(super) struct Directory {
     path: PathBuf,
-    /// To make names durable.
+    /// The open directory, whose fsync makes names durable.
     handle: File,
     _lock: File,
 }
 
 impl Directory {
-    /// Takes the directory; makes it, but not its parents. Only its owner can read it then.
+    /// Takes the directory for this process. It is made if it is not there, but its parents are not; only its owner can read it
+    /// afterwards.
     ///
     /// # Errors
-    /// It can't be made or locked.
+    /// The directory can't be made, or another process holds it.
     pub fn take(path: &Path) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // A volume is made by others, who may leave it open to a group. Where it is not ours to change, its files are closed.
+        // A volume may be mounted with a mode that lets a group read it. Where this process may not change that, the files in it
+        // are still readable by their owner alone.
         let mut mode = std::fs::metadata(path)?.permissions();
         if mode.mode() & 0o077 != 0 {
             mode.set_mode(0o700);

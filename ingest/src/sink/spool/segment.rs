@@ -1,4 +1,4 @@
-//! How segments look on disk: a head that says where the segment before it ends, then checksummed records.
+//! Writes and reads segments: a head, which says where the segment before it ends, then checksummed records.
 //!
 //! ```text
 //! head    magic 8 | first 8 | before.first 8 | before.end 8 | before.next 8 | xxh3 of these 8
@@ -6,7 +6,7 @@
 //! body    written ms 8 | topic 1 | part 4 | policy 1 + 8 | length of key 4 | key | value
 //! ```
 //!
-//! All numbers are little-endian.
+//! All numbers are little-endian. *written* is when the record was spooled, ms since the Unix epoch.
 
 use crate::sink::RawRecord;
 use bytes::Bytes;
@@ -14,29 +14,29 @@ use schemas::signal::Signal;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 const MAGIC: &[u8; 8] = b"tspool01";
-/// Bytes of a segment's head.
+/// Size of a segment's head, in bytes.
 pub(super) const HEAD_BYTES: usize = 48;
-/// Bytes before a record's body.
+/// Size of what stands before a record's body, in bytes.
 pub(super) const FRAME_BYTES: usize = 20;
-/// No body is larger: what a Kafka message holds, and what is written beside it.
+/// Largest body, in bytes: what a Kafka message holds, and room for what is written beside it.
 pub(super) const BODY_BYTES_MAX: usize = crate::sink::kafka::MESSAGE_BYTES_MAX + (1 << 20);
 
-/// A segment, as far as it is durable.
+/// The durable part of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Extent {
-    /// The number of its first record.
+    /// The number of the segment's first record.
     pub first: u64,
-    /// How many bytes of the file are durable: what is behind them was never answered.
+    /// How many bytes of the file are durable; requests with bytes behind them were never answered.
     pub end: u64,
-    /// The number after its last record.
+    /// The number after that of the segment's last record.
     pub next: u64,
 }
 
-/// A segment's head.
+/// The head of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub first: u64,
-    /// The segment before it; all zero but `next` where that is gone already.
+    /// The segment before this one; where that is removed already, all is zero but `next`.
     pub before: Extent,
 }
 
@@ -50,7 +50,7 @@ impl Head {
         bytes
     }
 
-    /// None: it is not whole.
+    /// Reads a head; none where it is not whole.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (head, check) = bytes.get(..HEAD_BYTES)?.split_at(HEAD_BYTES - 8);
         let number = |at: usize| u64_at(head, at);
@@ -75,7 +75,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// Adds a record.
+/// Appends a record to `out`.
 pub(super) fn push(out: &mut Vec<u8>, number: u64, body: &[u8]) {
     out.extend_from_slice(&(body.len() as u32).to_le_bytes());
     out.extend_from_slice(&number.to_le_bytes());
@@ -87,18 +87,18 @@ fn check(number: u64, body: &[u8]) -> u64 {
     xxh3_64_with_seed(body, number ^ ((body.len() as u64) << 40))
 }
 
-/// What is at the begin of some bytes.
+/// What bytes begin with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame<'a> {
-    /// The record of that number.
+    /// The whole record with that number: its body.
     Whole(&'a [u8]),
-    /// It goes on behind these bytes: so many are needed.
+    /// The beginning of a record, of which this many bytes are needed.
     Short(usize),
-    /// Not that record, or broken. How long it says that it is, where that can be.
+    /// Another record, or a broken one: the size that it says it has, where that can be.
     Broken(Option<usize>),
 }
 
-/// Reads the record with that number.
+/// Reads the record with that number from the beginning of `bytes`.
 pub(super) fn frame(bytes: &[u8], number: u64) -> Frame<'_> {
     let (Some(length), Some(is), Some(sum)) = (u32_at(bytes, 0), u64_at(bytes, 4), u64_at(bytes, 12)) else {
         return Frame::Short(FRAME_BYTES);
@@ -127,7 +127,7 @@ fn signal_of(code: u8) -> Option<Signal> {
     Signal::ALL.into_iter().find(|signal| code_of(*signal) == code)
 }
 
-/// A raw record with when it was written here, ms.
+/// The body of a raw record that is spooled at `written_ms`, ms since the Unix epoch.
 pub(super) fn encode(record: &RawRecord, written_ms: i64) -> Vec<u8> {
     let mut body = Vec::with_capacity(32 + record.key.len() + record.value.len());
     body.extend_from_slice(&written_ms.to_le_bytes());
@@ -141,7 +141,7 @@ pub(super) fn encode(record: &RawRecord, written_ms: i64) -> Vec<u8> {
     body
 }
 
-/// The inverse of [`encode`]; none for what it never wrote.
+/// Reads a body: the raw record, and when it was spooled. None for bytes that [`encode`] never wrote.
 pub(super) fn decode(body: &[u8]) -> Option<(RawRecord, i64)> {
     let written_ms = u64_at(body, 0)?.cast_signed();
     let signal = signal_of(*body.get(8)?)?;

@@ -278,6 +278,28 @@ async fn the_next_process_drains_what_is_left_and_a_full_spool_refuses() {
     );
 }
 
+/// Sends one request after the other until it is over. Gives the key, and the values of requests that were answered.
+async fn send_until(
+    over: &AtomicBool,
+    spool: &Spooled<Fake>,
+    client: usize,
+    life: usize,
+) -> (String, Vec<String>) {
+    let (key, mut acked) = (format!("c{client}"), Vec::new());
+    for number in 0.. {
+        if over.load(Ordering::Relaxed) {
+            break;
+        }
+        let values = [format!("{life}-{number:06}-0"), format!("{life}-{number:06}-1")];
+        let records = values.iter().map(|value| record(&key, value)).collect();
+        if spool.append(records).await.is_ok() {
+            acked.extend(values);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    (key, acked)
+}
+
 const CLIENTS: usize = 6;
 const CHANGES: usize = 12;
 
@@ -294,21 +316,7 @@ async fn order_and_everything_answered_hold_whatever_kafka_does() {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
                 let (spool, over) = (Arc::clone(&spool), Arc::clone(&over));
-                tokio::spawn(async move {
-                    let (key, mut acked) = (format!("c{client}"), Vec::new());
-                    for number in 0.. {
-                        if over.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        let values = [format!("{life}-{number:06}-0"), format!("{life}-{number:06}-1")];
-                        let records = values.iter().map(|value| record(&key, value)).collect();
-                        if spool.append(records).await.is_ok() {
-                            acked.extend(values);
-                        }
-                        tokio::time::sleep(Duration::from_millis(1)).await;
-                    }
-                    (key, acked)
-                })
+                tokio::spawn(async move { send_until(&over, &spool, client, life).await })
             })
             .collect();
         for change in 0..CHANGES {

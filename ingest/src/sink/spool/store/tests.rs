@@ -4,27 +4,28 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// A file, and how much of it a crash leaves for certain.
+/// The content of a file, and how many bytes of it a crash leaves for certain.
 #[derive(Clone, Default)]
 struct Content {
     bytes: Vec<u8>,
     durable: usize,
-    /// A sync failed: what was not durable then never will be, whatever a later one says.
+    /// Whether a sync failed: what was not durable then never will be, whatever a later sync says.
     is_given_up: bool,
 }
 
-/// A disk in memory that fails when told to, and loses what was not synced in a crash.
+/// A disk in memory that fails when it is told to, and loses in a crash what was not synced.
 #[derive(Clone, Default)]
 struct Model(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
     files: BTreeMap<String, Content>,
-    /// The next so many writes or syncs succeed, then one fails.
+    /// How many writes or syncs succeed before one fails; none: none fails.
     fail_in: Option<u32>,
 }
 
 impl Inner {
+    /// Counts one write or sync; false when it is to fail.
     fn step(&mut self) -> bool {
         match &mut self.fail_in {
             Some(0) => {
@@ -45,7 +46,7 @@ fn failed() -> io::Error {
 }
 
 impl Model {
-    /// Of what was not synced a part is there, with garbage behind it: `left` and `garbage` say how much.
+    /// Crashes: of what was not synced up to `left` bytes are there, with up to `garbage` bytes of garbage behind them.
     fn crash(&self, left: usize, garbage: usize) {
         for content in self.0.lock().unwrap().files.values_mut() {
             let kept = content.durable + left.min(content.bytes.len() - content.durable);
@@ -149,7 +150,7 @@ impl Disk for Model {
     }
 }
 
-/// Small enough for several segments.
+/// A bound that is small enough for several segments, in bytes.
 const BYTES_MAX: u64 = 4 << 10;
 
 fn open(disk: &Model) -> Store<Model> {
@@ -168,7 +169,7 @@ fn texts(batch: &Batch) -> Vec<String> {
         .collect()
 }
 
-/// Reads and drains all: the texts, and how many records were lost.
+/// Reads and drains everything: gives the texts, and how many records were lost.
 fn drain<D: Disk>(store: &mut Store<D>) -> (Vec<String>, u64) {
     let (mut all, mut lost) = (Vec::new(), store.lost_at_start());
     while store.records() > 0 {
@@ -218,7 +219,7 @@ fn what_was_written_is_there_after_a_restart_and_gone_once_drained() {
 fn an_empty_segment_does_not_hide_what_comes_after_it() {
     let disk = Model::default();
     let mut store = open(&disk);
-    // No segment can be begun; then one is begun, and can't be opened.
+    // In the first round no segment can be begun; in the second one is begun and can't be opened.
     for (fail_in, text) in [(0, "a"), (1, "b")] {
         disk.0.lock().unwrap().fail_in = Some(fail_in);
         assert!(append(&mut store, &[text]).is_err());
@@ -303,7 +304,7 @@ fn after_a_failed_fsync_nothing_of_it_is_read_and_the_next_goes_elsewhere() {
     let disk = Model::default();
     let mut store = open(&disk);
     append(&mut store, &["kept"]).unwrap();
-    // The write succeeds, the fsync does not.
+    // The write succeeds, and the fsync fails.
     disk.0.lock().unwrap().fail_in = Some(1);
     assert!(append(&mut store, &["refused"]).is_err());
     append(&mut store, &["after"]).unwrap();
@@ -338,8 +339,8 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Whatever fails, tears or crashes: what was confirmed is read, in order, and nothing is read twice but what was not
-    /// drained durably. What was refused may be there (it was on its way when it crashed) but never disturbs the order.
+    /// Whatever fails, tears or crashes, what was confirmed is read, in order. Only what was not drained durably is read twice. What
+    /// was refused may be there, since it was under way at a crash, but it never disturbs the order.
     #[test]
     fn nothing_confirmed_is_lost_and_order_holds(steps in prop::collection::vec(step(), 1..60)) {
         let disk = Model::default();
@@ -355,7 +356,7 @@ proptest! {
                 read.push(u64::from_le_bytes(body[..8].try_into().unwrap()));
                 numbers.push(*number);
             }
-            // A failure here is told, and what was read may come again after a restart.
+            // This may fail; then what was read may come again after a restart.
             let _ = store.drained(&batch);
             Ok(())
         };
@@ -392,7 +393,7 @@ proptest! {
             take(&mut store, 500, &mut read, &mut numbers)?;
         }
         prop_assert_eq!(store.bytes(), 0);
-        // First occurrences are in order; a record that comes again has the number that it had before.
+        // A record that comes again has the number that it had before, and first occurrences are in order.
         let mut first_seen: BTreeMap<u64, u64> = BTreeMap::new();
         let mut highest = 0;
         for (value, number) in read.iter().zip(&numbers) {

@@ -1,5 +1,5 @@
-//! What the OTLP specification asks of a server, row by row, and the cases of the OpenTelemetry Collector's own receiver
-//! tests; each with the test that shows it. `here` is this file.
+//! Tests what the OTLP specification asks of a server, row by row, and the cases of the OpenTelemetry Collector's own receiver
+//! tests. Each row names the test that shows it; `here` is this test program.
 //!
 //! | | what | test |
 //! |---|---|---|
@@ -14,7 +14,7 @@
 //! | 9 | undecodable: 400 with `BadRequest`, `INVALID_ARGUMENT` | here `every_refusal_is_a_status`; `grpc` `refusals_carry_their_details` |
 //! | 10 | nothing that may pass later is 500 or 408 | `http` `what_the_log_refuses_is_not_acknowledged`; `connections` `a_slow_body_is_cut_off` |
 //! | 11 | `Retry-After`, `RetryInfo` where sending again may help, and only there | here `every_refusal_is_a_status`; `http` `a_tenant_has_a_limit_of_open_bytes`; `grpc` `refusals_carry_their_details` |
-//! | 12 | JSON | `json`, the whole file |
+//! | 12 | JSON | `json`, the whole program |
 //! | 13 | unknown protobuf fields are kept as they are | here `fields_of_tomorrow_are_kept` |
 //! | 14 | both encodings on one port; parameters and upper case of the content type | `http` `encodings_lead_to_the_same_record` |
 //! | 15 | paths, under any prefix; POST only, 405 with `Allow`; other signals 404, `UNIMPLEMENTED` | here `paths_under_a_prefix`; `http` `paths_and_methods`; `grpc` `gzip_is_taken_and_bad_input_is_not` |
@@ -23,14 +23,16 @@
 //!
 //! The Collector's cases: no content type, a foreign one (415 as there), a body that is not what its `Content-Encoding` says
 //! (400 as there), an unknown content encoding (415 here, as RFC 9110 has it; 400 there), an invalid request of each signal, an
-//! empty request, size limits, permanent and passing errors of what is behind, `Retry-After`, shutdown without loss of what
+//! empty request, size limits, permanent and passing errors of the log, `Retry-After`, shutdown without loss of what
 //! was answered, bombs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod refusals;
 
-use common::{JSON, PROTOBUF, Request, Server, gzip, pair, record, records, request, zstd};
-use ingest::connection::rpc_status::{BadRequest, RetryInfo, RpcStatus};
+use common::{JSON, PROTOBUF, Server, gzip, pair, record, records, request, zstd};
+use ingest::connection::rpc_status::RpcStatus;
 use ingest::sink::SinkError;
 use ingest::{Config, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
@@ -41,7 +43,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 
-/// A request with one record of that signal, in JSON, and the same in protobuf.
+/// A request with one record of that signal, in JSON and in protobuf.
 fn one(signal: Signal) -> (Vec<u8>, Vec<u8>) {
     let json: &[u8] = match signal {
         Signal::Logs => br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"observedTimeUnixNano":"1","eventName":"e"}]}]}]}"#,
@@ -69,7 +71,7 @@ async fn every_coding_of_every_signal() {
                 ("zstd", zstd(body)),
                 ("ZSTD", zstd(body)),
             ] {
-                // To the signal's own path, and to where a client posts that takes its endpoint literally.
+                // A client that takes its endpoint literally posts to `/`, any other one to the signal's own path.
                 for path in [signal.path(), "/"] {
                     let reply = server.post_encoded(path, content_type, encoding, &sent).await;
                     assert_eq!(
@@ -142,7 +144,7 @@ async fn answers_stay_small() {
     let reply = server.post("/v1/logs", JSON, &one(Signal::Logs).0).await;
     assert_eq!(reply.status, 503);
     assert!(reply.body.len() < 4096, "{}", reply.body.len());
-    // 50,000 records, each wrong in its own way, and a good one.
+    // The request has a good record, and 50,000 records that are each wrong in their own way.
     let mut scope = vec![0x12, 0];
     (0..50_000_u32)
         .for_each(|at| scope.extend_from_slice(&[&[0x12, 7, 0x1a, 5, 0xff][..], &at.to_le_bytes()].concat()));
@@ -156,7 +158,7 @@ async fn answers_stay_small() {
     assert_eq!(partial.rejected_log_records, 50_000);
 }
 
-/// A request of a scope with such content.
+/// A request whose only scope has that content.
 fn nested(scope: &[u8]) -> Vec<u8> {
     let field = |tag: u8, payload: &[u8]| {
         let mut out = vec![tag];
@@ -193,7 +195,7 @@ async fn full_success_is_empty() {
 #[tokio::test]
 async fn bad_records_do_not_take_the_good_ones_with_them() {
     let server = Server::start(Config::default()).await;
-    // Over the limit, and nothing of it can be cut.
+    // This record is over the limit, and none of its texts can be cut.
     let mut unfit = record(&[]);
     unfit.event_name = "e".repeat(5 << 20);
     let good = record(&[("conversation.id", "c")]);
@@ -212,7 +214,7 @@ async fn bad_records_do_not_take_the_good_ones_with_them() {
     );
     assert_eq!(server.taken()[0].value, request(vec![good.clone(), good]));
 
-    // In JSON, of a metric: its points are counted. (Written in protobuf: a name that is no text.)
+    // Of a metric that is left out, the data points are counted. This one has two, and a name that is not UTF-8.
     let metric = b"\x12\x03\x0a\x01m\x12\x09\x0a\x01\xff\x2a\x04\x0a\x00\x0a\x00";
     let reply = server.post("/v1/metrics", PROTOBUF, &nested(metric)).await;
     let partial = ExportMetricsServiceResponse::decode(reply.body.as_slice())
@@ -230,7 +232,7 @@ async fn bad_records_do_not_take_the_good_ones_with_them() {
         1
     );
 
-    // None can be taken: nothing is partial about that.
+    // A request of which no record can be taken is refused, and no partial success.
     let reply = server
         .post("/v1/logs", PROTOBUF, &request(vec![unfit.clone(), unfit]))
         .await;
@@ -273,192 +275,9 @@ async fn what_is_cut_is_told() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_a_status() {
-    let server = Server::start(Config {
-        body_bytes_max: 1 << 20,
-        ..Config::default()
-    })
-    .await;
-    let (json, protobuf) = one(Signal::Logs);
-    let large = vec![0; (1 << 20) + 1];
-    let unclear = nested(&[0x12, 0]);
-    for (content_type, body) in [(PROTOBUF, &protobuf), (JSON, &json)] {
-        let typed = ("content-type", content_type);
-        let cases = [
-            ("path", "POST", "/v1/profiles", vec![typed], &body[..], 404, 5),
-            ("method", "GET", "/v1/logs", vec![typed], b"", 405, 12),
-            ("method of any signal", "PUT", "/", vec![typed], b"", 405, 12),
-            ("size", "POST", "/v1/logs", vec![typed], &large, 413, 8),
-            (
-                "encoding",
-                "POST",
-                "/v1/logs",
-                vec![typed, ("content-encoding", "snappy")],
-                body,
-                415,
-                3,
-            ),
-            (
-                "gzip that is none",
-                "POST",
-                "/v1/metrics",
-                vec![typed, ("content-encoding", "gzip")],
-                body,
-                400,
-                3,
-            ),
-            (
-                "zstd that is none",
-                "POST",
-                "/v1/traces",
-                vec![typed, ("content-encoding", "zstd")],
-                body,
-                400,
-                3,
-            ),
-            (
-                "broken off",
-                "POST",
-                "/v1/traces",
-                vec![typed],
-                &body[..body.len() - 2],
-                400,
-                3,
-            ),
-            (
-                "another form",
-                "POST",
-                "/v1/metrics",
-                vec![typed],
-                b"\x0a\x05\x0d\x00\x00\x00\x00",
-                400,
-                3,
-            ),
-            (
-                "broken off, of any signal",
-                "POST",
-                "/",
-                vec![typed],
-                &body[..body.len() - 2],
-                400,
-                3,
-            ),
-        ];
-        for (what, method, path, headers, body, http, code) in cases {
-            let reply = server
-                .send(&Request {
-                    method,
-                    path,
-                    headers,
-                    body,
-                })
-                .await;
-            assert_eq!(
-                (reply.status, reply.rpc().0),
-                (http, code),
-                "{what} {content_type}"
-            );
-            assert_eq!(reply.header("content-type"), Some(content_type), "{what}");
-            assert_eq!(reply.header("allow"), (http == 405).then_some("post"), "{what}");
-            assert_eq!(reply.header("retry-after"), None, "{what}");
-            has_details(
-                &reply.body,
-                content_type,
-                if http == 400 { "BadRequest" } else { "" },
-            );
-        }
-        *server.sink.refusal.lock().unwrap() = Some(SinkError::Unavailable("down".to_owned()));
-        let reply = server.post("/v1/logs", content_type, body).await;
-        assert_eq!(
-            (reply.status, reply.rpc().0, reply.header("retry-after")),
-            (503, 14, Some("1"))
-        );
-        has_details(&reply.body, content_type, "RetryInfo");
-    }
-    // Without a content type that is known, JSON.
-    for headers in [
-        vec![],
-        vec![("content-type", "text/plain")],
-        vec![("content-type", "application/protobuf")],
-    ] {
-        let reply = server
-            .send(&Request {
-                method: "POST",
-                path: "/v1/logs",
-                headers,
-                body: &protobuf,
-            })
-            .await;
-        assert_eq!(
-            (reply.status, reply.rpc().0, reply.header("content-type")),
-            (415, 3, Some(JSON))
-        );
-    }
-    let reply = server.post("/", PROTOBUF, &unclear).await;
-    assert_eq!(
-        (reply.status, reply.rpc()),
-        (400, (3, "the content does not tell which signal it is of: post it to /v1/logs, /v1/traces or /v1/metrics".to_owned()))
-    );
-    server.is_well().await;
-}
-
-/// The one detail of a status, of that kind; none for no kind.
-fn has_details(body: &[u8], content_type: &str, kind: &str) {
-    let name = format!("type.googleapis.com/google.rpc.{kind}");
-    if content_type == JSON {
-        let json: serde_json::Value = serde_json::from_slice(body).unwrap();
-        let details = json["details"].as_array().unwrap();
-        assert_eq!(
-            details
-                .iter()
-                .map(|detail| detail["@type"].as_str().unwrap())
-                .collect::<Vec<_>>(),
-            if kind.is_empty() {
-                vec![]
-            } else {
-                vec![name.as_str()]
-            }
-        );
-        return;
-    }
-    let status = RpcStatus::decode(body).unwrap();
-    assert_eq!(
-        status
-            .details
-            .iter()
-            .map(|any| any.type_url.as_str())
-            .collect::<Vec<_>>(),
-        if kind.is_empty() {
-            vec![]
-        } else {
-            vec![name.as_str()]
-        }
-    );
-    match kind {
-        "BadRequest" => {
-            let faults = BadRequest::decode(status.details[0].value.as_slice())
-                .unwrap()
-                .field_violations;
-            assert_eq!(
-                (faults.len(), faults[0].description.as_str()),
-                (1, status.message.as_str())
-            );
-        }
-        "RetryInfo" => {
-            let delay = RetryInfo::decode(status.details[0].value.as_slice())
-                .unwrap()
-                .retry_delay
-                .unwrap();
-            assert_eq!(delay.seconds, 1);
-        }
-        _ => {}
-    }
-}
-
-#[tokio::test]
 async fn fields_of_tomorrow_are_kept() {
     let server = Server::start(Config::default()).await;
-    // Field 9999 as a varint, in the record, its scope, its resource and the request.
+    // An unknown field, number 9999, is in the record, its scope, its resource and the request.
     let unknown = [0xf8, 0xf0, 0x04, 0x07];
     let field = |tag: u8, payload: &[u8]| {
         [
