@@ -12,8 +12,8 @@
 //!     └─────────────────────────► control          the privacy policy, followed
 //! ```
 //!
-//! **Architecture Invariant:** folders depend on each other in the direction of the arrows, and never in a circle. (Every
-//! folder may use `telemetry`, the table of the process's own metrics, which uses none.)
+//! **Architecture Invariant:** a folder uses only those that it reaches by the arrows, so there is no circle of folders.
+//! (`telemetry`, the table of the process's own metrics, uses none, and each may use it.)
 //!
 //! **Architecture Invariant:** nothing is written anywhere before [`prepare::privacy::apply`] has seen it. (What an inbox holds
 //! that can't be read can't be cleaned either: what goes to the quarantine has its secrets overwritten, as far as

@@ -2,7 +2,8 @@
 //!
 //! Each concern keeps its handles beside its code, in a `telemetry` module of its own, and gets them here.
 //!
-//! **Invariant:** labels are of closed sets; a tenant, a conversation, a person or a path is never one.
+//! **Invariant:** the values of a label are a closed set, or what the operator has set; never a tenant, a conversation, a person
+//! or a path.
 #![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
 use metrics::{

@@ -28,7 +28,7 @@ impl Agent {
         Self::of(headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
     }
 
-    /// The client that names itself so.
+    /// The client with that user agent.
     #[must_use]
     pub fn of(user_agent: Option<&[u8]>) -> Self {
         let text = user_agent

@@ -1,4 +1,4 @@
-//! Why a request is refused, from its head on, and how that is logged.
+//! Names why a request is refused, from its head on, and logs refusals.
 
 use crate::connection::rpc_status::RpcStatus;
 use crate::connection::verdict::Verdict;

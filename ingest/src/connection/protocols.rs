@@ -1,4 +1,4 @@
-//! Which protocols a port speaks: OTLP/HTTP, OTLP/gRPC, or both.
+//! Speaks the protocols of a port: OTLP/HTTP, OTLP/gRPC, or both.
 
 use crate::connection::telemetry::RequestTelemetry;
 use crate::connection::{grpc, http};

@@ -1,4 +1,4 @@
-//! What connections and answers tell the process's metrics.
+//! Counts connections, requests and answers in the process's metrics.
 
 use crate::connection::agent::Agent;
 use crate::telemetry::Series;

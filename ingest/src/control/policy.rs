@@ -1,4 +1,4 @@
-//! The privacy policy in force: what the last readable epoch of `tacho.control` says.
+//! Holds the privacy policy in force: what the last readable epoch of `tacho.control` says.
 //!
 //! ```text
 //! tacho.control ──► Reading ──publish──► Policies ◄──rule── each request, each batch of the inbox

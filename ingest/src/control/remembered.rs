@@ -1,4 +1,4 @@
-//! The records of `tacho.control` that an ingest with a spool keeps beside it, to start without its cluster.
+//! Keeps the records of `tacho.control` that an ingest with a spool needs to start without its cluster.
 //!
 //! Kept are the seed, which pins the number of raw partitions, and the last record with a privacy policy, both as they are in
 //! the topic. A policy that changes while this process is down and Kafka can't be reached is not known before Kafka answers,

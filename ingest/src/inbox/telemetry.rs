@@ -1,4 +1,4 @@
-//! What draining the inbox tells the process's metrics.
+//! Counts in the process's metrics what is drained from the inbox.
 
 use crate::telemetry::Series;
 use metrics::{Counter, Gauge, Label};

@@ -1,4 +1,4 @@
-//! How bodies are compressed: not at all, by gzip or by zstd; decompression within limits.
+//! Decompresses bodies within limits: gzip, zstd, or no compression at all.
 
 use crate::prepare::admit::{Busy, Permit};
 use crate::prepare::memory::capacity;

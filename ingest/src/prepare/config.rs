@@ -1,11 +1,11 @@
-//! The settings that bound requests and connections, and that say where requests go.
+//! Holds the settings that bound requests and connections, and that say where requests go.
 
 use crate::control::policy::TextSettings;
 use crate::prepare::environment::Routes;
 use crate::prepare::hash::HashKey;
 use std::time::Duration;
 
-/// Settings of the way that requests take; each has a default.
+/// The settings of connections and of the pipeline; each has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Largest body as sent, in bytes; a larger one gets 413.

@@ -1,4 +1,4 @@
-//! Why a request that was read can't be taken.
+//! Names why a request that was read can't be taken.
 
 use crate::prepare::admit::{Busy, Excess};
 use crate::prepare::coding::Coding;

@@ -84,10 +84,15 @@ fn is_sound(signal: Signal, record: &[u8], actions: Actions, key: Option<&HashKe
 
 /// How many items a record counts for: a metric counts for its data points, as far as they can be read.
 fn items(signal: Signal, record: &[u8]) -> u64 {
-    if signal != Signal::Metrics {
-        return 1;
+    match signal {
+        Signal::Logs | Signal::Traces => 1,
+        Signal::Metrics => data_points(record).max(1),
     }
-    let data = Fields::new(record)
+}
+
+/// How many data points of a metric can be read.
+fn data_points(metric: &[u8]) -> u64 {
+    let data = Fields::new(metric)
         .flatten()
         .filter(|field| matches!(field.number, 5 | 7 | 9 | 10 | 11));
     let points = data.flat_map(|data| {
@@ -95,7 +100,7 @@ fn items(signal: Signal, record: &[u8]) -> u64 {
             .flatten()
             .filter(|point| point.number == 1)
     });
-    (points.count() as u64).max(1)
+    points.count() as u64
 }
 
 #[cfg(test)]

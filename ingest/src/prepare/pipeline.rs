@@ -1,4 +1,4 @@
-//! The pipeline that every request of a client goes through, whatever protocol brought it.
+//! Takes every request of a client, whatever protocol brought it, through preparation to the sink.
 
 use crate::control::policy::{Policies, Rule};
 use crate::prepare::admit::{Admission, Permit};

@@ -79,7 +79,7 @@ pub enum PrivacyError {
 ///   deep, becomes an int `tacho.<key>.bytes`, and a body that holds text the attribute `tacho.body.bytes`. Texts of spans, and
 ///   span events of other targets than [`TRACE_SAFE`], leave nothing.
 /// - *hash* replaces a value by its hash under `key`; without a key the value is dropped.
-/// - *scrub* overwrites what the rules of [`scrub`](crate::prepare::scrub) find in a value.
+/// - *scrub* puts the name of a rule in the place of each secret that the rules of [`scrub`](crate::prepare::scrub) find.
 /// - *keep* leaves a value in place.
 ///
 /// Whatever the actions are, facts are taken out of texts, and attributes of `tacho.*` that came with the request are removed.

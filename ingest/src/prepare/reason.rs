@@ -1,4 +1,4 @@
-//! Why requests are refused, as a closed set: label values, and reasons in the quarantine.
+//! Names the reasons why requests are refused, as a closed set for labels and for the quarantine.
 
 use crate::prepare::coding::Coding;
 

@@ -1,7 +1,7 @@
-//! The steps from a request's body to its raw records: decompress, decode, bound, clean, split.
+//! Makes raw records of a request's body: decompresses, decodes, bounds, cleans and splits it.
 //!
 //! ```text
-//! body ─decode─► bytes ─(JSON)─► protobuf ─bound─► ─clean─► ─route─► raw records
+//! body ─decompress─► JSON ─decode─► protobuf ─bound─► ─clean─► ─route─► raw records
 //! ```
 //!
 //! All steps are pure but for the permit, which each step that needs more bytes asks first.

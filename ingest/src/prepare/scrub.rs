@@ -15,8 +15,7 @@
 mod escapes;
 mod rules;
 
-use crate::prepare::privacy::DEPTH_MAX;
-use crate::prepare::wire::{Fields, Wire};
+use crate::prepare::wire::{DEPTH_MAX, Fields, Wire};
 use escapes::{Unescaped, json_strings, unescaped};
 use rules::{Candidate, Match, RULES_MAX, Rules};
 use std::sync::OnceLock;

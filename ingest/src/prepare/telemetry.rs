@@ -1,4 +1,4 @@
-//! What preparing requests tells the process's metrics: sizes, and what cleaning changed.
+//! Counts in the process's metrics how large requests are, and what cleaning changed in them.
 
 use crate::prepare::privacy::Counts;
 use crate::telemetry::Series;

@@ -1,4 +1,4 @@
-//! What the sinks tell the process's metrics.
+//! Counts in the process's metrics what sinks can't tell of.
 
 use crate::telemetry::Series;
 use metrics::Label;

@@ -1,4 +1,4 @@
-//! What the consumer's client tells from within a poll: changes of who has which partitions, and statistics.
+//! Takes what the consumer's client tells from within a poll: changes of who has which partitions, and statistics.
 
 use metrics::Gauge;
 use rdkafka::client::ClientContext;

@@ -1,4 +1,4 @@
-//! The idempotent producer of raw records: its settings, handing records to it, and replacing it.
+//! Makes the idempotent producer of raw records, hands records to it, and replaces it where it failed.
 
 use super::ConnectError;
 use crate::sink::partition::murmur2_partition;

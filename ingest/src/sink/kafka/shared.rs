@@ -1,4 +1,4 @@
-//! What a sink and the thread that watches its cluster share: producers, and whether the raw topics are as they must be.
+//! Watches the cluster of a sink: whether its producers reach it, and whether the raw topics are as they must be.
 
 use super::ConnectError;
 use super::producer::Producing;
@@ -27,6 +27,7 @@ pub(super) enum RawTopics {
     Mismatch,
 }
 
+/// What a sink and the thread that watches its cluster share.
 pub(super) struct Shared {
     /// The producer for requests that are alone, and the one for requests of a crowd: a client's linger is fixed.
     pub producers: [Producing; 2],

@@ -1,4 +1,4 @@
-//! What the requests and the two threads of a spool share: the mode, the queue of what is to be written, the store.
+//! Decides which way a request goes, and holds what requests and the two threads of a spool share.
 
 use super::disk::Directory;
 use super::segment;

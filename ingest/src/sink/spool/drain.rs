@@ -1,4 +1,4 @@
-//! The thread of a spool that drains: what was spooled goes to Kafka, in order.
+//! Drains what was spooled into Kafka, in order: the work of one thread.
 
 use super::core::{Core, Mode, Queue};
 use super::segment;

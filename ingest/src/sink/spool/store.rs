@@ -115,7 +115,7 @@ impl<D: Disk> Store<D> {
     /// Makes records durable in order, and gives the number of the first one.
     ///
     /// # Errors
-    /// The disk failed. None of the records will ever be read, so nothing may be confirmed.
+    /// The disk failed. None of the records will be read, so nothing may be confirmed.
     pub fn append<'a>(&mut self, bodies: impl Iterator<Item = &'a [u8]>) -> io::Result<u64> {
         let outcome = self.try_append(bodies);
         if outcome.is_err() {

@@ -1,4 +1,4 @@
-//! What a spool tells the process's metrics.
+//! Shows a spool in the process's metrics.
 
 use crate::telemetry::Series;
 use metrics::{Counter, Gauge, Label};

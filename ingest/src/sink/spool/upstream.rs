@@ -1,4 +1,4 @@
-//! What a spool needs of the log behind it.
+//! The log behind a spool, as the spool uses it.
 
 use crate::sink::{Fate, RawRecord, SinkError};
 use rdkafka::error::KafkaError;

@@ -1,4 +1,4 @@
-//! The thread of a spool that writes: many requests share an fsync.
+//! Writes what requests spool, many requests to an fsync: the work of one thread.
 
 use super::core::{Core, Job, now_ms};
 use super::segment;
