@@ -6,11 +6,14 @@
 mod support;
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use processor_core::{Input, LabelTable, Rules, SessionTask};
+use processor_core::{Input, LabelTable, Rules, SessionTask, Task};
 use schemas::event::Attr;
+use schemas::id::{Position, TopicPartition};
 use schemas::otlp::decode::decode;
 use schemas::otlp::scan::scan;
 use schemas::settings::Seed;
+use schemas::time::{AppendTime, WallTime};
+use schemas::topic::Topic;
 use std::hint::black_box;
 use std::time::Duration;
 use support::requests::{Raw, START, Traffic};
@@ -33,6 +36,12 @@ fn interval(traffic: &Traffic, per_message: usize, open: u64, time: i64, turns: 
     (0..COMMIT_RECORDS / per_message).map(message).collect()
 }
 
+/// The partition that is folded.
+const RAW: TopicPartition = TopicPartition {
+    topic: Topic::RawLogs,
+    partition: 0,
+};
+
 /// A task with so many open conversations, driven as the worker does.
 struct Driven {
     rules: Rules,
@@ -48,7 +57,10 @@ impl Driven {
     /// Opens the conversations, each by its first records.
     fn filled(traffic: &Traffic, open: u64) -> Self {
         let rules = Rules::new(Seed::shipped());
-        let (task, labels) = (SessionTask::new(0, &rules, 0), LabelTable::new(&rules.seed));
+        let (task, labels) = (
+            SessionTask::new(RAW, &rules, Position(0)),
+            LabelTable::new(&rules.seed),
+        );
         let mut driven = Self {
             rules,
             task,
@@ -66,7 +78,7 @@ impl Driven {
             }
         }
         driven.commit();
-        assert_eq!(driven.task.conversations() as u64, open);
+        assert_eq!(driven.task.state_keys() as u64, open);
         let (seconds, grown) = (
             (cpu_time() - began).as_secs_f64(),
             resident().saturating_sub(before),
@@ -80,7 +92,7 @@ impl Driven {
 
     fn apply(&mut self, messages: &[Raw]) {
         for Raw { key, value } in messages {
-            let (appended, wall) = (self.clock, Some(self.clock));
+            let (appended, wall) = (AppendTime(self.clock), Some(WallTime(self.clock)));
             let input = Input {
                 offset: self.offset,
                 appended,
@@ -91,7 +103,9 @@ impl Driven {
                 key,
                 value,
             };
-            self.task.apply(input, &self.rules);
+            self.task
+                .apply(input, &self.rules)
+                .expect("the traffic is well-formed");
             self.offset += 1;
         }
     }
@@ -102,7 +116,9 @@ impl Driven {
             self.labels.apply(&key, &value);
         }
         black_box((&effects.changes, &effects.rows));
-        black_box(self.task.seal(self.labels.resolve(effects.deltas), &self.rules));
+        let deltas = self.labels.resolve(effects.deltas);
+        let sealed = self.task.seal(deltas, "bench", &self.rules);
+        black_box(&sealed.deltas);
         self.clock += COMMIT_MS;
     }
 }
@@ -177,7 +193,7 @@ fn intervals(
     let share = committing.as_secs_f64() / (folding + committing).as_secs_f64();
     println!("of that, take, resolve and seal: {:.0} %", share * 100.0);
     assert_eq!(
-        driven.task.conversations() as u64,
+        driven.task.state_keys() as u64,
         driven.open,
         "no conversation was added or ended meanwhile"
     );

@@ -8,15 +8,15 @@
 mod support;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor::log::{Commit, Log};
+use processor_log::cluster::Cluster;
+use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor_log::{Commit, Log, Part};
 use prost::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use schemas::cluster::Cluster;
-use schemas::id::TopicPartition;
+use schemas::id::{Position, TopicPartition};
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -288,11 +288,16 @@ fn commit_latency(bootstrap: &str) {
         // The first of each size meets partitions whose leaders the client does not know yet.
         for _ in 0..=COMMITS {
             let began = Instant::now();
-            log.commit(Commit {
+            let part = Part {
+                input: TopicPartition {
+                    topic: Topic::RawLogs,
+                    partition: 0,
+                },
+                position: Position(0),
                 records: records(),
-                positions: Vec::new(),
-            })
-            .expect("the broker commits");
+            };
+            log.commit(Commit { parts: vec![part] })
+                .expect("the broker commits");
             took.push(began.elapsed());
         }
         took.remove(0);

@@ -3,9 +3,9 @@
 #[path = "../../tests/support/broker.rs"]
 pub mod broker;
 
-use processor::log::Log;
-use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
-use schemas::cluster::Cluster;
+use processor_log::Log;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
 use schemas::id::TopicPartition;
 use schemas::record::NewRecord;
 use schemas::settings::Seed;

@@ -1,62 +1,107 @@
-//! The few places where this program meets its parts: logs, ingest, the runner and the rows.
+//! Where this program meets its parts: it gives each kind of log the same shape, for ingest, workers and readers.
 
 use bytes::Bytes;
 use ingest::inbox::{self, Inbox};
-use ingest::sink::kafka::KafkaSink;
+use ingest::sink::kafka::{ConnectError, KafkaSink};
 use ingest::sink::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
 use ingest::{ConnectionLimits, Pipeline, Policies, Protocols};
 use processor::admin::OpenLog;
-use processor::log::embedded::Embedded;
-use processor::log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
-use processor::log::{Log, LogError};
 use processor::runner::Options;
 use processor::view::View;
-use processor::workers::{self, Workers};
-use schemas::cluster::Cluster;
+use processor::workers::{self, StartError, Workers};
+use processor_log::cluster::Cluster;
+use processor_log::embedded::Embedded;
+use processor_log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
+use processor_log::{Log, LogError};
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
-use shell::process::chain;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Starts the workers, whose commits show in the view.
-pub type Work = Box<dyn FnOnce(&Arc<View>) -> Result<Workers, String> + Send>;
+pub type StartWorkers = dyn FnOnce(&Arc<View>) -> Result<Workers, StartError> + Send;
 
-/// A log with everything that hangs on it.
+/// An opened log, with everything that works on it.
 pub struct Backend {
-    /// Opens a handle for reading.
+    /// Opens a handle for reading the log.
     pub open: Box<OpenLog>,
-    /// Where ingest writes.
+    /// The sink into which ingest writes.
     pub sink: Arc<AnySink>,
-    /// Drains what foreign writers put into the cluster's inbox; takes whether texts are kept, and the policy.
+    /// Drains what other Kafka writers put into the inbox topics; none where the log has no inbox.
     pub drain: Option<Box<DrainInbox>>,
-    /// The workers.
-    pub work: Work,
+    /// Starts the workers.
+    pub work: Box<StartWorkers>,
 }
 
-/// Starts to drain an inbox.
+/// Starts to drain the inbox topics, under the settings of ingest and its privacy policies.
 pub type DrainInbox = dyn FnOnce(ingest::Config, Arc<Policies>) -> std::io::Result<Inbox> + Send;
 
-/// The embedded log in `dir`; `seed` is for a new one.
-pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, String> {
-    let log = Embedded::open(dir, seed).map_err(|error| chain(&error))?;
+/// Why a log can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The directory is in use, holds something else, or its store can't be read.
+    #[error(transparent)]
+    Embedded(#[from] LogError),
+    /// The log of a cluster can't be used.
+    #[error("--kafka {bootstrap}")]
+    Kafka {
+        /// The addresses of the cluster.
+        bootstrap: String,
+        /// What is wrong.
+        #[source]
+        source: Box<ClusterError>,
+    },
+}
+
+/// Why the log of a cluster can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The cluster does not answer, or its topics are not as they must be.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The producer of ingest can't be made.
+    #[error(transparent)]
+    Producer(#[from] ConnectError),
+    /// There are no threads to make the producer of ingest.
+    #[error(transparent)]
+    Threads(#[from] std::io::Error),
+}
+
+impl ClusterError {
+    /// The same error, with the flag and the addresses of the cluster before it.
+    fn at(self, cluster: &Cluster) -> BackendError {
+        BackendError::Kafka {
+            bootstrap: cluster.bootstrap.clone(),
+            source: Box::new(self),
+        }
+    }
+}
+
+/// Opens the embedded log in `dir`; `seed` holds the settings of a new one.
+///
+/// # Errors
+/// Another process has the directory, it holds something else, or the store can't be read.
+pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, BackendError> {
+    let log = Embedded::open(dir, seed)?;
     let (reader, worker) = (Arc::clone(&log), log.handle());
     let seed = seed.clone();
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(reader.handle()))),
         sink: Arc::new(AnySink::Embedded(log)),
         drain: None,
-        work: Box::new(move |view| Workers::alone(worker, &seed, view).map_err(|error| chain(&error))),
+        work: Box::new(move |view| Workers::alone(worker, &seed, view)),
     })
 }
 
-/// The log on a cluster; `seed` is for a new prefix.
-pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
-    let text = |error: LogError| format!("--kafka {}: {error}", cluster.bootstrap);
-    let seed = topics::prepare(cluster, seed).map_err(text)?;
+/// Opens the log on a cluster, and creates the topics that are missing; `seed` holds the settings of a new prefix.
+///
+/// # Errors
+/// The cluster does not answer, or its topics are not as they must be.
+pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, BackendError> {
+    let seed = topics::prepare(cluster, seed).map_err(|error| ClusterError::Log(error).at(cluster))?;
     let config = workers::Config {
         cluster: cluster.clone(),
         group: format!("{}{GROUP}", cluster.prefix),
@@ -67,7 +112,7 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
         seed: seed.clone(),
         options: Options::default(),
     };
-    let sink = connect_sink(cluster, seed.raw_partitions)?;
+    let sink = connect_sink(cluster, seed.raw_partitions).map_err(|error| error.at(cluster))?;
     let reading = cluster.clone();
     let (inbox, raw_partitions) = (cluster.clone(), seed.raw_partitions);
     let drain = move |config, policies| {
@@ -85,22 +130,18 @@ pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, String> {
         open: Box::new(move || Ok(Box::new(connect_reader(&reading)?))),
         sink: Arc::new(AnySink::Kafka(sink)),
         drain: Some(Box::new(drain)),
-        work: Box::new(move |view| Workers::start(&config, view).map_err(|error| chain(&error))),
+        work: Box::new(move |view| Workers::start(&config, view)),
     })
 }
 
-/// The consumer group, and what the transactional id begins with.
+/// The name of the consumer group after the prefix; the transactional ids of workers begin with the same.
 const GROUP: &str = "tacho";
 
-fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, String> {
-    let text = |error: &dyn std::fmt::Display| format!("--kafka {}: {error}", cluster.bootstrap);
+fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, ClusterError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-        .map_err(|error| text(&error))?;
-    runtime
-        .block_on(KafkaSink::connect(cluster, raw_partitions))
-        .map_err(|error| text(&error))
+        .build()?;
+    Ok(runtime.block_on(KafkaSink::connect(cluster, raw_partitions))?)
 }
 
 fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
@@ -110,13 +151,16 @@ fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
     ))
 }
 
-/// The topics of a cluster, for reading only.
-pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, String> {
-    let log = connect_reader(cluster).map_err(|error| format!("--kafka {}: {error}", cluster.bootstrap))?;
+/// The log of a cluster for a command: it reads, and may append, but takes no part in the consumer group.
+///
+/// # Errors
+/// No broker answers.
+pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, BackendError> {
+    let log = connect_reader(cluster).map_err(|error| ClusterError::Log(error).at(cluster))?;
     Ok(Box::new(log))
 }
 
-/// Serves OTLP over HTTP and gRPC, each on its port, until `ending` says so.
+/// Serves OTLP over HTTP and gRPC, on one pipeline and under one connection limit, until `ending` says so.
 pub async fn serve_ingest(
     config: ingest::Config,
     policies: Arc<Policies>,
@@ -126,7 +170,7 @@ pub async fn serve_ingest(
     ending: watch::Receiver<bool>,
 ) {
     let over = |mut ending: watch::Receiver<bool>| async move {
-        // The sender is gone only when the process ends.
+        // An error means that the sender is gone, and it lives until the process ends.
         let _ = ending.wait_for(|over| *over).await;
     };
     let limits = ConnectionLimits::new(&config);
@@ -143,11 +187,11 @@ pub async fn serve_ingest(
     );
 }
 
-/// Where ingest writes: the log that this process uses.
+/// The sink into which ingest writes: the log that this process uses.
 pub enum AnySink {
-    /// The embedded one.
+    /// The embedded log.
     Embedded(Arc<Embedded>),
-    /// A cluster.
+    /// A cluster, through producers of its own.
     Kafka(KafkaSink),
 }
 
@@ -173,7 +217,7 @@ impl Sink for AnySink {
     }
 }
 
-/// A raw record as the embedded log takes it: its partition, and the wall time of this attempt.
+/// A raw record as the embedded log takes it: with its partition, and the wall time of this attempt in a header.
 fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
     let topic = record.signal.raw();
     let partition = murmur2_partition(record.key.as_bytes(), log.partitions(topic));

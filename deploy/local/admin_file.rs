@@ -1,4 +1,4 @@
-//! `admin.json` in the data directory: how `tacho read` finds the process that holds the directory.
+//! The file `admin.json` in the data directory: how `tacho read` finds the process that holds the directory.
 
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -6,28 +6,28 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The file's name.
+/// The name of the file.
 pub const NAME: &str = "admin.json";
-/// A larger file is not ours.
+/// A larger file was not written by this program, and is ignored.
 const BYTES_MAX: u64 = 4096;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdminFile {
-    /// Where the admin port of the process is.
+    /// The address of the process's admin port, as clients on this machine reach it.
     pub addr: SocketAddr,
-    /// What it asks for in `Authorization: Bearer …`.
+    /// The token that the admin port asks for in `Authorization: Bearer …`.
     pub token: String,
-    /// Its process id, for people.
+    /// The process id, for people.
     pub pid: u32,
 }
 
-/// The file, for as long as the process runs: it is removed on drop.
+/// The written file. It is removed when this is dropped, at the end of the process.
 #[derive(Debug)]
 pub struct Written(PathBuf);
 
 impl AdminFile {
-    /// For this process, with a new token.
+    /// The content for this process, with a new token.
     pub fn new(addr: SocketAddr) -> Self {
         let token = format!(
             "{}{}",
@@ -35,13 +35,16 @@ impl AdminFile {
             uuid::Uuid::new_v4().simple()
         );
         Self {
-            addr: crate::setup::reachable(addr),
+            addr: crate::address::reachable(addr),
             token,
             pid: std::process::id(),
         }
     }
 
-    /// Writes it with mode 0600, in one step: nobody sees half of it, nor with another mode.
+    /// Writes the file with mode 0600 and in one step, so that nobody sees half of it or reads the token.
+    ///
+    /// # Errors
+    /// The directory can't be made or written to.
     pub fn write(&self, dir: &Path) -> std::io::Result<Written> {
         std::fs::create_dir_all(dir)?;
         let (path, next) = (dir.join(NAME), dir.join(format!("{NAME}.{}", self.pid)));
@@ -56,7 +59,7 @@ impl AdminFile {
         Ok(Written(path))
     }
 
-    /// Reads it; `None` where there is none or it is not one.
+    /// Reads the file of a directory; `None` where there is none, or where it holds something else.
     pub fn read(dir: &Path) -> Option<Self> {
         let path = dir.join(NAME);
         if std::fs::metadata(&path).ok()?.len() > BYTES_MAX {
@@ -68,7 +71,7 @@ impl AdminFile {
 
 impl Drop for Written {
     fn drop(&mut self) {
-        // Gone already is as good as removed.
+        // A file that is gone already is as good as removed, and one that stays names a process that does not answer.
         let _ = std::fs::remove_file(&self.0);
     }
 }

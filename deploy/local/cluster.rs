@@ -1,11 +1,11 @@
-//! Which cluster a command is about.
+//! Names the cluster of a command: by flags, over the environment, over a file of settings.
 
 use ingest::prepare::hash::HashKey;
 use ingest::process::PrivacySection;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use serde::Deserialize;
-use shell::kafka::KafkaSection;
-use shell::layers::{Sources, load};
+use settings::kafka::KafkaSection;
+use settings::layers::{Sources, load};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -24,14 +24,14 @@ pub struct ClusterArgs {
     pub config: Option<PathBuf>,
 }
 
-/// Of a file of settings, what this program is about.
+/// The part of a file of settings that names the cluster; other tables are ignored.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OnlyKafka {
     kafka: KafkaSection,
 }
 
-/// Of a file of settings, what its ingest needs beside the cluster.
+/// The part of a file of settings that holds the key of hashes; other tables are ignored.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct OnlyPrivacy {
@@ -39,12 +39,12 @@ struct OnlyPrivacy {
 }
 
 impl ClusterArgs {
-    /// Whether a cluster is named at all.
+    /// Whether the flags name a cluster at all.
     pub fn is_given(&self) -> bool {
         self.kafka.is_some() || self.config.is_some()
     }
 
-    /// The cluster; `None` if none is named. What is wrong is added to `faults`.
+    /// The cluster that the flags name, or `None`. What is wrong with the settings is added to `faults`.
     pub fn resolve(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<Cluster> {
         if !self.is_given() {
             if self.prefix.is_some() {
@@ -69,7 +69,8 @@ impl ClusterArgs {
         Some(settings.kafka.cluster(faults))
     }
 
-    /// The key of hashes, as table `[privacy]` of the file or TACHO_PRIVACY__… says, if they do.
+    /// The key of hashes, if the table `[privacy]` of the file or `TACHO_PRIVACY__…` gives one. What is wrong with it is
+    /// added to `faults`.
     pub fn hash_key(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<HashKey> {
         let sources = Sources {
             file: self.config.clone(),
@@ -79,7 +80,7 @@ impl ClusterArgs {
         load::<OnlyPrivacy>(&sources).0.privacy.key(faults)
     }
 
-    /// The cluster of a command that is about nothing else.
+    /// The cluster of a command that works on clusters only: where the flags name none, that is a fault.
     pub fn required(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<Cluster> {
         let cluster = self.resolve(env, faults);
         if cluster.is_none() {

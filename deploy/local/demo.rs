@@ -1,4 +1,4 @@
-//! The demo: recorded sessions, replayed to our own port in real time, in a loop, as if they happened now.
+//! The demo: recorded sessions, replayed to the process's own port in real time, in a loop, as if they happened now.
 
 mod recordings;
 mod rewrite;
@@ -7,53 +7,54 @@ use ingest::Policies;
 use recordings::RECORDINGS;
 use rewrite::Rewrite;
 use schemas::settings::Seed;
+use settings::process::chain;
 use std::io::Read;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How many sessions run at once.
 const REPLAYS: u64 = 4;
-/// How long after the one before it a replay starts first.
+/// How long after each other the replays start, so that they do not begin at one instant.
 const STAGGER: Duration = Duration::from_millis(300);
 /// How long a replay rests between two sessions.
 const REST: Duration = Duration::from_secs(4);
-/// How often a resting replay looks whether it should end.
+/// How often a resting replay checks whether it is to end.
 const NAP: Duration = Duration::from_millis(50);
-/// Sessions of the demo end after so much silence, so that ended ones show up within a minute.
+/// Silence after which a session of the demo ends, ms: ended sessions show up within a minute.
 const SESSION_GAP_MS: i64 = 20_000;
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// A larger recorded body is none of ours.
+/// The largest decompressed body of a recording, bytes.
 const BODY_BYTES_MAX: u64 = 16 << 20;
-/// File that marks a data directory as the demo's.
+/// The file that marks a data directory as the demo's.
 const MARKER: &str = "demo";
 
 /// One recorded session.
 #[derive(Clone, Copy, Debug)]
 pub struct Recording {
-    /// What happens in it.
+    /// What happens in the session.
     pub name: &'static str,
-    /// Its request bodies, in the order in which they came.
+    /// The request bodies, in the order in which they arrived.
     pub bodies: &'static [Body],
 }
 
 /// One recorded request body.
 #[derive(Clone, Copy, Debug)]
 pub struct Body {
-    /// Path of the request.
+    /// The path of the request, which names the signal.
     pub path: &'static str,
-    /// When it arrived, ms since the Unix epoch, rounded up.
+    /// When the request arrived, ms since the Unix epoch, rounded up.
     pub arrived_ms: i64,
     /// Whether `bytes` are gzipped (on disk only: Codex sends without compression).
     pub gzipped: bool,
-    /// OTLP protobuf.
+    /// The body: OTLP in protobuf.
     pub bytes: &'static [u8],
 }
 
-/// Who a made-up session belongs to: values of the resource attributes.
+/// Who a replayed session belongs to: values of resource attributes.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner {
     /// `team.id`.
@@ -113,26 +114,37 @@ pub fn seed() -> Seed {
     seed
 }
 
-/// Refuses a directory that holds other data: made-up sessions must not mix with real ones.
-pub fn check_directory(dir: &Path) -> Result<(), String> {
+/// A directory for the demo holds other data: replayed sessions must not mix with real ones.
+#[derive(Debug, thiserror::Error)]
+#[error("--demo: {} holds data that is not a demo's: name a new directory, or leave out --data", .0.display())]
+pub struct OtherData(PathBuf);
+
+/// Refuses a directory that holds other data.
+///
+/// # Errors
+/// The directory is neither empty nor a demo's.
+pub fn check_directory(dir: &Path) -> Result<(), OtherData> {
     let empty = std::fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none());
     if empty || dir.join(MARKER).exists() {
         Ok(())
     } else {
-        Err(format!(
-            "--demo: {} holds data that is not a demo's: name a new directory, or leave out --data",
-            dir.display()
-        ))
+        Err(OtherData(dir.to_owned()))
     }
 }
 
 /// Marks a directory as the demo's.
+///
+/// # Errors
+/// The file can't be written.
 pub fn mark_directory(dir: &Path) -> std::io::Result<()> {
     std::fs::write(dir.join(MARKER), "The sessions in this directory are made up.\n")
 }
 
-/// Starts the replays to `http`, on threads of their own: as soon as there is a privacy policy, since nothing is taken
-/// before. They end soon after `stop`.
+/// Starts the replays to `http`, on threads of their own. They wait until there is a privacy policy, since ingest takes
+/// nothing before, and end soon after `stop` is set.
+///
+/// # Errors
+/// There are no threads.
 pub fn start(http: SocketAddr, policies: &Arc<Policies>, stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     let turn = Arc::new(AtomicUsize::new(0));
     for number in 0..REPLAYS {
@@ -178,46 +190,68 @@ fn replay(agent: &ureq::Agent, http: SocketAddr, recording: &Recording, owner: O
         if !sleep_until(begin + offset, stop) {
             return;
         }
-        let sent = rewrite.body(body, now_ms()).and_then(|bytes| {
-            let request = agent
-                .post(format!("http://{http}{}", body.path))
-                .content_type("application/x-protobuf");
-            let answer = request.send(bytes).map_err(|error| error.to_string())?;
-            if answer.status().is_success() {
-                Ok(())
-            } else {
-                Err(format!("status {}", answer.status()))
-            }
-        });
-        if let Err(error) = sent
+        if let Err(error) = send(agent, http, body, &mut rewrite)
             && !stop.load(Ordering::Relaxed)
         {
             tracing::warn!(
                 recording = recording.name,
                 path = body.path,
-                error,
+                error = chain(&error),
                 "demo: a body was not taken"
             );
         }
     }
 }
 
+/// Why a recorded body was not taken.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    /// The recording can't be decompressed.
+    #[error("the recording can't be unpacked")]
+    Unpack(#[source] std::io::Error),
+    /// The recording is not the message that its path says.
+    #[error("the recording can't be decoded")]
+    Decode(#[from] prost::DecodeError),
+    /// The request failed.
+    #[error(transparent)]
+    Send(#[from] ureq::Error),
+    /// Ingest refused the request.
+    #[error("status {0}")]
+    Status(ureq::http::StatusCode),
+}
+
+fn send(
+    agent: &ureq::Agent,
+    http: SocketAddr,
+    body: &Body,
+    rewrite: &mut Rewrite,
+) -> Result<(), ReplayError> {
+    let bytes = rewrite.body(body, now_ms())?;
+    let request = agent
+        .post(format!("http://{http}{}", body.path))
+        .content_type("application/x-protobuf");
+    let status = request.send(bytes)?.status();
+    if status.is_success() {
+        Ok(())
+    } else {
+        Err(ReplayError::Status(status))
+    }
+}
+
 impl Body {
     /// The body as Codex sent it.
-    fn plain(&self) -> Result<Vec<u8>, String> {
+    fn plain(&self) -> Result<Vec<u8>, ReplayError> {
         if !self.gzipped {
             return Ok(self.bytes.to_vec());
         }
         let mut plain = Vec::new();
         let mut decoder = flate2::read::GzDecoder::new(self.bytes).take(BODY_BYTES_MAX);
-        decoder
-            .read_to_end(&mut plain)
-            .map_err(|error| format!("the recording can't be unpacked: {error}"))?;
+        decoder.read_to_end(&mut plain).map_err(ReplayError::Unpack)?;
         Ok(plain)
     }
 }
 
-/// Sleeps; `false` if it is time to end.
+/// Sleeps until an instant and returns `true`; returns `false` as soon as `stop` is set.
 fn sleep_until(until: Instant, stop: &AtomicBool) -> bool {
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -245,7 +279,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert!(check_directory(dir.path()).is_ok());
         std::fs::write(dir.path().join("data"), "").unwrap();
-        assert!(check_directory(dir.path()).unwrap_err().contains("--demo"));
+        assert!(
+            check_directory(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("--demo")
+        );
         mark_directory(dir.path()).unwrap();
         assert!(check_directory(dir.path()).is_ok());
     }

@@ -1,41 +1,74 @@
-//! The key of hashes of an embedded log: made once, in its directory, and gone with it.
+//! The key of hashes of an embedded log: made once, in its data directory, and gone with it.
 
-use ingest::prepare::hash::HashKey;
+use ingest::prepare::hash::{HashKey, KeyError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The file's name.
+/// The name of the file.
 pub const NAME: &str = "hash.key";
 
-/// The key in a directory that this process holds; a new one, mode 0600, where there is none.
-pub fn of_directory(dir: &Path) -> Result<HashKey, String> {
+/// Why a directory gives no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file can't be read or made.
+    #[error("{}", path.display())]
+    File {
+        /// The key file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file holds no key. A new key in its place would change every hash, so somebody has to decide.
+    #[error("{}: {fault}", path.display())]
+    NoKey {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong with its content.
+        fault: KeyError,
+    },
+}
+
+/// The key in a directory that this process holds; a new one, with mode 0600, where there is none.
+///
+/// # Errors
+/// The file can't be read or made, or holds no key.
+pub fn of_directory(dir: &Path) -> Result<HashKey, KeyFileError> {
     let path = dir.join(NAME);
-    let fault = |why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
-    if path.try_exists().map_err(|error| fault(&error))? {
-        return HashKey::from_file(&path).map_err(|why| fault(&why));
+    let file = |source| KeyFileError::File {
+        path: path.clone(),
+        source,
+    };
+    let no_key = |fault| KeyFileError::NoKey {
+        path: path.clone(),
+        fault,
+    };
+    if path.try_exists().map_err(file)? {
+        return HashKey::from_file(&path).map_err(no_key);
     }
     let text = format!(
         "{}{}",
         uuid::Uuid::new_v4().simple(),
         uuid::Uuid::new_v4().simple()
     );
-    // In one step: a file without all of a key would be one that nobody has.
+    write(dir, &path, &text).map_err(file)?;
+    HashKey::new(text.as_bytes()).map_err(no_key)
+}
+
+/// Writes the key in one step: a crash must not leave a file with a part of it, which would be a key that nobody has.
+fn write(dir: &Path, path: &Path, text: &str) -> std::io::Result<()> {
     let next = dir.join(format!("{NAME}.new"));
-    let write = || {
-        let _ = std::fs::remove_file(&next);
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&next)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&next, &path)?;
-        std::fs::File::open(dir)?.sync_all()
-    };
-    write().map_err(|error: std::io::Error| fault(&error))?;
-    HashKey::new(text.as_bytes()).map_err(|error| fault(&error))
+    let _ = std::fs::remove_file(&next);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&next)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    std::fs::File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -56,7 +89,10 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(dir.path().join(NAME), "half").unwrap();
         assert!(
-            of_directory(dir.path()).unwrap_err().contains("has 4 bytes"),
+            of_directory(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("has 4 bytes"),
             "a wrong key is not replaced"
         );
     }

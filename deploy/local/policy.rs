@@ -1,10 +1,10 @@
 //! The privacy policy of this process's own ingest: follows the control topic, on a cluster or in the embedded log.
 
 use ingest::control::policy::{FOLLOW_EVERY, Policies, Reading};
-use processor::log::{Log, LogError};
+use processor_log::{Log, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
-use shell::process::chain;
+use settings::process::chain;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use ingest::Config;
-    use processor::log::embedded::Embedded;
+    use processor_log::embedded::Embedded;
     use schemas::control::{EPOCH_KEY, EpochChange};
     use schemas::privacy::Action;
     use schemas::record::NewRecord;

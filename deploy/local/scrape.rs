@@ -30,7 +30,7 @@ fn own_names(config: &str) -> Vec<&str> {
     let (names, suffixes) = regex.split_once(')').unwrap();
     assert_eq!(
         suffixes, "(?:_bucket|_sum|_count)?",
-        "and what a histogram's series end in"
+        "the regex names the suffixes of histogram series too"
     );
     names.split('|').collect()
 }

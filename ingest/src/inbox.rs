@@ -41,7 +41,7 @@ mod telemetry;
 use crate::control::policy::Policies;
 use crate::prepare::config::Config;
 use drain::Drain;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;

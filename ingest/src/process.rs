@@ -8,14 +8,14 @@ mod settings;
 use crate::control::remembered::Remembered;
 use crate::sink::spool::{SpoolError, Taken};
 use crate::telemetry;
+use ::settings::flags::Common;
+use ::settings::process::{Failure, chain, exit_code};
 use clap::Parser;
 use late::Place;
 use ports::Ports;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 pub use settings::PrivacySection;
 use settings::{Effective, Settings};
-use shell::flags::Common;
-use shell::process::{Failure, chain, exit_code};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -50,10 +50,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let Some(flags) = shell::flags::of_process::<Flags>()? else {
+    let Some(flags) = ::settings::flags::of_process::<Flags>()? else {
         return Ok(());
     };
-    let env = shell::layers::environment();
+    let env = ::settings::layers::environment();
     let print_config = flags.common.print_config;
     let keep_text = flags.keep_text.then(|| "true".to_owned());
     let more = vec![
@@ -63,7 +63,7 @@ fn run() -> Result<(), Failure> {
     ];
     let settings = Settings::read(&flags.common.sources(env, more)).map_err(Failure::Start)?;
     if print_config {
-        print!("{}", shell::layers::print(&settings.given));
+        print!("{}", ::settings::layers::print(&settings.given));
         return Ok(());
     }
     settings.given.log.init();

@@ -7,7 +7,6 @@ mod remote;
 
 pub use remote::{ExtentReply, ReadReply, RemoteRecord, reply_of};
 
-use crate::log::{Log, LogError};
 use crate::sink::prometheus;
 use crate::status::Health;
 use crate::telemetry;
@@ -18,6 +17,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use processor_log::{Log, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::hash::{BuildHasher, RandomState};

@@ -1,7 +1,6 @@
-//! The stateful consumer: the runner over the log seam, its three logs, and the committed view that people see.
+//! The stateful consumer: the runner over the log (`processor-log`), and the committed view that people see.
 
 pub mod admin;
-pub mod log;
 pub mod process;
 pub mod runner;
 pub mod sink;

@@ -3,17 +3,17 @@
 mod settings;
 
 use crate::admin::{Admin, router};
-use crate::log::LogError;
-use crate::log::kafka::topics;
 use crate::telemetry;
 use crate::view::View;
 use crate::workers::{Config, Workers};
+use ::settings::flags::Common;
+use ::settings::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
 use clap::Parser;
-use schemas::cluster::Cluster;
+use processor_log::LogError;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::topics;
 use schemas::settings::Seed;
 use settings::{Effective, Settings};
-use shell::flags::Common;
-use shell::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
 use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -58,10 +58,10 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let Some(flags) = shell::flags::of_process::<Flags>()? else {
+    let Some(flags) = ::settings::flags::of_process::<Flags>()? else {
         return Ok(());
     };
-    let env = shell::layers::environment();
+    let env = ::settings::layers::environment();
     let print_config = flags.common.print_config;
     let more = vec![
         ("group.id", flags.group),
@@ -72,7 +72,7 @@ fn run() -> Result<(), Failure> {
     let host = settings::host_name(&env);
     let settings = Settings::read(&flags.common.sources(env, more), host).map_err(Failure::Start)?;
     if print_config {
-        print!("{}", shell::layers::print(&settings.given));
+        print!("{}", ::settings::layers::print(&settings.given));
         return Ok(());
     }
     settings.given.log.init();

@@ -14,23 +14,31 @@ mod commit;
 mod control;
 mod intake;
 mod observe;
+mod pace;
 mod restore;
+mod tasks;
 mod ticks;
 
 pub use control::SeedSource;
+pub use pace::{COMMIT_BYTES_MAX, COMMIT_ENTRIES_MAX};
 
-use crate::log::{Log, LogError, Ownership};
 use crate::status::Status;
 use crate::telemetry;
 use crate::view::View;
+use commit::Prepared;
+use pace::Pace;
 use processor_core::labels::LabelTable;
-use processor_core::{RestoreError, Rules, SeriesTask, SessionTask};
+use processor_core::{Halt, RestoreError, Rules};
+use processor_log::{Log, LogError, Ownership};
 use schemas::id::{Position, TopicPartition};
-use schemas::topic::Topic;
-use std::collections::{BTreeMap, BTreeSet};
+use schemas::record::Record;
+use schemas::settings::SEMANTICS;
+use schemas::stage::Stage;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tasks::Tasks;
 use ticks::Ticks;
 
 /// When to commit, and how much to take in at once.
@@ -70,21 +78,6 @@ impl Default for Options {
 /// shown without a new one.
 pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
 
-/// A commit follows at once when it has so many entries of changelogs to write: what it holds in memory, and how long its
-/// transaction takes, goes by these. Many records change one of them.
-const ENTRIES_MAX: usize = 50_000;
-/// Or so many bytes of what goes to the quarantine: these are held as they came.
-const QUARANTINED_BYTES_MAX: usize = 64 << 20;
-
-/// Raw records that are older than this when they are folded are caught up with, ms: well above what clocks differ by.
-const LAG_MS: i64 = 10_000;
-
-/// While polls are full, commits take that part of the time: records come faster than the worker gets to them.
-const COMMITS_SHARE: u32 = 4;
-
-/// That part of a commit interval is waited for more when the last commit is long over.
-const GATHERING: u32 = 10;
-
 /// Why a worker stopped for good.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -116,19 +109,34 @@ pub enum RunError {
         /// The state's position.
         state: Option<i64>,
     },
-    /// A delta record is missing.
+    /// State was computed by another version of the rules.
     #[error(
-        "{at}: deltas of source {source_partition} are missing between positions {have} and {previous}; rebuild from the raw topics under a new --prefix or data directory"
+        "the state in {at} was computed under semantics {found}, and this version computes {SEMANTICS}: go on with the version that wrote it, or derive anew beside it under another derived_prefix"
     )]
-    Gap {
-        /// The deltas partition.
+    Semantics {
+        /// The changelog partition.
         at: TopicPartition,
-        /// The raw partition they came from.
-        source_partition: i32,
-        /// Merged up to here.
-        have: i64,
-        /// The next record begins here.
-        previous: i64,
+        /// The semantics of the state.
+        found: u32,
+    },
+    /// A task can't go on.
+    #[error(
+        "{at}@{offset} can't be folded; rebuild from the raw topics under a new --prefix or data directory"
+    )]
+    Halt {
+        /// The input partition.
+        at: TopicPartition,
+        /// The record.
+        offset: i64,
+        /// What is wrong with it.
+        #[source]
+        source: Halt,
+    },
+    /// The group gave out a partition that no stage reads.
+    #[error("{at} is input of no stage: another program is in the consumer group, or a newer version")]
+    NoInput {
+        /// The partition.
+        at: TopicPartition,
     },
     /// A record of one of our own topics can't be read.
     #[error(
@@ -165,36 +173,31 @@ pub struct Runner<L> {
     owned: BTreeSet<TopicPartition>,
     /// A change of ownership that is being answered.
     unanswered: Option<Ownership>,
-    state: Option<State>,
+    work: Option<Work>,
 }
 
 /// Everything that is dropped and rebuilt together.
-struct State {
+struct Work {
     rules: Rules,
     labels: LabelTable,
+    /// Where the labels topic is to be read on.
     labels_next: Position,
+    /// Where the control topic is to be read on.
     control_next: Position,
-    /// Log time of the last look at the control topic, of the last deletion of deltas, and of the last gauges, ms.
-    /// By the log's clock, not ours: a simulated run is then the same every time.
+    /// Log time of the last look at the control topic, ms. By the log's clock, not the process's: a simulated run is then
+    /// the same every time.
     control_read_ms: i64,
-    sessions: BTreeMap<i32, SessionTask>,
-    series: BTreeMap<i32, SeriesTask>,
-    /// Committed position of each input partition.
-    committed: BTreeMap<TopicPartition, i64>,
+    tasks: Tasks,
     ticks: Ticks,
-    /// Records folded since the last commit, and when the first was.
-    pending: usize,
-    pending_since: Option<Instant>,
-    /// Of the raw records among them, the newest append time, ms; and whether that is [`LAG_MS`] ago.
-    newest: Option<i64>,
-    lags: bool,
-    /// When the last commit began, and how long it took.
-    commit_began: Option<Instant>,
-    commit_took: Duration,
+    /// Records that a poll gave and that are not folded yet: a commit is due before them, or an epoch is not known.
+    backlog: VecDeque<Record>,
+    pace: Pace,
+    /// What points in time of the pace count from.
+    began: Instant,
+    /// Log time of the last deletion of consumed records, ms.
     trimmed_ms: i64,
+    /// Log time of the last gauges, ms.
     observed_ms: i64,
-    /// Records that could not move their partition's clock, as last counted.
-    held: BTreeMap<i32, u64>,
 }
 
 impl<L: Log> Runner<L> {
@@ -209,7 +212,7 @@ impl<L: Log> Runner<L> {
             joined: false,
             owned: BTreeSet::new(),
             unanswered: None,
-            state: None,
+            work: None,
         }
     }
 
@@ -239,14 +242,14 @@ impl<L: Log> Runner<L> {
     /// See [`RunError`]; after one of the log's, call [`Runner::drop_state`].
     pub fn turn(&mut self) -> Result<(), RunError> {
         self.status.beat();
-        if self.state.is_none() {
+        if self.work.is_none() {
             self.begin()?;
         }
         self.answer()?;
-        let Some(state) = self.state.as_mut() else {
+        let Some(work) = self.work.as_mut() else {
             return Ok(());
         };
-        let count = match state.take_in(&mut self.log, &self.options) {
+        let count = match work.take_in(&mut self.log, &self.options) {
             Err(RunError::Log(LogError::OutOfRange { at, start, .. }))
                 if is_past(&mut self.log, at, start)? =>
             {
@@ -255,15 +258,14 @@ impl<L: Log> Runner<L> {
             }
             other => other?,
         };
-        let interval = state.interval(&self.options, count);
         if self.options.ticks {
-            control::follow(state, &mut self.log)?;
-            ticks::send_due(state, &mut self.log)?;
+            control::follow(work, &mut self.log)?;
+            ticks::send_due(work, &mut self.log)?;
         }
-        observe::gauges(state, &mut self.log)?;
-        if state.commit_due(&self.options, interval) {
+        observe::gauges(work, &mut self.log)?;
+        if work.pace.is_due(work.now(), count) {
             self.commit()?;
-        } else if state.pending == 0 {
+        } else if work.pace.records() == 0 {
             self.status.polled();
         }
         Ok(())
@@ -280,24 +282,24 @@ impl<L: Log> Runner<L> {
                 Ownership::Revoked(old) | Ownership::Lost(old) => self.give_up(&old)?,
             }
         }
-        let mut state = restore::begin(&mut self.log, &self.seed)?;
+        let mut work = restore::begin(&mut self.log, &self.seed, &self.options)?;
         if self.joined {
             let owned: Vec<TopicPartition> = self.owned.iter().copied().collect();
-            self.take_in(&mut state, &owned)?;
+            self.take_in(&mut work, &owned)?;
         } else {
             self.log.join()?;
             self.joined = true;
         }
-        self.state = Some(state);
+        self.work = Some(work);
         Ok(())
     }
 
     /// Restores partitions, lets the log give them out, and shows them.
-    fn take_in(&mut self, state: &mut State, new: &[TopicPartition]) -> Result<(), RunError> {
+    fn take_in(&mut self, work: &mut Work, new: &[TopicPartition]) -> Result<(), RunError> {
         self.status.set_ready(false);
         let began = Instant::now();
-        restore::tasks(state, &mut self.log, new, &self.status)?;
-        commit::show_restored(state, new, &self.view, &self.status);
+        restore::tasks(work, &mut self.log, new, &self.status)?;
+        commit::show_restored(work, new, &self.view, &self.status);
         self.status.confirmed();
         self.status.set_ready(true);
         tracing::info!(
@@ -317,11 +319,11 @@ impl<L: Log> Runner<L> {
                 Some(Ownership::Assigned(new)) => {
                     tracing::info!(partitions = new.len(), "partitions assigned");
                     self.owned.extend(new.iter().copied());
-                    let Some(mut state) = self.state.take() else {
+                    let Some(mut work) = self.work.take() else {
                         return Ok(());
                     };
-                    self.take_in(&mut state, &new)?;
-                    self.state = Some(state);
+                    self.take_in(&mut work, &new)?;
+                    self.work = Some(work);
                 }
                 Some(Ownership::Revoked(old)) => {
                     tracing::info!(partitions = old.len(), "partitions revoked");
@@ -345,8 +347,8 @@ impl<L: Log> Runner<L> {
         for at in old {
             self.owned.remove(at);
             self.hide(*at);
-            if let Some(state) = self.state.as_mut() {
-                state.forget(*at);
+            if let Some(work) = self.work.as_mut() {
+                work.forget(*at);
             }
         }
         Ok(self.log.release(old)?)
@@ -357,22 +359,43 @@ impl<L: Log> Runner<L> {
     /// # Errors
     /// The log's: call [`Runner::drop_state`].
     pub fn commit(&mut self) -> Result<(), RunError> {
-        let Some(state) = self.state.as_mut().filter(|state| state.pending > 0) else {
+        let Some(work) = self.work.as_mut().filter(|work| work.pace.records() > 0) else {
             return Ok(());
         };
-        let (began, records) = (Instant::now(), state.pending);
-        state.commit_began = Some(began);
-        let mut prepared = commit::prepare(state, &mut self.log)?;
+        let records = work.pace.records();
+        work.pace.commit_began(work.now());
+        let mut prepared = commit::prepare(work, &mut self.log)?;
+        let positions = self.send(&mut prepared)?;
+        if let Some(work) = self.work.as_mut() {
+            commit::done(
+                work,
+                &mut self.log,
+                positions,
+                prepared,
+                (&self.view, &self.status),
+            );
+            work.pace.committed(work.now(), work.tasks.pending());
+            let took_ms = work.pace.commit_took().as_millis();
+            tracing::debug!(records, took_ms, "committed");
+            work.trim(&mut self.log)?;
+        }
+        self.status.confirmed();
+        Ok(())
+    }
+
+    /// Gives a commit to the log, again without what was lost meanwhile where it is known to be aborted; the positions that
+    /// are committed then.
+    fn send(&mut self, prepared: &mut Prepared) -> Result<Vec<(TopicPartition, Position)>, RunError> {
         let mut aborts = 0;
-        let positions = loop {
-            let positions = prepared.step.positions.clone();
-            match self.log.commit(std::mem::take(&mut prepared.step)) {
-                Ok(()) => break positions,
+        loop {
+            let positions = prepared.commit.positions();
+            match self.log.commit(std::mem::take(&mut prepared.commit)) {
+                Ok(()) => return Ok(positions),
                 Err(LogError::Aborted { reason, commit }) if aborts < ABORTS_MAX => {
                     aborts += 1;
                     tracing::warn!(reason, "commit aborted; sending it again with what is still ours");
                     telemetry::transaction("aborted");
-                    prepared.step = *commit;
+                    prepared.commit = *commit;
                     self.log.settle(SETTLE_MAX)?;
                     // One change may be waiting for this very commit; a loss can be dealt with at once.
                     self.unanswered = self.unanswered.take().or_else(|| self.log.ownership());
@@ -384,32 +407,19 @@ impl<L: Log> Runner<L> {
                 }
                 Err(error) => return Err(error.into()),
             }
-        };
-        if let Some(state) = self.state.as_mut() {
-            commit::done(
-                state,
-                &mut self.log,
-                positions,
-                prepared,
-                (&self.view, &self.status),
-            )?;
-            state.commit_took = began.elapsed();
-            tracing::debug!(records, took_ms = state.commit_took.as_millis(), "committed");
         }
-        self.status.confirmed();
-        Ok(())
     }
 
     /// Forgets all state and shows nothing more: the next turn restores it from the log.
     pub fn drop_state(&mut self) {
-        self.state = None;
+        self.work = None;
         self.status.set_ready(false);
         self.owned.iter().for_each(|at| self.hide(*at));
     }
 
     /// Shows a partition no longer, unless another worker shows it already.
     fn hide(&self, at: TopicPartition) {
-        if at.topic == Topic::Deltas {
+        if Stage::of_input(at.topic) == Some(Stage::Series) {
             self.view
                 .partitions
                 .remove_if(&at.partition, |_, shown| shown.is_of(&self.status));
@@ -444,6 +454,8 @@ impl<L: Log> Runner<L> {
     }
 }
 
+/// How often consumed records are deleted, ms.
+const TRIM_EVERY_MS: u64 = 10_000;
 /// How often a commit that is known to be aborted is sent again.
 const ABORTS_MAX: usize = 3;
 /// How long to wait for news about ownership before that.
@@ -475,67 +487,27 @@ const fn outlived(error: &LogError) -> bool {
     )
 }
 
-impl State {
+impl Work {
+    /// The time that the pace is told.
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Drops the task of an input partition.
     fn forget(&mut self, at: TopicPartition) {
-        self.committed.remove(&at);
-        match at.topic {
-            Topic::RawLogs => {
-                self.sessions.remove(&at.partition);
-                self.held.remove(&at.partition);
-                self.ticks.forget(at.partition);
-            }
-            _ => {
-                self.series.remove(&at.partition);
-            }
+        self.tasks.remove(at);
+        self.ticks.forget(at);
+        self.backlog.retain(|record| record.from != at);
+        self.pace.dropped(self.tasks.pending());
+    }
+
+    /// Deletes the records that are consumed and committed, now and then.
+    fn trim<L: Log>(&mut self, log: &mut L) -> Result<(), LogError> {
+        let now = log.wall_ms();
+        if !is_due(now, self.trimmed_ms, TRIM_EVERY_MS) {
+            return Ok(());
         }
-    }
-
-    /// How long a poll may wait: to the next commit or tick, and never so long that a stop would be noticed late.
-    fn wait(&self, options: &Options) -> Duration {
-        const LONGEST: Duration = Duration::from_millis(100);
-        if self.lags {
-            // The client may have nothing for a moment; only when nothing comes for that long is it read to the end.
-            return LONGEST;
-        }
-        self.due_in(options.commit_interval)
-            .map_or(LONGEST, |until_commit| until_commit.min(LONGEST))
-    }
-
-    /// The commit interval after a poll that gave so many records.
-    fn interval(&self, options: &Options, count: usize) -> Duration {
-        let longest = options.commit_interval.max(options.behind_interval);
-        if count >= options.poll_max && !self.lags {
-            (self.commit_took * COMMITS_SHARE).clamp(options.commit_interval, longest)
-        } else if self.lags && count > 0 {
-            longest
-        } else {
-            options.commit_interval
-        }
-    }
-
-    fn commit_due(&self, options: &Options, interval: Duration) -> bool {
-        let is_time = self.due_in(interval).is_some_and(|left| left.is_zero());
-        let pending = self.sessions.values().map(SessionTask::pending);
-        let (entries, bytes) = pending.fold((0, 0), |(entries, bytes), of| {
-            (entries + of.entries, bytes + of.quarantined_bytes)
-        });
-        is_time
-            || self.pending >= options.records_max
-            || entries >= ENTRIES_MAX
-            || bytes >= QUARANTINED_BYTES_MAX
-    }
-
-    /// Time left until what is folded is to be committed; none while nothing is.
-    ///
-    /// Counted from the beginning of the last commit, so that one that takes long does not come on top. After a pause a
-    /// record still waits for those that came with it.
-    fn due_in(&self, interval: Duration) -> Option<Duration> {
-        let waited = self.pending_since?.elapsed();
-        let to_next = self
-            .commit_began
-            .map_or(Duration::ZERO, |began| interval.saturating_sub(began.elapsed()));
-        let gathering = (interval / GATHERING).saturating_sub(waited);
-        Some(interval.saturating_sub(waited).min(to_next.max(gathering)))
+        self.trimmed_ms = now;
+        log.trim(&commit::consumed(&self.tasks))
     }
 }

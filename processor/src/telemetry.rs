@@ -6,6 +6,7 @@
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
+use processor_log::telemetry::WRITERS_FENCED;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -158,7 +159,7 @@ impl SelfMetric {
                 "Raw records too far ahead of their partition's clock to move it, since nothing confirmed their append time.",
             ),
             Self::WritersFenced => def(
-                "tacho_writers_fenced_total",
+                WRITERS_FENCED,
                 Counter,
                 &[],
                 "Open transactions of other workers that were ended because readers waited behind them.",
@@ -294,11 +295,6 @@ pub fn clock_held(partition: i32, records: u64) {
         .increment(records);
 }
 
-/// Counts a dead worker's transaction that was ended.
-pub fn writer_fenced() {
-    metrics::counter!(SelfMetric::WritersFenced.def().name).increment(1);
-}
-
 /// Shows which price table the latest epoch has.
 pub fn price_table(version: &str, epoch: i64) {
     gauge(
@@ -376,7 +372,7 @@ mod tests {
         delta_duplicate();
         label_overflow("team", 1);
         lost("codex.raw.logs.v1", 0, 12);
-        writer_fenced();
+        processor_log::telemetry::writer_fenced();
         price_table("2026-11-23", 4);
     }
 

@@ -6,7 +6,7 @@
 use crate::status::Status;
 use dashmap::DashMap;
 use schemas::metric::Amount;
-use schemas::time::AppendTime;
+use schemas::time::{AppendTime, EventTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex};
 pub struct Shown {
     /// Cumulative value, for counters, up-down counters and histograms.
     pub total: Option<Amount>,
-    /// By window size (0 is the smallest): start of the last final window with a row, in ms, and its value.
-    pub last_final: BTreeMap<usize, (i64, Amount)>,
+    /// By window size (0 is the smallest): start of the last final window with a row, and its value.
+    pub last_final: BTreeMap<usize, (EventTime, Amount)>,
 }
 
 /// One deltas partition as of its last commit.
@@ -28,8 +28,8 @@ pub struct PartitionView {
     pub timestamp: AppendTime,
     /// By series key.
     pub series: BTreeMap<String, Shown>,
-    /// By window size: the start of the latest window that is final, ms; a gauge of an older one is not shown.
-    pub latest_final: Vec<Option<i64>>,
+    /// By window size: the start of the latest window that is final; a gauge of an older one is not shown.
+    pub latest_final: Vec<Option<EventTime>>,
 }
 
 impl PartitionView {

@@ -1,13 +1,13 @@
 //! The workers of a process: threads, each with its own consumer, producer and tasks.
 
-use crate::log::LogError;
-use crate::log::kafka::{KafkaConfig, KafkaLog, Member};
 use crate::runner::{Options, Runner, SeedSource};
 use crate::status::{Health, Status};
 use crate::view::View;
-use schemas::cluster::Cluster;
+use processor_log::LogError;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::{KafkaConfig, KafkaLog, Member};
 use schemas::settings::Seed;
-use shell::process::chain;
+use settings::process::chain;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -86,14 +86,14 @@ impl Workers {
     /// # Errors
     /// There are no threads.
     pub fn alone(
-        log: impl crate::log::Log + 'static,
+        log: impl processor_log::Log + 'static,
         seed: &Seed,
         view: &Arc<View>,
     ) -> Result<Self, StartError> {
         Self::run(vec![log], Duration::MAX, seed, &Options::default(), view)
     }
 
-    fn run<L: crate::log::Log + 'static>(
+    fn run<L: processor_log::Log + 'static>(
         logs: Vec<L>,
         lease: Duration,
         seed: &Seed,

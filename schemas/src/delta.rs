@@ -1,7 +1,8 @@
-//! What stage `sessions` sends to stage `series`: per series and minute, how much was added.
+//! What stages send to stage `series`: for each series and minute, how much was added.
 
 use crate::histogram::Histogram;
 use crate::metric::{Amount, Label, Metric};
+use crate::time::{EventTime, PartitionClock};
 use prost::Message;
 use std::collections::BTreeMap;
 
@@ -44,32 +45,77 @@ impl<'k> Series<'k> {
 /// Where a delta belongs in event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// Start of the slot (a minute by default), in ms of event time.
-    pub start: i64,
+    /// Start of the slot (a minute by default).
+    pub start: EventTime,
     /// For how many of the window sizes, smallest first, it came too late for the final.
     pub late: u32,
-    /// Start of the slot of its arrival, in ms of the partition clock; `None` if it was in time for all.
-    pub arrival: Option<i64>,
+    /// Start of the slot of its arrival; `None` if it was in time for all sizes.
+    pub arrival: Option<PartitionClock>,
 }
 
-/// Deltas of one source partition since its last record to this target, and how far the source has come.
+/// Deltas of one source since its last record to this target, and how far the source has come.
+///
+/// A source is a partition of a stage that emits deltas. What does not fit into one record goes on in further ones of
+/// the same transaction, its *parts*: all have the same `previous`, `position` and `clock`, and these count with the last
+/// part only.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeltaRecord {
-    /// The raw partition.
+    /// The partition of the stage's input.
     #[prost(int32, tag = "1")]
     pub source: i32,
     /// `position` of the source's last record to this target; 0 at first.
     #[prost(int64, tag = "2")]
     pub previous: i64,
-    /// The source's position: everything before it is in this record or an earlier one.
+    /// The source's position: everything before it is in this record, in another part of it or in an earlier one.
     #[prost(int64, tag = "3")]
     pub position: i64,
-    /// The source's partition clock, in ms.
+    /// The source's clock, in ms.
     #[prost(int64, tag = "4")]
     pub clock: i64,
-    /// Ordered by series, slot, late level and arrival.
+    /// Ordered by series, slot, late level and arrival, over all parts.
     #[prost(message, repeated, tag = "5")]
     pub deltas: Vec<DeltaEntry>,
+    /// The source's stage ([`crate::stage::StageDef::code`]); absent in records from before there were numbers, which
+    /// reads as stage `sessions`.
+    #[prost(uint32, tag = "6")]
+    pub stage: u32,
+    /// Which part of the record this is, from 0.
+    #[prost(uint32, tag = "7")]
+    pub part: u32,
+    /// How many parts the record has; absent where it has one.
+    #[prost(uint32, tag = "8")]
+    pub of: u32,
+}
+
+impl DeltaRecord {
+    /// Whether no part follows this one.
+    #[must_use]
+    pub const fn is_last_part(&self) -> bool {
+        self.part.saturating_add(1) >= self.of
+    }
+}
+
+/// The most bytes that a delta record has; what does not fit goes on in its next part.
+pub const DELTA_RECORD_BYTES_MAX: usize = 1 << 20;
+/// The most bytes that a delta record has beside its deltas: its numbers, each with its tag.
+pub const DELTA_RECORD_HEAD_BYTES_MAX: usize = 7 * VARINT_BYTES_MAX;
+
+/// The most bytes of a field that is a 64-bit number, its tag included.
+const VARINT_BYTES_MAX: usize = 11;
+/// The most bytes of a delta beside its series key and its histogram's buckets: nine numbers, and the tag and length of
+/// entry, key, amount, histogram and its two lists.
+const ENTRY_BYTES_MAX: usize = 9 * VARINT_BYTES_MAX + 6 * 6;
+/// The most bytes of one bucket of a histogram: its index and its count.
+pub const BUCKET_BYTES_MAX: usize = 5 + 10;
+
+/// The most bytes that a delta takes in a [`DeltaRecord`], found without encoding it.
+#[must_use]
+pub fn entry_bytes_max(series: &str, amount: &Amount) -> usize {
+    let buckets = match amount {
+        Amount::Count(_) | Amount::Ratio { .. } => 0,
+        Amount::Values(histogram) => histogram.buckets.len(),
+    };
+    ENTRY_BYTES_MAX + series.len() + buckets * BUCKET_BYTES_MAX
 }
 
 /// One delta.
@@ -205,6 +251,47 @@ mod tests {
             Amount::Values(histogram),
         ] {
             assert_eq!(Amount::from(&AmountBytes::from(&amount)), amount);
+        }
+    }
+
+    #[test]
+    fn an_entry_is_never_larger_than_its_bound() {
+        let mut histogram = Histogram::default();
+        (0..63).for_each(|power| histogram.record(1 << power, 1));
+        (histogram.count, histogram.sum, histogram.zero) = (u64::MAX, u64::MAX, u64::MAX);
+        histogram.buckets.values_mut().for_each(|count| *count = u64::MAX);
+        let ratio = Amount::Ratio {
+            numerator: u64::MAX,
+            denominator: u64::MAX,
+        };
+        for amount in [Amount::Count(i64::MIN), ratio, Amount::Values(histogram)] {
+            for series in ["", "s", &"x".repeat(100_000)] {
+                let entry = DeltaEntry {
+                    series: series.to_owned(),
+                    slot: i64::MIN,
+                    late: u32::MAX,
+                    arrival: Some(i64::MIN),
+                    amount: Some(AmountBytes::from(&amount)),
+                };
+                let mut record = DeltaRecord {
+                    source: -1,
+                    previous: i64::MIN,
+                    position: i64::MIN,
+                    clock: i64::MIN,
+                    deltas: Vec::new(),
+                    stage: u32::MAX,
+                    part: u32::MAX,
+                    of: u32::MAX,
+                };
+                assert!(record.encoded_len() <= DELTA_RECORD_HEAD_BYTES_MAX);
+                record.deltas.push(entry);
+                let bound = DELTA_RECORD_HEAD_BYTES_MAX + entry_bytes_max(series, &amount);
+                assert!(
+                    record.encoded_len() <= bound,
+                    "{} > {bound}",
+                    record.encoded_len()
+                );
+            }
         }
     }
 

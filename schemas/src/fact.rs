@@ -96,6 +96,87 @@ impl BillingBasis {
     }
 }
 
+/// What was decided about a tool call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+pub enum Decision {
+    /// Run it, this once.
+    Approved,
+    /// Run it, and the like of it for the rest of the session.
+    ApprovedForSession,
+    /// Run it, and change the policy so that the like of it is run.
+    ApprovedWithAmendment,
+    /// Run it, and let it reach the network.
+    ApprovedWithNetworkPolicyAllow,
+    /// Do not run it.
+    Denied,
+    /// Do not run it, and keep it from the network.
+    DeniedWithNetworkPolicyDeny,
+    /// Nobody decided in time.
+    TimedOut,
+    /// Stop the turn.
+    Abort,
+    /// A word that this version does not know, or none.
+    Other,
+}
+
+impl Decision {
+    /// The label value, and the word in rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Approved => "approved",
+            Self::ApprovedForSession => "approved_for_session",
+            Self::ApprovedWithAmendment => "approved_with_amendment",
+            Self::ApprovedWithNetworkPolicyAllow => "approved_with_network_policy_allow",
+            Self::Denied => "denied",
+            Self::DeniedWithNetworkPolicyDeny => "denied_with_network_policy_deny",
+            Self::TimedOut => "timed_out",
+            Self::Abort => "abort",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the tool call is run.
+    #[must_use]
+    pub const fn is_approval(self) -> bool {
+        match self {
+            Self::Approved
+            | Self::ApprovedForSession
+            | Self::ApprovedWithAmendment
+            | Self::ApprovedWithNetworkPolicyAllow => true,
+            Self::Denied | Self::DeniedWithNetworkPolicyDeny | Self::TimedOut | Self::Abort | Self::Other => {
+                false
+            }
+        }
+    }
+}
+
+/// Who or what decided about a tool call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+pub enum DecisionSource {
+    /// A person.
+    Human,
+    /// A rule of the configuration.
+    Policy,
+    /// An automated reviewer.
+    AutoReviewer,
+    /// A word that this version does not know, or none.
+    Unknown,
+}
+
+impl DecisionSource {
+    /// The label value, and the word in rows.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Policy => "policy",
+            Self::AutoReviewer => "auto_reviewer",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What a record means. Its label values are bounded already: open ones are in [`Dimensions`].
 #[derive(Clone, Copy, Debug)]
 pub enum Fact {
@@ -191,10 +272,10 @@ pub enum Fact {
     Decision {
         /// Bounded like a tool call's.
         tool: &'static str,
-        /// What was decided, bounded.
-        decision: &'static str,
-        /// `human`, `policy`, `auto_reviewer` or `unknown`.
-        source: &'static str,
+        /// What was decided.
+        decision: Decision,
+        /// Who or what decided.
+        source: DecisionSource,
     },
     /// A turn began.
     Turn,

@@ -208,7 +208,9 @@ impl Metric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fact::{BillingBasis, CompactionMethod, Outcome, RetryLayer, TimeSource, Tokens};
+    use crate::fact::{
+        BillingBasis, CompactionMethod, Decision, DecisionSource, Outcome, RetryLayer, TimeSource, Tokens,
+    };
     use crate::price::{Book, Unpriced};
 
     #[test]
@@ -302,8 +304,8 @@ mod tests {
             tool_call,
             Fact::Decision {
                 tool: "exec",
-                decision: "approved",
-                source: "human",
+                decision: Decision::Approved,
+                source: DecisionSource::Human,
             },
             Fact::Turn,
             Fact::Compaction {

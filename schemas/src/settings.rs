@@ -3,6 +3,7 @@
 
 use crate::price::PriceTable;
 use crate::privacy::PrivacyPolicy;
+use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -127,6 +128,15 @@ impl Seed {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a seed is plain data with string keys")
+    }
+
+    /// How many partitions a topic has in this log.
+    #[must_use]
+    pub const fn partitions(&self, topic: Topic) -> i32 {
+        topic
+            .def()
+            .partitions
+            .count(self.raw_partitions, self.delta_partitions)
     }
 
     fn checked(self) -> Result<Self, SettingsError> {

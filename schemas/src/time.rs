@@ -14,6 +14,11 @@ pub struct AppendTime(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionClock(pub i64);
 
+/// A process's own wall time, as it wrote it into a header: milliseconds since the Unix epoch. It proves an append time,
+/// and nothing is derived from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct WallTime(pub i64);
+
 /// Parses an RFC 3339 instant such as `2026-11-22T17:18:35.720Z`, to the millisecond (towards the past).
 ///
 /// `None` for anything else; the caller falls back to the next time source and counts which one it took.

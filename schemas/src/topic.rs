@@ -1,8 +1,11 @@
-//! The topics, by role. Their partition counts and retention for a cluster are in `deploy/topics.toml`.
+//! The topic table: every topic that Tachograph reads or writes, one arm each.
+//!
+//! Names, partition counts, how a topic forgets and who stamps its records are here and nowhere else: the topics of a
+//! cluster, the keys of the embedded log, its retention and `deploy/topics.toml` follow from the table.
 
 use strum::VariantArray;
 
-/// Every topic that Tachograph reads or writes.
+/// A topic, by its role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
 pub enum Topic {
     /// OTLP log requests, one conversation each: the truth that everything is derived from.
@@ -13,40 +16,80 @@ pub enum Topic {
     RawMetrics,
     /// OTLP log requests of foreign writers, which ingest drains into [`Topic::RawLogs`].
     InboxLogs,
-    /// OTLP trace requests of foreign writers.
+    /// OTLP trace requests of foreign writers, which ingest drains into [`Topic::RawTraces`].
     InboxTraces,
-    /// OTLP metric requests of foreign writers.
+    /// OTLP metric requests of foreign writers, which ingest drains into [`Topic::RawMetrics`].
     InboxMetrics,
     /// Raw and inbox records that could not be understood, with the reason.
     Quarantine,
-    /// One row per session segment, the latest wins.
+    /// Session rows: one for each segment, of which the latest counts.
     Sessions,
-    /// Final one-minute windows and their corrections.
+    /// Final windows of the smallest size, and their corrections.
     Windows1m,
-    /// Final five-minute windows and their corrections.
+    /// Final windows of the middle size, and their corrections.
     Windows5m,
-    /// Final one-hour windows and their corrections.
+    /// Final windows of the largest size, and their corrections.
     Windows1h,
     /// Settings and prices: record 0 is the seed, record N starts epoch N.
     Control,
     /// Admitted values of open labels, in order of admission.
     Labels,
-    /// What stage `sessions` sends to stage `series`.
+    /// What stages send to stage `series`.
     Deltas,
-    /// State of stage `sessions`, one partition per raw logs partition.
+    /// State of stage `sessions`, one partition for each raw logs partition.
     SessionsChangelog,
-    /// State of stage `series`, one partition per deltas partition.
+    /// State of stage `series`, one partition for each deltas partition.
     SeriesChangelog,
+}
+
+/// Everything there is to know about a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicDef {
+    /// The name, without the configurable prefix.
+    pub name: &'static str,
+    /// Which of the two configurable prefixes stands before the name.
+    pub prefix: Prefix,
+    /// How many partitions the topic has.
+    pub partitions: Partitions,
+    /// How the topic forgets.
+    pub cleanup: Cleanup,
+    /// Whether the log, not the producer, stamps the records (`message.timestamp.type=LogAppendTime`).
+    pub stamped: bool,
+    /// Further settings of a Kafka topic, as key and value. They serve speed and size: other values are warned of.
+    pub config: &'static [(&'static str, &'static str)],
+    /// The topic's number in the keys of the embedded log: never changed, never used again.
+    pub code: u8,
+    /// What the topic holds, in one sentence for people.
+    pub about: &'static str,
+}
+
+/// Whose a topic is: the log's, which all derivations read, or one derivation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// The topic stands under `prefix`, and there is one of it for a log.
+    Log,
+    /// The topic stands under `derived_prefix`, and each derivation has its own.
+    Derived,
 }
 
 /// How a topic forgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
-    /// By age.
-    Delete,
-    /// All but the latest record of each key.
+    /// Records go when they are older than that.
+    Delete {
+        /// Age in days.
+        retention_days: u32,
+    },
+    /// Records go once their consumer has committed what follows from them, and never by age or size.
+    Consumed,
+    /// All but the latest record of each key go.
     Compact,
-    /// Never.
+    /// All but the latest record of each key go, and that one too when it is older than that.
+    CompactAndDelete {
+        /// Age in days.
+        retention_days: u32,
+    },
+    /// Nothing goes.
     Keep,
 }
 
@@ -57,37 +100,136 @@ pub enum Partitions {
     LikeRawLogs,
     /// As many as the deltas topic.
     LikeDeltas,
-    /// [`FEW_PARTITIONS`] when it is created; any number will do.
+    /// [`FEW_PARTITIONS`] when the topic is created; any number will do.
     Few,
     /// Exactly one.
     One,
 }
 
-/// Partitions of topics whose count nothing rests on.
+impl Cleanup {
+    /// Whether only the latest record of each key stays; then every record has a key.
+    #[must_use]
+    pub const fn is_compacted(self) -> bool {
+        match self {
+            Self::Compact | Self::CompactAndDelete { .. } => true,
+            Self::Delete { .. } | Self::Consumed | Self::Keep => false,
+        }
+    }
+
+    /// How long records are kept; `None`: their age does not count.
+    #[must_use]
+    pub const fn retention_days(self) -> Option<u32> {
+        match self {
+            Self::Delete { retention_days } | Self::CompactAndDelete { retention_days } => {
+                Some(retention_days)
+            }
+            Self::Consumed | Self::Compact | Self::Keep => None,
+        }
+    }
+}
+
+impl Partitions {
+    /// How many that is in a log with so many raw partitions and so many deltas partitions.
+    #[must_use]
+    pub const fn count(self, raw: i32, deltas: i32) -> i32 {
+        match self {
+            Self::LikeRawLogs => raw,
+            Self::LikeDeltas => deltas,
+            Self::Few => FEW_PARTITIONS,
+            Self::One => 1,
+        }
+    }
+}
+
+/// Partitions of a new topic whose count nothing rests on.
 pub const FEW_PARTITIONS: i32 = 4;
 
+/// The largest record of any topic, in bytes: 8 MiB, and room for what a batch adds (`max.message.bytes`).
+pub const MESSAGE_BYTES_MAX: i64 = 8_400_000;
+
+/// Settings of Kafka for topics with state: small segments, so that a restore reads little; cleaned once half of them is
+/// old, since a lower ratio has the brokers rewrite the same records again and again.
+const STATE_CONFIG: &[(&str, &str)] = &[
+    ("delete.retention.ms", "3600000"),
+    ("min.cleanable.dirty.ratio", "0.5"),
+    ("segment.bytes", "67108864"),
+    ("segment.ms", "600000"),
+];
+
 impl Topic {
+    /// Everything there is to know about the topic.
+    #[must_use]
+    pub const fn def(self) -> TopicDef {
+        match self {
+            Self::RawLogs => raw("codex.raw.logs.v1", 1, "OTLP log requests, one conversation each"),
+            Self::RawTraces => raw("codex.raw.traces.v1", 2, "OTLP trace requests, as sent"),
+            Self::RawMetrics => raw("codex.raw.metrics.v1", 3, "OTLP metric requests, as sent"),
+            Self::InboxLogs => inbox("codex.inbox.logs.v1", 14, "OTLP log requests of foreign writers"),
+            Self::InboxTraces => inbox(
+                "codex.inbox.traces.v1",
+                15,
+                "OTLP trace requests of foreign writers",
+            ),
+            Self::InboxMetrics => inbox(
+                "codex.inbox.metrics.v1",
+                16,
+                "OTLP metric requests of foreign writers",
+            ),
+            Self::Quarantine => TopicDef {
+                name: "codex.quarantine.v1",
+                prefix: Prefix::Log,
+                partitions: Partitions::One,
+                cleanup: Cleanup::Delete { retention_days: 7 },
+                stamped: false,
+                config: &[],
+                code: 4,
+                about: "records that could not be understood, with the reason",
+            },
+            Self::Sessions => TopicDef {
+                name: "codex.sessions.v1",
+                prefix: Prefix::Derived,
+                partitions: Partitions::LikeRawLogs,
+                // Rows hold who people are: nothing of that is kept for ever.
+                cleanup: Cleanup::CompactAndDelete { retention_days: 400 },
+                stamped: false,
+                config: &[],
+                code: 5,
+                about: "session rows, the latest of each segment",
+            },
+            Self::Windows1m => windows("codex.windows.1m.v1", 6, 30),
+            Self::Windows5m => windows("codex.windows.5m.v1", 7, 90),
+            Self::Windows1h => windows("codex.windows.1h.v1", 8, 400),
+            Self::Control => input("tacho.control", 9, "settings and prices, an epoch each"),
+            Self::Labels => input("tacho.labels", 10, "admitted values of open labels"),
+            Self::Deltas => TopicDef {
+                name: "tacho.deltas",
+                prefix: Prefix::Derived,
+                partitions: Partitions::LikeDeltas,
+                cleanup: Cleanup::Consumed,
+                stamped: true,
+                config: &[],
+                code: 11,
+                about: "what was added to each series and minute",
+            },
+            Self::SessionsChangelog => changelog(
+                "tacho.sessions-changelog",
+                12,
+                Partitions::LikeRawLogs,
+                "state of stage sessions",
+            ),
+            Self::SeriesChangelog => changelog(
+                "tacho.series-changelog",
+                13,
+                Partitions::LikeDeltas,
+                "state of stage series",
+            ),
+        }
+    }
+
     /// The name, without the configurable prefix.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::RawLogs => "codex.raw.logs.v1",
-            Self::RawTraces => "codex.raw.traces.v1",
-            Self::RawMetrics => "codex.raw.metrics.v1",
-            Self::InboxLogs => "codex.inbox.logs.v1",
-            Self::InboxTraces => "codex.inbox.traces.v1",
-            Self::InboxMetrics => "codex.inbox.metrics.v1",
-            Self::Quarantine => "codex.quarantine.v1",
-            Self::Sessions => "codex.sessions.v1",
-            Self::Windows1m => "codex.windows.1m.v1",
-            Self::Windows5m => "codex.windows.5m.v1",
-            Self::Windows1h => "codex.windows.1h.v1",
-            Self::Control => "tacho.control",
-            Self::Labels => "tacho.labels",
-            Self::Deltas => "tacho.deltas",
-            Self::SessionsChangelog => "tacho.sessions-changelog",
-            Self::SeriesChangelog => "tacho.series-changelog",
-        }
+        self.def().name
     }
 
     /// The topic of that name, if there is one.
@@ -95,52 +237,84 @@ impl Topic {
     pub fn by_name(name: &str) -> Option<Self> {
         Self::VARIANTS.iter().copied().find(|topic| topic.name() == name)
     }
+}
 
-    /// How the topic forgets.
-    #[must_use]
-    pub const fn cleanup(self) -> Cleanup {
-        match self {
-            Self::Control | Self::Labels => Cleanup::Keep,
-            Self::Sessions | Self::SessionsChangelog | Self::SeriesChangelog => Cleanup::Compact,
-            _ => Cleanup::Delete,
-        }
+const fn raw(name: &'static str, code: u8, about: &'static str) -> TopicDef {
+    TopicDef {
+        name,
+        prefix: Prefix::Log,
+        partitions: Partitions::LikeRawLogs,
+        cleanup: Cleanup::Delete { retention_days: 7 },
+        stamped: true,
+        config: &[],
+        code,
+        about,
     }
+}
 
-    /// How many partitions the topic has.
-    #[must_use]
-    pub const fn partitions(self) -> Partitions {
-        match self {
-            Self::Control | Self::Labels | Self::Quarantine => Partitions::One,
-            Self::InboxLogs | Self::InboxTraces | Self::InboxMetrics => Partitions::Few,
-            Self::Deltas | Self::SeriesChangelog | Self::Windows1m | Self::Windows5m | Self::Windows1h => {
-                Partitions::LikeDeltas
-            }
-            _ => Partitions::LikeRawLogs,
-        }
+/// Their stamp tells an inbox topic that was made anew from one that is read again.
+const fn inbox(name: &'static str, code: u8, about: &'static str) -> TopicDef {
+    TopicDef {
+        name,
+        prefix: Prefix::Log,
+        partitions: Partitions::Few,
+        cleanup: Cleanup::Delete { retention_days: 1 },
+        stamped: true,
+        config: &[],
+        code,
+        about,
     }
+}
 
-    /// Whether the broker, not the producer, must stamp the records (`message.timestamp.type=LogAppendTime`).
-    #[must_use]
-    pub const fn stamped_by_log(self) -> bool {
-        matches!(
-            self,
-            Self::RawLogs | Self::RawTraces | Self::RawMetrics | Self::Deltas
-        ) || self.is_inbox()
+const fn windows(name: &'static str, code: u8, retention_days: u32) -> TopicDef {
+    TopicDef {
+        name,
+        prefix: Prefix::Derived,
+        partitions: Partitions::LikeDeltas,
+        cleanup: Cleanup::Delete { retention_days },
+        stamped: false,
+        config: &[],
+        code,
+        about: "final windows and their corrections",
     }
+}
 
-    /// Whether foreign writers write it.
-    #[must_use]
-    pub const fn is_inbox(self) -> bool {
-        matches!(self, Self::InboxLogs | Self::InboxTraces | Self::InboxMetrics)
+/// An input beside the raw topics, whose whole history counts.
+const fn input(name: &'static str, code: u8, about: &'static str) -> TopicDef {
+    TopicDef {
+        name,
+        prefix: Prefix::Log,
+        partitions: Partitions::One,
+        cleanup: Cleanup::Keep,
+        stamped: false,
+        config: &[],
+        code,
+        about,
+    }
+}
+
+const fn changelog(name: &'static str, code: u8, partitions: Partitions, about: &'static str) -> TopicDef {
+    TopicDef {
+        name,
+        prefix: Prefix::Derived,
+        partitions,
+        cleanup: Cleanup::Compact,
+        stamped: false,
+        config: STATE_CONFIG,
+        code,
+        about,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
-    fn names_are_unique_and_found_again() {
+    fn names_and_codes_are_unique_and_names_are_found_again() {
+        let codes: BTreeSet<u8> = Topic::VARIANTS.iter().map(|topic| topic.def().code).collect();
+        assert_eq!(codes.len(), Topic::VARIANTS.len());
         for &topic in Topic::VARIANTS {
             assert_eq!(Topic::by_name(topic.name()), Some(topic));
         }

@@ -5,14 +5,14 @@
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use proptest::prelude::*;
-use schemas::changelog::{Counts, DecisionCount, Identity, ToolCount};
 use schemas::delta::SEPARATOR;
 use schemas::derived::{
-    RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SessionRow, SessionState, WINDOWS_AVSC, WindowRow,
-    WindowValue, decode,
+    Row, RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SessionRow, SessionState, WINDOWS_AVSC, WindowRow,
+    WindowValue,
 };
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
+use schemas::state::{Counts, DecisionCount, Identity, ToolCount};
 use schemas::topic::Topic;
 use serde_json::{Value, json};
 use strum::VariantArray;
@@ -115,11 +115,13 @@ fn sessions_are_read_as_written() {
         assert_eq!(bytes, row.clone().encode());
         assert_eq!(SessionRow::decode(&bytes).unwrap(), row);
         assert_eq!(
-            decode(Topic::Sessions, &bytes).unwrap(),
+            Row::decode(Topic::Sessions, &bytes).unwrap().to_json(),
             serde_json::to_value(&row).unwrap()
         );
     }
-    let json = decode(Topic::Sessions, &session().encode()).unwrap();
+    let json = Row::decode(Topic::Sessions, &session().encode())
+        .unwrap()
+        .to_json();
     assert_eq!(json["state"], "ended");
     assert_eq!(json["api_retries"], 13);
     assert_eq!(json["tokens"]["total"], 11 + 12 + 13 + 14 + 15);
@@ -215,7 +217,7 @@ fn windows_of_every_form() {
         let bytes = row.encode();
         assert_eq!(WindowRow::decode(&bytes).unwrap(), row);
         for topic in [Topic::Windows1m, Topic::Windows5m, Topic::Windows1h] {
-            assert_eq!(decode(topic, &bytes).unwrap(), row.to_json());
+            assert_eq!(Row::decode(topic, &bytes).unwrap().to_json(), row.to_json());
         }
     }
     assert_eq!(
@@ -322,7 +324,7 @@ fn other_bytes_are_refused() {
         Err(RowError::Trailing(1))
     ));
     assert!(matches!(
-        decode(Topic::RawLogs, &bytes),
+        Row::decode(Topic::RawLogs, &bytes),
         Err(RowError::NotDerived(Topic::RawLogs))
     ));
 }

@@ -4,17 +4,17 @@ use crate::support::broker::Broker;
 use crate::support::replay::{Results, inputs, replay};
 use crate::support::traffic::{Traffic, quick_seed};
 use crate::support::{PATIENCE, eventually, now_ms};
-use processor::log::Log;
-use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor::log::simulated::SimCluster;
 use processor::runner::Options;
 use processor::view::View;
 use processor::workers::{Config, Workers};
+use processor_log::Log;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor_log::simulated::SimCluster;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use schemas::cluster::Cluster;
 use schemas::record::HEADER_WRITER;
 use schemas::settings::Seed;
 use std::sync::Arc;
@@ -117,7 +117,7 @@ fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result
     }
     for partition in &view.partitions {
         let latest = partition.latest_final.get(largest).copied().flatten();
-        if latest.is_none_or(|start| start <= sent) {
+        if latest.is_none_or(|start| start.0 <= sent) {
             return Err(format!(
                 "partition {} is final up to {latest:?}, not {sent}",
                 partition.key()

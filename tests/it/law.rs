@@ -4,13 +4,13 @@ use crate::support::broker::Broker;
 use crate::support::replay::{Results, inputs, replay, worker};
 use crate::support::traffic::{Traffic, quick_seed};
 use crate::support::{PATIENCE, now_ms};
-use processor::log::Log;
-use processor::log::embedded::Embedded;
-use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor::log::simulated::SimCluster;
 use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
-use schemas::cluster::Cluster;
+use processor_log::Log;
+use processor_log::cluster::Cluster;
+use processor_log::embedded::Embedded;
+use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor_log::simulated::SimCluster;
 use schemas::record::Record;
 use schemas::settings::Seed;
 use std::time::Instant;
@@ -87,7 +87,7 @@ fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -
             .get(largest)
             .copied()
             .flatten()
-            .is_some_and(|start| start > sent)
+            .is_some_and(|start| start.0 > sent)
     };
     if view.partitions.len() < partitions || !view.partitions.iter().all(|view| is_final(view.value())) {
         return false;

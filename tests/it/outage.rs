@@ -9,7 +9,7 @@ use crate::support::traffic::Random;
 use crate::support::{eventually, now_ms, otlp};
 use nix::sys::signal::Signal;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use processor::log::kafka::{KafkaConfig, KafkaLog};
+use processor_log::kafka::{KafkaConfig, KafkaLog};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -122,7 +122,7 @@ impl Clients {
 
     /// The raw topic against the ledger: the records in it, each once, and how many stand there more often.
     fn check(&self, bootstrap: &str, prefix: &str) -> (BTreeSet<Id>, usize) {
-        let cluster = schemas::cluster::Cluster::plain(bootstrap, prefix);
+        let cluster = processor_log::cluster::Cluster::plain(bootstrap, prefix);
         let mut log = KafkaLog::connect(KafkaConfig::reader(&cluster, "outage-read")).unwrap();
         let mut order: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         let (mut kept, mut again) = (BTreeSet::new(), 0);

@@ -7,19 +7,20 @@ use crate::support::replay::{Results, inputs, read_topic, replay};
 use crate::support::traffic::{prices, quick_seed};
 use crate::support::{PATIENCE, eventually, now_ms, otlp};
 use bytes::Bytes;
-use processor::log::Log;
-use processor::log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor::log::simulated::SimCluster;
 use processor::runner::Options;
 use processor::sink::prometheus::{Format, body};
 use processor::view::View;
 use processor::workers::{Config, Workers};
-use schemas::cluster::Cluster;
+use processor_log::Log;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
+use processor_log::simulated::SimCluster;
 use schemas::control::EpochChange;
 use schemas::derived::SessionRow;
 use schemas::id::{TopicPartition, raw_key};
 use schemas::record::{HEADER_WALL, NewRecord};
 use schemas::settings::{Seed, Settings};
+use schemas::time::EventTime;
 use schemas::topic::Topic;
 use std::sync::Arc;
 use std::time::Duration;
@@ -225,12 +226,12 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     let ended = now_ms();
     let largest = seed.time.window_sizes_ms.len() - 1;
     eventually("final windows", || {
-        let is_final = |latest: &[Option<i64>]| {
+        let is_final = |latest: &[Option<EventTime>]| {
             latest
                 .get(largest)
                 .copied()
                 .flatten()
-                .is_some_and(|start| start > ended)
+                .is_some_and(|start| start.0 > ended)
         };
         match view
             .partitions

@@ -13,8 +13,8 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use processor::log::Log;
-use processor::log::embedded::Embedded;
+use processor_log::Log;
+use processor_log::embedded::Embedded;
 use prost::Message;
 use schemas::settings::Seed;
 use schemas::topic::Topic;

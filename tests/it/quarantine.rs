@@ -7,13 +7,13 @@ use crate::support::tacho::Start;
 use crate::support::{now_ms, otlp};
 use bytes::Bytes;
 use nix::sys::signal::Signal;
-use processor::log::Log;
-use processor::log::embedded::Embedded;
-use processor::log::kafka::{KafkaConfig, KafkaLog};
+use processor_log::Log;
+use processor_log::cluster::Cluster;
+use processor_log::embedded::Embedded;
+use processor_log::kafka::{KafkaConfig, KafkaLog};
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use schemas::cluster::Cluster;
 use schemas::id::TopicPartition;
 use schemas::record::{
     HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRY_OF, HEADER_TENANT, HEADER_WALL,

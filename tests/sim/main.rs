@@ -6,10 +6,10 @@
 mod support;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use processor::log::simulated::{Faults, Happened, SimCluster, SimLog};
-use processor::log::{Log, LogError};
 use processor::runner::{Options, RunError, Runner};
 use processor::view::View;
+use processor_log::simulated::{Faults, Happened, SimCluster, SimLog};
+use processor_log::{Log, LogError};
 use prost::Message;
 use schemas::control::{EPOCH_KEY, EpochChange, SETTINGS_KEY};
 use schemas::id::TopicPartition;

@@ -1,9 +1,9 @@
 //! The real runner over any log, and what comes out of it.
 
-use processor::log::Log;
 use processor::runner::{Options, RunError, Runner, SeedSource};
 use processor::status::Status;
 use processor::view::View;
+use processor_log::Log;
 use schemas::derived::{SessionRow, SessionState};
 use schemas::id::{Position, TopicPartition};
 use schemas::metric::Amount;
@@ -77,7 +77,7 @@ impl Results {
                 .iter()
                 .filter(|row| b.windows.binary_search(row).is_err())
                 .map(|(topic, series, value)| {
-                    let row = schemas::derived::decode(Topic::by_name(topic).unwrap(), value);
+                    let row = schemas::derived::Row::decode(Topic::by_name(topic).unwrap(), value);
                     format!("{topic} {series} {row:?}")
                 });
             let sessions = a

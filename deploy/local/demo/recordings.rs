@@ -1,7 +1,7 @@
 //! The recorded sessions that the demo replays: request bodies of real Codex runs, with their times of arrival.
 //!
-//! The list is the only place that names them. Traces and metrics are in one of them only: they are stored, but
-//! nothing is derived from them yet.
+//! This list is the only place that names the recordings. Only one of them has traces and metrics, which are stored, but
+//! from which nothing is derived yet.
 
 use super::{Body, Recording};
 

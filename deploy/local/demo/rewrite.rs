@@ -1,9 +1,9 @@
-//! Makes a recorded body into one of now: fresh ids, times shifted, another owner.
+//! Rewrites a recorded body as one that is sent now: with fresh ids, shifted times and another owner.
 //!
-//! Renaming is consistent within a replay, so what belonged together still does. Distances between times stay as
-//! recorded; what arrived just now keeps its distance to its arrival.
+//! Within one replay an id is renamed the same way everywhere, so that records of one session still belong together.
+//! All times of a body move by the same distance: that from the recorded arrival to now.
 
-use super::{Body, Owner};
+use super::{Body, Owner, ReplayError};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest,
     trace::v1::ExportTraceServiceRequest,
@@ -16,15 +16,16 @@ use schemas::time::{EventTime, format_rfc3339, parse_rfc3339};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Length of a UUID in text.
+/// The length of a UUID in text, bytes.
 const UUID_LEN: usize = 36;
-/// Ids that the model API makes: one of these, then at least so many letters or digits.
+/// How ids that the model API makes begin.
 const PREFIXES: [&str; 5] = ["call_", "msg_", "resp_", "rs_", "fc_"];
+/// How many letters or digits follow the prefix of an id at least.
 const ID_TAIL_MIN: usize = 8;
-/// How deep values nest at most; deeper ones are left as they are.
+/// The depth to which nested values are renamed; deeper ones are left as they are.
 const DEPTH_MAX: usize = 16;
 
-/// The renames of one replay. Bounded by the ids in its recording.
+/// The renames of one replay: at most as many as the recording has ids.
 pub struct Rewrite {
     owner: Owner,
     texts: HashMap<String, String>,
@@ -32,7 +33,7 @@ pub struct Rewrite {
 }
 
 impl Rewrite {
-    /// For one replay.
+    /// No renames yet, for a replay that belongs to `owner`.
     pub fn new(owner: Owner) -> Self {
         Self {
             owner,
@@ -41,26 +42,28 @@ impl Rewrite {
         }
     }
 
-    /// The body as it would be sent at `now_ms`.
-    pub fn body(&mut self, body: &Body, now_ms: i64) -> Result<Vec<u8>, String> {
+    /// The body as it would be sent at `now_ms`, milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// The recording can't be unpacked or decoded.
+    pub fn body(&mut self, body: &Body, now_ms: i64) -> Result<Vec<u8>, ReplayError> {
         let plain = body.plain()?;
         let shift = Shift {
             ms: now_ms - body.arrived_ms,
         };
-        let fault = |error: prost::DecodeError| format!("the recording can't be decoded: {error}");
         match body.path {
             "/v1/logs" => {
-                let mut request = ExportLogsServiceRequest::decode(plain.as_slice()).map_err(fault)?;
+                let mut request = ExportLogsServiceRequest::decode(plain.as_slice())?;
                 self.logs(&mut request, shift);
                 Ok(request.encode_to_vec())
             }
             "/v1/traces" => {
-                let mut request = ExportTraceServiceRequest::decode(plain.as_slice()).map_err(fault)?;
+                let mut request = ExportTraceServiceRequest::decode(plain.as_slice())?;
                 self.traces(&mut request, shift);
                 Ok(request.encode_to_vec())
             }
             _ => {
-                let mut request = ExportMetricsServiceRequest::decode(plain.as_slice()).map_err(fault)?;
+                let mut request = ExportMetricsServiceRequest::decode(plain.as_slice())?;
                 self.metrics(&mut request, shift);
                 Ok(request.encode_to_vec())
             }
@@ -194,7 +197,7 @@ impl Rewrite {
         }
     }
 
-    /// Renames trace and span ids; one that is absent or all zeros stays so.
+    /// Renames a trace or span id; an id that is absent or all zeros stays so.
     fn id_bytes(&mut self, id: &mut Vec<u8>) {
         if id.iter().any(|byte| *byte != 0) {
             let fresh = || {
@@ -236,20 +239,21 @@ impl Rewrite {
     }
 }
 
-/// How far times move.
+/// The distance that times move.
 #[derive(Clone, Copy)]
 struct Shift {
     ms: i64,
 }
 
 impl Shift {
-    /// Shifts a time in ns; 0 means that there is none.
+    /// Shifts a time in ns since the Unix epoch; 0 means that there is no time.
     fn nanos(self, at: &mut u64) {
         if *at != 0 {
             *at = at.saturating_add_signed(self.ms.saturating_mul(1_000_000));
         }
     }
 
+    /// Shifts a time in RFC 3339; a text that is none stays.
     fn rfc3339(self, text: &mut String) {
         if let Some(at) = parse_rfc3339(text) {
             *text = format_rfc3339(EventTime(at.0.saturating_add(self.ms)));

@@ -3,16 +3,16 @@
 
 use super::remembered::Remembered;
 use crate::control::policy::{FOLLOW_EVERY, Policies, Reading};
+use processor_log::cluster::Cluster;
+use processor_log::contact::Contact;
+use processor_log::kafka::EndIsNoError;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
-use schemas::cluster::Cluster;
 use schemas::settings::SettingsError;
 use schemas::topic::Topic;
-use shell::contact::Contact;
-use shell::kafka::EndIsNoError;
-use shell::process::chain;
+use settings::process::chain;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

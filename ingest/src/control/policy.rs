@@ -12,7 +12,7 @@
 use schemas::control::EpochChange;
 use schemas::privacy::{Action, Actions, PrivacyPolicy};
 use schemas::settings::{Seed, SettingsError};
-use shell::process::chain;
+use settings::process::chain;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;

@@ -17,7 +17,7 @@ use rdkafka::error::KafkaError;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::signal::Signal;
-use shell::process::chain;
+use settings::process::chain;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,20 +4,22 @@ use super::Target;
 use super::drain::{DrainError, Received, RecordId, Stop};
 use super::quarantine::quarantined_bytes;
 use crate::sink::RawRecord;
-use crate::sink::gapless::{self, LOOK};
+use crate::sink::gapless::headers;
+use crate::sink::kafka::MESSAGE_BYTES_MAX;
 use crate::sink::partition::murmur2_partition;
+use processor_log::cluster::Cluster;
+use processor_log::contact::Contact;
+use processor_log::kafka::gapless::{self, LOOK};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use schemas::cluster::Cluster;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
 use schemas::signal::Signal;
 use schemas::topic::Topic;
-use shell::contact::Contact;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -103,7 +105,7 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let headers = with_retry(gapless::headers(record, origin), retry_of);
+        let headers = with_retry(headers(record, origin), retry_of);
         let (topics, partitions) = self
             .raw
             .get(usize::from(record.environment))
@@ -265,7 +267,7 @@ fn is_too_large(error: &KafkaError) -> bool {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config = gapless::config(cluster, "tacho-ingest-inbox");
+    let mut config = gapless::config(cluster, "tacho-ingest-inbox", MESSAGE_BYTES_MAX);
     config.set("batch.size", REQUEST_BYTES_MAX.to_string());
     config
 }

@@ -5,7 +5,7 @@
 //! prefix, where everything goes that no rule takes.
 
 use crate::prepare::wire::{Fields, WireError, any_text, key_and_value};
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 
 /// How many rules there may be.

@@ -32,7 +32,7 @@ pub enum KeyError {
         bytes: u64,
     },
     /// The file that holds the key can't be read.
-    #[error("{0}")]
+    #[error(transparent)]
     File(#[from] std::io::Error),
 }
 

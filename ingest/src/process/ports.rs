@@ -1,7 +1,7 @@
 //! Binds the listeners of the process.
 
 use super::settings::Settings;
-use shell::process::bind;
+use settings::process::bind;
 use std::net::TcpListener;
 
 /// The listeners of the process.

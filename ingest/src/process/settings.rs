@@ -5,14 +5,14 @@ mod sections;
 use crate::prepare::config::Config;
 use crate::prepare::environment::{Route, RouteFault, Routes};
 use crate::sink::spool::BYTES_MIN;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
 pub use sections::PrivacySection;
 use sections::{InboxSection, Limits, Port, SpoolSection};
 use serde::{Deserialize, Serialize};
-use shell::kafka::KafkaSection;
-use shell::layers::{Sources, load};
-use shell::log::LogSection;
-use shell::process::check_distinct;
+use settings::kafka::KafkaSection;
+use settings::layers::{Sources, load};
+use settings::log::LogSection;
+use settings::process::check_distinct;
 use std::time::Duration;
 
 /// The shortest and longest session timeout; brokers have bounds of their own, 6 s and 30 min unless set otherwise.

@@ -5,6 +5,7 @@
 //! alone moves nothing.
 
 use schemas::settings::TimeRules;
+use schemas::time::{AppendTime, PartitionClock, WallTime};
 
 /// How near an append time must be to the writer's wall time to prove a large step, ms.
 pub const PROOF_MS: i64 = 60_000;
@@ -19,16 +20,21 @@ pub enum Advance {
 }
 
 /// Advances `clock` to `appended`, never back; the first record sets it.
-pub fn advance(clock: &mut Option<i64>, appended: i64, wall: Option<i64>, rules: &TimeRules) -> Advance {
+pub fn advance(
+    clock: &mut Option<PartitionClock>,
+    appended: AppendTime,
+    wall: Option<WallTime>,
+    rules: &TimeRules,
+) -> Advance {
     let Some(now) = *clock else {
-        *clock = Some(appended);
+        *clock = Some(PartitionClock(appended.0));
         return Advance::Moved;
     };
-    let proven = wall.is_some_and(|wall| appended.abs_diff(wall) <= PROOF_MS.unsigned_abs());
-    if appended.saturating_sub(now) > rules.max_step_ms && !proven {
+    let proven = wall.is_some_and(|wall| appended.0.abs_diff(wall.0) <= PROOF_MS.unsigned_abs());
+    if appended.0.saturating_sub(now.0) > rules.max_step_ms && !proven {
         return Advance::Held;
     }
-    *clock = Some(now.max(appended));
+    *clock = Some(now.max(PartitionClock(appended.0)));
     Advance::Moved
 }
 
@@ -41,20 +47,15 @@ mod tests {
     fn one_wrong_broker_clock_moves_nothing() {
         let rules = Seed::shipped().time;
         let mut clock = None;
-        assert_eq!(advance(&mut clock, 1_000, None, &rules), Advance::Moved);
-        assert_eq!(advance(&mut clock, 500, None, &rules), Advance::Moved);
-        assert_eq!(clock, Some(1_000), "never back");
+        let mut step = |appended, wall: Option<i64>| {
+            let advance = advance(&mut clock, AppendTime(appended), wall.map(WallTime), &rules);
+            (advance, clock.map_or(0, |clock| clock.0))
+        };
+        assert_eq!(step(1_000, None), (Advance::Moved, 1_000));
+        assert_eq!(step(500, None), (Advance::Moved, 1_000), "never back");
         let far = 1_000 + rules.max_step_ms + 1;
-        assert_eq!(advance(&mut clock, far, None, &rules), Advance::Held);
-        assert_eq!(
-            advance(&mut clock, far, Some(far - PROOF_MS - 1), &rules),
-            Advance::Held
-        );
-        assert_eq!(clock, Some(1_000));
-        assert_eq!(
-            advance(&mut clock, far, Some(far + PROOF_MS), &rules),
-            Advance::Moved
-        );
-        assert_eq!(clock, Some(far));
+        assert_eq!(step(far, None), (Advance::Held, 1_000));
+        assert_eq!(step(far, Some(far - PROOF_MS - 1)), (Advance::Held, 1_000));
+        assert_eq!(step(far, Some(far + PROOF_MS)), (Advance::Moved, far));
     }
 }

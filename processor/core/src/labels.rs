@@ -16,8 +16,68 @@ pub const OTHER: &str = "other";
 /// Values longer than this many bytes are never admitted.
 pub const VALUE_BYTES_MAX: usize = 128;
 
-/// Deltas by series key and slot.
+/// Amounts by series key and slot.
 pub type DeltaMap = BTreeMap<String, BTreeMap<Slot, Amount>>;
+
+/// What tasks add to series under the label values that came off the wire, not yet capped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawDeltas(DeltaMap);
+
+/// What is added to the series that are shown. Only [`LabelTable::resolve`] makes them, so nothing uncapped is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deltas(DeltaMap);
+
+impl RawDeltas {
+    /// Adds an amount to a series in a slot.
+    pub fn add(&mut self, series: &str, slot: Slot, amount: Amount) {
+        let slots = match self.0.get_mut(series) {
+            Some(slots) => slots,
+            None => self.0.entry(series.to_owned()).or_default(),
+        };
+        merge_into(slots, slot, amount);
+    }
+
+    /// Whether nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// By series key and slot.
+    #[must_use]
+    pub const fn map(&self) -> &DeltaMap {
+        &self.0
+    }
+}
+
+impl FromIterator<(String, BTreeMap<Slot, Amount>)> for RawDeltas {
+    fn from_iter<I: IntoIterator<Item = (String, BTreeMap<Slot, Amount>)>>(series: I) -> Self {
+        Self(series.into_iter().collect())
+    }
+}
+
+impl Deltas {
+    /// Nothing: for tasks of stages that emit none.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(DeltaMap::new())
+    }
+
+    /// By series key and slot.
+    #[must_use]
+    pub fn into_inner(self) -> DeltaMap {
+        self.0
+    }
+}
+
+fn merge_into(slots: &mut BTreeMap<Slot, Amount>, slot: Slot, amount: Amount) {
+    match slots.get_mut(&slot) {
+        Some(sum) => sum.merge(&amount),
+        None => {
+            slots.insert(slot, amount);
+        }
+    }
+}
 
 /// The admitted values, and how many more there may be.
 #[derive(Clone, Debug)]
@@ -97,9 +157,9 @@ impl LabelTable {
 
     /// The values of `deltas` that have no verdict yet, as records for `tacho.labels`: key and value, in order.
     #[must_use]
-    pub fn proposals(&self, deltas: &DeltaMap) -> BTreeSet<(String, String)> {
+    pub fn proposals(&self, deltas: &RawDeltas) -> BTreeSet<(String, String)> {
         let mut proposals = BTreeSet::new();
-        for series in deltas.keys().filter_map(|key| Series::parse(key)) {
+        for series in deltas.0.keys().filter_map(|key| Series::parse(key)) {
             let tenant = tenant_of(&series);
             for (label, value) in series.labels().filter(|(label, _)| label.def().open) {
                 if self.verdict(tenant, label, value) == Verdict::Unknown {
@@ -112,9 +172,9 @@ impl LabelTable {
 
     /// How many series of `deltas` have a value of each open label that is shown as [`OTHER`].
     #[must_use]
-    pub fn overflow(&self, deltas: &DeltaMap) -> BTreeMap<&'static str, u64> {
+    pub fn overflow(&self, deltas: &RawDeltas) -> BTreeMap<&'static str, u64> {
         let mut overflow = BTreeMap::new();
-        for series in deltas.keys().filter_map(|key| Series::parse(key)) {
+        for series in deltas.0.keys().filter_map(|key| Series::parse(key)) {
             let tenant = tenant_of(&series);
             for (label, value) in series.labels().filter(|(label, _)| label.def().open) {
                 if value == OTHER || self.verdict(tenant, label, value) == Verdict::Other {
@@ -129,20 +189,15 @@ impl LabelTable {
     ///
     /// Call only when [`LabelTable::proposals`] is empty; a value still without verdict would be shown as other.
     #[must_use]
-    pub fn resolve(&self, deltas: DeltaMap) -> DeltaMap {
+    pub fn resolve(&self, deltas: RawDeltas) -> Deltas {
         let mut resolved = DeltaMap::new();
-        for (raw, slots) in deltas {
+        for (raw, slots) in deltas.0 {
             let target = resolved.entry(self.resolve_key(&raw)).or_default();
             for (slot, amount) in slots {
-                match target.get_mut(&slot) {
-                    Some(sum) => sum.merge(&amount),
-                    None => {
-                        target.insert(slot, amount);
-                    }
-                }
+                merge_into(target, slot, amount);
             }
         }
-        resolved
+        Deltas(resolved)
     }
 
     fn resolve_key(&self, raw: &str) -> String {
@@ -181,6 +236,7 @@ fn tenant_of<'k>(series: &Series<'k>) -> &'k str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use schemas::time::EventTime;
 
     fn table(cap: usize) -> LabelTable {
         let mut seed = Seed::shipped();
@@ -214,7 +270,7 @@ mod tests {
         table.apply("t/team", "a");
         let key = |team: &str| ["tacho_policy_auto_window_ratio", "t", team].join("\u{1f}");
         let slot = Slot {
-            start: 0,
+            start: EventTime(0),
             late: 0,
             arrival: None,
         };
@@ -227,10 +283,10 @@ mod tests {
                 },
             )])
         };
-        let deltas = DeltaMap::from([(key("a"), one()), (key("b"), one()), (key("c"), one())]);
+        let deltas = RawDeltas::from_iter([(key("a"), one()), (key("b"), one()), (key("c"), one())]);
         assert!(table.proposals(&deltas).is_empty());
         assert_eq!(table.overflow(&deltas), BTreeMap::from([("team", 2)]));
-        let resolved = table.resolve(deltas);
+        let resolved = table.resolve(deltas).into_inner();
         assert_eq!(resolved[&key("a")], one());
         assert_eq!(
             resolved[&key(OTHER)][&slot],

@@ -5,122 +5,215 @@
 
 mod windows;
 
-use crate::{RestoreError, Rules};
+use crate::task::{Applied, Effects, Halt, Input, Pending, RestoreError, Sealed, Task};
+use crate::{Deltas, Rules};
 use prost::Message;
-use schemas::changelog::{Change, Meta, SeriesEntry, SourceState};
-use schemas::delta::{AmountBytes, DeltaRecord, Series};
-use schemas::derived::WindowRow;
+use schemas::delta::{AmountBytes, DeltaEntry, DeltaRecord, Series, entry_bytes_max};
+use schemas::derived::{Row, WindowRow, WindowSize};
+use schemas::id::{Position, TopicPartition};
 use schemas::metric::{Amount, Kind};
-use schemas::topic::Topic;
+use schemas::settings::SEMANTICS;
+use schemas::stage::Stage;
+use schemas::state::{Change, Meta, SeriesEntry, SourceState, StateKey};
+use schemas::time::{AppendTime, EventTime, PartitionClock};
 use std::collections::{BTreeMap, BTreeSet};
+use strum::VariantArray;
 use windows::{Correction, Window, Windows};
-
-/// The topics of final windows, by size, the smallest first.
-pub const WINDOW_TOPICS: [Topic; 3] = [Topic::Windows1m, Topic::Windows5m, Topic::Windows1h];
-
-/// What became of a delta record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Merged {
-    /// Merged.
-    Applied,
-    /// Merged before: dropped.
-    Duplicate,
-    /// Not a delta record: nothing was merged. The task must stop.
-    Undecodable,
-    /// A record between the last one and this one is missing: nothing was merged. The task must stop.
-    Gap {
-        /// The raw partition that it came from.
-        source: i32,
-        /// The position up to which the source is merged.
-        have: i64,
-        /// The position at which the record begins.
-        previous: i64,
-    },
-}
-
-/// What follows from the records since the last take, in a fixed order.
-#[derive(Debug, Default)]
-#[must_use]
-pub struct Effects {
-    /// Upserts of the changelog, without the meta record.
-    pub changes: Vec<Change>,
-    /// Window rows, by size, each with its topic.
-    pub rows: Vec<(Topic, WindowRow)>,
-    /// The series whose total or last final window changed, ascending.
-    pub touched: BTreeSet<String>,
-}
 
 /// The state of stage `series` for one deltas partition.
 #[derive(Clone, Debug)]
 pub struct SeriesTask {
     partition: i32,
-    position: i64,
+    position: Position,
     /// Running maximum of the append times of this deltas partition: the timestamp of the results.
-    timestamp: i64,
-    sources: BTreeMap<i32, SourceState>,
+    timestamp: AppendTime,
+    sources: BTreeMap<(Stage, i32), SourceState>,
+    /// How many sources there are in this log.
+    sources_all: usize,
     totals: BTreeMap<String, Amount>,
     windows: Windows,
     dirty_totals: BTreeSet<String>,
     touched: BTreeSet<String>,
-    rows: Vec<(Topic, WindowRow)>,
+    rows: Vec<Row>,
+    /// Bytes of `rows` and of the entries of `dirty_totals`.
+    pending_bytes: usize,
 }
 
-impl SeriesTask {
-    /// The task at its first start.
-    #[must_use]
-    pub fn new(partition: i32, rules: &Rules, position: i64) -> Self {
+impl Task for SeriesTask {
+    fn new(at: TopicPartition, rules: &Rules, from: Position) -> Self {
         Self {
-            partition,
-            position,
-            timestamp: 0,
+            partition: at.partition,
+            position: from,
+            timestamp: AppendTime(0),
             sources: BTreeMap::new(),
+            sources_all: sources_of(rules),
             totals: BTreeMap::new(),
             windows: Windows::new(rules.seed.time.window_sizes_ms.len()),
             dirty_totals: BTreeSet::new(),
             touched: BTreeSet::new(),
             rows: Vec::new(),
+            pending_bytes: 0,
         }
     }
 
+    fn restore<'c>(
+        at: TopicPartition,
+        rules: &Rules,
+        meta: &Meta,
+        entries: impl IntoIterator<Item = (StateKey<'c>, &'c [u8])>,
+    ) -> Result<Self, RestoreError> {
+        let mut task = Self::new(at, rules, Position(meta.position));
+        task.timestamp = AppendTime(meta.clock.unwrap_or(0));
+        for source in &meta.sources {
+            let stage = Stage::by_code(source.stage).ok_or(RestoreError::Source { stage: source.stage })?;
+            task.sources.insert((stage, source.source), *source);
+        }
+        for (until, meta) in task.windows.final_until.iter_mut().zip(&meta.final_until) {
+            *until = (*meta != i64::MIN).then_some(EventTime(*meta));
+        }
+        for (key, value) in entries {
+            task.restore_entry(key, value)?;
+        }
+        Ok(task)
+    }
+
+    /// Merges one record of the deltas partition: first its deltas, then its clock.
+    fn apply(&mut self, input: Input<'_>, rules: &Rules) -> Result<Applied, Halt> {
+        let record = DeltaRecord::decode(input.value).map_err(|_| Halt::Foreign)?;
+        let stage = Stage::by_code(record.stage)
+            .filter(|stage| stage.def().emits_deltas)
+            .ok_or(Halt::Foreign)?;
+        let known = self.sources.get(&(stage, record.source)).copied();
+        let have = known.unwrap_or(SourceState::unheard(stage, record.source));
+        let applied = follows(&have, &record).ok_or(Halt::Gap {
+            stage,
+            source_partition: record.source,
+            have: have.position,
+            previous: record.previous,
+        })?;
+        self.timestamp = self.timestamp.max(input.appended);
+        self.position = input.position();
+        if applied == Applied::Folded {
+            record.deltas.iter().for_each(|delta| self.merge(delta, rules));
+            let heard = if record.is_last_part() {
+                SourceState {
+                    position: record.position,
+                    clock: record.clock,
+                    parts: 0,
+                    parts_position: 0,
+                    ..have
+                }
+            } else {
+                SourceState {
+                    parts: record.part.saturating_add(1),
+                    parts_position: record.position,
+                    ..have
+                }
+            };
+            // A source counts as heard with its first whole record: only that has a clock.
+            self.sources.insert((stage, record.source), heard);
+            if record.is_last_part() {
+                self.close(rules);
+            }
+        }
+        Ok(applied)
+    }
+
+    fn take(&mut self, _: &Rules) -> Effects {
+        let mut changes = Vec::new();
+        for series in std::mem::take(&mut self.dirty_totals) {
+            let value = self.totals.get(&series).map(|amount| entry(amount, None));
+            let key = StateKey::Total { series: &series }.to_string();
+            changes.push(Change { key, value });
+        }
+        self.windows.take(&mut changes);
+        self.pending_bytes = 0;
+        Effects {
+            changes,
+            rows: std::mem::take(&mut self.rows),
+            touched: std::mem::take(&mut self.touched),
+            ..Effects::default()
+        }
+    }
+
+    fn seal(&mut self, _: Deltas, writer: &str, _: &Rules) -> Sealed {
+        let meta = Meta {
+            position: self.position.0,
+            epoch: 0,
+            semantics: SEMANTICS,
+            writer: writer.to_owned(),
+            clock: Some(self.timestamp.0),
+            sent: Vec::new(),
+            marked: None,
+            final_until: self
+                .windows
+                .final_until
+                .iter()
+                .map(|until| until.map_or(i64::MIN, |until| until.0))
+                .collect(),
+            sources: self.sources.values().copied().collect(),
+        };
+        Sealed {
+            deltas: Vec::new(),
+            meta,
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn pending(&self) -> Pending {
+        Pending {
+            entries: self.dirty_totals.len() + self.rows.len(),
+            bytes: self.pending_bytes,
+        }
+        .plus(self.windows.pending())
+    }
+}
+
+impl SeriesTask {
     /// The deltas partition that the task merges.
     #[must_use]
     pub const fn partition(&self) -> i32 {
         self.partition
     }
 
-    /// The next offset to read.
+    /// The timestamp of the results.
     #[must_use]
-    pub const fn position(&self) -> i64 {
-        self.position
-    }
-
-    /// The timestamp of the results, ms.
-    #[must_use]
-    pub const fn timestamp(&self) -> i64 {
+    pub const fn timestamp(&self) -> AppendTime {
         self.timestamp
     }
 
     /// How many series are in state.
     #[must_use]
-    pub fn series(&self) -> usize {
+    pub fn state_keys(&self) -> usize {
         self.totals.len()
     }
 
     /// The smallest clock of all sources; `None` until each was heard.
     #[must_use]
-    pub fn watermark(&self, rules: &Rules) -> Option<i64> {
-        let all = usize::try_from(rules.seed.raw_partitions).unwrap_or(usize::MAX);
-        if self.sources.len() < all {
+    pub fn watermark(&self) -> Option<PartitionClock> {
+        let clocks = || self.clocks();
+        if clocks().count() < self.sources_all {
             None
         } else {
-            self.sources.values().map(|source| source.clock).min()
+            clocks().min()
         }
     }
 
     /// The largest clock of all sources: how new the newest result is.
     #[must_use]
-    pub fn newest_clock(&self) -> Option<i64> {
-        self.sources.values().map(|source| source.clock).max()
+    pub fn newest_clock(&self) -> Option<PartitionClock> {
+        self.clocks().max()
+    }
+
+    fn clocks(&self) -> impl Iterator<Item = PartitionClock> {
+        let heard = |source: &&SourceState| source.position > 0;
+        self.sources
+            .values()
+            .filter(heard)
+            .map(|source| PartitionClock(source.clock))
     }
 
     /// The cumulative value of a series, for metrics that have one.
@@ -129,22 +222,18 @@ impl SeriesTask {
         self.totals.get(series)
     }
 
-    /// The last final window of a series by size: its start, ms, and its value; only if it is the latest of all.
+    /// The last final window of a series by size: its start and its value; only if it is the latest of all.
     #[must_use]
-    pub fn last_final(&self, series: &str) -> BTreeMap<usize, (i64, Amount)> {
+    pub fn last_final(&self, series: &str) -> BTreeMap<usize, (EventTime, Amount)> {
         self.windows.last_final(series)
     }
 
     /// The start of the latest final window, by size.
     #[must_use]
-    pub fn latest_final(&self, rules: &Rules) -> Vec<Option<i64>> {
+    pub fn latest_final(&self, rules: &Rules) -> Vec<Option<EventTime>> {
         let sizes = &rules.seed.time.window_sizes_ms;
-        self.windows
-            .final_until
-            .iter()
-            .zip(sizes)
-            .map(|(until, size)| until.map(|until| until - size))
-            .collect()
+        let start = |(until, size): (&Option<EventTime>, &i64)| until.map(|until| EventTime(until.0 - size));
+        self.windows.final_until.iter().zip(sizes).map(start).collect()
     }
 
     /// All series keys in state.
@@ -154,57 +243,24 @@ impl SeriesTask {
         all.into_iter()
     }
 
-    /// Merges one record of the deltas partition: first its deltas, then its clock.
-    #[must_use = "after a gap the task must stop"]
-    pub fn apply(&mut self, offset: i64, appended: i64, value: &[u8], rules: &Rules) -> Merged {
-        let Ok(record) = DeltaRecord::decode(value) else {
-            return Merged::Undecodable;
-        };
-        let have = self
-            .sources
-            .get(&record.source)
-            .map_or(0, |source| source.position);
-        let merged = if record.position <= have {
-            Merged::Duplicate
-        } else if record.previous != have {
-            return Merged::Gap {
-                source: record.source,
-                have,
-                previous: record.previous,
-            };
-        } else {
-            Merged::Applied
-        };
-        self.timestamp = self.timestamp.max(appended);
-        self.position = offset + 1;
-        if merged == Merged::Applied {
-            record.deltas.iter().for_each(|delta| self.merge(delta, rules));
-            let source = SourceState {
-                source: record.source,
-                position: record.position,
-                clock: record.clock,
-            };
-            self.sources.insert(record.source, source);
-            self.close(rules);
-        }
-        merged
-    }
-
-    fn merge(&mut self, delta: &schemas::delta::DeltaEntry, rules: &Rules) {
+    fn merge(&mut self, delta: &DeltaEntry, rules: &Rules) {
         let Some(amount) = delta.amount.as_ref().map(Amount::from) else {
             return;
         };
         if has_total(&delta.series) {
-            add(&mut self.totals, &delta.series, &amount);
-            self.dirty_totals.insert(delta.series.clone());
-            self.touched.insert(delta.series.clone());
+            let total = add(&mut self.totals, &delta.series, &amount);
+            if !self.dirty_totals.contains(&delta.series) {
+                self.pending_bytes += entry_bytes_max(&delta.series, total);
+                self.dirty_totals.insert(delta.series.clone());
+                self.touched.insert(delta.series.clone());
+            }
         }
         self.windows.merge(delta, &amount, &rules.seed.time);
     }
 
     /// Publishes what has become final.
     fn close(&mut self, rules: &Rules) {
-        let Some(watermark) = self.watermark(rules) else {
+        let Some(watermark) = self.watermark() else {
             return;
         };
         let time = &rules.seed.time;
@@ -224,113 +280,107 @@ impl SeriesTask {
         &mut self,
         size: usize,
         size_ms: i64,
-        start: i64,
-        arrival: Option<i64>,
+        start: EventTime,
+        arrival: Option<PartitionClock>,
         series: &BTreeMap<String, Amount>,
     ) {
+        let Some(named) = WindowSize::at(size) else { return };
+        let arrival = arrival.map(|arrival| arrival.0);
         for (key, amount) in series {
-            if let Some(row) = WindowRow::new(key, size_ms, start, arrival, amount) {
-                self.rows.push((WINDOW_TOPICS[size], row));
+            if let Some(row) = WindowRow::new(key, size_ms, start.0, arrival, amount) {
+                let row = Row::Window(named, Box::new(row));
+                self.pending_bytes += row.bytes_about();
+                self.rows.push(row);
             }
         }
     }
 
-    /// Takes what follows from the records since the last take.
-    pub fn take(&mut self) -> Effects {
-        let mut changes = Vec::new();
-        for series in std::mem::take(&mut self.dirty_totals) {
-            let value = self.totals.get(&series).map(|amount| entry(amount, None));
-            changes.push(Change {
-                key: format!("t/{series}"),
-                value,
-            });
-        }
-        self.windows.take(&mut changes);
-        Effects {
-            changes,
-            rows: std::mem::take(&mut self.rows),
-            touched: std::mem::take(&mut self.touched),
-        }
-    }
-
-    /// The meta record that goes with the commit.
-    #[must_use]
-    pub fn meta(&self, writer: &str, rules: &Rules) -> Meta {
-        Meta {
-            position: self.position,
-            epoch: 0,
-            semantics: rules.seed.settings.semantics,
-            writer: writer.to_owned(),
-            clock: Some(self.timestamp),
-            sent: Vec::new(),
-            marked: None,
-            final_until: self
-                .windows
-                .final_until
-                .iter()
-                .map(|until| until.unwrap_or(i64::MIN))
-                .collect(),
-            sources: self.sources.values().copied().collect(),
-        }
-    }
-
-    /// Rebuilds a task from its changelog: the meta record and the latest value of every other key, in any order.
-    ///
-    /// # Errors
-    /// An entry that can't be read, or is of no known kind.
-    pub fn restore<'c>(
-        partition: i32,
-        rules: &Rules,
-        meta: &Meta,
-        entries: impl IntoIterator<Item = (&'c str, &'c [u8])>,
-    ) -> Result<Self, RestoreError> {
-        let mut task = Self::new(partition, rules, meta.position);
-        task.timestamp = meta.clock.unwrap_or(0);
-        task.sources = meta
-            .sources
-            .iter()
-            .map(|source| (source.source, *source))
-            .collect();
-        for (until, meta) in task.windows.final_until.iter_mut().zip(&meta.final_until) {
-            *until = (*meta != i64::MIN).then_some(*meta);
-        }
-        for (key, value) in entries {
-            let found = SeriesEntry::decode(value).map_err(|source| RestoreError::Entry {
-                key: key.to_owned(),
-                source,
-            })?;
-            let amount = found.amount.as_ref().map_or(Amount::Count(0), Amount::from);
-            let known = match key.strip_prefix("t/") {
-                Some(series) => task.totals.insert(series.to_owned(), amount).is_none(),
-                None => task.windows.restore(key, amount, found.start_ms).is_some(),
-            };
-            if !known {
-                return Err(RestoreError::Key { key: key.to_owned() });
+    fn restore_entry(&mut self, key: StateKey<'_>, value: &[u8]) -> Result<(), RestoreError> {
+        let found = SeriesEntry::decode(value).map_err(|source| RestoreError::Entry {
+            key: key.to_string(),
+            source,
+        })?;
+        let amount = found.amount.as_ref().map_or(Amount::Count(0), Amount::from);
+        let known = match key {
+            StateKey::Total { series } => {
+                self.totals.insert(series.to_owned(), amount);
+                true
             }
+            StateKey::OpenWindow { .. } | StateKey::Correction { .. } | StateKey::LastFinal { .. } => {
+                self.windows.restore(key, amount, found.start_ms).is_some()
+            }
+            StateKey::Meta | StateKey::Session { .. } | StateKey::Marks { .. } | StateKey::Origin { .. } => {
+                false
+            }
+        };
+        if known {
+            Ok(())
+        } else {
+            Err(RestoreError::Stage {
+                key: key.to_string(),
+                stage: Stage::Series.def().name,
+            })
         }
-        Ok(task)
+    }
+}
+
+/// How many sources send deltas: the input partitions of all stages that emit them.
+fn sources_of(rules: &Rules) -> usize {
+    let emitting = Stage::VARIANTS
+        .iter()
+        .map(|stage| stage.def())
+        .filter(|def| def.emits_deltas);
+    emitting
+        .map(|def| usize::try_from(rules.seed.partitions(def.input)).unwrap_or(0))
+        .sum()
+}
+
+/// Whether a record is the next one of its source, or one that is merged already; `None`: one between is missing.
+fn follows(have: &SourceState, record: &DeltaRecord) -> Option<Applied> {
+    if record.position <= have.position {
+        return Some(Applied::Duplicate);
+    }
+    if record.previous != have.position {
+        return None;
+    }
+    let merged = if have.parts_position == record.position {
+        have.parts
+    } else if have.parts == 0 {
+        0
+    } else {
+        // Parts of another record wait for their last one.
+        return None;
+    };
+    match record.part.cmp(&merged) {
+        std::cmp::Ordering::Less => Some(Applied::Duplicate),
+        std::cmp::Ordering::Equal => Some(Applied::Folded),
+        std::cmp::Ordering::Greater => None,
     }
 }
 
 /// Whether a series has a cumulative value: those shown by their last final window alone have none.
 fn has_total(series: &str) -> bool {
-    let kind = Series::parse(series).map(|series| series.metric.def().kind);
-    !matches!(kind, Some(Kind::WindowRatio | Kind::WindowQuantiles))
-}
-
-fn add(map: &mut BTreeMap<String, Amount>, series: &str, amount: &Amount) {
-    match map.get_mut(series) {
-        Some(sum) => sum.merge(amount),
-        None => {
-            map.insert(series.to_owned(), amount.clone());
-        }
+    match Series::parse(series).map(|series| series.metric.def().kind) {
+        Some(Kind::WindowRatio | Kind::WindowQuantiles) => false,
+        Some(Kind::Counter | Kind::UpDown | Kind::Histogram { .. }) | None => true,
     }
 }
 
-fn entry(amount: &Amount, start_ms: Option<i64>) -> Vec<u8> {
+fn add<'m>(map: &'m mut BTreeMap<String, Amount>, series: &str, amount: &Amount) -> &'m Amount {
+    // Looked for twice where it is new, so that a known series costs no copy of its key.
+    if !map.contains_key(series) {
+        map.insert(series.to_owned(), amount.clone());
+        return &map[series];
+    }
+    let sum = map.get_mut(series).expect("it was found just now");
+    sum.merge(amount);
+    sum
+}
+
+fn entry(amount: &Amount, start: Option<EventTime>) -> Vec<u8> {
     SeriesEntry {
         amount: Some(AmountBytes::from(amount)),
-        start_ms,
+        start_ms: start.map(|start| start.0),
     }
     .encode_to_vec()
 }

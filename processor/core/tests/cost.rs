@@ -7,6 +7,7 @@ mod support;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use proptest::prelude::*;
 use schemas::control::EpochChange;
+use schemas::id::Epoch;
 use schemas::price::{PriceRow, PriceSource, PriceTable};
 use schemas::settings::Seed;
 use schemas::time::parse_rfc3339;
@@ -463,7 +464,7 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
         run.send(now, &[response(now, &vector)]);
     };
     send(&mut run);
-    run.rules.add(3, table(1_000_000, 0, 0));
+    run.rules.add(Epoch(3), table(1_000_000, 0, 0));
     // The control record is known, but the partition has not begun its epoch.
     send(&mut run);
     run.start_epoch(NOON + 10, 3);
@@ -476,11 +477,11 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
         session_gap_ms: 7_000,
         ..run.rules.seed.settings.clone()
     };
-    run.rules.add(4, settings.clone());
+    run.rules.add(Epoch(4), settings.clone());
     run.start_epoch(NOON + 11, 4);
     send(&mut run);
     run.rules.add(
-        9,
+        Epoch(9),
         EpochChange {
             settings: Some(settings),
             prices: Some(table(10_000_000, 0, 0)),
@@ -489,7 +490,7 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
     );
     run.start_epoch(NOON + 12, 9);
     send(&mut run);
-    run.rules.add(10, PriceTable::default());
+    run.rules.add(Epoch(10), PriceTable::default());
     run.start_epoch(NOON + 13, 10);
     send(&mut run);
     // Past the interval of rows.
@@ -503,8 +504,8 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
     assert_eq!((row.unpriced_tokens, row.tokens.total), (3_000, 7_000));
     assert_eq!(
         (
-            run.rules.settings(10).session_gap_ms,
-            run.rules.prices(4).version()
+            run.rules.settings(Epoch(10)).session_gap_ms,
+            run.rules.prices(Epoch(4)).version()
         ),
         (7_000, "test")
     );

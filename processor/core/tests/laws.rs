@@ -4,21 +4,24 @@
 
 mod support;
 
-use processor_core::labels::DeltaMap;
-use processor_core::series::{Effects, Merged};
-use processor_core::{Rules, SeriesTask};
+use processor_core::{Applied, Effects, Halt, Input, RawDeltas, Rules, SeriesTask, Task};
 use proptest::prelude::*;
 use prost::Message;
-use schemas::changelog::Meta;
 use schemas::control::EpochChange;
 use schemas::delta::{DeltaRecord, Slot};
-use schemas::derived::{SessionRow, SessionState, WindowRow};
+use schemas::derived::{Row, SessionRow, SessionState, WindowRow};
+use schemas::id::{Epoch, Position, TopicPartition};
 use schemas::metric::Amount;
 use schemas::price::{PriceRow, PriceTable};
 use schemas::settings::{Seed, Settings};
-use schemas::time::{EventTime, window_start};
+use schemas::stage::Stage;
+use schemas::state::Meta;
+use schemas::time::{AppendTime, EventTime, PartitionClock, window_start};
+use schemas::topic::Topic;
 use std::collections::BTreeMap;
-use support::{Driven, Event, NOON, admit_all, event, prompt, request, store, text, tokens};
+use support::{
+    Committed, Driven, Event, NOON, admit_all, entries, event, prompt, request, store, text, tokens,
+};
 
 const CONVERSATIONS: [&str; 3] = ["c0", "c1", "c2"];
 
@@ -143,13 +146,13 @@ fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
                 driven.tick(now);
             }
             Step::Epoch { price, gap } => {
-                let epoch = driven.rules.latest() + 2;
+                let epoch = driven.rules.latest().0 + 2;
                 let settings = gap.then(|| Settings {
                     session_gap_ms: 20_000 + price % 60_000,
                     ..driven.rules.seed.settings.clone()
                 });
                 driven.rules.add(
-                    epoch,
+                    Epoch(epoch),
                     EpochChange {
                         settings,
                         prices: Some(prices(*price)),
@@ -170,7 +173,7 @@ fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
     (published, driven)
 }
 
-fn publish(published: &mut Published, effects: processor_core::session::Effects) {
+fn publish(published: &mut Published, effects: Committed) {
     for (series, slots) in effects.deltas {
         let into = published.deltas.entry(series).or_default();
         for (slot, amount) in slots {
@@ -259,7 +262,12 @@ fn world() -> Rules {
     Rules::new(seed)
 }
 
-struct Stage {
+const DELTAS: TopicPartition = TopicPartition {
+    topic: Topic::Deltas,
+    partition: 0,
+};
+
+struct Merging {
     rules: Rules,
     task: SeriesTask,
     offset: i64,
@@ -268,10 +276,10 @@ struct Stage {
     meta: Meta,
 }
 
-impl Stage {
+impl Merging {
     fn new() -> Self {
         let rules = world();
-        let task = SeriesTask::new(0, &rules, 0);
+        let task = SeriesTask::new(DELTAS, &rules, Position(0));
         Self {
             rules,
             task,
@@ -282,25 +290,37 @@ impl Stage {
         }
     }
 
-    fn merge(&mut self, record: &DeltaRecord) -> Merged {
-        let merged = self
-            .task
-            .apply(self.offset, record.clock, &record.encode_to_vec(), &self.rules);
-        self.offset += 1;
+    fn merge(&mut self, record: &DeltaRecord) -> Result<Applied, Halt> {
+        let merged = self.bytes(record.clock, &record.encode_to_vec());
+        self.offset += i64::from(merged.is_ok());
         merged
     }
 
+    fn bytes(&mut self, appended: i64, value: &[u8]) -> Result<Applied, Halt> {
+        let input = Input {
+            offset: self.offset,
+            appended: AppendTime(appended),
+            wall: None,
+            tick: false,
+            epoch: None,
+            origin: None,
+            key: "",
+            value,
+        };
+        self.task.apply(input, &self.rules)
+    }
+
     fn commit(&mut self, restart: bool) {
-        let Effects { changes, rows, .. } = self.task.take();
-        self.rows.extend(rows.into_iter().map(|(_, row)| row));
+        let Effects { changes, rows, .. } = self.task.take(&self.rules);
+        self.rows.extend(rows.into_iter().map(|row| match row {
+            Row::Window(_, row) => *row,
+            Row::Session(_) => panic!("a series task publishes no sessions"),
+        }));
         store(&mut self.changelog, &changes);
-        self.meta = self.task.meta("test", &self.rules);
+        let none = processor_core::Deltas::none();
+        self.meta = self.task.seal(none, "test", &self.rules).meta;
         if restart {
-            let entries = self
-                .changelog
-                .iter()
-                .map(|(key, value)| (key.as_str(), value.as_slice()));
-            self.task = SeriesTask::restore(0, &self.rules, &self.meta, entries)
+            self.task = SeriesTask::restore(DELTAS, &self.rules, &self.meta, entries(&self.changelog))
                 .expect("the changelog was written by the task itself");
         }
     }
@@ -308,56 +328,56 @@ impl Stage {
 
 /// Sends the additions in batches that end where `cuts` has a bit, commits after each; then moves all clocks far on.
 fn stage(additions: &[Addition], cuts: u64, restart: bool) -> (Vec<WindowRow>, BTreeMap<String, Amount>) {
-    let mut stage = Stage::new();
+    let mut stage = Merging::new();
     let mut clocks = [NOON; 2];
     let mut sent = [0i64; 2];
     let mut counts = [0i64; 2];
-    let mut open: [DeltaMap; 2] = [DeltaMap::new(), DeltaMap::new()];
-    let flush =
-        |source: usize, stage: &mut Stage, open: &mut DeltaMap, clock: i64, sent: &mut i64, position: i64| {
-            if position == *sent {
-                return;
-            }
-            let deltas = std::mem::take(open);
-            let labels = admit_all(&stage.rules, &deltas);
-            let mut record = DeltaRecord {
-                source: i32::try_from(source).unwrap(),
-                previous: *sent,
-                position,
-                clock,
-                deltas: Vec::new(),
-            };
-            for (series, slots) in labels.resolve(deltas) {
-                for (slot, amount) in slots {
-                    let entry = schemas::delta::DeltaEntry {
-                        series: series.clone(),
-                        slot: slot.start,
-                        late: slot.late,
-                        arrival: slot.arrival,
-                        amount: Some((&amount).into()),
-                    };
-                    record.deltas.push(entry);
-                }
-            }
-            *sent = position;
-            assert_eq!(stage.merge(&record), Merged::Applied);
-            assert_eq!(
-                stage.merge(&record),
-                Merged::Duplicate,
-                "a record that comes twice counts once"
-            );
+    let mut open: [RawDeltas; 2] = [RawDeltas::default(), RawDeltas::default()];
+    let flush = |source: usize,
+                 stage: &mut Merging,
+                 open: &mut RawDeltas,
+                 clock: i64,
+                 sent: &mut i64,
+                 position: i64| {
+        if position == *sent {
+            return;
+        }
+        let deltas = std::mem::take(open);
+        let labels = admit_all(&stage.rules, &deltas);
+        let mut record = DeltaRecord {
+            source: i32::try_from(source).unwrap(),
+            previous: *sent,
+            position,
+            clock,
+            deltas: Vec::new(),
+            ..DeltaRecord::default()
         };
+        for (series, slots) in labels.resolve(deltas).into_inner() {
+            for (slot, amount) in slots {
+                let entry = schemas::delta::DeltaEntry {
+                    series: series.clone(),
+                    slot: slot.start.0,
+                    late: slot.late,
+                    arrival: slot.arrival.map(|arrival| arrival.0),
+                    amount: Some((&amount).into()),
+                };
+                record.deltas.push(entry);
+            }
+        }
+        *sent = position;
+        assert_eq!(stage.merge(&record), Ok(Applied::Folded));
+        assert_eq!(
+            stage.merge(&record),
+            Ok(Applied::Duplicate),
+            "a record that comes twice counts once"
+        );
+    };
     for (index, addition) in additions.iter().enumerate() {
         let source = usize::try_from(addition.source).unwrap();
         clocks[source] += addition.after;
         counts[source] += 1;
         let slot = slot_of(clocks[source] - addition.ago, clocks[source], &stage.rules);
-        let sum = open[source]
-            .entry(SERIES[addition.series].to_owned())
-            .or_default()
-            .entry(slot)
-            .or_insert(Amount::Count(0));
-        sum.merge(&Amount::Count(addition.amount));
+        open[source].add(SERIES[addition.series], slot, Amount::Count(addition.amount));
         if cuts >> (index % 64) & 1 == 1 {
             flush(
                 source,
@@ -401,9 +421,10 @@ fn slot_of(time: i64, clock: i64, rules: &Rules) -> Slot {
             late += 1;
         }
     }
-    let arrival = (late > 0).then(|| window_start(EventTime(clock), time_rules.slot_ms).0);
+    let arrival = PartitionClock(window_start(EventTime(clock), time_rules.slot_ms).0);
+    let arrival = (late > 0).then_some(arrival);
     Slot {
-        start: window_start(EventTime(time), time_rules.slot_ms).0,
+        start: window_start(EventTime(time), time_rules.slot_ms),
         late,
         arrival,
     }
@@ -457,26 +478,103 @@ proptest! {
 
 #[test]
 fn a_missing_record_is_a_gap_and_merges_nothing() {
-    let mut stage = Stage::new();
+    let mut stage = Merging::new();
     let record = |previous, position| DeltaRecord {
         source: 0,
         previous,
         position,
         clock: NOON,
         deltas: Vec::new(),
+        ..DeltaRecord::default()
     };
-    assert_eq!(stage.merge(&record(0, 5)), Merged::Applied);
+    assert_eq!(stage.merge(&record(0, 5)), Ok(Applied::Folded));
     assert_eq!(
         stage.merge(&record(7, 9)),
-        Merged::Gap {
-            source: 0,
+        Err(Halt::Gap {
+            stage: Stage::Sessions,
+            source_partition: 0,
             have: 5,
             previous: 7
-        }
+        })
+    );
+    assert_eq!(stage.bytes(NOON, b"\xff"), Err(Halt::Foreign));
+    assert_eq!(stage.task.position(), Position(1), "neither moved the task");
+}
+
+/// A delta record whose parts come one by one, with a restart after each.
+#[test]
+fn a_record_counts_with_its_last_part_and_each_part_once() {
+    let mut stage = Merging::new();
+    let part = |part, of, previous, position| DeltaRecord {
+        source: 0,
+        previous,
+        position,
+        clock: NOON,
+        deltas: vec![schemas::delta::DeltaEntry {
+            series: SERIES[0].to_owned(),
+            slot: NOON,
+            amount: Some((&Amount::Count(1)).into()),
+            ..Default::default()
+        }],
+        part,
+        of,
+        ..DeltaRecord::default()
+    };
+    let gap = |have, previous| {
+        Err(Halt::Gap {
+            stage: Stage::Sessions,
+            source_partition: 0,
+            have,
+            previous,
+        })
+    };
+    let total = |stage: &Merging| stage.task.total(SERIES[0]).cloned();
+    assert_eq!(
+        stage.merge(&part(1, 3, 0, 5)),
+        gap(0, 0),
+        "the first part is missing"
+    );
+    assert_eq!(stage.merge(&part(0, 3, 0, 5)), Ok(Applied::Folded));
+    stage.commit(true);
+    assert_eq!(
+        stage.task.newest_clock(),
+        None,
+        "clock and position come with the last part"
+    );
+    assert_eq!(stage.merge(&part(0, 3, 0, 5)), Ok(Applied::Duplicate));
+    assert_eq!(
+        stage.merge(&part(2, 3, 0, 5)),
+        gap(0, 0),
+        "the second part is missing"
     );
     assert_eq!(
-        stage.task.apply(9, NOON, b"\xff", &stage.rules),
-        Merged::Undecodable
+        stage.merge(&part(0, 0, 0, 7)),
+        gap(0, 0),
+        "another record comes between the parts"
     );
-    assert_eq!(stage.task.position(), 1, "neither moved the task");
+    assert_eq!(stage.merge(&part(1, 3, 0, 5)), Ok(Applied::Folded));
+    stage.commit(true);
+    assert_eq!(stage.merge(&part(2, 3, 0, 5)), Ok(Applied::Folded));
+    assert_eq!(stage.task.newest_clock(), Some(PartitionClock(NOON)));
+    assert_eq!(
+        stage.merge(&part(1, 3, 0, 5)),
+        Ok(Applied::Duplicate),
+        "all of the record is merged"
+    );
+    assert_eq!(stage.merge(&part(0, 0, 5, 6)), Ok(Applied::Folded));
+    assert_eq!(total(&stage), Some(Amount::Count(4)));
+}
+
+#[test]
+fn a_source_that_can_be_none_is_foreign() {
+    let mut stage = Merging::new();
+    let of = |stage| DeltaRecord {
+        position: 5,
+        stage,
+        ..DeltaRecord::default()
+    };
+    let unknown = Stage::Series.def().code + 1_000;
+    for code in [Stage::Series.def().code, unknown] {
+        assert_eq!(stage.merge(&of(code)), Err(Halt::Foreign), "stage {code}");
+    }
 }

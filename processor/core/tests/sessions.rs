@@ -3,7 +3,9 @@
 mod support;
 
 use schemas::derived::SessionState;
+use schemas::id::Epoch;
 use schemas::settings::Seed;
+use schemas::time::{EventTime, PartitionClock};
 use support::{Driven, NOON, count, event, int, prompt, request, text, tokens};
 
 fn driven() -> Driven {
@@ -64,7 +66,7 @@ fn an_epoch_with_a_shorter_gap_ends_sessions_sooner() {
     run.send(NOON, &[prompt("c", NOON)]);
     let mut settings = run.rules.seed.settings.clone();
     settings.session_gap_ms = 10_000;
-    run.rules.add(1, settings);
+    run.rules.add(Epoch(1), settings);
     run.start_epoch(NOON + 1, 1);
     run.send(NOON + 2, &[prompt("c", NOON + 2)]);
     run.tick(NOON + 2 + 9_999);
@@ -376,7 +378,7 @@ fn lateness_is_judged_by_window_size() {
     let slot = slots.keys().next().expect("it has a slot");
     assert_eq!(
         (slot.start, slot.late, slot.arrival),
-        (NOON, 1, Some(NOON + 120_000))
+        (EventTime(NOON), 1, Some(PartitionClock(NOON + 120_000)))
     );
 }
 

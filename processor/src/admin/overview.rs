@@ -5,6 +5,7 @@ use crate::view::View;
 use schemas::delta::Series;
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Label, Metric};
+use schemas::time::EventTime;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -19,7 +20,7 @@ struct Entry {
     labels: Vec<(Label, String)>,
     total: Option<Amount>,
     /// Start and amount of the last final smallest window.
-    window: Option<(i64, Amount)>,
+    window: Option<(EventTime, Amount)>,
 }
 
 /// All that the page needs, as one JSON object.
@@ -156,7 +157,7 @@ fn tokens_by_model(entries: &[Entry]) -> Vec<Value> {
 }
 
 /// The entries of a window metric that have a row in the latest final smallest window, with its start.
-fn latest(entries: &[Entry], metric: Metric) -> Option<(i64, Vec<&Amount>)> {
+fn latest(entries: &[Entry], metric: Metric) -> Option<(EventTime, Vec<&Amount>)> {
     let of = || {
         entries
             .iter()

@@ -1,7 +1,7 @@
 //! What `/api/extent` and `/api/read` answer: records as they are in the log, in protobuf.
 
-use crate::log::Batch;
 use bytes::Bytes;
+use processor_log::Batch;
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;

@@ -1,15 +1,15 @@
 use super::*;
-use crate::log::Ownership;
-use crate::log::{Appended, Batch, Commit, Extent};
 use crate::status::Status;
 use crate::view::{PartitionView, Shown};
 use bytes::Bytes;
+use processor_log::Ownership;
+use processor_log::{Appended, Batch, Commit, Extent};
 use prost::Message;
 use schemas::delta::SEPARATOR;
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
 use schemas::record::{NewRecord, Record};
-use schemas::time::AppendTime;
+use schemas::time::{AppendTime, EventTime};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -161,7 +161,7 @@ fn some_view() -> View {
                 last_final: BTreeMap::from([(
                     0,
                     (
-                        60_000,
+                        EventTime(60_000),
                         Amount::Ratio {
                             numerator: 1,
                             denominator: 4,
@@ -177,7 +177,7 @@ fn some_view() -> View {
         PartitionView {
             timestamp: AppendTime(90_000),
             series,
-            latest_final: vec![Some(60_000)],
+            latest_final: vec![Some(EventTime(60_000))],
             ..PartitionView::default()
         },
     );

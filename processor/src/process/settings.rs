@@ -1,14 +1,14 @@
 //! What an operator can set.
 
-use crate::log::kafka::SESSION_TIMEOUT;
 use crate::runner::{BEHIND_INTERVAL_MAX, Options};
 use crate::workers::WORKERS_MAX;
-use schemas::cluster::Cluster;
+use processor_log::cluster::Cluster;
+use processor_log::kafka::SESSION_TIMEOUT;
 use serde::{Deserialize, Serialize};
-use shell::kafka::KafkaSection;
-use shell::layers::{Sources, load};
-use shell::log::LogSection;
-use shell::units::{Listen, Span};
+use settings::kafka::KafkaSection;
+use settings::layers::{Sources, load};
+use settings::log::LogSection;
+use settings::units::{Listen, Span};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -253,7 +253,7 @@ mod tests {
             settings.options.commit_interval,
             Options::default().commit_interval
         );
-        let printed = shell::layers::print(&settings.given);
+        let printed = settings::layers::print(&settings.given);
         assert!(
             printed.contains("name = \"host\"") && printed.contains("session_timeout = \"15s\""),
             "{printed}"

@@ -1,39 +1,34 @@
 //! One commit: effects as records, everything in one atomic step, and only then what people see.
 
-use super::observe;
 use super::restore::read_labels;
-use super::{RunError, State, is_due};
-use crate::log::{Commit, Log, LogError};
+use super::tasks::{Held, Tasks};
+use super::{RunError, Work, observe};
 use crate::status::Status;
 use crate::telemetry;
 use crate::view::{PartitionView, Shown, View};
 use bytes::Bytes;
-use processor_core::SeriesTask;
-use processor_core::labels::DeltaMap;
-use processor_core::session::Quarantined;
+use processor_core::{Deltas, Effects, Quarantined, RawDeltas};
+use processor_log::{Commit, Log, LogError, Part};
 use prost::Message;
-use schemas::changelog::{Change, META_KEY, Meta};
-use schemas::derived::{SessionRow, WindowRow};
+use schemas::derived::{Row, SessionRow};
 use schemas::id::{Position, TopicPartition, split_raw_key};
 use schemas::record::{HEADER_KEY, HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, HEADER_TENANT, NewRecord};
-use schemas::time::AppendTime;
-use schemas::topic::Topic;
+use schemas::stage::Stage;
+use schemas::state::{Change, StateKey};
+use schemas::topic::{Cleanup, Topic};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// How often consumed deltas are deleted.
-const TRIM_EVERY_MS: u64 = 10_000;
-/// Records of a part beside its changes and rows: deltas and the meta record.
-const TARGETS_USUAL: usize = 16;
+/// Records of a part beside its changes, rows and quarantined records: deltas and the meta record.
+const PART_RECORDS_USUAL: usize = 16;
 /// How many rows the page is given at a restart.
 const ROWS_RESTORED: usize = View::RECENT_MAX;
 
 /// A commit and what becomes visible after it.
 pub struct Prepared {
     /// What the log is given.
-    pub step: Commit,
-    /// For each position of the step, the records that belong to it: where they begin, each part up to the next one.
-    parts: Vec<usize>,
+    pub commit: Commit,
+    /// The latest session rows, at most as many as the page keeps.
     rows: Vec<SessionRow>,
     /// Changed series by deltas partition.
     touched: Vec<(i32, BTreeSet<String>)>,
@@ -41,206 +36,141 @@ pub struct Prepared {
     overflow: Vec<(&'static str, u64)>,
 }
 
-impl Prepared {
-    fn part(&mut self, input: TopicPartition, position: i64, records: impl IntoIterator<Item = NewRecord>) {
-        self.parts.push(self.step.records.len());
-        self.step.positions.push((input, Position(position)));
-        self.step.records.extend(records);
-    }
+/// What a task gave for a commit, before its labels are resolved.
+struct Taken {
+    input: TopicPartition,
+    changelog: TopicPartition,
+    deltas: RawDeltas,
+    records: Vec<NewRecord>,
+}
 
+impl Prepared {
     /// Takes out all that belongs to input partitions that are no longer ours.
     pub fn leave_out(&mut self, lost: &[TopicPartition]) {
-        let ends: Vec<usize> = self
-            .parts
-            .iter()
-            .skip(1)
-            .copied()
-            .chain([self.step.records.len()])
-            .collect();
-        let mut records = std::mem::take(&mut self.step.records).into_iter();
-        let positions = std::mem::take(&mut self.step.positions);
-        let starts = std::mem::take(&mut self.parts);
-        for ((input, position), (start, end)) in positions.into_iter().zip(starts.into_iter().zip(ends)) {
-            let part: Vec<NewRecord> = records.by_ref().take(end - start).collect();
-            if !lost.contains(&input) {
-                self.part(input, position.0, part);
-            }
-        }
-        self.touched.retain(|(partition, _)| {
-            !lost.contains(&TopicPartition {
-                topic: Topic::Deltas,
-                partition: *partition,
-            })
-        });
+        self.commit.parts.retain(|part| !lost.contains(&part.input));
+        self.touched
+            .retain(|(partition, _)| !lost.contains(&deltas(*partition)));
     }
 }
 
+const fn deltas(partition: i32) -> TopicPartition {
+    let topic = Topic::Deltas;
+    TopicPartition { topic, partition }
+}
+
 /// Everything folded since the last commit, as records.
-pub fn prepare<L: Log>(state: &mut State, log: &mut L) -> Result<Prepared, RunError> {
+pub fn prepare<L: Log>(work: &mut Work, log: &mut L) -> Result<Prepared, RunError> {
     let mut prepared = Prepared {
-        step: Commit::default(),
-        parts: Vec::new(),
+        commit: Commit::default(),
         rows: Vec::new(),
         touched: Vec::new(),
         overflow: Vec::new(),
     };
-    let changelog = |partition| TopicPartition {
-        topic: Topic::SessionsChangelog,
-        partition,
-    };
     let wall = Bytes::from(log.wall_ms().to_string());
-    let writer = log.writer().to_owned();
     let mut taken = Vec::new();
-    for partition in moved(state, Topic::RawLogs) {
-        let Some(task) = state.sessions.get_mut(&partition) else {
-            continue;
-        };
-        let effects = task.take(&state.rules);
-        // At once, one partition after the other: rows are large, and the next ones' take the same place.
-        let mut records = Vec::with_capacity(
-            effects.changes.len() + effects.rows.len() + effects.quarantined.len() + TARGETS_USUAL,
-        );
-        records.extend(
-            effects
-                .changes
-                .into_iter()
-                .map(|change| changed(changelog(partition), change)),
-        );
-        records.extend(
-            effects
-                .quarantined
-                .into_iter()
-                .map(|record| quarantined(partition, record)),
-        );
-        records.extend(effects.rows.iter().map(|row| session_row(partition, row, &wall)));
-        let hidden = effects.rows.len().saturating_sub(View::RECENT_MAX);
-        prepared.rows.extend(effects.rows.into_iter().skip(hidden));
-        taken.push((partition, effects.deltas, records));
+    for input in work.tasks.moved() {
+        taken.extend(take(work, input, &wall, &mut prepared));
     }
-    admit_labels(state, log, taken.iter().map(|(_, deltas, _)| deltas))?;
-    for (partition, deltas, mut records) in taken {
-        prepared.overflow.extend(state.labels.overflow(&deltas));
-        let resolved = state.labels.resolve(deltas);
-        let Some(task) = state.sessions.get_mut(&partition) else {
+    admit_labels(work, log, taken.iter().map(|taken| &taken.deltas))?;
+    for taken in taken {
+        let Taken {
+            input,
+            changelog,
+            deltas,
+            mut records,
+        } = taken;
+        let Some(held) = work.tasks.get_mut(input) else {
             continue;
         };
-        for (target, record) in task.seal(resolved, &state.rules) {
-            records.push(plain(
-                TopicPartition {
-                    topic: Topic::Deltas,
-                    partition: target,
-                },
-                None,
-                record.encode_to_vec(),
-            ));
+        let resolved = if deltas.is_empty() {
+            Deltas::none()
+        } else {
+            prepared.overflow.extend(work.labels.overflow(&deltas));
+            work.labels.resolve(deltas)
+        };
+        let sealed = held.task.seal(resolved, log.writer(), &work.rules);
+        for (partition, record) in sealed.deltas {
+            records.push(plain(self::deltas(partition), None, record.encode_to_vec()));
         }
-        records.push(meta(changelog(partition), &task.meta(&writer, &state.rules)));
-        prepared.part(
-            TopicPartition {
-                topic: Topic::RawLogs,
-                partition,
-            },
-            task.position(),
+        let key = StateKey::Meta.to_string();
+        records.push(plain(changelog, Some(key), sealed.meta.encode_to_vec()));
+        prepared.commit.parts.push(Part {
+            input,
+            position: held.task.position(),
             records,
-        );
-    }
-    for partition in moved(state, Topic::Deltas) {
-        let Some(task) = state.series.get_mut(&partition) else {
-            continue;
-        };
-        let effects = task.take();
-        let changelog = TopicPartition {
-            topic: Topic::SeriesChangelog,
-            partition,
-        };
-        let mut records: Vec<NewRecord> = effects
-            .changes
-            .into_iter()
-            .map(|change| changed(changelog, change))
-            .collect();
-        records.push(meta(changelog, &task.meta(&writer, &state.rules)));
-        records.extend(
-            effects
-                .rows
-                .iter()
-                .map(|(topic, row)| window_row(*topic, partition, row, &wall)),
-        );
-        prepared.part(
-            TopicPartition {
-                topic: Topic::Deltas,
-                partition,
-            },
-            task.position(),
-            records,
-        );
-        prepared.touched.push((partition, effects.touched));
+        });
     }
     Ok(prepared)
 }
 
-/// After the log has taken a commit, whose `positions` say up to where: shows what it made true.
+/// Takes a task's effects as records: one task after the other, since rows are large and the next task's take their place.
+fn take(work: &mut Work, input: TopicPartition, wall: &Bytes, prepared: &mut Prepared) -> Option<Taken> {
+    let changelog = Stage::changelog_of(input)?;
+    let held = work.tasks.get_mut(input)?;
+    let Effects {
+        changes,
+        rows,
+        deltas,
+        quarantined,
+        touched,
+    } = held.task.take(&work.rules);
+    let count = changes.len() + rows.len() + quarantined.len() + PART_RECORDS_USUAL;
+    let mut records = Vec::with_capacity(count);
+    records.extend(changes.into_iter().map(|change| changed(changelog, change)));
+    records.extend(quarantined.into_iter().map(|record| quarantine(input, record)));
+    records.extend(rows.iter().map(|row| derived(input, row, wall)));
+    if !touched.is_empty() {
+        prepared.touched.push((input.partition, touched));
+    }
+    let hidden = rows.len().saturating_sub(View::RECENT_MAX);
+    let shown = rows.into_iter().skip(hidden).filter_map(|row| match row {
+        Row::Session(row) => Some(*row),
+        Row::Window(..) => None,
+    });
+    prepared.rows.extend(shown);
+    Some(Taken {
+        input,
+        changelog,
+        deltas,
+        records,
+    })
+}
+
+/// After the log has taken a commit: shows what it made true.
 pub fn done<L: Log>(
-    state: &mut State,
+    work: &mut Work,
     log: &mut L,
     positions: Vec<(TopicPartition, Position)>,
     prepared: Prepared,
     (view, status): (&View, &Arc<Status>),
-) -> Result<(), RunError> {
+) {
     telemetry::transaction("committed");
-    prepared
-        .overflow
-        .into_iter()
-        .for_each(|(label, values)| telemetry::label_overflow(label, values));
-    observe::committed(
-        state,
-        log.wall_ms(),
-        prepared.touched.iter().map(|(partition, _)| *partition),
-    );
-    for (at, position) in positions {
-        state.committed.insert(at, position.0);
+    for (label, values) in prepared.overflow {
+        telemetry::label_overflow(label, values);
     }
-    state.pending = 0;
-    state.pending_since = None;
-    (state.newest, state.lags) = (None, false);
-    show(state, view, status, prepared.touched, &prepared.rows);
-    trim(state, log)?;
-    Ok(())
-}
-
-/// The partitions of a topic whose tasks are ahead of what is committed.
-fn moved(state: &State, topic: Topic) -> Vec<i32> {
-    let ahead = |partition: i32, position: i64| {
-        state.committed.get(&TopicPartition { topic, partition }) != Some(&position)
-    };
-    match topic {
-        Topic::RawLogs => state
-            .sessions
-            .iter()
-            .filter(|(p, task)| ahead(**p, task.position()))
-            .map(|(p, _)| *p)
-            .collect(),
-        _ => state
-            .series
-            .iter()
-            .filter(|(p, task)| ahead(**p, task.position()))
-            .map(|(p, _)| *p)
-            .collect(),
+    let touched = prepared.touched.iter().map(|(partition, _)| *partition);
+    observe::committed(&mut work.tasks, log.wall_ms(), touched);
+    for (input, position) in positions {
+        if let Some(held) = work.tasks.get_mut(input) {
+            held.committed = position;
+        }
     }
+    show(work, view, status, prepared.touched, &prepared.rows);
 }
 
 /// Proposes the values that have no verdict yet, those of all partitions at once, and reads the verdicts back.
 fn admit_labels<'d, L: Log>(
-    state: &mut State,
+    work: &mut Work,
     log: &mut L,
-    deltas: impl Iterator<Item = &'d DeltaMap> + Clone,
+    deltas: impl Iterator<Item = &'d RawDeltas> + Clone,
 ) -> Result<(), RunError> {
-    let unknown = |state: &State| -> BTreeSet<(String, String)> {
+    let unknown = |work: &Work| -> BTreeSet<(String, String)> {
         deltas
             .clone()
-            .flat_map(|deltas| state.labels.proposals(deltas))
+            .flat_map(|deltas| work.labels.proposals(deltas))
             .collect()
     };
-    let proposals = unknown(state);
+    let proposals = unknown(work);
     if proposals.is_empty() {
         return Ok(());
     }
@@ -253,8 +183,8 @@ fn admit_labels<'d, L: Log>(
         .map(|(key, value)| plain(to, Some(key), value.into_bytes()))
         .collect();
     log.append(records)?;
-    state.labels_next = read_labels(log, &mut state.labels, state.labels_next)?;
-    let undecided = unknown(state).len();
+    work.labels_next = read_labels(log, &mut work.labels, work.labels_next)?;
+    let undecided = unknown(work).len();
     if undecided > 0 {
         let reason = format!(
             "{undecided} proposed labels can't be read back from {}",
@@ -283,12 +213,15 @@ fn changed(to: TopicPartition, change: Change) -> NewRecord {
     }
 }
 
-fn meta(to: TopicPartition, meta: &Meta) -> NewRecord {
-    plain(to, Some(META_KEY.to_owned()), meta.encode_to_vec())
-}
-
-fn quarantined(partition: i32, record: Quarantined) -> NewRecord {
-    let origin = format!("{}/{partition}@{}", Topic::RawLogs.name(), record.offset);
+fn quarantine(input: TopicPartition, record: Quarantined) -> NewRecord {
+    let origin = format!("{input}@{}", record.offset);
+    let tenant = split_raw_key(&record.key).0.to_owned();
+    let headers = [
+        (HEADER_REASON, Bytes::from(record.reason)),
+        (HEADER_ORIGIN, Bytes::from(origin)),
+        (HEADER_TENANT, Bytes::from(tenant)),
+        (HEADER_KEY, Bytes::from(record.key)),
+    ];
     NewRecord {
         to: TopicPartition {
             topic: Topic::Quarantine,
@@ -296,55 +229,26 @@ fn quarantined(partition: i32, record: Quarantined) -> NewRecord {
         },
         key: Some(Bytes::from(record.reason)),
         value: Some(record.value.into()),
-        headers: [
-            (HEADER_REASON, Bytes::from(record.reason)),
-            (HEADER_ORIGIN, Bytes::from(origin)),
-            (
-                HEADER_TENANT,
-                Bytes::from(split_raw_key(&record.key).0.to_owned()),
-            ),
-            (HEADER_KEY, Bytes::from(record.key)),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into(),
+        headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
     }
 }
 
-fn session_row(partition: i32, row: &SessionRow, wall: &Bytes) -> NewRecord {
-    let to = TopicPartition {
-        topic: Topic::Sessions,
-        partition,
-    };
-    derived(to, row_key(row), row.encode(), wall)
-}
-
-/// The key of a session's row: tenant, conversation, segment.
-fn row_key(row: &SessionRow) -> String {
-    format!("{}/{}/{}", row.tenant, row.conversation_id, row.segment_start_ms)
-}
-
-fn window_row(topic: Topic, partition: i32, row: &WindowRow, wall: &Bytes) -> NewRecord {
-    derived(
-        TopicPartition { topic, partition },
-        row.series(),
-        row.encode(),
-        wall,
-    )
-}
-
-/// A row with the facts about its making in headers, where comparisons do not look.
-fn derived(to: TopicPartition, key: String, value: Vec<u8>, wall: &Bytes) -> NewRecord {
-    let headers = vec![(HEADER_PROCESSED.to_owned(), wall.clone())];
+/// A row with the facts about its making in headers, where comparisons do not look. It goes to the partition of the input
+/// that it follows from.
+fn derived(input: TopicPartition, row: &Row, wall: &Bytes) -> NewRecord {
     NewRecord {
-        to,
-        key: Some(key.into()),
-        value: Some(value.into()),
-        headers,
+        to: TopicPartition {
+            topic: row.topic(),
+            partition: input.partition,
+        },
+        key: Some(row.key().into()),
+        value: Some(row.encode().into()),
+        headers: vec![(HEADER_PROCESSED.to_owned(), wall.clone())],
     }
 }
 
 fn show(
-    state: &State,
+    work: &Work,
     view: &View,
     status: &Arc<Status>,
     touched: Vec<(i32, BTreeSet<String>)>,
@@ -352,15 +256,15 @@ fn show(
 ) {
     for (partition, series) in touched {
         let (Some(task), Some(mut shown)) =
-            (state.series.get(&partition), view.partitions.get_mut(&partition))
+            (work.tasks.series(partition), view.partitions.get_mut(&partition))
         else {
             continue;
         };
         if !shown.is_of(status) {
             continue;
         }
-        shown.timestamp = AppendTime(task.timestamp());
-        shown.latest_final = task.latest_final(&state.rules);
+        shown.timestamp = task.timestamp();
+        shown.latest_final = task.latest_final(&work.rules);
         for key in series {
             let value = Shown {
                 total: task.total(&key).cloned(),
@@ -380,60 +284,41 @@ fn show_rows(view: &View, rows: &[SessionRow]) {
     // The page keeps no more: those before would be made for nothing.
     for row in &rows[rows.len().saturating_sub(View::RECENT_MAX)..] {
         match serde_json::to_value(row) {
-            Ok(json) => view.session(&row_key(row), json),
+            Ok(json) => view.session(&row.key(), json),
             Err(error) => tracing::error!(%error, "a session row can't be shown"),
         }
     }
 }
 
 /// Shows the restored state of input partitions: all of it, and the latest sessions.
-pub fn show_restored(state: &State, inputs: &[TopicPartition], view: &View, status: &Arc<Status>) {
-    let of = |topic| {
-        inputs
-            .iter()
-            .filter(move |at| at.topic == topic)
-            .map(|at| at.partition)
-    };
+pub fn show_restored(work: &Work, inputs: &[TopicPartition], view: &View, status: &Arc<Status>) {
     let mut series = Vec::new();
-    for (partition, task) in
-        of(Topic::Deltas).filter_map(|partition| Some((partition, state.series.get(&partition)?)))
-    {
-        view.partitions.insert(
-            partition,
-            PartitionView {
+    let mut rows: Vec<SessionRow> = Vec::new();
+    for task in inputs.iter().filter_map(|input| work.tasks.get(*input)) {
+        if let Some(task) = task.series() {
+            let shown = PartitionView {
                 worker: Some(Arc::clone(status)),
                 ..PartitionView::default()
-            },
-        );
-        series.push((partition, task.keys().map(str::to_owned).collect()));
+            };
+            view.partitions.insert(task.partition(), shown);
+            series.push((task.partition(), task.keys().map(str::to_owned).collect()));
+        }
+        if let Some(task) = task.sessions() {
+            rows.extend(task.latest_rows(ROWS_RESTORED));
+        }
     }
-    let tasks = of(Topic::RawLogs).filter_map(|partition| state.sessions.get(&partition));
-    let mut rows: Vec<SessionRow> = tasks.flat_map(|task| task.latest_rows(ROWS_RESTORED)).collect();
     rows.sort_by_key(|row| row.last_event_ms);
-    show(state, view, status, series, &rows);
+    show(work, view, status, series, &rows);
 }
 
-/// Deletes the deltas that are merged and committed, now and then.
-fn trim<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    let now = log.wall_ms();
-    if !is_due(now, state.trimmed_ms, TRIM_EVERY_MS) {
-        return Ok(());
-    }
-    state.trimmed_ms = now;
-    let merged = |task: &SeriesTask| {
-        (
-            TopicPartition {
-                topic: Topic::Deltas,
-                partition: task.partition(),
-            },
-            Position(task.position()),
-        )
+/// What all tasks have merged and committed of topics whose records go once they are consumed.
+pub fn consumed(tasks: &Tasks) -> Vec<(TopicPartition, Position)> {
+    let is_consumed = |(input, held): &(TopicPartition, &Held)| {
+        input.topic.def().cleanup == Cleanup::Consumed && held.committed.0 > 0
     };
-    let before: Vec<_> = state
-        .series
-        .values()
-        .filter(|task| task.position() > 0)
-        .map(merged)
-        .collect();
-    Ok(log.trim(&before)?)
+    tasks
+        .iter()
+        .filter(is_consumed)
+        .map(|(input, held)| (input, held.committed))
+        .collect()
 }

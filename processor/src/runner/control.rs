@@ -1,11 +1,12 @@
 //! The control topic: the seed, and the epochs after it.
 
-use super::{RunError, State, is_due};
-use crate::log::{Log, LogError};
+use super::tasks::Held;
+use super::{RunError, Work, is_due};
 use bytes::Bytes;
 use processor_core::Rules;
+use processor_log::{Log, LogError};
 use schemas::control::EpochChange;
-use schemas::id::{Position, TopicPartition};
+use schemas::id::{Epoch, Position, TopicPartition};
 use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL, NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -103,7 +104,7 @@ fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
         offset: record.offset,
         source,
     })?;
-    rules.add(record.offset, change);
+    rules.add(Epoch(record.offset), change);
     Ok(())
 }
 
@@ -119,52 +120,50 @@ fn read_all<L: Log>(log: &mut L, mut from: Position) -> Result<Vec<Record>, RunE
 }
 
 /// Looks for new epochs now and then; each partition gets a tick that starts the latest one there.
-pub fn follow<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    if !is_due(log.wall_ms(), state.control_read_ms, FOLLOW_EVERY_MS) {
+pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
+    if !is_due(log.wall_ms(), work.control_read_ms, FOLLOW_EVERY_MS) {
         return Ok(());
     }
-    read_new(state, log)?;
-    let latest = state.rules.latest();
-    let behind: Vec<i32> = state
-        .sessions
-        .values()
-        .filter(|task| task.epoch() < latest && state.ticks.told(task.partition()) < latest)
-        .map(processor_core::SessionTask::partition)
-        .collect();
+    read_new(work, log)?;
+    let latest = work.rules.latest();
+    let lacks = |(at, held): &(TopicPartition, &Held)| {
+        let is_ticked = held.task.stage().def().ticked;
+        is_ticked && held.task.epoch() < latest && work.ticks.told(*at) < latest
+    };
+    let behind: Vec<TopicPartition> = work.tasks.iter().filter(lacks).map(|(at, _)| at).collect();
     if behind.is_empty() {
         return Ok(());
     }
-    let ticks = behind
-        .iter()
-        .map(|partition| tick(*partition, log.wall_ms(), Some(latest)))
-        .collect();
+    let wall_ms = log.wall_ms();
+    let ticks = behind.iter().map(|at| tick(*at, wall_ms, Some(latest))).collect();
     log.append(ticks)?;
-    behind
-        .iter()
-        .for_each(|partition| state.ticks.tell(*partition, latest));
+    behind.iter().for_each(|at| work.ticks.tell(*at, latest));
     Ok(())
 }
 
-fn read_new<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
-    state.control_read_ms = log.wall_ms();
-    let batch = log.read(CONTROL, state.control_next, READ_MAX)?;
+fn read_new<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
+    work.control_read_ms = log.wall_ms();
+    let batch = log.read(CONTROL, work.control_next, READ_MAX)?;
     for record in &batch.records {
-        add(&mut state.rules, record)?;
+        add(&mut work.rules, record)?;
     }
-    state.control_next = batch.next;
+    work.control_next = batch.next;
     Ok(())
 }
 
 /// Makes sure that the settings of `epoch` are known before a record of that epoch is folded.
-pub fn wait_for<L: Log>(state: &mut State, log: &mut L, epoch: i64) -> Result<(), RunError> {
+pub fn wait_for<L: Log>(work: &mut Work, log: &mut L, epoch: Epoch) -> Result<(), RunError> {
     let began = Instant::now();
-    while !state.rules.knows(epoch) {
-        read_new(state, log)?;
-        if state.rules.knows(epoch) {
+    while !work.rules.knows(epoch) {
+        read_new(work, log)?;
+        if work.rules.knows(epoch) {
             break;
         }
         if began.elapsed() > WAIT_MAX {
-            let reason = format!("{CONTROL} has no settings at {epoch}, which a tick says start an epoch");
+            let reason = format!(
+                "{CONTROL} has no settings at {}, which a tick says start an epoch",
+                epoch.0
+            );
             return Err(LogError::Unavailable { reason }.into());
         }
         std::thread::sleep(WAIT_STEP);
@@ -172,18 +171,15 @@ pub fn wait_for<L: Log>(state: &mut State, log: &mut L, epoch: i64) -> Result<()
     Ok(())
 }
 
-/// A tick: an empty, not null, value that moves a raw partition's clock, and may start an epoch there.
-pub fn tick(partition: i32, wall_ms: i64, epoch: Option<i64>) -> NewRecord {
+/// A tick: an empty, not null, value that moves a partition's clock, and may start an epoch there.
+pub fn tick(to: TopicPartition, wall_ms: i64, epoch: Option<Epoch>) -> NewRecord {
     let mut headers = vec![
         (HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())),
         (HEADER_TICK.to_owned(), Bytes::new()),
     ];
-    headers.extend(epoch.map(|epoch| (HEADER_EPOCH.to_owned(), Bytes::from(epoch.to_string()))));
+    headers.extend(epoch.map(|epoch| (HEADER_EPOCH.to_owned(), Bytes::from(epoch.0.to_string()))));
     NewRecord {
-        to: TopicPartition {
-            topic: Topic::RawLogs,
-            partition,
-        },
+        to,
         key: Some(Bytes::from_static(b"tick")),
         value: Some(Bytes::new()),
         headers,

@@ -1,103 +1,101 @@
 //! What a poll shows, into the tasks.
 
-use super::{LAG_MS, Options, RunError, State, control};
-use crate::log::Log;
+use super::{Options, RunError, Work, control};
 use crate::telemetry;
-use processor_core::Input;
-use processor_core::series::Merged;
+use processor_core::{Applied, Input};
+use processor_log::Log;
 use schemas::id::TopicPartition;
-use schemas::topic::Topic;
-use std::time::Instant;
+use schemas::record::Offered;
+use schemas::stage::Stage;
+use std::time::Duration;
 
-impl State {
-    /// Polls and folds; how many records there were.
+impl Work {
+    /// Polls and folds; how many records were folded or put into the backlog.
     ///
-    /// They are folded where they are in the client's memory: to copy each one first costs as much as to scan it. Only
-    /// where a tick starts an epoch that is not known yet, it and those after it are copied, until the log was asked.
+    /// Records are folded where they are in the client's memory: to copy each one first costs as much as to scan it. Once
+    /// the next commit is full, or a tick starts an epoch that is not known yet, this record and all after it are copied
+    /// into the backlog, which is folded before anything else is polled.
     pub fn take_in<L: Log>(&mut self, log: &mut L, options: &Options) -> Result<usize, RunError> {
-        let (mut later, mut result) = (Vec::new(), Ok(()));
-        // Raw partitions with data, one for each run of their records.
-        let mut data: Vec<i32> = Vec::new();
-        let count = log.poll_each(options.poll_max, self.wait(options), &mut |record| {
+        let from_backlog = self.fold_backlog(log)?;
+        if from_backlog > 0 || !self.backlog.is_empty() {
+            self.pace.polled(log.wall_ms());
+            return Ok(from_backlog);
+        }
+        let mut result = Ok(());
+        // Ticked partitions with data, one entry for each run of their records.
+        let mut data: Vec<TopicPartition> = Vec::new();
+        let wait = self.pace.wait(self.now());
+        let mut now: Option<Duration> = None;
+        let count = log.poll_each(options.poll_max, wait, &mut |record| {
             let input = Input::of(&record);
-            if record.from.topic == Topic::RawLogs
-                && !input.tick
-                && data.last() != Some(&record.from.partition)
-            {
-                data.push(record.from.partition);
+            if is_ticked(record.from) && !input.tick && data.last() != Some(&record.from) {
+                data.push(record.from);
             }
-            if !later.is_empty() || input.epoch.is_some_and(|epoch| !self.rules.knows(epoch)) {
-                later.push(record.to_record());
+            let is_known = input.epoch.is_none_or(|epoch| self.rules.knows(epoch));
+            if !self.backlog.is_empty() || self.pace.is_full() || !is_known {
+                self.backlog.push_back(record.to_record());
             } else if result.is_ok() {
-                result = self.fold(record.from, input);
+                let now = *now.get_or_insert_with(|| self.began.elapsed());
+                result = self.fold(record.from, input, now);
             }
         })?;
         result?;
-        // The wall time of the batch: near enough, and not asked for each record.
-        let now = log.wall_ms();
-        data.into_iter()
-            .for_each(|partition| self.ticks.saw_data(partition, now));
-        self.lags = self
-            .newest
-            .is_some_and(|newest| now.saturating_sub(newest) >= LAG_MS);
-        for record in &later {
-            record.offer(|record| {
-                let input = Input::of(&record);
-                if let Some(epoch) = input.epoch.filter(|_| record.from.topic == Topic::RawLogs) {
-                    control::wait_for(self, log, epoch)?;
-                }
-                self.fold(record.from, input)
-            })?;
+        // The wall time of the batch is near enough, and not asked for each record.
+        let wall_ms = log.wall_ms();
+        for at in data {
+            self.ticks.saw_data(at, wall_ms);
+        }
+        self.pace.polled(wall_ms);
+        Ok(count)
+    }
+
+    /// Folds what waits in the backlog, until the next commit is full; how many records that were.
+    fn fold_backlog<L: Log>(&mut self, log: &mut L) -> Result<usize, RunError> {
+        let mut count = 0;
+        while !self.pace.is_full() {
+            let Some(record) = self.backlog.pop_front() else {
+                break;
+            };
+            record.offer(|record| self.fold_waiting(log, record))?;
+            count += 1;
         }
         Ok(count)
     }
 
-    fn fold(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
-        match at.topic {
-            Topic::RawLogs => {
-                let Some(task) = self.sessions.get_mut(&at.partition) else {
-                    return Ok(());
-                };
-                task.apply(input, &self.rules);
-                self.newest = self.newest.max(Some(input.appended));
-            }
-            Topic::Deltas => self.merge(at, input)?,
-            _ => {
-                return Err(RunError::Foreign {
-                    at,
-                    offset: input.offset,
-                });
-            }
+    fn fold_waiting<L: Log>(&mut self, log: &mut L, record: Offered<'_>) -> Result<(), RunError> {
+        let input = Input::of(&record);
+        if let Some(epoch) = input.epoch.filter(|_| is_ticked(record.from)) {
+            control::wait_for(self, log, epoch)?;
         }
-        self.pending += 1;
-        self.pending_since.get_or_insert_with(Instant::now);
-        Ok(())
+        let now = self.now();
+        self.fold(record.from, input, now)
     }
 
-    fn merge(&mut self, at: TopicPartition, input: Input<'_>) -> Result<(), RunError> {
-        let Some(task) = self.series.get_mut(&at.partition) else {
+    fn fold(&mut self, at: TopicPartition, input: Input<'_>, now: Duration) -> Result<(), RunError> {
+        let Some(held) = self.tasks.get_mut(at) else {
+            // A partition that was given away meanwhile: its next owner folds it.
             return Ok(());
         };
-        match task.apply(input.offset, input.appended, input.value, &self.rules) {
-            Merged::Applied => Ok(()),
-            Merged::Duplicate => {
-                telemetry::delta_duplicate();
-                Ok(())
-            }
-            Merged::Undecodable => Err(RunError::Foreign {
+        let before = held.task.pending();
+        let applied = held
+            .task
+            .apply(input, &self.rules)
+            .map_err(|source| RunError::Halt {
                 at,
                 offset: input.offset,
-            }),
-            Merged::Gap {
                 source,
-                have,
-                previous,
-            } => Err(RunError::Gap {
-                at,
-                source_partition: source,
-                have,
-                previous,
-            }),
+            })?;
+        match applied {
+            Applied::Folded => {}
+            Applied::Duplicate => telemetry::delta_duplicate(),
         }
+        let raw = is_ticked(at).then_some(input.appended);
+        self.pace.folded(now, raw, before, held.task.pending());
+        Ok(())
     }
+}
+
+/// Whether a partition is input of a stage whose clock ticks move.
+fn is_ticked(at: TopicPartition) -> bool {
+    Stage::of_input(at.topic).is_some_and(|stage| stage.def().ticked)
 }

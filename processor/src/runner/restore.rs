@@ -5,18 +5,21 @@
 //! mismatch, never as silent loss. (Kafka Streams once shipped the other order: KAFKA-10167.)
 
 use super::control::{self, SeedSource};
+use super::pace::Pace;
+use super::tasks::Tasks;
 use super::ticks::Ticks;
-use super::{RunError, State};
-use crate::log::{Log, LogError, changelog_of};
+use super::{Options, RunError, Work};
 use crate::status::Status;
 use crate::telemetry;
-use processor_core::{LabelTable, RestoreError, SeriesTask, SessionTask};
+use processor_core::{AnyTask, LabelTable, RestoreError};
+use processor_log::{Log, LogError};
 use prost::Message;
-use schemas::changelog::{META_KEY, Meta};
-use schemas::id::{Position, TopicPartition};
+use schemas::id::{Epoch, Position, TopicPartition};
+use schemas::settings::SEMANTICS;
+use schemas::stage::Stage;
+use schemas::state::{Meta, StateKey};
 use schemas::topic::Topic;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 /// How many label records one read takes.
@@ -25,36 +28,30 @@ const LABELS_BATCH: usize = 10_000;
 const TOGETHER_MAX: usize = 16;
 
 /// Settings and labels, and no partition yet.
-pub fn begin<L: Log>(log: &mut L, seed: &SeedSource) -> Result<State, RunError> {
+pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Result<Work, RunError> {
     let (rules, control_next) = control::load(log, seed)?;
     let mut labels = LabelTable::new(&rules.seed);
     let labels_next = read_labels(log, &mut labels, Position(0))?;
     let ticks = Ticks::new(rules.seed.time.mark_ms);
-    Ok(State {
+    Ok(Work {
         rules,
         labels,
         labels_next,
         control_next,
         control_read_ms: log.wall_ms(),
-        committed: BTreeMap::new(),
-        sessions: BTreeMap::new(),
-        series: BTreeMap::new(),
+        tasks: Tasks::default(),
         ticks,
-        pending: 0,
-        pending_since: None,
-        newest: None,
-        lags: false,
-        commit_began: None,
-        commit_took: Duration::ZERO,
+        backlog: VecDeque::new(),
+        pace: Pace::new(options),
+        began: Instant::now(),
         trimmed_ms: log.wall_ms(),
         observed_ms: 0,
-        held: BTreeMap::new(),
     })
 }
 
 /// Rebuilds the tasks of these input partitions, and lets the log's poll give them out from where their state ends.
 pub fn tasks<L: Log>(
-    state: &mut State,
+    work: &mut Work,
     log: &mut L,
     inputs: &[TopicPartition],
     status: &Status,
@@ -66,14 +63,16 @@ pub fn tasks<L: Log>(
         let mut changelogs = read_changelogs(log, inputs, status)?;
         for (&input, committed) in inputs.iter().zip(committed) {
             status.beat();
-            let entries = changelogs.remove(&changelog_of(input)).unwrap_or_default();
-            let saved = saved(log, input, committed.map(|position| position.0), entries)?;
-            let position = match input.topic {
-                Topic::RawLogs => session_task(state, log, input, saved)?,
-                _ => series_task(state, input, saved)?,
-            };
-            state.committed.insert(input, position);
-            from.push((input, Position(position)));
+            let stage = stage_of(input)?;
+            let changelog = changelog_of(input)?;
+            let entries = changelogs.remove(&changelog).unwrap_or_default();
+            let saved = saved(log, (input, changelog), committed, entries)?;
+            let task = task(work, log, (stage, input, changelog), saved)?;
+            from.push((input, task.position()));
+            if stage.def().ticked {
+                work.ticks.watch(input, log.wall_ms());
+            }
+            work.tasks.insert(input, task);
         }
     }
     log.take_over(&from)?;
@@ -81,47 +80,42 @@ pub fn tasks<L: Log>(
     Ok(())
 }
 
-fn session_task<L: Log>(
-    state: &mut State,
-    log: &mut L,
-    input: TopicPartition,
-    saved: Saved,
-) -> Result<i64, RunError> {
-    let partition = input.partition;
-    let task = match saved {
-        Saved::Nothing(start) => SessionTask::new(partition, &state.rules, start.0),
-        Saved::State(meta, entries) => {
-            control::wait_for(state, log, meta.epoch)?;
-            SessionTask::restore(partition, &state.rules, &meta, borrowed(&entries)).map_err(|source| {
-                RunError::Restore {
-                    at: changelog_of(input),
-                    source,
-                }
-            })?
-        }
-    };
-    let position = task.position();
-    state.sessions.insert(partition, task);
-    state.ticks.watch(partition, log.wall_ms());
-    Ok(position)
+fn stage_of(input: TopicPartition) -> Result<Stage, RunError> {
+    Stage::of_input(input.topic).ok_or(RunError::NoInput { at: input })
 }
 
-fn series_task(state: &mut State, input: TopicPartition, saved: Saved) -> Result<i64, RunError> {
-    let partition = input.partition;
-    let task = match saved {
-        Saved::Nothing(start) => SeriesTask::new(partition, &state.rules, start.0),
-        Saved::State(meta, entries) => {
-            SeriesTask::restore(partition, &state.rules, &meta, borrowed(&entries)).map_err(|source| {
-                RunError::Restore {
-                    at: changelog_of(input),
-                    source,
-                }
-            })?
-        }
+fn changelog_of(input: TopicPartition) -> Result<TopicPartition, RunError> {
+    Stage::changelog_of(input).ok_or(RunError::NoInput { at: input })
+}
+
+fn task<L: Log>(
+    work: &mut Work,
+    log: &mut L,
+    (stage, input, changelog): (Stage, TopicPartition, TopicPartition),
+    saved: Saved,
+) -> Result<AnyTask, RunError> {
+    let failed = |source| RunError::Restore {
+        at: changelog,
+        source,
     };
-    let position = task.position();
-    state.series.insert(partition, task);
-    Ok(position)
+    match saved {
+        Saved::Nothing(start) => Ok(AnyTask::new(stage, input, &work.rules, start)),
+        Saved::State(meta, entries) => {
+            if meta.semantics != SEMANTICS {
+                return Err(RunError::Semantics {
+                    at: changelog,
+                    found: meta.semantics,
+                });
+            }
+            control::wait_for(work, log, Epoch(meta.epoch))?;
+            let parsed: Result<Vec<_>, _> = entries
+                .iter()
+                .map(|(key, value)| Ok((StateKey::parse(key)?, value.as_slice())))
+                .collect();
+            let parsed = parsed.map_err(RestoreError::Key).map_err(failed)?;
+            AnyTask::restore(stage, input, &work.rules, &meta, parsed).map_err(failed)
+        }
+    }
 }
 
 /// What a changelog says, by key.
@@ -137,18 +131,18 @@ enum Saved {
 
 fn saved<L: Log>(
     log: &mut L,
-    input: TopicPartition,
-    committed: Option<i64>,
+    (input, changelog): (TopicPartition, TopicPartition),
+    committed: Option<Position>,
     mut entries: Entries,
 ) -> Result<Saved, RunError> {
-    let changelog = changelog_of(input);
-    let meta = match entries.remove(META_KEY) {
+    let meta_key = StateKey::Meta.to_string();
+    let meta = match entries.remove(&meta_key) {
         None => None,
         Some(bytes) => Some(
             Meta::decode(bytes.as_slice()).map_err(|source| RunError::Restore {
                 at: changelog,
                 source: RestoreError::Entry {
-                    key: META_KEY.to_owned(),
+                    key: meta_key,
                     source,
                 },
             })?,
@@ -163,11 +157,11 @@ fn saved<L: Log>(
             }
             Ok(Saved::Nothing(start))
         }
-        (Some(position), Some(meta)) if meta.position == position => Ok(Saved::State(meta, entries)),
+        (Some(position), Some(meta)) if meta.position == position.0 => Ok(Saved::State(meta, entries)),
         (committed, meta) => Err(RunError::Mismatch {
             input,
             changelog,
-            committed,
+            committed: committed.map(|position| position.0),
             state: meta.map(|meta| meta.position),
         }),
     }
@@ -180,14 +174,17 @@ fn read_changelogs<L: Log>(
 ) -> Result<BTreeMap<TopicPartition, Entries>, RunError> {
     let mut found: BTreeMap<TopicPartition, Entries> = BTreeMap::new();
     let mut foreign = None;
-    let changelogs: Vec<TopicPartition> = inputs.iter().map(|input| changelog_of(*input)).collect();
+    let changelogs: Vec<TopicPartition> = inputs
+        .iter()
+        .filter_map(|input| Stage::changelog_of(*input))
+        .collect();
     log.read_all(&changelogs, &mut |record| {
         status.beat();
         let entries = found.entry(record.from).or_default();
         match (record.key.as_deref().map(std::str::from_utf8), record.value) {
             (Some(Ok(key)), Some(value)) => drop(entries.insert(key.to_owned(), value.to_vec())),
             (Some(Ok(key)), None) => drop(entries.remove(key)),
-            _ => {
+            (Some(Err(_)) | None, _) => {
                 foreign = Some(RunError::Foreign {
                     at: record.from,
                     offset: record.offset,
@@ -196,12 +193,6 @@ fn read_changelogs<L: Log>(
         }
     })?;
     foreign.map_or(Ok(found), Err)
-}
-
-fn borrowed(entries: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (&str, &[u8])> {
-    entries
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_slice()))
 }
 
 /// Takes in the labels topic from `from` to its end; where to go on.
@@ -218,17 +209,15 @@ pub fn read_labels<L: Log>(
     while from < end {
         let batch = log.read(at, from, LABELS_BATCH)?;
         for record in &batch.records {
-            let text = |bytes: &Option<bytes::Bytes>| {
-                bytes
-                    .as_deref()
-                    .and_then(|bytes| std::str::from_utf8(bytes).ok())
-                    .map(str::to_owned)
-            };
             if let (Some(key), Some(value)) = (text(&record.key), text(&record.value)) {
-                labels.apply(&key, &value);
+                labels.apply(key, value);
             }
         }
         from = batch.next;
     }
     Ok(from)
+}
+
+fn text(bytes: &Option<bytes::Bytes>) -> Option<&str> {
+    std::str::from_utf8(bytes.as_deref()?).ok()
 }

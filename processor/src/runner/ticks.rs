@@ -1,11 +1,10 @@
 //! Ticks keep the clock of an idle partition going: 1 s and 3 s after its last record, then just after each 10 s mark.
 
 use super::control::tick;
-use super::{RunError, State};
-use crate::log::Log;
+use super::{RunError, Work};
 use crate::telemetry;
-use schemas::id::TopicPartition;
-use schemas::topic::Topic;
+use processor_log::Log;
+use schemas::id::{Epoch, Position, TopicPartition};
 use std::collections::BTreeMap;
 
 /// After the last record that was not a tick, ms.
@@ -17,7 +16,7 @@ const RETRY_MS: i64 = 250;
 #[derive(Debug)]
 pub struct Ticks {
     mark_ms: i64,
-    partitions: BTreeMap<i32, Due>,
+    partitions: BTreeMap<TopicPartition, Due>,
 }
 
 #[derive(Debug)]
@@ -26,8 +25,8 @@ struct Due {
     /// How many of [`AFTER_DATA_MS`] are done since the last data, and when that came.
     done: usize,
     data: i64,
-    /// The latest epoch that a tick of ours started here.
-    told: i64,
+    /// The latest epoch that a tick of this worker started here.
+    told: Epoch,
 }
 
 impl Ticks {
@@ -40,25 +39,25 @@ impl Ticks {
     }
 
     /// A partition became ours: due in 1 s, so that its source is heard soon.
-    pub fn watch(&mut self, partition: i32, now: i64) {
+    pub fn watch(&mut self, partition: TopicPartition, now: i64) {
         self.partitions.insert(
             partition,
             Due {
                 at: now + AFTER_DATA_MS[0],
                 done: 0,
                 data: now,
-                told: 0,
+                told: Epoch(0),
             },
         );
     }
 
     /// A partition is no longer ours.
-    pub fn forget(&mut self, partition: i32) {
+    pub fn forget(&mut self, partition: TopicPartition) {
         self.partitions.remove(&partition);
     }
 
     /// A record that is not a tick was folded.
-    pub fn saw_data(&mut self, partition: i32, now: i64) {
+    pub fn saw_data(&mut self, partition: TopicPartition, now: i64) {
         if let Some(due) = self.partitions.get_mut(&partition) {
             *due = Due {
                 at: now + AFTER_DATA_MS[0],
@@ -70,18 +69,18 @@ impl Ticks {
     }
 
     /// The latest epoch that a tick was sent for.
-    pub fn told(&self, partition: i32) -> i64 {
-        self.partitions.get(&partition).map_or(0, |due| due.told)
+    pub fn told(&self, partition: TopicPartition) -> Epoch {
+        self.partitions.get(&partition).map_or(Epoch(0), |due| due.told)
     }
 
     /// A tick that starts `epoch` was sent.
-    pub fn tell(&mut self, partition: i32, epoch: i64) {
+    pub fn tell(&mut self, partition: TopicPartition, epoch: Epoch) {
         if let Some(due) = self.partitions.get_mut(&partition) {
             due.told = epoch;
         }
     }
 
-    fn due(&self, now: i64) -> Vec<i32> {
+    fn due(&self, now: i64) -> Vec<TopicPartition> {
         self.partitions
             .iter()
             .filter(|(_, due)| due.at <= now)
@@ -89,7 +88,7 @@ impl Ticks {
             .collect()
     }
 
-    fn sent(&mut self, partition: i32, now: i64) {
+    fn sent(&mut self, partition: TopicPartition, now: i64) {
         let mark_ms = self.mark_ms;
         if let Some(due) = self.partitions.get_mut(&partition) {
             due.done += 1;
@@ -100,7 +99,7 @@ impl Ticks {
         }
     }
 
-    fn put_off(&mut self, partition: i32, now: i64) {
+    fn put_off(&mut self, partition: TopicPartition, now: i64) {
         if let Some(due) = self.partitions.get_mut(&partition) {
             due.at = now + RETRY_MS;
         }
@@ -108,31 +107,25 @@ impl Ticks {
 }
 
 /// Appends the ticks that are due, to partitions that are read to their end.
-pub fn send_due<L: Log>(state: &mut State, log: &mut L) -> Result<(), RunError> {
+pub fn send_due<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     let now = log.wall_ms();
-    let due = state.ticks.due(now);
+    let due = work.ticks.due(now);
     if due.is_empty() {
         return Ok(());
     }
-    let at: Vec<TopicPartition> = due
-        .iter()
-        .map(|&partition| TopicPartition {
-            topic: Topic::RawLogs,
-            partition,
-        })
-        .collect();
+    let ends = log.ends(&due)?;
     let mut ticks = Vec::new();
-    for (partition, end) in due.into_iter().zip(log.ends(&at)?) {
-        let read = state
-            .sessions
-            .get(&partition)
-            .map_or(0, processor_core::SessionTask::position);
-        if end.0 > read {
-            state.ticks.put_off(partition, now);
+    for (at, end) in due.into_iter().zip(ends) {
+        let read = work
+            .tasks
+            .get(at)
+            .map_or(Position(0), processor_core::AnyTask::position);
+        if end > read {
+            work.ticks.put_off(at, now);
             continue;
         }
-        ticks.push(tick(partition, now, None));
-        state.ticks.sent(partition, now);
+        ticks.push(tick(at, now, None));
+        work.ticks.sent(at, now);
     }
     if !ticks.is_empty() {
         ticks.iter().for_each(|_| telemetry::tick());
@@ -147,18 +140,22 @@ mod tests {
 
     #[test]
     fn one_three_then_each_mark() {
+        let at = TopicPartition {
+            topic: schemas::topic::Topic::RawLogs,
+            partition: 0,
+        };
         let mut ticks = Ticks::new(10_000);
-        ticks.watch(0, 100_000);
+        ticks.watch(at, 100_000);
         let mut sent = Vec::new();
         for now in (100_000..130_000).step_by(100) {
-            if ticks.due(now) == [0] {
+            if ticks.due(now) == [at] {
                 sent.push(now);
-                ticks.sent(0, now);
+                ticks.sent(at, now);
             }
         }
         assert_eq!(sent, [101_000, 103_000, 110_000, 120_000]);
-        ticks.saw_data(0, 125_000);
+        ticks.saw_data(at, 125_000);
         assert!(ticks.due(125_900).is_empty());
-        assert_eq!(ticks.due(126_000), [0]);
+        assert_eq!(ticks.due(126_000), [at]);
     }
 }

@@ -1,8 +1,16 @@
 //! The row of `codex.sessions.v1`. Its fields are those of `avro/codex.sessions.v1.avsc`, in that order.
 
-use crate::changelog::{Counts, Identity};
-use crate::derived::{Codec, RowError};
+use crate::derived::RowError;
+use crate::derived::avro::AvroCodec;
+use crate::state::{Counts, Identity};
 use serde::{Deserialize, Serialize};
+
+/// The Avro schema of `codex.sessions.v1`.
+pub const SESSIONS_AVSC: &str = include_str!("../../avro/codex.sessions.v1.avsc");
+/// The schemas that rows of `codex.sessions.v1` were written with before, oldest first; each has fewer fields at its end.
+pub const SESSIONS_AVSC_PAST: &[&str] = &[include_str!("../../avro/past/codex.sessions.v1-1.avsc")];
+
+static CODEC: AvroCodec = AvroCodec::new(SESSIONS_AVSC, SESSIONS_AVSC_PAST);
 
 /// Where a segment is in its life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,13 +202,22 @@ pub struct ToolCount {
 }
 
 impl SessionRow {
+    /// The key of the row's record: tenant, conversation and segment.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!(
+            "{}/{}/{}",
+            self.tenant, self.conversation_id, self.segment_start_ms
+        )
+    }
+
     /// The row in Avro's single-object encoding: the same bytes for the same row, always.
     ///
     /// # Panics
     /// Never: a test writes rows of every shape.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        Codec::sessions().encode(self)
+        CODEC.encode(self)
     }
 
     /// Reads a row.
@@ -208,7 +225,7 @@ impl SessionRow {
     /// # Errors
     /// The bytes are not a row of this schema.
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
-        Codec::sessions().decode(bytes)
+        CODEC.decode(bytes)
     }
 
     /// Takes over who and what the session is; `entrypoint` is not among it.

@@ -1,11 +1,48 @@
 //! The row of the windows topics. Its fields are those of `avro/codex.windows.v1.avsc`, in that order.
 
 use crate::delta::Series;
-use crate::derived::{Codec, RowError};
+use crate::derived::RowError;
+use crate::derived::avro::AvroCodec;
 use crate::histogram;
 use crate::metric::{Amount, Metric};
+use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use strum::VariantArray;
+
+/// The Avro schema of the three windows topics.
+pub const WINDOWS_AVSC: &str = include_str!("../../avro/codex.windows.v1.avsc");
+
+static CODEC: AvroCodec = AvroCodec::new(WINDOWS_AVSC, &[]);
+
+/// One of the window sizes; their lengths are in the seed ([`crate::settings::TimeRules::window_sizes_ms`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
+pub enum WindowSize {
+    /// The smallest: a minute by default.
+    Small,
+    /// The middle one: five minutes by default.
+    Middle,
+    /// The largest: an hour by default.
+    Large,
+}
+
+impl WindowSize {
+    /// The size at that place among the seed's sizes, from 0; `None` beyond the third, which no valid seed has.
+    #[must_use]
+    pub fn at(index: usize) -> Option<Self> {
+        Self::VARIANTS.get(index).copied()
+    }
+
+    /// The topic of its rows.
+    #[must_use]
+    pub const fn topic(self) -> Topic {
+        match self {
+            Self::Small => Topic::Windows1m,
+            Self::Middle => Topic::Windows5m,
+            Self::Large => Topic::Windows1h,
+        }
+    }
+}
 
 /// What one series did in one window: its final, or a correction to be added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,13 +180,27 @@ impl WindowRow {
         format!("{}{{{}}}", self.metric, labels.join(","))
     }
 
+    /// How many bytes labels and buckets take, in key and value together.
+    pub(super) fn variable_bytes(&self) -> usize {
+        let labels: usize = self
+            .labels
+            .iter()
+            .map(|label| 2 * (label.name.len() + label.value.len()))
+            .sum();
+        let buckets = match &self.value {
+            WindowValue::Count { .. } | WindowValue::Ratio { .. } => 0,
+            WindowValue::Histogram { buckets, .. } => buckets.len(),
+        };
+        labels + buckets * size_of::<Bucket>()
+    }
+
     /// The row in Avro's single-object encoding: the same bytes for the same row, always.
     ///
     /// # Panics
     /// Never: a test writes rows of every shape.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        Codec::windows().encode(self)
+        CODEC.encode(self)
     }
 
     /// Reads a row.
@@ -157,7 +208,7 @@ impl WindowRow {
     /// # Errors
     /// The bytes are not a row of this schema.
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
-        Codec::windows().decode(bytes)
+        CODEC.decode(bytes)
     }
 
     /// The row for people: with `quantiles` in units beside a distribution, `ratio` beside a ratio and `per_unit` beside a

@@ -123,24 +123,53 @@ pub fn label_value<'a>(
     fact: &Fact,
     varying: Option<&'static str>,
 ) -> &'a str {
-    match (label, fact) {
-        (Label::Tenant, _) => dimensions.tenant,
-        (Label::Team, _) => dimensions.team,
-        (Label::Project, _) => dimensions.project,
-        (Label::CostCentre, _) => dimensions.cost_centre,
-        (Label::Department, _) => dimensions.department,
-        (Label::Env, _) => dimensions.env,
-        (Label::Model, _) => dimensions.model,
-        (Label::Entrypoint, _) => dimensions.entrypoint,
-        (Label::Effort, _) => dimensions.effort,
-        // A response says its own tier; what comes between is counted under the session's last one.
-        (Label::Tier, Fact::Cost { tier, .. } | Fact::Credits { tier, .. }) => tier,
-        (Label::Tier, _) => dimensions.tier,
-        (Label::Agent, _) => match dimensions.agent {
+    match label {
+        Label::Tenant => dimensions.tenant,
+        Label::Team => dimensions.team,
+        Label::Project => dimensions.project,
+        Label::CostCentre => dimensions.cost_centre,
+        Label::Department => dimensions.department,
+        Label::Env => dimensions.env,
+        Label::Model => dimensions.model,
+        Label::Entrypoint => dimensions.entrypoint,
+        Label::Effort => dimensions.effort,
+        Label::Tier => tier(dimensions, fact),
+        Label::Agent => match dimensions.agent {
             Agent::Root => "root",
             Agent::Subagent => "subagent",
         },
-        (Label::Direction | Label::TokenKind, _) => varying.unwrap_or(""),
+        Label::Direction | Label::TokenKind => varying.unwrap_or(""),
+        Label::Endpoint
+        | Label::StatusClass
+        | Label::StatusCode
+        | Label::AttemptClass
+        | Label::Layer
+        | Label::ErrorType => request_value(label, fact),
+        Label::Tool
+        | Label::Outcome
+        | Label::Origin
+        | Label::Decision
+        | Label::Source
+        | Label::Method
+        | Label::Event
+        | Label::BillingBasis
+        | Label::Book
+        | Label::Reason
+        | Label::Interrupted => fact_value(label, fact),
+    }
+}
+
+/// A response says its own tier; what comes between two responses is counted under the session's last one.
+const fn tier(dimensions: &Dimensions<'_>, fact: &Fact) -> &'static str {
+    match fact {
+        Fact::Cost { tier, .. } | Fact::Credits { tier, .. } => tier,
+        _ => dimensions.tier,
+    }
+}
+
+/// The value of a label that tells how a request went.
+fn request_value(label: Label, fact: &Fact) -> &'static str {
+    match (label, fact) {
         (Label::Endpoint, Fact::Request { endpoint, .. }) => endpoint,
         (Label::StatusClass, Fact::Request { status, .. }) => status_class(*status),
         (Label::StatusCode, Fact::Request { status, .. }) => status_code(*status),
@@ -148,47 +177,27 @@ pub fn label_value<'a>(
             Some(_) => "retry",
             None => "first",
         },
-        (
-            Label::Layer,
-            Fact::Request {
-                retry: Some(layer), ..
-            },
-        ) => match layer {
-            RetryLayer::Http => "http",
-            RetryLayer::Stream => "stream",
+        (Label::Layer, Fact::Request { retry, .. }) => match retry {
+            Some(RetryLayer::Http) => "http",
+            Some(RetryLayer::Stream) => "stream",
+            None => "",
         },
-        (
-            Label::ErrorType,
-            Fact::Request {
-                error: Some(error), ..
-            }
-            | Fact::StreamFailure { error },
-        ) => error,
-        (
-            Label::ErrorType,
-            Fact::Response {
-                mismatch: Some(mismatch),
-                ..
-            },
-        ) => mismatch,
+        (Label::ErrorType, Fact::Request { error, .. }) => error.unwrap_or(""),
+        (Label::ErrorType, Fact::StreamFailure { error }) => error,
+        (Label::ErrorType, Fact::Response { mismatch, .. }) => mismatch.unwrap_or(""),
+        _ => "",
+    }
+}
+
+/// The value of a label that tells what else a fact holds.
+fn fact_value(label: Label, fact: &Fact) -> &'static str {
+    match (label, fact) {
         (Label::Tool, Fact::ToolCall { tool, .. } | Fact::Decision { tool, .. }) => tool,
-        (Label::Outcome, Fact::ToolCall { success, .. }) => {
-            if *success {
-                "success"
-            } else {
-                "failure"
-            }
-        }
+        (Label::Outcome, Fact::ToolCall { success, .. }) => choose(*success, "success", "failure"),
         (Label::Outcome, Fact::Record { outcome, .. }) => outcome.name(),
-        (Label::Origin, Fact::ToolCall { mcp, .. }) => {
-            if *mcp {
-                "mcp"
-            } else {
-                "builtin"
-            }
-        }
-        (Label::Decision, Fact::Decision { decision, .. }) => decision,
-        (Label::Source, Fact::Decision { source, .. }) => source,
+        (Label::Origin, Fact::ToolCall { mcp, .. }) => choose(*mcp, "mcp", "builtin"),
+        (Label::Decision, Fact::Decision { decision, .. }) => decision.name(),
+        (Label::Source, Fact::Decision { source, .. }) => source.name(),
         (Label::Source, Fact::Record { time_source, .. }) => time_source.name(),
         (Label::Method, Fact::Compaction { method, .. }) => match method {
             CompactionMethod::Endpoint => "endpoint",
@@ -198,15 +207,13 @@ pub fn label_value<'a>(
         (Label::BillingBasis, Fact::Cost { basis, .. }) => basis.name(),
         (Label::Book, Fact::Unpriced { book, .. }) => book.name(),
         (Label::Reason, Fact::Unpriced { reason, .. }) => reason.name(),
-        (Label::Interrupted, Fact::TurnCost { interrupted, .. }) => {
-            if *interrupted {
-                "true"
-            } else {
-                "false"
-            }
-        }
+        (Label::Interrupted, Fact::TurnCost { interrupted, .. }) => choose(*interrupted, "true", "false"),
         _ => "",
     }
+}
+
+const fn choose(holds: bool, yes: &'static str, no: &'static str) -> &'static str {
+    if holds { yes } else { no }
 }
 
 const fn status_class(status: Option<u16>) -> &'static str {

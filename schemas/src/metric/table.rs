@@ -1,7 +1,7 @@
 //! What each metric is: the one place to read, and to add to.
 
 use super::{Emit, Kind, Label, Metric, MetricDef, Sample, Unit};
-use crate::fact::{Fact, FactKind};
+use crate::fact::{DecisionSource, Fact, FactKind};
 
 const STANDARD: &[Label] = &[
     Label::Tenant,
@@ -467,11 +467,11 @@ impl Metric {
                 observe: |fact, emit| {
                     if let Fact::Decision {
                         decision,
-                        source: "human",
+                        source: DecisionSource::Human,
                         ..
                     } = fact
                     {
-                        emit(Sample::Share(decision.starts_with("approved")), None);
+                        emit(Sample::Share(decision.is_approval()), None);
                     }
                 },
             },
@@ -485,7 +485,7 @@ impl Metric {
                 of: FactKind::Decision,
                 observe: |fact, emit| {
                     if let Fact::Decision { source, .. } = fact {
-                        emit(Sample::Share(matches!(*source, "policy")), None);
+                        emit(Sample::Share(*source == DecisionSource::Policy), None);
                     }
                 },
             },

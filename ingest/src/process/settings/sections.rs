@@ -4,7 +4,7 @@ use crate::inbox::SESSION_TIMEOUT;
 use crate::prepare::config::Config;
 use crate::prepare::hash::HashKey;
 use serde::{Deserialize, Serialize};
-use shell::units::{Listen, Secret, Size, Span};
+use settings::units::{Listen, Secret, Size, Span};
 use std::path::PathBuf;
 
 /// How this process takes part in draining the inbox topics, which foreign writers fill.

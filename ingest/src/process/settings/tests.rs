@@ -112,7 +112,7 @@ fn the_key_of_hashes_comes_from_one_place_and_is_not_shown() {
             .hash_key
     );
     assert!(given.limits.hash_key.is_some());
-    let shown = format!("{}{given:?}", shell::layers::print(&given.given));
+    let shown = format!("{}{given:?}", settings::layers::print(&given.given));
     assert!(
         !shown.contains("of some length") && shown.contains("hash_key = \"***\""),
         "{shown}"
@@ -151,7 +151,7 @@ fn the_shipped_examples_are_right() {
     assert!(settings.limits.routes.is_empty());
     let settings = read("ci/ingest.toml");
     assert_eq!(settings.limits.routes.prefixes(), ["ci."]);
-    let printed = shell::layers::print(&settings.given);
+    let printed = settings::layers::print(&settings.given);
     assert!(
         printed.contains("[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"ci.\"\n"),
         "{printed}"

@@ -3,15 +3,15 @@
 use super::ConnectError;
 use crate::sink::partition::murmur2_partition;
 use crate::sink::{HOLD_LOGS, RawRecord, SinkError};
+use processor_log::cluster::Cluster;
+use processor_log::contact::Contact;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
-use schemas::cluster::Cluster;
 use schemas::record::{HEADER_POLICY, HEADER_WALL};
 use schemas::topic::Topic;
-use shell::contact::Contact;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;

@@ -3,8 +3,8 @@
 use super::ConnectError;
 use super::producer::Producing;
 use crate::sink::linger::WAIT_MS;
+use processor_log::cluster::Cluster;
 use rdkafka::producer::Producer;
-use schemas::cluster::Cluster;
 use schemas::signal::Signal;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU8, Ordering};

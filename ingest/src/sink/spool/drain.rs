@@ -6,7 +6,7 @@ use super::store::Batch;
 use super::telemetry::Doing;
 use super::upstream::{Outlet, OutletError, Upstream};
 use crate::sink::RawRecord;
-use shell::process::chain;
+use settings::process::chain;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

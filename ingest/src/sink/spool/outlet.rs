@@ -1,20 +1,21 @@
 //! Drains a spool into Kafka, in runs without a hole, like the inbox (why that matters is in [`crate::inbox`]).
 
 use super::upstream::{Outlet, OutletError, Upstream};
-use crate::sink::gapless::{self, LOOK};
-use crate::sink::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS};
+use crate::sink::gapless::headers;
+use crate::sink::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS, MESSAGE_BYTES_MAX};
 use crate::sink::partition::murmur2_partition;
 use crate::sink::{Fate, RawRecord};
+use processor_log::cluster::Cluster;
+use processor_log::contact::Contact;
+use processor_log::kafka::gapless::{self, LOOK};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use schemas::cluster::Cluster;
 use schemas::origin::Origin;
 use schemas::signal::Signal;
 use schemas::topic::Topic;
-use shell::contact::Contact;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -121,7 +122,7 @@ impl KafkaOutlet {
             .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
             .key(record.key.as_str())
             .payload(&record.value[..])
-            .headers(gapless::headers(
+            .headers(headers(
                 record,
                 Origin {
                     source,
@@ -174,7 +175,7 @@ impl Outlet for KafkaOutlet {
 }
 
 fn client_config(cluster: &Cluster) -> ClientConfig {
-    let mut config = gapless::config(cluster, "tacho-ingest-spool");
+    let mut config = gapless::config(cluster, "tacho-ingest-spool", MESSAGE_BYTES_MAX);
     config.set("topic.metadata.refresh.interval.ms", LEADERS_EVERY_MS);
     config
 }

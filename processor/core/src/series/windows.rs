@@ -1,11 +1,12 @@
 //! Open windows, corrections, and the last final window of each size.
 
 use super::{add, entry};
-use schemas::changelog::Change;
-use schemas::delta::DeltaEntry;
+use crate::task::Pending;
+use schemas::delta::{DeltaEntry, entry_bytes_max};
 use schemas::metric::Amount;
 use schemas::settings::TimeRules;
-use schemas::time::{EventTime, window_start};
+use schemas::state::{Change, StateKey};
+use schemas::time::{EventTime, PartitionClock, window_start};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A window of one of the sizes.
@@ -13,32 +14,37 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Window {
     /// Index of its size; 0 is the smallest.
     pub size: usize,
-    /// Its start, ms.
-    pub start: i64,
+    /// Its start.
+    pub start: EventTime,
 }
 
 /// What came too late for a window, by the slot in which it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Correction {
-    /// Start of the slot of arrival, ms of the source's clock.
-    pub arrival: i64,
+    /// Start of the slot of arrival, by the source's clock.
+    pub arrival: PartitionClock,
     /// The window that it corrects.
     pub window: Window,
 }
 
 type BySeries = BTreeMap<String, Amount>;
 
+/// The start of a window before all others.
+const NEVER: EventTime = EventTime(i64::MIN);
+
 #[derive(Clone, Debug)]
 pub struct Windows {
     open: BTreeMap<Window, BySeries>,
     corrections: BTreeMap<Correction, BySeries>,
     /// By size: the start of the latest final window, and its rows.
-    pub finals: Vec<(i64, BySeries)>,
+    pub finals: Vec<(EventTime, BySeries)>,
     /// By size: the end of the latest final window.
-    pub final_until: Vec<Option<i64>>,
+    pub final_until: Vec<Option<EventTime>>,
     dirty_open: BTreeSet<(Window, String)>,
     dirty_corrections: BTreeSet<(Correction, String)>,
     dirty_finals: BTreeSet<(usize, String)>,
+    /// Bytes of the entries that changed.
+    pending_bytes: usize,
 }
 
 impl Windows {
@@ -46,37 +52,46 @@ impl Windows {
         Self {
             open: BTreeMap::new(),
             corrections: BTreeMap::new(),
-            finals: vec![(i64::MIN, BTreeMap::new()); sizes],
+            finals: vec![(NEVER, BTreeMap::new()); sizes],
             final_until: vec![None; sizes],
             dirty_open: BTreeSet::new(),
             dirty_corrections: BTreeSet::new(),
             dirty_finals: BTreeSet::new(),
+            pending_bytes: 0,
         }
     }
 
     /// Adds a delta to its window of each size, or to that window's correction where it came too late.
     pub fn merge(&mut self, delta: &DeltaEntry, amount: &Amount, time: &TimeRules) {
+        let series = &delta.series;
         for (size, &size_ms) in time.window_sizes_ms.iter().enumerate() {
-            let window = Window {
-                size,
-                start: window_start(EventTime(delta.slot), size_ms).0,
-            };
+            let start = window_start(EventTime(delta.slot), size_ms);
+            let window = Window { size, start };
             let too_late = size < usize::try_from(delta.late).unwrap_or(usize::MAX);
             match delta.arrival {
                 Some(arrival) if too_late => {
+                    let arrival = PartitionClock(arrival);
                     let correction = Correction { arrival, window };
-                    add(
-                        self.corrections.entry(correction).or_default(),
-                        &delta.series,
-                        amount,
-                    );
-                    self.dirty_corrections.insert((correction, delta.series.clone()));
+                    let sum = add(self.corrections.entry(correction).or_default(), series, amount);
+                    if self.dirty_corrections.insert((correction, series.clone())) {
+                        self.pending_bytes += entry_bytes_max(series, sum);
+                    }
                 }
                 _ => {
-                    add(self.open.entry(window).or_default(), &delta.series, amount);
-                    self.dirty_open.insert((window, delta.series.clone()));
+                    let sum = add(self.open.entry(window).or_default(), series, amount);
+                    if self.dirty_open.insert((window, series.clone())) {
+                        self.pending_bytes += entry_bytes_max(series, sum);
+                    }
                 }
             }
+        }
+    }
+
+    /// How much the next [`Windows::take`] is going to hold.
+    pub fn pending(&self) -> Pending {
+        Pending {
+            entries: self.dirty_open.len() + self.dirty_corrections.len() + self.dirty_finals.len(),
+            bytes: self.pending_bytes,
         }
     }
 
@@ -84,20 +99,18 @@ impl Windows {
     pub fn close(
         &mut self,
         size: usize,
-        watermark: i64,
+        watermark: PartitionClock,
         time: &TimeRules,
         touched: &mut BTreeSet<String>,
     ) -> Vec<(Window, BySeries)> {
         let size_ms = time.window_sizes_ms[size];
-        let until = window_start(EventTime(watermark.saturating_sub(time.grace_ms)), size_ms).0;
+        let until = window_start(EventTime(watermark.0.saturating_sub(time.grace_ms)), size_ms);
         if self.final_until[size].is_some_and(|before| until <= before) {
             return Vec::new();
         }
         self.final_until[size] = Some(until);
-        let range = Window {
-            size,
-            start: i64::MIN,
-        }..Window { size, start: until };
+        let range = Window { size, start: NEVER }..Window { size, start: until };
+        let latest_start = EventTime(until.0.saturating_sub(size_ms));
         let due: Vec<Window> = self.open.range(range).map(|(window, _)| *window).collect();
         let mut closed = Vec::new();
         for window in due {
@@ -110,12 +123,10 @@ impl Windows {
         }
         let latest = closed
             .last()
-            .filter(|(window, _)| window.start == until - size_ms)
+            .filter(|(window, _)| window.start == latest_start)
             .map(|(_, series)| series.clone());
-        let (_, before) = std::mem::replace(
-            &mut self.finals[size],
-            (until - size_ms, latest.unwrap_or_default()),
-        );
+        let (_, before) =
+            std::mem::replace(&mut self.finals[size], (latest_start, latest.unwrap_or_default()));
         for key in before.keys().chain(self.finals[size].1.keys()) {
             self.dirty_finals.insert((size, key.clone()));
             touched.insert(key.clone());
@@ -124,12 +135,17 @@ impl Windows {
     }
 
     /// Takes out the corrections whose slot of arrival every clock has passed and whose final is out.
-    pub fn corrections_due(&mut self, watermark: i64, time: &TimeRules) -> Vec<(Correction, BySeries)> {
+    pub fn corrections_due(
+        &mut self,
+        watermark: PartitionClock,
+        time: &TimeRules,
+    ) -> Vec<(Correction, BySeries)> {
         let final_out = |window: Window| {
-            let end = window.start + time.window_sizes_ms[window.size];
-            self.final_until[window.size].is_some_and(|until| end <= until)
+            let end = window.start.0.saturating_add(time.window_sizes_ms[window.size]);
+            self.final_until[window.size].is_some_and(|until| end <= until.0)
         };
-        let passed = |correction: &&Correction| correction.arrival + time.slot_ms <= watermark;
+        let passed =
+            |correction: &&Correction| correction.arrival.0.saturating_add(time.slot_ms) <= watermark.0;
         let due: Vec<Correction> = self
             .corrections
             .keys()
@@ -149,8 +165,8 @@ impl Windows {
         out
     }
 
-    pub fn last_final(&self, series: &str) -> BTreeMap<usize, (i64, Amount)> {
-        let of = |(size, (start, by_series)): (usize, &(i64, BySeries))| {
+    pub fn last_final(&self, series: &str) -> BTreeMap<usize, (EventTime, Amount)> {
+        let of = |(size, (start, by_series)): (usize, &(EventTime, BySeries))| {
             Some((size, (*start, by_series.get(series)?.clone())))
         };
         self.finals.iter().enumerate().filter_map(of).collect()
@@ -158,78 +174,78 @@ impl Windows {
 
     /// Moves what changed into `changes`, in order of keys.
     pub fn take(&mut self, changes: &mut Vec<Change>) {
+        self.pending_bytes = 0;
+        let mut change = |key: StateKey<'_>, amount: Option<&Amount>, start| {
+            let key = key.to_string();
+            let value = amount.map(|amount| entry(amount, start));
+            changes.push(Change { key, value });
+        };
         for (window, series) in std::mem::take(&mut self.dirty_open) {
-            let value = self
-                .open
-                .get(&window)
-                .and_then(|by| by.get(&series))
-                .map(|amount| entry(amount, None));
-            changes.push(Change {
-                key: format!("o/{}/{}/{series}", window.size, window.start),
-                value,
-            });
+            let by = self.open.get(&window);
+            let key = StateKey::OpenWindow {
+                size: window.size,
+                start: window.start.0,
+                series: &series,
+            };
+            change(key, by.and_then(|by| by.get(&series)), None);
         }
-        for (Correction { arrival, window }, series) in std::mem::take(&mut self.dirty_corrections) {
-            let by = self.corrections.get(&Correction { arrival, window });
-            let value = by
-                .and_then(|by| by.get(&series))
-                .map(|amount| entry(amount, None));
-            changes.push(Change {
-                key: format!("c/{arrival}/{}/{}/{series}", window.size, window.start),
-                value,
-            });
+        for (correction, series) in std::mem::take(&mut self.dirty_corrections) {
+            let by = self.corrections.get(&correction);
+            let Correction { arrival, window } = correction;
+            let key = StateKey::Correction {
+                arrival: arrival.0,
+                size: window.size,
+                start: window.start.0,
+                series: &series,
+            };
+            change(key, by.and_then(|by| by.get(&series)), None);
         }
         for (size, series) in std::mem::take(&mut self.dirty_finals) {
             let (start, by) = &self.finals[size];
-            let value = by.get(&series).map(|amount| entry(amount, Some(*start)));
-            changes.push(Change {
-                key: format!("f/{size}/{series}"),
-                value,
-            });
+            let key = StateKey::LastFinal {
+                size,
+                series: &series,
+            };
+            change(key, by.get(&series), Some(*start));
         }
     }
 
-    /// Puts an entry back; `None` if its key is of no known kind.
-    pub fn restore(&mut self, key: &str, amount: Amount, start_ms: Option<i64>) -> Option<()> {
-        let (kind, rest) = key.split_once('/')?;
-        match kind {
-            "o" => {
-                let (window, series) = window_key(rest)?;
-                self.open
-                    .entry(window)
-                    .or_default()
-                    .insert(series.to_owned(), amount);
+    /// Puts an entry back; `None` if its key is none of a window, or of a size that there is not.
+    pub fn restore(&mut self, key: StateKey<'_>, amount: Amount, start_ms: Option<i64>) -> Option<()> {
+        let (by, series) = match key {
+            StateKey::OpenWindow { size, start, series } => {
+                let window = self.window(size, start)?;
+                (self.open.entry(window).or_default(), series)
             }
-            "c" => {
-                let (arrival, rest) = rest.split_once('/')?;
-                let (window, series) = window_key(rest)?;
-                let correction = Correction {
-                    arrival: arrival.parse().ok()?,
-                    window,
-                };
-                self.corrections
-                    .entry(correction)
-                    .or_default()
-                    .insert(series.to_owned(), amount);
+            StateKey::Correction {
+                arrival,
+                size,
+                start,
+                series,
+            } => {
+                let window = self.window(size, start)?;
+                let arrival = PartitionClock(arrival);
+                let correction = Correction { arrival, window };
+                (self.corrections.entry(correction).or_default(), series)
             }
-            "f" => {
-                let (size, series) = rest.split_once('/')?;
-                let last = self.finals.get_mut(size.parse::<usize>().ok()?)?;
-                last.0 = start_ms?;
-                last.1.insert(series.to_owned(), amount);
+            StateKey::LastFinal { size, series } => {
+                let (start, by) = self.finals.get_mut(size)?;
+                *start = EventTime(start_ms?);
+                (by, series)
             }
-            _ => return None,
-        }
+            StateKey::Meta
+            | StateKey::Session { .. }
+            | StateKey::Marks { .. }
+            | StateKey::Origin { .. }
+            | StateKey::Total { .. } => return None,
+        };
+        by.insert(series.to_owned(), amount);
         Some(())
     }
-}
 
-/// Reads `size/start/series`.
-fn window_key(text: &str) -> Option<(Window, &str)> {
-    let mut parts = text.splitn(3, '/');
-    let window = Window {
-        size: parts.next()?.parse().ok()?,
-        start: parts.next()?.parse().ok()?,
-    };
-    Some((window, parts.next()?))
+    /// A window of a size that there is.
+    fn window(&self, size: usize, start: i64) -> Option<Window> {
+        let start = EventTime(start);
+        (size < self.finals.len()).then_some(Window { size, start })
+    }
 }

@@ -9,15 +9,17 @@ use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use processor_core::labels::{DeltaMap, LabelTable};
-use processor_core::session::Effects;
-use processor_core::{Input, Rules, SessionTask};
+use processor_core::{Effects, Input, Quarantined, RawDeltas, Rules, SessionTask, Task};
 use prost::Message;
-use schemas::changelog::{Change, Meta};
 use schemas::delta::Series;
+use schemas::derived::{Row, SessionRow};
+use schemas::id::{Epoch, Position, TopicPartition};
 use schemas::metric::Amount;
 use schemas::origin::Origin;
 use schemas::settings::Seed;
-use schemas::time::{EventTime, format_rfc3339};
+use schemas::state::{Change, Meta, StateKey};
+use schemas::time::{AppendTime, EventTime, WallTime, format_rfc3339};
+use schemas::topic::Topic;
 use std::collections::BTreeMap;
 
 /// Noon of a quiet day: a multiple of every window size.
@@ -139,6 +141,21 @@ pub fn encode(events: &[Event]) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// The partition that tests fold.
+pub const RAW: TopicPartition = TopicPartition {
+    topic: Topic::RawLogs,
+    partition: 0,
+};
+
+/// What one commit of a session task holds.
+#[derive(Debug, Default)]
+pub struct Committed {
+    pub changes: Vec<Change>,
+    pub rows: Vec<SessionRow>,
+    pub deltas: DeltaMap,
+    pub quarantined: Vec<Quarantined>,
+}
+
 /// A task with its changelog, fed record by record.
 pub struct Driven {
     pub rules: Rules,
@@ -151,7 +168,7 @@ pub struct Driven {
 impl Driven {
     pub fn new(seed: Seed) -> Self {
         let rules = Rules::new(seed);
-        let task = SessionTask::new(0, &rules, 0);
+        let task = SessionTask::new(RAW, &rules, Position(0));
         Self {
             rules,
             task,
@@ -178,15 +195,17 @@ impl Driven {
     pub fn drained(&mut self, appended: i64, origin: Option<Origin<'_>>, key: &str, value: &[u8]) {
         let input = Input {
             offset: self.offset,
-            appended,
-            wall: Some(appended),
+            appended: AppendTime(appended),
+            wall: Some(WallTime(appended)),
             tick: false,
             epoch: None,
             origin,
             key,
             value,
         };
-        self.task.apply(input, &self.rules);
+        self.task
+            .apply(input, &self.rules)
+            .expect("nothing that a client sends halts a session task");
         self.offset += 1;
     }
 
@@ -196,41 +215,65 @@ impl Driven {
 
     /// A tick that starts an epoch; its settings must be in the rules.
     pub fn start_epoch(&mut self, appended: i64, epoch: i64) {
-        self.control(appended, Some(epoch));
+        self.control(appended, Some(Epoch(epoch)));
     }
 
-    fn control(&mut self, appended: i64, epoch: Option<i64>) {
+    fn control(&mut self, appended: i64, epoch: Option<Epoch>) {
         let input = Input {
             offset: self.offset,
-            appended,
-            wall: Some(appended),
+            appended: AppendTime(appended),
+            wall: Some(WallTime(appended)),
             tick: true,
             epoch,
             origin: None,
             key: "tick",
             value: &[],
         };
-        self.task.apply(input, &self.rules);
+        self.task
+            .apply(input, &self.rules)
+            .expect("nothing that a client sends halts a session task");
         self.offset += 1;
     }
 
     /// Takes the effects, and keeps the changelog as a log would.
-    pub fn commit(&mut self) -> Effects {
-        let effects = self.task.take(&self.rules);
-        store(&mut self.changelog, &effects.changes);
-        self.meta = self.task.meta("test", &self.rules);
-        effects
+    pub fn commit(&mut self) -> Committed {
+        let Effects {
+            changes,
+            rows,
+            deltas,
+            quarantined,
+            ..
+        } = self.task.take(&self.rules);
+        store(&mut self.changelog, &changes);
+        let raw = deltas.map().clone();
+        let labels = LabelTable::new(&self.rules.seed);
+        self.meta = self.task.seal(labels.resolve(deltas), "test", &self.rules).meta;
+        let session = |row| match row {
+            Row::Session(row) => *row,
+            Row::Window(..) => panic!("a session task publishes no windows"),
+        };
+        Committed {
+            changes,
+            rows: rows.into_iter().map(session).collect(),
+            deltas: raw,
+            quarantined,
+        }
     }
 
     /// Drops the task and rebuilds it from the changelog.
     pub fn restart(&mut self) {
-        let entries = self
-            .changelog
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_slice()));
-        self.task = SessionTask::restore(0, &self.rules, &self.meta, entries)
+        let entries = entries(&self.changelog);
+        self.task = SessionTask::restore(RAW, &self.rules, &self.meta, entries)
             .expect("the changelog was written by the task itself");
     }
+}
+
+/// The entries of a changelog as a restore is given them.
+pub fn entries(changelog: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (StateKey<'_>, &[u8])> {
+    changelog.iter().map(|(key, value)| {
+        let key = StateKey::parse(key).expect("keys were written by the task itself");
+        (key, value.as_slice())
+    })
 }
 
 pub fn store(changelog: &mut BTreeMap<String, Vec<u8>>, changes: &[Change]) {
@@ -243,7 +286,7 @@ pub fn store(changelog: &mut BTreeMap<String, Vec<u8>>, changes: &[Change]) {
 }
 
 /// A table that admits everything that is asked for.
-pub fn admit_all(rules: &Rules, deltas: &DeltaMap) -> LabelTable {
+pub fn admit_all(rules: &Rules, deltas: &RawDeltas) -> LabelTable {
     let mut labels = LabelTable::new(&rules.seed);
     labels
         .proposals(deltas)

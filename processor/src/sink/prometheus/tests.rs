@@ -3,7 +3,7 @@ use super::*;
 use proptest::prelude::*;
 use prost::Message;
 use schemas::delta::SEPARATOR;
-use schemas::time::AppendTime;
+use schemas::time::{AppendTime, EventTime};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -34,7 +34,10 @@ fn view(series: Vec<(String, Shown)>, latest_final: Vec<Option<i64>>) -> View {
         PartitionView {
             timestamp: AppendTime(1_700_000_000_123),
             series: series.into_iter().collect(),
-            latest_final,
+            latest_final: latest_final
+                .into_iter()
+                .map(|start| start.map(EventTime))
+                .collect(),
             worker: None,
         },
     );
@@ -150,14 +153,14 @@ fn window_gauges_show_the_last_final_window_only() {
     let shown = Shown {
         total: Some(ratio(9, 9)),
         last_final: BTreeMap::from([
-            (0, (60_000, ratio(1, 4))),
-            (1, (0, ratio(1, 2))),
-            (2, (0, ratio(0, 0))),
+            (0, (EventTime(60_000), ratio(1, 4))),
+            (1, (EventTime(0), ratio(1, 2))),
+            (2, (EventTime(0), ratio(0, 0))),
         ]),
     };
     let quantiles = Shown {
         total: None,
-        last_final: BTreeMap::from([(0, (60_000, durations(&[1_000_000])))]),
+        last_final: BTreeMap::from([(0, (EventTime(60_000), durations(&[1_000_000])))]),
     };
     let view = view(
         vec![
@@ -351,7 +354,7 @@ fn protobuf_holds_what_the_text_holds_and_native_buckets() {
         last_final: BTreeMap::from([(
             1,
             (
-                60_000,
+                EventTime(60_000),
                 Amount::Ratio {
                     numerator: 1,
                     denominator: 3,
@@ -534,7 +537,7 @@ proptest! {
             };
             let values: Vec<String> = def.labels.iter().map(|label| format!("{label:?}{value}")).collect();
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            (key(metric, &values), Shown { total: Some(amount.clone()), last_final: BTreeMap::from([(0, (0, amount))]) })
+            (key(metric, &values), Shown { total: Some(amount.clone()), last_final: BTreeMap::from([(0, (EventTime(0), amount))]) })
         });
         let view = view(series.collect(), vec![Some(0)]);
         let text = render(&view);

@@ -1,0 +1,193 @@
+//! From the wire's free words to the bounded values of closed labels.
+
+use schemas::event::Attr;
+use schemas::fact::{Decision, DecisionSource};
+use schemas::failure;
+use schemas::otlp::scan::Attrs;
+use strum::VariantArray;
+
+/// The tools that Codex brings along; every other one is `other`, and all of MCP servers' are `mcp`.
+const TOOLS: &[&str] = &[
+    "exec_command",
+    "write_stdin",
+    "shell",
+    "shell_command",
+    "local_shell",
+    "apply_patch",
+    "exec",
+    "wait",
+    "update_plan",
+    "view_image",
+    "web_search",
+    "image_generation",
+    "read_file",
+    "list_dir",
+    "grep_files",
+    "spawn_agent",
+    "send_input",
+    "send_message",
+    "followup_task",
+    "resume_agent",
+    "wait_agent",
+    "close_agent",
+    "list_agents",
+    "interrupt_agent",
+    "request_user_input",
+    "request_permissions",
+    "list_mcp_resources",
+    "list_mcp_resource_templates",
+    "read_mcp_resource",
+    "tool_search",
+    "tool_suggest",
+    "js_repl",
+];
+
+const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
+
+const ENDPOINTS: &[&str] = &[
+    "/responses",
+    "/responses/compact",
+    "/models",
+    "/chat/completions",
+    "/memories/trace_summarize",
+    "/images/generations",
+    "/alpha/search",
+];
+
+fn known(list: &[&'static str], value: &str) -> Option<&'static str> {
+    list.iter().copied().find(|known| *known == value)
+}
+
+/// Whether an MCP server ran the tool.
+pub fn is_mcp(attrs: &Attrs<'_>) -> bool {
+    attrs
+        .text(Attr::McpServer)
+        .is_some_and(|server| !server.is_empty())
+        || attrs
+            .text(Attr::ToolNamespace)
+            .is_some_and(|namespace| namespace.starts_with("mcp__"))
+        || attrs
+            .text(Attr::ToolName)
+            .is_some_and(|name| name.starts_with("mcp__"))
+}
+
+/// A built-in tool's name, `mcp` or `other`.
+pub fn tool(attrs: &Attrs<'_>) -> &'static str {
+    if is_mcp(attrs) {
+        return "mcp";
+    }
+    attrs
+        .text(Attr::ToolName)
+        .and_then(|name| known(TOOLS, name))
+        .unwrap_or("other")
+}
+
+/// An approval's outcome; the older name of an amendment is the newer one's.
+pub fn decision(attrs: &Attrs<'_>) -> Decision {
+    let of_name = |name: &str| {
+        Decision::VARIANTS
+            .iter()
+            .copied()
+            .find(|decision| decision.name() == name)
+    };
+    match attrs.text(Attr::Decision) {
+        Some("approved_execpolicy_amendment") => Decision::ApprovedWithAmendment,
+        Some(name) => of_name(name).unwrap_or(Decision::Other),
+        None => Decision::Other,
+    }
+}
+
+/// Who or what decided; Codex writes the word in two ways.
+pub fn source(attrs: &Attrs<'_>) -> DecisionSource {
+    match attrs.text(Attr::Source) {
+        Some("User" | "user") => DecisionSource::Human,
+        Some("Config" | "config") => DecisionSource::Policy,
+        Some("AutomatedReviewer" | "automated_reviewer") => DecisionSource::AutoReviewer,
+        Some(_) | None => DecisionSource::Unknown,
+    }
+}
+
+/// A known endpoint of the model API, without its query, or `other`.
+pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
+    // Older versions of Codex do not say; they knew no other endpoint.
+    let Some(text) = attrs.text(Attr::Endpoint) else {
+        return "/responses";
+    };
+    let path = text.split('?').next().unwrap_or(text).trim_end_matches('/');
+    known(ENDPOINTS, path).unwrap_or("other")
+}
+
+/// What an error message says: as ingest took it out of the message, else by the message itself.
+fn error_word(attrs: &Attrs<'_>, of: fn(&str) -> &'static str) -> Option<&'static str> {
+    match attrs.text(Attr::TachoError) {
+        Some(word) => Some(failure::known(word)).filter(|word| *word != failure::UNREADABLE),
+        None => attrs.text(Attr::ErrorMessage).map(of),
+    }
+}
+
+/// The kind of error of a request, by its status; `None` for a success.
+pub fn request_error(status: Option<u16>, attrs: &Attrs<'_>) -> Option<&'static str> {
+    let word = error_word(attrs, failure::of_request);
+    match status {
+        Some(200..=399) if word.is_none() => None,
+        Some(200..=399) => Some("other"),
+        Some(401 | 403) => Some("auth"),
+        Some(408) => Some("timeout"),
+        Some(429) => Some("rate_limited"),
+        Some(400..=499) => Some("bad_request"),
+        Some(500..=599) => Some("server"),
+        Some(_) => Some("other"),
+        None => Some(if word == Some(failure::TIMEOUT) {
+            "timeout"
+        } else {
+            "network"
+        }),
+    }
+}
+
+/// The kind of failure of a response stream; `None` where there is no message.
+pub fn stream_error(attrs: &Attrs<'_>) -> Option<&'static str> {
+    error_word(attrs, failure::of_stream)
+}
+
+/// Reasoning effort, `default` where it is not said.
+pub fn effort(text: &str) -> &'static str {
+    if text.is_empty() {
+        "default"
+    } else {
+        known(EFFORTS, text).unwrap_or("other")
+    }
+}
+
+/// Service tier, `default` where it is not said.
+pub fn tier(text: &str) -> &'static str {
+    match text {
+        "" | "default" | "auto" | "standard" => "default",
+        "priority" | "fast" => "priority",
+        "flex" => "flex",
+        _ => "other",
+    }
+}
+
+/// Whether the tokens are a ChatGPT plan's, which is paid in credits. An API key pays in dollars, and so, as far as anybody
+/// can tell, does a provider with a key of its own, for which nothing is said.
+pub fn is_chatgpt(auth_mode: &str) -> bool {
+    auth_mode
+        .get(.."chatgpt".len())
+        .is_some_and(|start| start.eq_ignore_ascii_case("chatgpt"))
+}
+
+/// Where a session was started, by the client's names for itself.
+pub fn entrypoint(service_name: &str, originator: &str) -> &'static str {
+    match (originator, service_name) {
+        ("codex_vscode", _) => "vscode",
+        ("Codex Desktop" | "codex_desktop", _) | (_, "Codex Desktop") => "desktop",
+        (_, "codex_exec") => "exec",
+        (_, "codex_cli_rs") => "cli",
+        (_, "codex-app-server" | "codex_app_server") => "app_server",
+        (_, "codex_mcp_server" | "codex-mcp-server") => "mcp",
+        ("codex_exec", _) => "exec",
+        ("codex-tui" | "codex_cli_rs", _) => "cli",
+        _ => "other",
+    }
+}

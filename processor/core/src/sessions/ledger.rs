@@ -1,0 +1,413 @@
+//! One raw record into sessions, marks, deltas and rows.
+
+use super::combiner::{Combiner, Ended};
+use super::identity::{learn, learn_seldom, moves, of_identity};
+use super::identity_cache::IdentityCache;
+use super::marks::{Added, ChunkId};
+use super::on::{self, Event};
+use super::parse::{Context, Parsed, parse};
+use super::row::{ENDED, OPEN, REOPENED};
+use super::timers::Timer;
+use super::{Conversation, SessionTask};
+use crate::Rules;
+use crate::out::Out;
+use crate::task::{Input, Pending, Quarantined};
+use schemas::delta::Slot;
+use schemas::derived::Row;
+use schemas::event::EventKind;
+use schemas::fact::{Dimensions, Fact, Outcome, TimeSource};
+use schemas::id::{Epoch, TopicPartition, can_route, split_raw_key};
+use schemas::price::Prices;
+use schemas::settings::{Seed, TimeRules};
+use schemas::state::{Identity, SessionState};
+use schemas::time::{EventTime, PartitionClock, window_start};
+use std::collections::BTreeSet;
+
+/// What folding a record adds to, beside its conversation.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub combiner: Combiner,
+    pub rows: Vec<Row>,
+    pub timers: BTreeSet<Timer>,
+    pub quarantined: Vec<Quarantined>,
+    pub quarantined_bytes: usize,
+    /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; may repeat.
+    pub dirty_sessions: Vec<String>,
+    pub dirty_chunks: BTreeSet<(String, ChunkId)>,
+    /// Conversations with [`SessionState::unpublished`] set; may repeat, and hold some where it is not set any more.
+    pub unpublished: Vec<String>,
+    at: TopicPartition,
+}
+
+/// The slot of an event at `time` on a partition whose clock is at `clock`, and for how many window sizes it is late.
+pub fn slot(time: EventTime, clock: PartitionClock, rules: &TimeRules) -> Slot {
+    let end = |size: i64| window_start(time, size).0.saturating_add(size);
+    let late = rules
+        .window_sizes_ms
+        .iter()
+        .take_while(|size| clock.0 >= end(**size).saturating_add(rules.grace_ms))
+        .count();
+    let arrival = PartitionClock(window_start(EventTime(clock.0), rules.slot_ms).0);
+    Slot {
+        start: window_start(time, rules.slot_ms),
+        late: u32::try_from(late).unwrap_or(u32::MAX),
+        arrival: (late > 0).then_some(arrival),
+    }
+}
+
+/// Counts a change in the number of open sessions.
+pub fn active(combiner: &mut Combiner, key: &str, session: &SessionState, change: i64, slot: Slot) {
+    let nobody = Identity::default();
+    let dimensions = of_identity(split_raw_key(key).0, session.identity.as_ref().unwrap_or(&nobody));
+    combiner.observe(&Fact::SessionsActive { change }, &dimensions, slot);
+}
+
+/// A raw record while it is folded.
+struct Folding<'a> {
+    input: Input<'a>,
+    tenant: &'a str,
+    clock: PartitionClock,
+    epoch: Epoch,
+    rules: &'a Rules,
+    /// Prices of the partition's epoch.
+    prices: &'a Prices,
+    identities: &'a IdentityCache,
+    /// The chunk of marks that is known to be dirty already.
+    dirty_chunk: Option<ChunkId>,
+}
+
+impl SessionTask {
+    /// Folds a raw record that is not a tick.
+    pub(super) fn fold(&mut self, input: Input<'_>, rules: &Rules) {
+        let Some(clock) = self.clock else { return };
+        let (tenant, routed_by) = split_raw_key(input.key);
+        let time = &rules.seed.time;
+        let context = Context {
+            tenant,
+            appended: input.appended,
+            clock,
+            rules: time,
+        };
+        let records = parse(input.value, context, &mut self.identities);
+        if input
+            .origin
+            .is_some_and(|origin| !self.origins.take(origin, input.offset))
+        {
+            return self.ledger.repeated(records.ok().as_deref(), context);
+        }
+        let Ok(records) = records else {
+            return self.ledger.quarantine(input, "undecodable", context);
+        };
+        if records.iter().any(|record| misrouted(record, routed_by)) {
+            return self.ledger.quarantine(input, "misrouted", context);
+        }
+        let mut folding = Folding {
+            input,
+            tenant,
+            clock,
+            epoch: self.epoch,
+            rules,
+            prices: rules.prices(self.epoch),
+            identities: &self.identities,
+            dirty_chunk: None,
+        };
+        let mut fold = |conversation: &mut Conversation| {
+            for record in &records {
+                self.ledger.record(record, &mut folding, conversation);
+            }
+        };
+        if let Some(conversation) = self.conversations.get_mut(input.key) {
+            fold(conversation);
+        } else {
+            let mut conversation = Conversation::default();
+            fold(&mut conversation);
+            if !conversation.is_empty() {
+                self.conversations.insert(input.key.to_owned(), conversation);
+            }
+        }
+    }
+}
+
+impl Ledger {
+    pub fn new(at: TopicPartition, seed: &Seed) -> Self {
+        Self {
+            combiner: Combiner::new(seed),
+            rows: Vec::new(),
+            timers: BTreeSet::new(),
+            quarantined: Vec::new(),
+            quarantined_bytes: 0,
+            dirty_sessions: Vec::new(),
+            dirty_chunks: BTreeSet::new(),
+            unpublished: Vec::new(),
+            at,
+        }
+    }
+
+    /// Remembers that a conversation's session changed, unless that is known already.
+    pub fn changed(&mut self, key: &str, dirty: &mut bool) {
+        if !std::mem::replace(dirty, true) {
+            self.dirty_sessions.push(key.to_owned());
+        }
+    }
+
+    /// How much the next take is going to hold, at least.
+    pub fn pending(&self) -> Pending {
+        let (sessions, chunks) = (self.dirty_sessions.len(), self.dirty_chunks.len());
+        Pending {
+            entries: sessions + chunks + self.rows.len() + self.unpublished.len(),
+            bytes: self.quarantined_bytes + self.combiner.bytes(),
+        }
+    }
+
+    /// Counts the records of a raw record that was taken before, and was drained or sent once more: nothing else follows
+    /// from it.
+    fn repeated(&mut self, records: Option<&[Parsed<'_>]>, context: Context<'_>) {
+        let Some(records) = records else {
+            return self.unread(Outcome::Duplicate, context);
+        };
+        for record in records {
+            let slot = slot(record.time, context.clock, context.rules);
+            self.combiner
+                .count(outcome_of(record, Outcome::Duplicate), context.tenant, slot);
+        }
+    }
+
+    fn quarantine(&mut self, input: Input<'_>, reason: &'static str, context: Context<'_>) {
+        self.unread(Outcome::Quarantined, context);
+        self.quarantined_bytes += input.value.len();
+        self.quarantined.push(Quarantined {
+            offset: input.offset,
+            reason,
+            key: input.key.to_owned(),
+            value: input.value.to_vec(),
+        });
+    }
+
+    /// Counts a raw record of which nothing is known but its tenant.
+    fn unread(&mut self, outcome: Outcome, context: Context<'_>) {
+        let Context { clock, rules, .. } = context;
+        let ended = Ended {
+            event: EventKind::Unknown,
+            outcome,
+            time_source: TimeSource::Received,
+            clamped: false,
+        };
+        let slot = slot(EventTime(clock.0), clock, rules);
+        self.combiner.count(ended, context.tenant, slot);
+    }
+
+    fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, conversation: &mut Conversation) {
+        let slot = slot(record.time, folding.clock, &folding.rules.seed.time);
+        let outcome = self.outcome(record, folding, conversation, slot);
+        self.combiner
+            .count(outcome_of(record, outcome), folding.tenant, slot);
+        if outcome == Outcome::Duplicate {
+            return;
+        }
+        let attrs = record.attrs.as_deref().filter(|_| record.derives);
+        if record.conversation.is_none() {
+            let Some(attrs) = attrs else { return };
+            let mut identity = Identity::default();
+            learn(&mut identity, record, folding.identities);
+            let event = Event {
+                record,
+                attrs,
+                identity: &identity,
+                prices: folding.prices,
+            };
+            let mut nobody = SessionState::default();
+            return on::handle(event, &mut nobody, &mut self.out(event, folding, slot));
+        }
+        let session = self.touch(record, folding, conversation, slot);
+        let Some(attrs) = attrs else { return };
+        // A handler changes the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
+        let identity = session.identity.take().unwrap_or_default();
+        let event = Event {
+            record,
+            attrs,
+            identity: &identity,
+            prices: folding.prices,
+        };
+        on::handle(event, session, &mut self.out(event, folding, slot));
+        session.identity = Some(identity);
+    }
+
+    fn out<'o>(&'o mut self, event: Event<'o>, folding: &Folding<'o>, slot: Slot) -> Out<'o> {
+        let who: Dimensions<'o> = of_identity(folding.tenant, event.identity);
+        Out {
+            combiner: &mut self.combiner,
+            rows: &mut self.rows,
+            slot,
+            who,
+            at: self.at,
+            position: folding.input.position(),
+        }
+    }
+
+    /// Decides what becomes of a record, and remembers its mark.
+    fn outcome(
+        &mut self,
+        record: &Parsed<'_>,
+        folding: &mut Folding<'_>,
+        conversation: &mut Conversation,
+        slot: Slot,
+    ) -> Outcome {
+        if let Some(mark) = record.mark {
+            let marks_max = folding.rules.seed.time.marks_max;
+            match conversation.marks.add(mark, folding.clock.0, marks_max) {
+                Added::Seen => return Outcome::Duplicate,
+                Added::New {
+                    chunk,
+                    first,
+                    dropped,
+                } => self.marked(chunk, first, dropped, folding),
+            }
+        }
+        if record.event == EventKind::Unknown {
+            Outcome::Unknown
+        } else if slot.late > 0 {
+            Outcome::Late
+        } else if record.derives && record.mark.is_none() {
+            Outcome::Unmarked
+        } else {
+            Outcome::Applied
+        }
+    }
+
+    /// Remembers that a mark went into a chunk, and which chunk made way for it.
+    fn marked(
+        &mut self,
+        chunk: ChunkId,
+        is_first: bool,
+        dropped: Option<ChunkId>,
+        folding: &mut Folding<'_>,
+    ) {
+        let key = folding.input.key;
+        if is_first {
+            self.timers
+                .insert(Timer::of_marks(key, chunk.bucket, folding.rules));
+        }
+        let written = (folding.dirty_chunk != Some(chunk)).then_some(chunk);
+        let dirty = written.into_iter().chain(dropped);
+        self.dirty_chunks
+            .extend(dirty.map(|chunk| (key.to_owned(), chunk)));
+        folding.dirty_chunk = Some(chunk);
+    }
+
+    /// Begins, goes on with or re-opens the record's session.
+    fn touch<'s>(
+        &mut self,
+        record: &Parsed<'_>,
+        folding: &Folding<'_>,
+        conversation: &'s mut Conversation,
+        slot: Slot,
+    ) -> &'s mut SessionState {
+        let Folding {
+            input,
+            clock,
+            epoch,
+            rules,
+            ..
+        } = *folding;
+        let key = input.key;
+        self.changed(key, &mut conversation.dirty);
+        let phase = conversation.session.as_ref().map(|session| session.phase);
+        let last_sender = conversation.last_sender;
+        conversation.last_sender = record.sender.is_interned().then_some(record.sender);
+        let session = conversation
+            .session
+            .get_or_insert_with(|| begin(record, input.offset));
+        session.last_event_ms = session.last_event_ms.max(record.time.0);
+        session.last_clock_ms = clock.0;
+        session.last_offset = input.offset;
+        let renewed = std::mem::replace(&mut session.epoch, epoch.0) != epoch.0;
+        if !std::mem::replace(&mut session.unpublished, true) {
+            self.unpublished.push(key.to_owned());
+        }
+        let is_open = phase.is_some_and(|phase| phase != ENDED);
+        let is_new = phase.is_none() || last_sender != Some(record.sender);
+        self.identify(record, folding, session, is_new, is_open, slot);
+        session.counts.get_or_insert_default().records += u64::from(record.derives);
+        if !is_open || renewed {
+            // A timer looks for itself when the session is really due, which suits records that put it off. An epoch
+            // with a shorter gap brings it forward: that needs a timer of its own.
+            let gap_ms = rules.settings(epoch).session_gap_ms;
+            let at = PartitionClock(clock.0.saturating_add(gap_ms));
+            self.timers.insert(Timer::of_session(key, at));
+        }
+        if is_open {
+            return session;
+        }
+        if phase.is_none() {
+            session.phase = OPEN;
+            let identity = session.identity.get_or_insert_default();
+            let dimensions = of_identity(folding.tenant, identity);
+            self.combiner.observe(&Fact::SessionStarted, &dimensions, slot);
+        } else {
+            session.phase = REOPENED;
+            session.ended_ms = None;
+            // A re-opening is published at once, whatever the time of the last row.
+            session.row_clock_ms = None;
+        }
+        active(&mut self.combiner, key, session, 1, slot);
+        session
+    }
+
+    /// Takes over what a record reports of its session. An open session that turns out to be another team's leaves the one
+    /// series of open sessions and joins the other.
+    fn identify(
+        &mut self,
+        record: &Parsed<'_>,
+        folding: &Folding<'_>,
+        session: &mut SessionState,
+        is_new: bool,
+        is_open: bool,
+        slot: Slot,
+    ) {
+        let key = folding.input.key;
+        let moves = is_new
+            && is_open
+            && session
+                .identity
+                .as_ref()
+                .is_some_and(|identity| moves(identity, record.sender, folding.identities));
+        if moves {
+            active(&mut self.combiner, key, session, -1, slot);
+        }
+        let identity = session.identity.get_or_insert_default();
+        if is_new {
+            learn(identity, record, folding.identities);
+        } else if let Some(attrs) = &record.attrs {
+            learn_seldom(identity, attrs);
+        }
+        if moves {
+            active(&mut self.combiner, key, session, 1, slot);
+        }
+    }
+}
+
+/// The session of a conversation's first record.
+fn begin(record: &Parsed<'_>, offset: i64) -> SessionState {
+    SessionState {
+        segment_start_ms: record.time.0,
+        last_event_ms: record.time.0,
+        first_offset: offset,
+        ..SessionState::default()
+    }
+}
+
+const fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Ended {
+    Ended {
+        event: record.event,
+        outcome,
+        time_source: record.time_source,
+        clamped: record.clamped,
+    }
+}
+
+/// Whether a record is of another conversation than its key says. Ids that can't be keys were replaced before they got here.
+fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
+    record
+        .conversation
+        .is_some_and(|id| id != routed_by && can_route(id))
+}

@@ -1,0 +1,12 @@
+//! A conversation starts, or is resumed.
+
+use schemas::event::Attr;
+use schemas::otlp::scan::Attrs;
+use schemas::state::SessionState;
+
+/// Counts the start, and keeps the limits of the context for the detection of compactions.
+pub fn conversation_starts(attrs: &Attrs<'_>, session: &mut SessionState) {
+    session.counts.get_or_insert_default().conversation_starts += 1;
+    session.context_window = attrs.count(Attr::ContextWindow).or(session.context_window);
+    session.compact_limit = attrs.count(Attr::AutoCompactTokenLimit).or(session.compact_limit);
+}

@@ -1,0 +1,34 @@
+//! What Codex measures of a whole turn: the time to its first token, and its own price of it.
+
+use super::{add, duration_us};
+use crate::out::Out;
+use crate::sessions::cost::AMOUNT_MAX;
+use schemas::event::Attr;
+use schemas::fact::Fact;
+use schemas::otlp::scan::Attrs;
+use schemas::state::SessionState;
+
+/// Counts the turn's first token, and the time that it took.
+pub fn first_token(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+    let Some(duration_us) = duration_us(attrs) else {
+        return;
+    };
+    let counts = session.counts.get_or_insert_default();
+    counts.ttft_count += 1;
+    add(&mut counts.ttft_us, duration_us);
+    out.tell(&Fact::FirstToken { duration_us });
+}
+
+/// Adds up what Codex itself says that the turn cost; an amount beyond [`AMOUNT_MAX`] is no price.
+pub fn cost(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+    let estimate = attrs
+        .billionths(Attr::UsageEstimatedUsd)
+        .filter(|nano_usd| *nano_usd <= AMOUNT_MAX);
+    let Some(nano_usd) = estimate else { return };
+    let counts = session.counts.get_or_insert_default();
+    add(&mut counts.native_cost_nano_usd, nano_usd);
+    out.tell(&Fact::TurnCost {
+        nano_usd,
+        interrupted: attrs.flag(Attr::TurnInterrupted).unwrap_or(false),
+    });
+}

@@ -1,0 +1,186 @@
+//! The records of one raw record, in the order in which they are folded.
+
+use super::identity_cache::{IdentityCache, RESOURCE_ATTRS, ReportId};
+use super::marks::Mark;
+use schemas::event::{Attr, EventKind};
+use schemas::fact::TimeSource;
+use schemas::otlp::mark::mark;
+use schemas::otlp::scan::{Attrs, LogRecord, ScanError, Visit, scan_for};
+use schemas::settings::TimeRules;
+use schemas::time::{AppendTime, EventTime, PartitionClock, parse_rfc3339};
+
+/// The attributes that tell what a session is and that few records have.
+const SELDOM: [Attr; 6] = [
+    Attr::AgentName,
+    Attr::ApprovalPolicy,
+    Attr::SandboxPolicy,
+    Attr::ModelReasoningEffort,
+    Attr::ReasoningEffort,
+    Attr::ServiceTier,
+];
+
+/// One log record with its event time decided.
+#[derive(Clone, Debug)]
+pub struct Parsed<'a> {
+    /// Its attributes, if it changes something derived beside counts of records, or has some of [`SELDOM`]. They are large,
+    /// and most records have none of use.
+    pub attrs: Option<Box<Attrs<'a>>>,
+    /// Who sent it, by its own report and its resource's.
+    pub sender: Sender,
+    pub event: EventKind,
+    pub conversation: Option<&'a str>,
+    pub time: EventTime,
+    pub time_source: TimeSource,
+    pub clamped: bool,
+    /// The dedup mark; `None` for records that change nothing derived, and for those without any time of their own.
+    pub mark: Option<Mark>,
+    /// Whether it changes something derived.
+    pub derives: bool,
+    order: (u64, i64, usize),
+}
+
+/// Who sent a record: the numbers of its resource's report and of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    pub resource: ReportId,
+    pub record: ReportId,
+}
+
+impl Sender {
+    /// Whether the numbers stand for the same reports for good.
+    pub const fn is_interned(&self) -> bool {
+        matches!(
+            (self.resource, self.record),
+            (ReportId::Interned(_), ReportId::Interned(_))
+        )
+    }
+}
+
+/// Where a raw record is, and the rules for its time.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'c> {
+    pub tenant: &'c str,
+    pub appended: AppendTime,
+    /// The partition clock after the record moved it.
+    pub clock: PartitionClock,
+    pub rules: &'c TimeRules,
+}
+
+/// Reads a raw record's value.
+///
+/// Source of the order: event time, observed time, `tool_result_seq`, index within the record.
+pub fn parse<'a>(
+    value: &'a [u8],
+    context: Context<'_>,
+    cache: &mut IdentityCache,
+) -> Result<Vec<Parsed<'a>>, ScanError> {
+    cache.begin();
+    let mut reading = Reading {
+        context,
+        cache,
+        encoded: None,
+        resource: None,
+        records: Vec::new(),
+    };
+    scan_for(value, &mut reading)?;
+    let mut records = reading.records;
+    records.sort_by_key(|record: &Parsed<'_>| (record.time, record.order));
+    Ok(records)
+}
+
+struct Reading<'c, 'a> {
+    context: Context<'c>,
+    cache: &'c mut IdentityCache,
+    /// Bytes of the resource of the records to come.
+    encoded: Option<&'a [u8]>,
+    /// The report of that resource, once it is known.
+    resource: Option<ReportId>,
+    records: Vec<Parsed<'a>>,
+}
+
+impl<'a> Visit<'a> for Reading<'_, 'a> {
+    fn resource(&mut self, encoded: Option<&'a [u8]>) -> bool {
+        self.encoded = encoded;
+        self.resource = encoded.and_then(|encoded| self.cache.resources.find(encoded));
+        self.resource.is_some()
+    }
+
+    fn record(&mut self, record: LogRecord<'_, 'a>) {
+        let Self {
+            context,
+            cache,
+            encoded,
+            ..
+        } = self;
+        let resource = *self
+            .resource
+            .get_or_insert_with(|| cache.resources.add(*encoded, record.resource, &RESOURCE_ATTRS));
+        let sender = Sender {
+            resource,
+            record: cache.of_record(&record.attrs),
+        };
+        self.records.push(one(record, sender, *context));
+    }
+}
+
+fn one<'a>(record: LogRecord<'_, 'a>, sender: Sender, context: Context<'_>) -> Parsed<'a> {
+    let Context {
+        tenant,
+        appended,
+        clock,
+        rules,
+    } = context;
+    let (claimed, time_source) = event_time(&record, appended);
+    let time = claimed.clamp(
+        EventTime(clock.0.saturating_sub(rules.max_age_ms)),
+        EventTime(clock.0.saturating_add(rules.max_skew_ms)),
+    );
+    let conversation = record
+        .attrs
+        .text(Attr::ConversationId)
+        .filter(|id| !id.is_empty());
+    let derives = derives(&record);
+    let marked = derives && time_source != TimeSource::Received;
+    let is_read = derives || SELDOM.into_iter().any(|attr| record.attrs.get(attr).is_some());
+    Parsed {
+        mark: marked.then(|| mark(&record, tenant, conversation.unwrap_or(""))),
+        sender,
+        event: record.event,
+        conversation,
+        time,
+        time_source,
+        clamped: time != claimed,
+        derives,
+        order: (
+            record.observed_ns,
+            record.attrs.int(Attr::ToolResultSeq).unwrap_or(0),
+            record.index,
+        ),
+        attrs: is_read.then(|| Box::new(record.attrs)),
+    }
+}
+
+/// The time that a record claims, and where it was found.
+fn event_time(record: &LogRecord<'_, '_>, appended: AppendTime) -> (EventTime, TimeSource) {
+    let from_ns = |ns: u64| EventTime(i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX));
+    if let Some(time) = record.attrs.text(Attr::EventTimestamp).and_then(parse_rfc3339) {
+        (time, TimeSource::Attribute)
+    } else if record.time_ns != 0 {
+        (from_ns(record.time_ns), TimeSource::Time)
+    } else if record.observed_ns != 0 {
+        (from_ns(record.observed_ns), TimeSource::Observed)
+    } else {
+        (EventTime(appended.0), TimeSource::Received)
+    }
+}
+
+/// Whether a record changes something derived beside counts of records. Of the many events of a response stream only those
+/// with tokens or an error do.
+fn derives(record: &LogRecord<'_, '_>) -> bool {
+    match record.event {
+        EventKind::SseEvent => [Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError]
+            .into_iter()
+            .any(|attr| record.attrs.get(attr).is_some()),
+        other => other.def().derives,
+    }
+}

@@ -1,0 +1,97 @@
+//! The row table: every kind of row that derivation publishes, one arm each.
+//!
+//! A task emits rows; where each goes, under which key and in which form, is said here. To add a kind of row: its topic
+//! in `topic.rs`, its struct and Avro schema in a file beside this one, and its arms below.
+
+use super::{RowError, SessionRow, WindowRow, WindowSize};
+use crate::topic::Topic;
+
+/// A derived row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A segment of a session, as of a position.
+    Session(Box<SessionRow>),
+    /// A final window of a series, or a correction of one.
+    Window(WindowSize, Box<WindowRow>),
+}
+
+impl Row {
+    /// The topic that the row goes to; its partition there is that of the task's input.
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        match self {
+            Self::Session(_) => Topic::Sessions,
+            Self::Window(size, _) => size.topic(),
+        }
+    }
+
+    /// The key of the row's record.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match self {
+            Self::Session(row) => row.key(),
+            Self::Window(_, row) => row.series(),
+        }
+    }
+
+    /// The value of the row's record: the same bytes for the same row, always.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Session(row) => row.encode(),
+            Self::Window(_, row) => row.encode(),
+        }
+    }
+
+    /// Reads the value of a record of a derived topic.
+    ///
+    /// # Errors
+    /// The topic holds no derived rows, or the bytes are not one.
+    pub fn decode(topic: Topic, bytes: &[u8]) -> Result<Self, RowError> {
+        let window = |size| Ok(Self::Window(size, Box::new(WindowRow::decode(bytes)?)));
+        match topic {
+            Topic::Sessions => Ok(Self::Session(Box::new(SessionRow::decode(bytes)?))),
+            Topic::Windows1m => window(WindowSize::Small),
+            Topic::Windows5m => window(WindowSize::Middle),
+            Topic::Windows1h => window(WindowSize::Large),
+            Topic::RawLogs
+            | Topic::RawTraces
+            | Topic::RawMetrics
+            | Topic::InboxLogs
+            | Topic::InboxTraces
+            | Topic::InboxMetrics
+            | Topic::Quarantine
+            | Topic::Control
+            | Topic::Labels
+            | Topic::Deltas
+            | Topic::SessionsChangelog
+            | Topic::SeriesChangelog => Err(RowError::NotDerived(topic)),
+        }
+    }
+
+    /// The row as a plain JSON object, for people. It can hold more than the row itself: quantiles beside a distribution.
+    ///
+    /// # Panics
+    /// Never: rows are plain data with text keys.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Session(row) => serde_json::to_value(row).expect("a row is plain data with text keys"),
+            Self::Window(_, row) => row.to_json(),
+        }
+    }
+
+    /// About how many bytes the row takes in a commit: what a commit is bounded by, so rather more than less.
+    #[must_use]
+    pub fn bytes_about(&self) -> usize {
+        match self {
+            Self::Session(_) => SESSION_BYTES_ABOUT,
+            Self::Window(_, row) => WINDOW_BYTES_ABOUT + row.variable_bytes(),
+        }
+    }
+}
+
+/// A session row with its key, as written: identity texts, forty counts, tables of tools and decisions.
+const SESSION_BYTES_ABOUT: usize = 4_096;
+/// A window row beside its labels and buckets.
+const WINDOW_BYTES_ABOUT: usize = 256;

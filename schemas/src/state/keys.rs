@@ -1,0 +1,233 @@
+//! Keys of the changelogs: one form for each kind of entry, written and read here and nowhere else.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The key of a changelog entry.
+///
+/// Written with slashes between its parts; the last part may hold slashes itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateKey<'k> {
+    /// `meta`: how far the state has come.
+    Meta,
+    /// `s/TENANT/CONVERSATION`: a session.
+    Session {
+        /// Key of the conversation's raw records: tenant and conversation.
+        conversation: &'k str,
+    },
+    /// `m/BUCKET/NUMBER/TENANT/CONVERSATION`: a chunk of dedup marks.
+    Marks {
+        /// Start of the chunk's bucket, ms of the partition clock.
+        bucket: i64,
+        /// Number of the chunk within its bucket.
+        number: u32,
+        /// Key of the conversation's raw records.
+        conversation: &'k str,
+    },
+    /// `i/SOURCE`: the last record taken from an inbox partition or a spool.
+    Origin {
+        /// The source, as in [`crate::origin::Origin`].
+        source: &'k str,
+    },
+    /// `t/SERIES`: the total of a series.
+    Total {
+        /// The series key.
+        series: &'k str,
+    },
+    /// `o/SIZE/START/SERIES`: an open window of a series.
+    OpenWindow {
+        /// Index of the window's size; 0 is the smallest.
+        size: usize,
+        /// Start of the window, ms of event time.
+        start: i64,
+        /// The series key.
+        series: &'k str,
+    },
+    /// `c/ARRIVAL/SIZE/START/SERIES`: a correction that is not out yet.
+    Correction {
+        /// Start of the slot of arrival, ms of the source's clock.
+        arrival: i64,
+        /// Index of the window's size.
+        size: usize,
+        /// Start of the window, ms of event time.
+        start: i64,
+        /// The series key.
+        series: &'k str,
+    },
+    /// `f/SIZE/SERIES`: the last final window of a series, for gauges.
+    LastFinal {
+        /// Index of the window's size.
+        size: usize,
+        /// The series key.
+        series: &'k str,
+    },
+}
+
+/// A changelog key that is none of the known forms.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "changelog key {key:?} is of no known form: it was written by a newer version, or by another program"
+)]
+pub struct StateKeyError {
+    /// The key.
+    pub key: String,
+}
+
+impl<'k> StateKey<'k> {
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// The key is none of the known forms: an unknown kind, a part too few, or a number that is none.
+    pub fn parse(key: &'k str) -> Result<Self, StateKeyError> {
+        known(key).ok_or_else(|| StateKeyError { key: key.to_owned() })
+    }
+}
+
+impl fmt::Display for StateKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Meta => f.write_str("meta"),
+            Self::Session { conversation } => write!(f, "s/{conversation}"),
+            Self::Marks {
+                bucket,
+                number,
+                conversation,
+            } => write!(f, "m/{bucket}/{number}/{conversation}"),
+            Self::Origin { source } => write!(f, "i/{source}"),
+            Self::Total { series } => write!(f, "t/{series}"),
+            Self::OpenWindow { size, start, series } => write!(f, "o/{size}/{start}/{series}"),
+            Self::Correction {
+                arrival,
+                size,
+                start,
+                series,
+            } => write!(f, "c/{arrival}/{size}/{start}/{series}"),
+            Self::LastFinal { size, series } => write!(f, "f/{size}/{series}"),
+        }
+    }
+}
+
+fn known(key: &str) -> Option<StateKey<'_>> {
+    if key == "meta" {
+        return Some(StateKey::Meta);
+    }
+    let (kind, rest) = key.split_once('/')?;
+    let found = match kind {
+        "s" => StateKey::Session { conversation: rest },
+        "m" => {
+            let (bucket, rest) = number(rest)?;
+            let (number, conversation) = number(rest)?;
+            StateKey::Marks {
+                bucket,
+                number,
+                conversation,
+            }
+        }
+        "i" => StateKey::Origin { source: rest },
+        "t" => StateKey::Total { series: rest },
+        "o" => {
+            let (size, rest) = number(rest)?;
+            let (start, series) = number(rest)?;
+            StateKey::OpenWindow { size, start, series }
+        }
+        "c" => {
+            let (arrival, rest) = number(rest)?;
+            let (size, rest) = number(rest)?;
+            let (start, series) = number(rest)?;
+            StateKey::Correction {
+                arrival,
+                size,
+                start,
+                series,
+            }
+        }
+        "f" => {
+            let (size, series) = number(rest)?;
+            StateKey::LastFinal { size, series }
+        }
+        _ => return None,
+    };
+    Some(found)
+}
+
+/// The number before the first slash, and what follows the slash.
+fn number<T: FromStr>(text: &str) -> Option<(T, &str)> {
+    let (number, rest) = text.split_once('/')?;
+    Some((number.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_are_written_as_they_were_before_they_had_a_type() {
+        let key = |key: StateKey<'_>| key.to_string();
+        assert_eq!(key(StateKey::Meta), "meta");
+        assert_eq!(key(StateKey::Session { conversation: "t/c" }), "s/t/c");
+        let marks = StateKey::Marks {
+            bucket: 600_000,
+            number: 3,
+            conversation: "t/c",
+        };
+        assert_eq!(key(marks), "m/600000/3/t/c");
+        let source = "codex.inbox.logs.v1/3";
+        assert_eq!(key(StateKey::Origin { source }), "i/codex.inbox.logs.v1/3");
+        let correction = StateKey::Correction {
+            arrival: -60_000,
+            size: 2,
+            start: 0,
+            series: "x/y",
+        };
+        assert_eq!(key(correction), "c/-60000/2/0/x/y");
+    }
+
+    #[test]
+    fn other_texts_are_no_keys() {
+        let wrong = [
+            "",
+            "s",
+            "meta/",
+            "m/garbage",
+            "m/1/2",
+            "m/x/2/t/c",
+            "m/1/-2/t/c",
+            "o/0/x/s",
+            "o/-1/0/s",
+            "c/1/0/s",
+            "f/s",
+            "z/1",
+        ];
+        for text in wrong {
+            let error = StateKey::parse(text).unwrap_err();
+            assert!(error.to_string().contains(&format!("{text:?}")), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(bucket: i64, number: u32, size: usize, start: i64, text in "[a-z/\u{1f}]{0,9}") {
+            let (conversation, source, series) = (text.as_str(), text.as_str(), text.as_str());
+            let keys = [
+                StateKey::Meta,
+                StateKey::Session { conversation },
+                StateKey::Marks { bucket, number, conversation },
+                StateKey::Origin { source },
+                StateKey::Total { series },
+                StateKey::OpenWindow { size, start, series },
+                StateKey::Correction { arrival: bucket, size, start, series },
+                StateKey::LastFinal { size, series },
+            ];
+            for key in keys {
+                let written = key.to_string();
+                prop_assert_eq!(StateKey::parse(&written), Ok(key));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            let _ = StateKey::parse(&text);
+        }
+    }
+}
