@@ -54,9 +54,12 @@ pub struct Options {
     pub records_max: usize,
     /// How many records one poll takes at most.
     pub poll_max: usize,
-    /// Whether to append ticks to the raw partitions, those that start epochs too. Off only where a recorded log is
-    /// replayed as it is.
+    /// Whether to append ticks to the raw partitions, those that start epochs too, and to write what can't be folded to the
+    /// quarantine. One derivation of a log does both; off for a second one beside it, and where a recorded log is replayed
+    /// as it is.
     pub ticks: bool,
+    /// Put before the names of derived topics; tells the id of this derivation from those of others of its log.
+    pub derived_prefix: String,
     /// How long to wait before starting anew after the log failed.
     pub backoff: Duration,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             records_max: 300_000,
             poll_max: 1_000,
             ticks: true,
+            derived_prefix: String::new(),
             backoff: Duration::from_millis(500),
         }
     }
@@ -198,6 +202,8 @@ struct Work {
     trimmed_ms: i64,
     /// Log time of the last gauges, ms.
     observed_ms: i64,
+    /// The derivation's id, for [`telemetry::log_info`].
+    derivation_id: String,
 }
 
 impl<L: Log> Runner<L> {
@@ -262,7 +268,7 @@ impl<L: Log> Runner<L> {
             control::follow(work, &mut self.log)?;
             ticks::send_due(work, &mut self.log)?;
         }
-        observe::gauges(work, &mut self.log)?;
+        observe::gauges(work, &mut self.log, &self.view)?;
         if work.pace.is_due(work.now(), count) {
             self.commit()?;
         } else if work.pace.records() == 0 {
@@ -364,7 +370,7 @@ impl<L: Log> Runner<L> {
         };
         let records = work.pace.records();
         work.pace.commit_began(work.now());
-        let mut prepared = commit::prepare(work, &mut self.log)?;
+        let mut prepared = commit::prepare(work, &mut self.log, self.options.ticks)?;
         let positions = self.send(&mut prepared)?;
         if let Some(work) = self.work.as_mut() {
             commit::done(

@@ -46,6 +46,7 @@ pub enum SelfMetric {
     ClockHeld,
     WritersFenced,
     PriceTable,
+    LogInfo,
 }
 
 /// How a [`SelfMetric`] adds up.
@@ -169,6 +170,12 @@ impl SelfMetric {
                 Gauge,
                 &["version", "epoch"],
                 "1, with the version of the latest price table and the epoch that is in force.",
+            ),
+            Self::LogInfo => def(
+                "tacho_log_info",
+                Gauge,
+                &["log", "id"],
+                "1, with the name of the derivation shown (label log of its results) and its id; one name with two ids means that results of two logs are added up.",
             ),
         }
     }
@@ -304,6 +311,12 @@ pub fn price_table(version: &str, epoch: i64) {
     );
 }
 
+/// Shows which derivation the results are of.
+pub fn log_info(log: &str, id: &str) {
+    let labels = [("log", log.to_owned()), ("id", id.to_owned())];
+    gauge(SelfMetric::LogInfo, &labels, 1.0);
+}
+
 /// Counts records that were gone before they were read.
 pub fn lost(topic: &'static str, partition: i32, records: u64) {
     metrics::counter!(SelfMetric::LostRecords.def().name, "topic" => topic, "partition" => partition.to_string()).increment(records);
@@ -374,6 +387,7 @@ mod tests {
         lost("codex.raw.logs.v1", 0, 12);
         processor_log::telemetry::writer_fenced();
         price_table("2026-11-23", 4);
+        log_info("lab.", "0123456789abcdef");
     }
 
     #[test]
@@ -401,6 +415,7 @@ mod tests {
             "tacho_writers_fenced_total 1",
             "tacho_delta_duplicates_total 1",
             "tacho_label_overflow_total{label=\"team\"} 1",
+            "tacho_log_info{log=\"lab.\",id=\"0123456789abcdef\"} 1",
             "tacho_price_table_info{version=\"2026-11-23\",epoch=\"4\"} 1",
             "tacho_lost_records_total{topic=\"codex.raw.logs.v1\",partition=\"0\"} 12",
         ] {
@@ -449,6 +464,7 @@ mod tests {
             SelfMetric::ClockLag,
             SelfMetric::StateKeys,
             SelfMetric::PriceTable,
+            SelfMetric::LogInfo,
         ];
         while gauges.iter().any(|gauge| shows(&later, *gauge)) {
             later = handle.render();

@@ -10,6 +10,9 @@ use schemas::time::{AppendTime, EventTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+/// Name of a derivation that has neither a name nor a prefix of its own.
+pub const MAIN: &str = "main";
+
 /// What a series shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
@@ -50,15 +53,34 @@ impl PartitionView {
 pub type SessionJson = serde_json::Value;
 
 /// The committed view of one process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct View {
+    /// Name of the derivation that is shown: the label `log` of every result.
+    pub log: String,
     /// By deltas partition.
     pub partitions: DashMap<i32, PartitionView>,
     /// The latest session rows, newest last, at most [`View::RECENT_MAX`].
     recent: Mutex<VecDeque<SessionJson>>,
 }
 
+impl Default for View {
+    /// The view of a derivation without a name of its own.
+    fn default() -> Self {
+        Self::of(MAIN)
+    }
+}
+
 impl View {
+    /// The empty view of a derivation of that name.
+    #[must_use]
+    pub fn of(log: &str) -> Self {
+        Self {
+            log: log.to_owned(),
+            partitions: DashMap::new(),
+            recent: Mutex::default(),
+        }
+    }
+
     /// How many session rows the page keeps.
     pub const RECENT_MAX: usize = 50;
 

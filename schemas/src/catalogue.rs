@@ -1,6 +1,7 @@
-//! `deploy/METRICS.md`, written from the metric table.
+//! Documents written from the tables: `deploy/METRICS.md` and `deploy/topics.toml`.
 
 use crate::metric::{Kind, Label, Metric, MetricDef, Unit};
+use crate::topic::{Cleanup, MESSAGE_BYTES_MAX, Partitions, Prefix, Topic, TopicDef};
 use std::fmt::Write;
 use strum::VariantArray;
 
@@ -75,5 +76,67 @@ fn kind(def: &MetricDef) -> String {
         }
         Kind::WindowRatio => "gauge, ratio of a window".to_owned(),
         Kind::WindowQuantiles => "gauge, quantiles of a window".to_owned(),
+    }
+}
+
+/// The document of the topics. A test compares it with the file and says how to write it anew.
+#[must_use]
+pub fn topics_toml() -> String {
+    let mut out = format!(
+        "# The topics on a Kafka cluster, written from the topic table in `schemas/src/topic.rs` by a test; do not edit. After a\n\
+         # change of the table: TACHO_BLESS=1 cargo test -p schemas --test catalogue\n\
+         #\n\
+         # `tacho topics apply`, and a start of `tacho --kafka`, create those that are missing. One that is there and breaks a\n\
+         # promise stops the start; one that an older table made is warned of, and `tacho topics apply` mends it.\n\
+         #\n\
+         # prefix: \"log\" (one for a log: `prefix`) or \"derived\" (one for each derivation: `derived_prefix`).\n\
+         # partitions: \"raw\" or \"deltas\" (raw_partitions and delta_partitions of control.toml), \"few\" ({few}; more can be\n\
+         # added), or \"one\".\n\
+         # cleanup: \"delete\" after retention_days, \"compact\", both, \"consumed\" (the consumer deletes), or \"keep\" for ever.\n\
+         # config: further settings of Kafka. Partitions get three replicas where there are as many brokers, and\n\
+         # min.insync.replicas=2 with two replicas or more.\n\n\
+         max_message_bytes = {MESSAGE_BYTES_MAX}\n",
+        few = crate::topic::FEW_PARTITIONS,
+    );
+    for def in Topic::VARIANTS.iter().map(|topic| topic.def()) {
+        topic_entry(&mut out, &def);
+    }
+    out
+}
+
+fn topic_entry(out: &mut String, def: &TopicDef) {
+    let prefix = match def.prefix {
+        Prefix::Log => "log",
+        Prefix::Derived => "derived",
+    };
+    let partitions = match def.partitions {
+        Partitions::LikeRawLogs => "raw",
+        Partitions::LikeDeltas => "deltas",
+        Partitions::Few => "few",
+        Partitions::One => "one",
+    };
+    let cleanup = match def.cleanup {
+        Cleanup::Delete { .. } => "delete",
+        Cleanup::Consumed => "consumed",
+        Cleanup::Compact => "compact",
+        Cleanup::CompactAndDelete { .. } => "compact,delete",
+        Cleanup::Keep => "keep",
+    };
+    let _ = writeln!(
+        out,
+        "\n# {}.\n[topic.{:?}]\nprefix = {prefix:?}\npartitions = {partitions:?}\ncleanup = {cleanup:?}",
+        def.about, def.name
+    );
+    if let Some(days) = def.cleanup.retention_days() {
+        let _ = writeln!(out, "retention_days = {days}");
+    }
+    let stamped = def.stamped.then_some(("message.timestamp.type", "LogAppendTime"));
+    let config: Vec<String> = stamped
+        .iter()
+        .chain(def.config)
+        .map(|(key, value)| format!("{key:?} = {value:?}"))
+        .collect();
+    if !config.is_empty() {
+        let _ = writeln!(out, "config = {{ {} }}", config.join(", "));
     }
 }

@@ -39,6 +39,10 @@ pub const RETRY_OF_BYTES_MAX: usize = 128;
 /// Header of a derived row: the worker's wall time when it was made, decimal milliseconds.
 pub const HEADER_PROCESSED: &str = "tacho-processed";
 
+/// Header of a derived row: the semantics that computed it ([`crate::settings::SEMANTICS`]), decimal. Rows from before there
+/// was one are of semantics 1.
+pub const HEADER_SEMANTICS: &str = "tacho-semantics";
+
 /// Header of the first record that a transaction writes to a partition: the writer's `transactional.id`.
 pub const HEADER_WRITER: &str = "tacho-writer";
 

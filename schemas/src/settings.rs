@@ -12,6 +12,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
+    /// A random text that tells this log from every other; empty in a log that was begun before there was one, and in the
+    /// shipped file: whoever writes the seed makes it up.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
     /// Number of partitions of the raw topics.
     pub raw_partitions: i32,
     /// Number of partitions of `tacho.deltas`.
@@ -61,7 +65,8 @@ pub struct TimeRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The rules of the core that apply; a build refuses one that it does not know.
+    /// What older versions wrote; it says nothing any more. The semantics belong to a derivation, and stand in its state.
+    #[serde(default, skip_serializing_if = "is_absent")]
     pub semantics: u32,
     /// A session ends when its partition's clock is that far past its last record.
     pub session_gap_ms: i64,
@@ -71,8 +76,16 @@ pub struct Settings {
     pub row_interval_ms: i64,
 }
 
-/// The semantics that this build computes.
+/// The semantics that this build computes: the number of the rules by which results follow from a log. A build goes on
+/// with no state of another number.
 pub const SEMANTICS: u32 = 1;
+
+/// The only number that older versions wrote into settings.
+const SEMANTICS_WRITTEN: u32 = 1;
+
+const fn is_absent(semantics: &u32) -> bool {
+    *semantics == 0
+}
 
 /// The defaults, as shipped: `deploy/control.toml`.
 pub const DEFAULT_SEED_TOML: &str = include_str!("../../deploy/control.toml");
@@ -128,6 +141,19 @@ impl Seed {
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a seed is plain data with string keys")
+    }
+
+    /// The id of one derivation of a log, for `tacho_log_info`: 16 hexadecimal digits. `record` is the value of the control
+    /// record that holds this seed; it tells logs apart that were begun before seeds had an id.
+    #[must_use]
+    pub fn derivation_id(&self, record: &[u8], derived_prefix: &str) -> String {
+        let log = if self.id.is_empty() {
+            record
+        } else {
+            self.id.as_bytes()
+        };
+        let both = [log, &[0], derived_prefix.as_bytes()].concat();
+        format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&both))
     }
 
     /// How many partitions a topic has in this log.
@@ -196,8 +222,8 @@ impl Settings {
     pub fn faults(&self) -> Vec<String> {
         let rules = [
             (
-                self.semantics == SEMANTICS,
-                "settings.semantics is not one that this build computes",
+                is_absent(&self.semantics) || self.semantics == SEMANTICS_WRITTEN,
+                "settings.semantics is no setting: it belongs to a derivation; leave it out",
             ),
             (
                 self.session_gap_ms > 0,

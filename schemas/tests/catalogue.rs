@@ -1,20 +1,30 @@
-//! `deploy/METRICS.md` says what the metric table says.
+//! Documents in `deploy` say what the tables say.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use schemas::catalogue::metrics_markdown;
+use schemas::catalogue::{metrics_markdown, topics_toml};
 use std::fs;
 
-#[test]
-fn the_document_is_the_tables() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/METRICS.md");
-    let wanted = metrics_markdown();
+fn is_the_tables(file: &str, wanted: &str) {
+    let path = format!("{}/../deploy/{file}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("TACHO_BLESS").is_some() {
-        fs::write(path, &wanted).unwrap();
+        fs::write(&path, wanted).unwrap();
     }
-    let found = fs::read_to_string(path).unwrap_or_default();
+    let found = fs::read_to_string(&path).unwrap_or_default();
     assert!(
         found == wanted,
-        "deploy/METRICS.md is stale: run TACHO_BLESS=1 cargo test -p schemas --test catalogue"
+        "deploy/{file} is stale: run TACHO_BLESS=1 cargo test -p schemas --test catalogue"
     );
+}
+
+#[test]
+fn the_document_of_metrics_is_the_tables() {
+    is_the_tables("METRICS.md", &metrics_markdown());
+}
+
+#[test]
+fn the_document_of_topics_is_the_tables() {
+    let text = topics_toml();
+    toml::from_str::<toml::Table>(&text).unwrap();
+    is_the_tables("topics.toml", &text);
 }

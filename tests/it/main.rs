@@ -21,5 +21,6 @@ mod processes;
 mod quarantine;
 mod scale;
 mod secure;
+mod upgrade;
 mod veiled;
 mod windows;

@@ -101,9 +101,27 @@ impl Broker {
         broker
     }
 
-    /// The broker `id` of several with these ports, for clients and for controllers.
+    /// A broker that goes on with the data of an earlier one, which `fill` writes into the folder that it is given.
+    ///
+    /// # Panics
+    /// As [`Broker::start`].
+    pub fn start_on(fill: impl FnOnce(&Path), settings: &[(&str, &str)]) -> Self {
+        let ports = free_ports::<2>();
+        let mut broker = Self::set_up(0, &[(ports[0], ports[1])], settings, "512m");
+        fill(&broker.dir.join("data"));
+        broker.restart();
+        broker
+    }
+
+    /// The broker `id` of several with these ports, for clients and for controllers, with an empty data folder.
     fn prepare(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
-        let jars = jars();
+        let broker = Self::set_up(id, ports, settings, heap);
+        format(&jars(), &broker.dir);
+        broker
+    }
+
+    /// The settings of [`Broker::prepare`], and no data folder yet.
+    fn set_up(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("tachograph-kafka-")
             .tempdir()
@@ -115,7 +133,6 @@ impl Broker {
             properties(&dir, id, ports, settings),
         )
         .unwrap();
-        format(&jars, &dir);
         Self {
             dir,
             port: ports[id].0,

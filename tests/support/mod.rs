@@ -5,6 +5,7 @@
 pub mod broker;
 pub mod facts;
 pub mod fixtures;
+pub mod old;
 pub mod otlp;
 pub mod processes;
 pub mod replay;

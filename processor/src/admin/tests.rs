@@ -239,7 +239,7 @@ async fn readiness_and_lease_gate_probes_and_derived_metrics() {
     assert!(
         String::from_utf8(body)
             .unwrap()
-            .contains("tacho_turns_total{tenant=\"default\"} 5 90000\n")
+            .contains("tacho_turns_total{tenant=\"default\",log=\"main\"} 5 90000\n")
     );
 }
 

@@ -12,7 +12,10 @@ use processor_log::{Commit, Log, LogError, Part};
 use prost::Message;
 use schemas::derived::{Row, SessionRow};
 use schemas::id::{Position, TopicPartition, split_raw_key};
-use schemas::record::{HEADER_KEY, HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, HEADER_TENANT, NewRecord};
+use schemas::record::{
+    HEADER_KEY, HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, HEADER_SEMANTICS, HEADER_TENANT, NewRecord,
+};
+use schemas::settings::SEMANTICS;
 use schemas::stage::Stage;
 use schemas::state::{Change, StateKey};
 use schemas::topic::{Cleanup, Topic};
@@ -58,8 +61,9 @@ const fn deltas(partition: i32) -> TopicPartition {
     TopicPartition { topic, partition }
 }
 
-/// Everything folded since the last commit, as records.
-pub fn prepare<L: Log>(work: &mut Work, log: &mut L) -> Result<Prepared, RunError> {
+/// Everything folded since the last commit, as records; what can't be folded only if this derivation writes it to the
+/// quarantine.
+pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Result<Prepared, RunError> {
     let mut prepared = Prepared {
         commit: Commit::default(),
         rows: Vec::new(),
@@ -69,7 +73,7 @@ pub fn prepare<L: Log>(work: &mut Work, log: &mut L) -> Result<Prepared, RunErro
     let wall = Bytes::from(log.wall_ms().to_string());
     let mut taken = Vec::new();
     for input in work.tasks.moved() {
-        taken.extend(take(work, input, &wall, &mut prepared));
+        taken.extend(take(work, input, &wall, quarantines, &mut prepared));
     }
     admit_labels(work, log, taken.iter().map(|taken| &taken.deltas))?;
     for taken in taken {
@@ -104,7 +108,13 @@ pub fn prepare<L: Log>(work: &mut Work, log: &mut L) -> Result<Prepared, RunErro
 }
 
 /// Takes a task's effects as records: one task after the other, since rows are large and the next task's take their place.
-fn take(work: &mut Work, input: TopicPartition, wall: &Bytes, prepared: &mut Prepared) -> Option<Taken> {
+fn take(
+    work: &mut Work,
+    input: TopicPartition,
+    wall: &Bytes,
+    quarantines: bool,
+    prepared: &mut Prepared,
+) -> Option<Taken> {
     let changelog = Stage::changelog_of(input)?;
     let held = work.tasks.get_mut(input)?;
     let Effects {
@@ -117,7 +127,8 @@ fn take(work: &mut Work, input: TopicPartition, wall: &Bytes, prepared: &mut Pre
     let count = changes.len() + rows.len() + quarantined.len() + PART_RECORDS_USUAL;
     let mut records = Vec::with_capacity(count);
     records.extend(changes.into_iter().map(|change| changed(changelog, change)));
-    records.extend(quarantined.into_iter().map(|record| quarantine(input, record)));
+    let kept = quarantined.into_iter().filter(|_| quarantines);
+    records.extend(kept.map(|record| quarantine(input, record)));
     records.extend(rows.iter().map(|row| derived(input, row, wall)));
     if !touched.is_empty() {
         prepared.touched.push((input.partition, touched));
@@ -243,7 +254,10 @@ fn derived(input: TopicPartition, row: &Row, wall: &Bytes) -> NewRecord {
         },
         key: Some(row.key().into()),
         value: Some(row.encode().into()),
-        headers: vec![(HEADER_PROCESSED.to_owned(), wall.clone())],
+        headers: vec![
+            (HEADER_PROCESSED.to_owned(), wall.clone()),
+            (HEADER_SEMANTICS.to_owned(), Bytes::from(SEMANTICS.to_string())),
+        ],
     }
 }
 

@@ -30,8 +30,18 @@ const CONTROL: TopicPartition = TopicPartition {
 #[derive(Clone, Debug)]
 pub struct SeedSource(pub Seed);
 
-/// Reads all settings, after writing the seed if there is none; and where to go on.
-pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position), RunError> {
+/// What the control topic holds.
+pub struct Loaded {
+    /// The seed, and what each epoch changes.
+    pub rules: Rules,
+    /// Where the topic is to be read on.
+    pub next: Position,
+    /// The id of this derivation of the log.
+    pub derivation_id: String,
+}
+
+/// Reads all settings, after writing the seed if there is none.
+pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> Result<Loaded, RunError> {
     let mut records = read_all(log, Position(0))?;
     if records.is_empty() {
         let mut seed = source.0.clone();
@@ -59,6 +69,7 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position
         source,
     };
     let seed = Seed::from_json(value(first)).map_err(|source| settings(first.offset, source))?;
+    let derivation_id = seed.derivation_id(value(first), derived_prefix);
     check_counts(log, &seed)?;
     let mut rules = Rules::new(seed);
     let mut next = first.position();
@@ -66,7 +77,11 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource) -> Result<(Rules, Position
         next = record.position();
         add(&mut rules, record)?;
     }
-    Ok((rules, next))
+    Ok(Loaded {
+        rules,
+        next,
+        derivation_id,
+    })
 }
 
 fn check_counts<L: Log>(log: &mut L, seed: &Seed) -> Result<(), RunError> {

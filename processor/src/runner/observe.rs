@@ -3,6 +3,7 @@
 use super::tasks::Tasks;
 use super::{RunError, Work, is_due};
 use crate::telemetry;
+use crate::view::View;
 use processor_log::Log;
 use schemas::id::TopicPartition;
 
@@ -10,7 +11,7 @@ use schemas::id::TopicPartition;
 const EVERY_MS: u64 = 5_000;
 
 /// Sets the gauges, if it is time.
-pub fn gauges<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
+pub fn gauges<L: Log>(work: &mut Work, log: &mut L, view: &View) -> Result<(), RunError> {
     let now = log.wall_ms();
     if !is_due(now, work.observed_ms, EVERY_MS) {
         return Ok(());
@@ -25,6 +26,7 @@ pub fn gauges<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
             telemetry::clock_lag(at.partition, now - clock.0);
         }
     }
+    telemetry::log_info(&view.log, &work.derivation_id);
     let epoch = work.rules.latest();
     telemetry::price_table(work.rules.prices(epoch).version(), epoch.0);
     Ok(())

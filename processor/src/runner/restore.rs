@@ -29,7 +29,11 @@ const TOGETHER_MAX: usize = 16;
 
 /// Settings and labels, and no partition yet.
 pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Result<Work, RunError> {
-    let (rules, control_next) = control::load(log, seed)?;
+    let control::Loaded {
+        rules,
+        next: control_next,
+        derivation_id,
+    } = control::load(log, seed, &options.derived_prefix)?;
     let mut labels = LabelTable::new(&rules.seed);
     let labels_next = read_labels(log, &mut labels, Position(0))?;
     let ticks = Ticks::new(rules.seed.time.mark_ms);
@@ -46,6 +50,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Resul
         began: Instant::now(),
         trimmed_ms: log.wall_ms(),
         observed_ms: 0,
+        derivation_id,
     })
 }
 

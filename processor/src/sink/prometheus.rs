@@ -58,7 +58,7 @@ pub fn families(view: &View) -> Vec<Family> {
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); Metric::COUNT];
     for entry in &view.partitions {
         if entry.is_shown() {
-            collect(entry.value(), &mut samples);
+            collect(&view.log, entry.value(), &mut samples);
         }
     }
     let of = |(&metric, mut samples): (&Metric, Vec<Sample>)| {
@@ -79,54 +79,46 @@ pub fn families(view: &View) -> Vec<Family> {
     Metric::VARIANTS.iter().zip(samples).filter_map(of).collect()
 }
 
-fn collect(partition: &PartitionView, samples: &mut [Vec<Sample>]) {
+/// Adds the samples of a partition, each with the name of the derivation as its last label.
+fn collect(log: &str, partition: &PartitionView, samples: &mut [Vec<Sample>]) {
     let at = Some(partition.timestamp.0);
     for (key, shown) in &partition.series {
         let Some(series) = Series::parse(key) else {
             continue;
         };
-        let labels: Labels = series
-            .labels()
-            .map(|(label, value)| (label.def().name.into(), value.to_owned()))
-            .collect();
-        let def = series.metric.def();
         let samples = &mut samples[series.metric as usize];
+        let mut push = |more: &[(&'static str, &str)], value: Value| {
+            let own = series.labels().map(|(label, value)| (label.def().name, value));
+            let mut labels: Labels = own.map(|(name, value)| (name.into(), value.to_owned())).collect();
+            for (name, value) in more.iter().chain(&[("log", log)]) {
+                labels.push(((*name).into(), (*value).to_owned()));
+            }
+            samples.push(Sample { labels, value, at });
+        };
+        let def = series.metric.def();
         match (def.kind, &shown.total) {
             (Kind::Counter | Kind::UpDown, Some(Amount::Count(value))) => {
-                samples.push(Sample {
-                    labels,
-                    value: counted(*value, def.unit),
-                    at,
-                });
+                push(&[], counted(*value, def.unit))
             }
             (Kind::Histogram { first, last }, Some(Amount::Values(values))) => {
-                let value = Value::Histogram(distribution(values, (first, last), def.unit));
-                samples.push(Sample { labels, value, at });
+                let distribution = distribution(values, (first, last), def.unit);
+                push(&[], Value::Histogram(distribution));
             }
             (Kind::WindowRatio | Kind::WindowQuantiles, _) => {
                 for (size, window) in WINDOW_NAMES.iter().enumerate() {
                     let Some(amount) = last_final(shown, partition, size) else {
                         continue;
                     };
-                    let with = |mut labels: Labels, (name, value): (&'static str, &str)| {
-                        labels.push((name.into(), value.to_owned()));
-                        labels
-                    };
-                    let labels = with(labels.clone(), ("window", window));
                     for (quantile, value) in gauges(amount) {
-                        let labels = quantile.map_or_else(
-                            || labels.clone(),
-                            |quantile| with(labels.clone(), ("quantile", quantile)),
-                        );
-                        samples.push(Sample {
-                            labels,
-                            value: Value::Float(value),
-                            at,
-                        });
+                        let window = [("window", *window)];
+                        let quantile = quantile.map(|quantile| ("quantile", quantile));
+                        let more: Vec<_> = window.into_iter().chain(quantile).collect();
+                        push(&more, Value::Float(value));
                     }
                 }
             }
-            _ => {}
+            // A total of another form than the metric's kind was written by another version.
+            (Kind::Counter | Kind::UpDown | Kind::Histogram { .. }, _) => {}
         }
     }
 }

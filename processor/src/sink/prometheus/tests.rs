@@ -88,12 +88,12 @@ fn counters_come_in_table_order_sorted_escaped_and_without_empty_labels() {
         render(&view),
         "# HELP tacho_sessions_active Sessions that are open: not yet silent for the session gap.\n\
          # TYPE tacho_sessions_active gauge\n\
-         tacho_sessions_active{tenant=\"default\"} -1 1700000000123\n\
+         tacho_sessions_active{tenant=\"default\",log=\"main\"} -1 1700000000123\n\
          # HELP tacho_turns_total Turns that began: prompts of people, and of reviewers and sub-agents that log their own.\n\
          # TYPE tacho_turns_total counter\n\
-         tacho_turns_total{tenant=\"default\",team=\"a\",model=\"gpt\"} 1 1700000000123\n\
-         tacho_turns_total{tenant=\"default\",team=\"aa\"} 7 5\n\
-         tacho_turns_total{tenant=\"default\",team=\"b\\\"\\\\\\n\",model=\"gpt\"} 2 1700000000123\n"
+         tacho_turns_total{tenant=\"default\",team=\"a\",model=\"gpt\",log=\"main\"} 1 1700000000123\n\
+         tacho_turns_total{tenant=\"default\",team=\"aa\",log=\"main\"} 7 5\n\
+         tacho_turns_total{tenant=\"default\",team=\"b\\\"\\\\\\n\",model=\"gpt\",log=\"main\"} 2 1700000000123\n"
     );
 }
 
@@ -192,7 +192,7 @@ fn window_gauges_show_the_last_final_window_only() {
     expected.push_str(
         "# HELP tacho_policy_auto_window_ratio Decisions made by policy among all decisions of the last final window.\n\
          # TYPE tacho_policy_auto_window_ratio gauge\n\
-         tacho_policy_auto_window_ratio{tenant=\"default\",team=\"t\",window=\"1m\"} 0.25 1700000000123\n",
+         tacho_policy_auto_window_ratio{tenant=\"default\",team=\"t\",window=\"1m\",log=\"main\"} 0.25 1700000000123\n",
     );
     assert_eq!(render(&view), expected);
 }
@@ -218,9 +218,9 @@ fn money_is_shown_in_its_unit_to_the_last_digit() {
     );
     let text = render(&view);
     for line in [
-        "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"api_list\"} 1.230000001 1700000000123",
-        "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"subscription_equivalent\"} 9223372036.854775807 1700000000123",
-        "tacho_credits_total{tenant=\"default\",model=\"gpt\",tier=\"default\"} 12.500001 1700000000123",
+        "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"api_list\",log=\"main\"} 1.230000001 1700000000123",
+        "tacho_cost_usd_total{tenant=\"default\",model=\"gpt\",billing_basis=\"subscription_equivalent\",log=\"main\"} 9223372036.854775807 1700000000123",
+        "tacho_credits_total{tenant=\"default\",model=\"gpt\",tier=\"default\",log=\"main\"} 12.500001 1700000000123",
     ] {
         assert!(
             text.lines().any(|shown| shown == line),
@@ -345,7 +345,7 @@ fn native(shown: &protobuf::Histogram) -> BTreeMap<i32, u64> {
 }
 
 const OWN: &str = "# HELP tacho_ticks_total Ticks.\n# TYPE tacho_ticks_total counter\ntacho_ticks_total 4\n\n\
-                   # TYPE tacho_size summary\ntacho_size{signal=\"logs\",quantile=\"0.5\"} 2.5\ntacho_size_sum{signal=\"logs\"} 5\ntacho_size_count{signal=\"logs\"} 2\n\n";
+                   # TYPE tacho_size summary\ntacho_size{signal=\"logs\",quantile=\"0.5\",log=\"main\"} 2.5\ntacho_size_sum{signal=\"logs\",log=\"main\"} 5\ntacho_size_count{signal=\"logs\",log=\"main\"} 2\n\n";
 
 #[test]
 fn protobuf_holds_what_the_text_holds_and_native_buckets() {

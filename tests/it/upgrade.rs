@@ -1,0 +1,134 @@
+//! What commit 6f5a53d wrote: this version derives the same from its logs, and goes on in its directories and topics.
+
+mod directory;
+mod prefix;
+mod results;
+
+use crate::support::old::{self, OldLog};
+use crate::support::replay::{Results, replay_into_view};
+use crate::support::samples::Samples;
+use crate::support::{now_ms, otlp};
+use processor::sink::prometheus::{Format, body};
+use processor_log::simulated::SimCluster;
+use schemas::derived::{SessionRow, SessionState};
+use schemas::record::{HEADER_TICK, Record};
+use schemas::topic::Topic;
+use std::collections::BTreeSet;
+
+/// The largest window of the old logs that are gone on with, ms.
+const LARGEST_WINDOW_MS: i64 = 4_000;
+/// How many conversations begin after the old version ended.
+const NEW_CONVERSATIONS: usize = 3;
+/// Tokens of the one response in each request that is sent.
+const TOKENS: i64 = 110;
+
+/// The conversations that are sent to: all that the old log has, open and ended ones, and new ones.
+fn conversations(old: &OldLog) -> Vec<String> {
+    let rows = old
+        .results
+        .sessions
+        .values()
+        .map(|row| SessionRow::decode(row).unwrap());
+    let rows: Vec<SessionRow> = rows.collect();
+    for state in [SessionState::Open, SessionState::Ended, SessionState::Reopened] {
+        assert!(
+            rows.iter().any(|row| row.state == state),
+            "the old log has no session that is {state:?}"
+        );
+    }
+    let known: BTreeSet<String> = rows.into_iter().map(|row| row.conversation_id).collect();
+    known
+        .into_iter()
+        .chain((0..NEW_CONVERSATIONS).map(|number| format!("new-{number}")))
+        .collect()
+}
+
+/// A prompt and a response of [`TOKENS`].
+fn request(conversation: &str) -> Vec<u8> {
+    let now = now_ms();
+    otlp::encode(vec![
+        otlp::prompt(conversation, now),
+        otlp::tokens(conversation, now, TOKENS - 10, 10),
+    ])
+}
+
+/// The value of an old raw record that holds a request: sent once more, it adds nothing but duplicates.
+fn repeated(old: &OldLog) -> Vec<u8> {
+    let is_request =
+        |record: &&Record| record.from.topic == Topic::RawLogs && record.header(HEADER_TICK).is_none();
+    let last = old.inputs.iter().rev().find(is_request).unwrap();
+    last.value.clone().unwrap().to_vec()
+}
+
+/// The sum of a counter over its series in the old results.
+fn old_count(old: &OldLog, metric: &str) -> i64 {
+    Samples::parse(&old.metrics).count(metric, &[])
+}
+
+/// All records that the log ever had as input: those that the old version left, and those that came since.
+///
+/// Raw records that are older than their retention may be gone from the log itself by now.
+fn all_inputs(old: &OldLog, now: Vec<Record>) -> Vec<Record> {
+    let place = |record: &Record| (record.from, record.offset);
+    let known: BTreeSet<_> = old.inputs.iter().map(place).collect();
+    let (still, new): (Vec<Record>, Vec<Record>) =
+        now.into_iter().partition(|record| known.contains(&place(record)));
+    for record in still {
+        let at = old.inputs.binary_search_by_key(&place(&record), place).unwrap();
+        assert!(
+            old.inputs[at] == record,
+            "{}@{} has changed",
+            record.from,
+            record.offset
+        );
+    }
+    let mut all: Vec<Record> = old.inputs.iter().cloned().chain(new).collect();
+    all.sort_by_key(place);
+    all
+}
+
+/// What one pass over a whole log gives, and shows on `/metrics`.
+fn one_pass(old: &OldLog, inputs: Vec<Record>) -> (Results, String) {
+    let cluster = SimCluster::new(0, &old.seed);
+    cluster.import(inputs).unwrap();
+    let (results, view) = replay_into_view(cluster.log("worker"), &old.seed, 1_000).unwrap();
+    let text = String::from_utf8(body(&view, "", Format::Text)).unwrap();
+    (results, old::samples(&text))
+}
+
+/// Rows of sessions that have not ended are as of some commit: all else in them is the same in one pass.
+fn without_positions(mut results: Results) -> Results {
+    for row in results.sessions.values_mut() {
+        let decoded = SessionRow::decode(row).unwrap();
+        if decoded.state != SessionState::Ended {
+            *row = SessionRow {
+                position: 0,
+                revision: 0,
+                ..decoded
+            }
+            .encode();
+        }
+    }
+    results
+}
+
+/// Each session of the old log goes on in its segment, and those that got records are open.
+fn expect_same_segments(old: &OldLog, found: &Results) {
+    let (before, after): (BTreeSet<_>, BTreeSet<_>) = (
+        old.results.sessions.keys().collect(),
+        found.sessions.keys().collect(),
+    );
+    assert!(before.is_subset(&after), "{before:?} are not all in {after:?}");
+    assert_eq!(
+        after.len(),
+        before.len() + NEW_CONVERSATIONS,
+        "a segment begins for new conversations alone"
+    );
+    for row in found
+        .sessions
+        .values()
+        .map(|row| SessionRow::decode(row).unwrap())
+    {
+        assert_ne!(row.state, SessionState::Ended, "{row:?}");
+    }
+}

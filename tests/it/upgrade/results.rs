@@ -1,0 +1,181 @@
+//! The same log gives the same results as commit 6f5a53d gave, byte for byte, however it is cut into polls and commits.
+
+use crate::support::old::{self, OldLog};
+use crate::support::replay::{Results, settle, worker};
+use processor::runner::Options;
+use processor::sink::prometheus::{Format, body};
+use processor_log::Log;
+use processor_log::embedded::Embedded;
+use processor_log::simulated::SimCluster;
+use schemas::derived::SessionRow;
+use schemas::metric::Metric;
+use schemas::settings::Seed;
+use schemas::topic::Topic;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use strum::VariantArray;
+
+/// How polls and commits cut the log.
+struct Cut {
+    /// Most records of a poll.
+    poll_max: usize,
+    /// A commit comes after so many records.
+    commit_records: usize,
+}
+
+/// Folds all that is in the log; gives the results, and the text of `/metrics`.
+fn fold(log: impl Log, seed: &Seed, records: usize, cut: &Cut) -> (Results, String) {
+    let options = Options {
+        commit_interval: Duration::from_secs(3_600),
+        behind_interval: Duration::from_secs(3_600),
+        records_max: cut.commit_records,
+        poll_max: cut.poll_max,
+        ticks: false,
+        backoff: Duration::ZERO,
+    };
+    let (mut runner, view) = worker(log, seed, options);
+    // Until the raw records are folded, commits come by their number alone; `settle` commits after every turn.
+    for _ in 0..records / cut.poll_max {
+        runner.turn().unwrap();
+    }
+    settle(&mut runner).unwrap();
+    let text = String::from_utf8(body(&view, "", Format::Text)).unwrap();
+    (Results::of(runner.log(), &view), old::samples(&text))
+}
+
+fn expect_same(name: &str) {
+    let OldLog {
+        inputs,
+        seed,
+        results,
+        metrics,
+    } = old::log(name);
+    let by_windows = |topic: Topic| {
+        results
+            .windows
+            .iter()
+            .filter(|(name, ..)| *name == topic.name())
+            .count()
+    };
+    assert!(
+        by_windows(Topic::Windows1m) > 500 && by_windows(Topic::Windows5m) > 100,
+        "{name} shows too little"
+    );
+    assert!(
+        results.corrections() > 50 && results.all_ended(),
+        "{name} shows too little"
+    );
+    let compare = |what: &str, (found, text): (Results, String)| {
+        found.assert_same(&results, &format!("{name}: {what} and the old results"));
+        let first = text.lines().zip(metrics.lines()).find(|(is, was)| is != was);
+        assert_eq!(
+            first, None,
+            "{name}: {what} and the old results differ on /metrics"
+        );
+        assert_eq!(
+            text.lines().count(),
+            metrics.lines().count(),
+            "{name}: {what}: samples on /metrics"
+        );
+    };
+
+    let cluster = SimCluster::new(0, &seed);
+    cluster.import(inputs.clone()).unwrap();
+    let few = Cut {
+        poll_max: 40,
+        commit_records: 1,
+    };
+    compare(
+        "a commit every 40 records",
+        fold(cluster.log("worker"), &seed, inputs.len(), &few),
+    );
+    let after = crate::support::replay::inputs(&mut cluster.log("reader"));
+    assert!(after == inputs, "{name}: folding adds to no input");
+
+    let dir = tempfile::tempdir().unwrap();
+    let embedded = Embedded::open(dir.path(), &seed).unwrap();
+    let many = Cut {
+        poll_max: 333,
+        commit_records: 1_500,
+    };
+    let count = inputs.len();
+    embedded.import(inputs).unwrap();
+    compare(
+        "a commit every 1,500 records",
+        fold(embedded.handle(), &seed, count, &many),
+    );
+}
+
+/// Everything that Codex was recorded doing: under the shipped settings, in sessions that end, re-open, and begin anew.
+#[test]
+fn recordings() {
+    expect_same("recordings");
+}
+
+/// The traffic that [`crate::law`] makes.
+#[test]
+fn traffic() {
+    expect_same("traffic-1");
+    expect_same("traffic-2");
+}
+
+/// Windows of 10 s and short sessions; settings and prices change five times.
+#[test]
+fn short_windows_and_epochs() {
+    expect_same("busy-1");
+}
+
+/// Hundreds of conversations under the shipped rules of time, which end, come back and are forgotten.
+#[test]
+fn many_conversations() {
+    expect_same("busy-2");
+}
+
+/// One raw partition with one target, large requests, and more dedup marks than are kept.
+#[test]
+fn one_partition() {
+    expect_same("busy-3");
+}
+
+/// The old logs hold what is hard to get right.
+#[test]
+fn the_logs_show_enough() {
+    let logs = [
+        "recordings",
+        "traffic-1",
+        "traffic-2",
+        "busy-1",
+        "busy-2",
+        "busy-3",
+    ]
+    .map(old::log);
+    for outcome in [
+        "applied",
+        "duplicate",
+        "late",
+        "quarantined",
+        "unknown",
+        "unmarked",
+    ] {
+        let found = logs
+            .iter()
+            .any(|log| log.metrics.contains(&format!("outcome=\"{outcome}\"")));
+        assert!(found, "no record is {outcome}");
+    }
+    for metric in Metric::VARIANTS.iter().map(|metric| metric.def().name) {
+        let of_metric = |line: &str| {
+            line.strip_prefix(metric)
+                .is_some_and(|rest| rest.starts_with(['{', ' ', '_']))
+        };
+        let found = logs.iter().any(|log| log.metrics.lines().any(of_metric));
+        assert!(found, "{metric} has no sample");
+    }
+    let rows = || logs.iter().flat_map(|log| log.results.sessions.values());
+    let rows: Vec<SessionRow> = rows().map(|row| SessionRow::decode(row).unwrap()).collect();
+    let tenants: BTreeSet<&str> = rows.iter().map(|row| row.tenant.as_str()).collect();
+    assert!(tenants.len() >= 3, "{tenants:?}");
+    assert!(
+        rows.iter().any(|row| row.epoch > 0) && rows.iter().any(|row| row.agent_name.starts_with("/root/"))
+    );
+    assert!(rows.iter().any(|row| row.spawned_agents > 0) && rows.iter().any(|row| row.open_calls > 0));
+}
