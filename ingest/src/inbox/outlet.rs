@@ -1,12 +1,12 @@
-//! Where drained records go: a producer whose runs have no holes (see [`super`]).
+//! Writes drained records, by a producer whose runs have no holes (why that matters is in [`super`]).
 
-use super::{DrainError, Place, Received, Stop, Target};
-use crate::gapless::headers;
-use crate::kafka::MESSAGE_BYTES_MAX;
-use crate::partition::murmur2_partition;
-use crate::quarantine::quarantined_bytes;
-use crate::signal::Signal;
+use super::Target;
+use super::drain::{DrainError, Received, RecordId, Stop};
+use super::quarantine::quarantined_bytes;
 use crate::sink::RawRecord;
+use crate::sink::gapless::headers;
+use crate::sink::kafka::MESSAGE_BYTES_MAX;
+use crate::sink::partition::murmur2_partition;
 use processor_log::cluster::Cluster;
 use processor_log::contact::Contact;
 use processor_log::kafka::gapless::{self, LOOK};
@@ -18,27 +18,29 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
+use schemas::signal::Signal;
 use schemas::topic::Topic;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// One request to a broker has at most that many bytes, or one record.
+/// How many bytes one request to a broker may have, unless it holds one record.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// What a record in flight belongs to.
+/// The inbox record that a record in flight belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
-    pub place: Place,
+    pub id: RecordId,
+    /// The size of the record in flight.
     pub bytes: usize,
 }
 
-/// Told by the client about what it could not deliver.
+/// Keeps what the client could not deliver.
 #[derive(Default)]
 struct Deliveries {
     failed: Mutex<Vec<(KafkaError, Sent)>>,
 }
 
-/// Failures that are remembered; those behind the first follow from it, as a rule.
+/// How many failures are kept. Those behind the first usually follow from it.
 const FAILURES_MAX: usize = 16;
 
 impl ClientContext for Deliveries {
@@ -64,7 +66,7 @@ impl ProducerContext for Deliveries {
 pub(super) struct Outlet {
     producer: BaseProducer<Deliveries>,
     contact: Contact,
-    /// By environment: the raw topics, and how many partitions each has.
+    /// The raw topics of each environment, in the order of [`Signal::ALL`], and how many partitions each topic has.
     raw: Vec<([String; 3], i32)>,
     quarantine: String,
 }
@@ -72,7 +74,7 @@ pub(super) struct Outlet {
 impl Outlet {
     pub fn connect(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Self, DrainError> {
         let producer = client_config(cluster).create_with_context(Deliveries::default());
-        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.topic().name()));
+        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.raw().name()));
         let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
             producer: producer.map_err(|source| DrainError::Client {
@@ -91,7 +93,10 @@ impl Outlet {
         })
     }
 
-    /// Takes one part of an inbox record.
+    /// Takes one part of an inbox record. Blocks while the producer's queue is full.
+    ///
+    /// # Errors
+    /// A record before it failed, or this one can't be taken.
     pub fn raw(
         &self,
         record: &RawRecord,
@@ -100,14 +105,13 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
         let headers = with_retry(headers(record, origin), retry_of);
         let (topics, partitions) = self
             .raw
             .get(usize::from(record.environment))
             .ok_or(DrainError::Mismatch)?;
         let partition = murmur2_partition(record.key.as_bytes(), *partitions);
-        let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
+        let message = BaseRecord::with_opaque_to(&topics[record.signal as usize], Box::new(sent));
         self.send(
             message
                 .partition(partition)
@@ -118,7 +122,7 @@ impl Outlet {
         )
     }
 
-    /// Takes an inbox record that can't become raw ones.
+    /// Takes an inbox record that can't become raw ones, for the quarantine. Blocks and fails as [`Outlet::raw`].
     pub fn quarantine(
         &self,
         record: &Received,
@@ -126,7 +130,7 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let origin = format!("{}@{}", record.place.source, record.place.offset);
+        let origin = format!("{}@{}", record.id.source, record.id.offset);
         let bytes = quarantined_bytes(&record.value);
         let headers = OwnedHeaders::new()
             .insert(Header {
@@ -160,7 +164,7 @@ impl Outlet {
         let mut record = record;
         let mut wait = Duration::ZERO;
         loop {
-            // What has failed already is known before another record could go past it.
+            // A failure is noticed before another record could go past the one that failed.
             self.producer.poll(wait);
             self.check()?;
             record = match self.producer.send(record) {
@@ -183,7 +187,7 @@ impl Outlet {
         }
     }
 
-    /// Waits until everything is durable: as long as it takes, or until the end.
+    /// Waits until everything that was taken is durable: for as long as it takes, or until the end's time is over.
     pub fn wait(&self, stop: &Stop) -> Result<(), DrainError> {
         loop {
             let flushed = self.producer.flush(LOOK).is_ok();
@@ -196,7 +200,7 @@ impl Outlet {
         }
     }
 
-    /// It never gives a record up: one that is cut off would wait for ever.
+    /// Checks that the producer reaches the cluster. It never gives a record up, so one that is cut off would wait for ever.
     fn stay_in_contact(&self) -> Result<(), DrainError> {
         match self.contact.is_lost(self.producer.client()) {
             true => Err(DrainError::CutOff("writing")),
@@ -204,6 +208,7 @@ impl Outlet {
         }
     }
 
+    /// Checks that nothing has failed.
     fn check(&self) -> Result<(), DrainError> {
         let failed = self
             .producer
@@ -217,6 +222,7 @@ impl Outlet {
         }
     }
 
+    /// Notes a failure that the client reported at once.
     fn note(&self, error: KafkaError, sent: Sent) {
         self.producer
             .context()
@@ -226,9 +232,9 @@ impl Outlet {
             .push((error, sent));
     }
 
-    /// Records that the brokers turned down for their own size. Smaller ones share a request with others: whose fault
-    /// that is can't be told.
-    pub fn refused(&self) -> Vec<Place> {
+    /// The records that the brokers turned down for their own size. A small record shares its request with others, so nobody can
+    /// tell which of them was too large.
+    pub fn refused(&self) -> Vec<RecordId> {
         let failed = self
             .producer
             .context()
@@ -238,11 +244,11 @@ impl Outlet {
         let refused = failed
             .iter()
             .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
-        refused.map(|(_, sent)| sent.place.clone()).collect()
+        refused.map(|(_, sent)| sent.id.clone()).collect()
     }
 }
 
-/// The headers, and of which quarantined record this is a retry.
+/// The headers, with which record of the quarantine this is a retry of, if it is one.
 fn with_retry(headers: OwnedHeaders, retry_of: Option<&str>) -> OwnedHeaders {
     match retry_of {
         Some(retry_of) => headers.insert(Header {
