@@ -7,6 +7,7 @@ mod support;
 mod attacks;
 mod bad_input;
 mod crash;
+mod derivations;
 mod environments;
 mod facts;
 mod group;
