@@ -6,7 +6,7 @@
 //!
 //! **Invariant:** [`Sink::append`] succeeds only when every record is durable.
 
-pub(crate) mod gapless;
+pub(crate) mod headers;
 pub mod kafka;
 mod linger;
 pub mod partition;

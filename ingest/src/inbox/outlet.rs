@@ -4,24 +4,20 @@ use super::Target;
 use super::drain::{DrainError, Received, RecordId, Stop};
 use super::quarantine::quarantined_bytes;
 use crate::sink::RawRecord;
-use crate::sink::gapless::headers;
+use crate::sink::headers::with_origin;
 use crate::sink::kafka::MESSAGE_BYTES_MAX;
 use crate::sink::partition::murmur2_partition;
 use processor_log::cluster::Cluster;
-use processor_log::contact::Contact;
-use processor_log::kafka::gapless::{self, LOOK};
+use processor_log::kafka::gapless::{self, GaplessError, GaplessProducer};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
 use schemas::signal::Signal;
 use schemas::topic::Topic;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 /// How many bytes one request to a broker may have, unless it holds one record.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
@@ -34,38 +30,23 @@ pub(super) struct Sent {
     pub bytes: usize,
 }
 
-/// Keeps what the client could not deliver.
-#[derive(Default)]
-struct Deliveries {
-    failed: Mutex<Vec<(KafkaError, Sent)>>,
+fn log_client_error(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", %error, reason, "inbox producer error");
 }
 
-/// How many failures are kept. Those behind the first usually follow from it.
-const FAILURES_MAX: usize = 16;
-
-impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, reason, "inbox producer error");
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Sent>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
-        if let Err((error, _)) = result {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            if failed.len() < FAILURES_MAX {
-                failed.push((error.clone(), *sent));
-            }
+impl From<GaplessError> for DrainError {
+    fn from(error: GaplessError) -> Self {
+        match error {
+            GaplessError::Write(error) => Self::Write(error),
+            GaplessError::CutOff => Self::CutOff("writing"),
+            GaplessError::Ending => Self::Ending,
         }
     }
 }
 
 /// A producer, and the names of the topics.
 pub(super) struct Outlet {
-    producer: BaseProducer<Deliveries>,
-    contact: Contact,
+    producer: GaplessProducer<Sent>,
     /// The raw topics of each environment, in the order of [`Signal::ALL`], and how many partitions each topic has.
     raw: Vec<([String; 3], i32)>,
     quarantine: String,
@@ -73,7 +54,7 @@ pub(super) struct Outlet {
 
 impl Outlet {
     pub fn connect(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Self, DrainError> {
-        let producer = client_config(cluster).create_with_context(Deliveries::default());
+        let producer = GaplessProducer::new(cluster, &client_config(cluster), log_client_error);
         let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.raw().name()));
         let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
@@ -81,7 +62,6 @@ impl Outlet {
                 doing: "making a producer",
                 source,
             })?,
-            contact: Contact::new(cluster, Topic::RawLogs),
             raw: std::iter::once(main)
                 .chain(
                     others
@@ -105,7 +85,7 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let headers = with_retry(headers(record, origin), retry_of);
+        let headers = with_retry(with_origin(record, origin), retry_of);
         let (topics, partitions) = self
             .raw
             .get(usize::from(record.environment))
@@ -161,90 +141,23 @@ impl Outlet {
     }
 
     fn send(&self, record: BaseRecord<'_, str, [u8], Box<Sent>>, stop: &Stop) -> Result<(), DrainError> {
-        let mut record = record;
-        let mut wait = Duration::ZERO;
-        loop {
-            // A failure is noticed before another record could go past the one that failed.
-            self.producer.poll(wait);
-            self.check()?;
-            record = match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if !stop.is_over() =>
-                {
-                    back
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    return Err(DrainError::Ending);
-                }
-                Err((error, back)) => {
-                    self.note(error.clone(), *back.delivery_opaque);
-                    return Err(DrainError::Write(error));
-                }
-            };
-            self.stay_in_contact()?;
-            wait = LOOK;
-        }
+        Ok(self.producer.send(record, || stop.is_over())?)
     }
 
     /// Waits until everything that was taken is durable: for as long as it takes, or until the end's time is over.
     pub fn wait(&self, stop: &Stop) -> Result<(), DrainError> {
-        loop {
-            let flushed = self.producer.flush(LOOK).is_ok();
-            self.check()?;
-            match flushed {
-                true => return Ok(()),
-                false if stop.is_over() => return Err(DrainError::Ending),
-                false => self.stay_in_contact()?,
-            }
-        }
-    }
-
-    /// Checks that the producer reaches the cluster. It never gives a record up, so one that is cut off would wait for ever.
-    fn stay_in_contact(&self) -> Result<(), DrainError> {
-        match self.contact.is_lost(self.producer.client()) {
-            true => Err(DrainError::CutOff("writing")),
-            false => Ok(()),
-        }
-    }
-
-    /// Checks that nothing has failed.
-    fn check(&self) -> Result<(), DrainError> {
-        let failed = self
-            .producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match failed.first() {
-            None => Ok(()),
-            Some((error, _)) => Err(DrainError::Write(error.clone())),
-        }
-    }
-
-    /// Notes a failure that the client reported at once.
-    fn note(&self, error: KafkaError, sent: Sent) {
-        self.producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((error, sent));
+        Ok(self.producer.wait(|| stop.is_over())?)
     }
 
     /// The records that the brokers turned down for their own size. A small record shares its request with others, so nobody can
     /// tell which of them was too large.
     pub fn refused(&self) -> Vec<RecordId> {
-        let failed = self
-            .producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let refused = failed
-            .iter()
-            .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
-        refused.map(|(_, sent)| sent.id.clone()).collect()
+        self.producer.failures(|failed| {
+            let refused = failed
+                .iter()
+                .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
+            refused.map(|(_, sent)| sent.id.clone()).collect()
+        })
     }
 }
 

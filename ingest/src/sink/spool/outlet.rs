@@ -1,24 +1,18 @@
 //! Drains a spool into Kafka, in runs without a hole, like the inbox (why that matters is in [`crate::inbox`]).
 
 use super::upstream::{Outlet, OutletError, Upstream};
-use crate::sink::gapless::headers;
+use crate::sink::headers::with_origin;
 use crate::sink::kafka::{Flight, KafkaSink, LEADERS_EVERY_MS, MESSAGE_BYTES_MAX};
 use crate::sink::partition::murmur2_partition;
 use crate::sink::{Fate, RawRecord};
 use processor_log::cluster::Cluster;
-use processor_log::contact::Contact;
-use processor_log::kafka::gapless::{self, LOOK};
+use processor_log::kafka::gapless::{self, GaplessError, GaplessProducer};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseRecord;
 use schemas::origin::Origin;
 use schemas::signal::Signal;
-use schemas::topic::Topic;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 use tokio::time::Instant;
 
 impl Upstream for KafkaSink {
@@ -46,44 +40,23 @@ impl Upstream for KafkaSink {
     }
 }
 
-/// Keeps the first failure of a delivery.
-#[derive(Default)]
-struct Deliveries {
-    failed: Mutex<Option<KafkaError>>,
+fn log_client_error(error: &KafkaError, reason: &str) {
+    tracing::debug!(target: "librdkafka", %error, reason, "spool producer error");
 }
 
-impl Deliveries {
-    fn check(&self) -> Result<(), OutletError> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        failed
-            .as_ref()
-            .map_or(Ok(()), |error| Err(OutletError::Write(error.clone())))
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, reason, "spool producer error");
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert_with(|| error.clone());
+impl From<GaplessError> for OutletError {
+    fn from(error: GaplessError) -> Self {
+        match error {
+            GaplessError::Write(error) => Self::Write(error),
+            GaplessError::CutOff => Self::CutOff,
+            GaplessError::Ending => Self::Ending,
         }
     }
 }
 
-/// A producer that never gives a record up, and ends at the first one that fails.
+/// The way from a spool to the raw topics of a cluster.
 pub struct KafkaOutlet {
-    producer: BaseProducer<Deliveries>,
-    contact: Contact,
+    producer: GaplessProducer<()>,
     /// The names of the raw topics, in the order of [`Signal::ALL`].
     names: [String; 3],
     partitions: i32,
@@ -91,22 +64,13 @@ pub struct KafkaOutlet {
 
 impl KafkaOutlet {
     fn connect(cluster: &Cluster, partitions: i32) -> Result<Self, KafkaError> {
-        let producer = client_config(cluster).create_with_context(Deliveries::default())?;
+        let producer = GaplessProducer::new(cluster, &client_config(cluster), log_client_error)?;
         let names = Signal::ALL.map(|signal| format!("{}{}", cluster.prefix, signal.raw().name()));
         Ok(Self {
             producer,
-            contact: Contact::new(cluster, Topic::RawLogs),
             names,
             partitions,
         })
-    }
-
-    /// Checks that the producer reaches the cluster. It never gives a record up, so one that is cut off would wait for ever.
-    fn stay_in_contact(&self) -> Result<(), OutletError> {
-        match self.contact.is_lost(self.producer.client()) {
-            true => Err(OutletError::CutOff),
-            false => Ok(()),
-        }
     }
 
     /// Hands one record to the producer; blocks while its queue is full.
@@ -118,11 +82,11 @@ impl KafkaOutlet {
         stop: &AtomicBool,
     ) -> Result<(), OutletError> {
         let offset = i64::try_from(number).unwrap_or(i64::MAX);
-        let mut message = BaseRecord::to(&self.names[record.signal as usize])
+        let message = BaseRecord::with_opaque_to(&self.names[record.signal as usize], Box::new(()))
             .partition(murmur2_partition(record.key.as_bytes(), self.partitions))
             .key(record.key.as_str())
             .payload(&record.value[..])
-            .headers(headers(
+            .headers(with_origin(
                 record,
                 Origin {
                     source,
@@ -131,22 +95,7 @@ impl KafkaOutlet {
                     stamped_ms: 0,
                 },
             ));
-        let mut wait = Duration::ZERO;
-        loop {
-            self.producer.poll(wait);
-            self.producer.context().check()?;
-            message = match self.producer.send(message) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if !stop.load(Ordering::Relaxed) =>
-                {
-                    back
-                }
-                Err((error, _)) => return Err(OutletError::Write(error)),
-            };
-            self.stay_in_contact()?;
-            wait = LOOK;
-        }
+        Ok(self.producer.send(message, || stop.load(Ordering::Relaxed))?)
     }
 }
 
@@ -160,17 +109,7 @@ impl Outlet for KafkaOutlet {
         for (number, record) in records {
             self.send(source, *number, record, stop)?;
         }
-        loop {
-            let is_flushed = self.producer.flush(LOOK).is_ok();
-            self.producer.context().check()?;
-            match is_flushed {
-                true => return Ok(()),
-                false if stop.load(Ordering::Relaxed) => {
-                    return Err(OutletError::Ending);
-                }
-                false => self.stay_in_contact()?,
-            }
-        }
+        Ok(self.producer.wait(|| stop.load(Ordering::Relaxed))?)
     }
 }
 

@@ -1,5 +1,4 @@
-//! The headers of raw records whose runs have no holes: those of the inbox and of the spool. Why that is so is in
-//! [`crate::inbox`].
+//! The headers of raw records that have an origin: those from an inbox or a spool.
 
 use crate::sink::RawRecord;
 use crate::sink::kafka::{wall_ms, with_policy};
@@ -7,8 +6,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use schemas::origin::Origin;
 use schemas::record::{HEADER_ORIGIN, HEADER_WALL};
 
-/// The headers of a raw record that has an origin.
-pub(crate) fn headers(record: &RawRecord, origin: Origin<'_>) -> OwnedHeaders {
+/// The headers of a raw record with this origin.
+pub(crate) fn with_origin(record: &RawRecord, origin: Origin<'_>) -> OwnedHeaders {
     let (wall, origin) = (wall_ms().to_string(), origin.to_string());
     let headers = OwnedHeaders::new()
         .insert(Header {
