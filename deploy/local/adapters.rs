@@ -7,13 +7,14 @@ use ingest::sink::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
 use ingest::{ConnectionLimits, Pipeline, Policies, Protocols};
 use processor::admin::OpenLog;
+use processor::derivation::Derivation;
 use processor::runner::Options;
 use processor::view::View;
 use processor::workers::{self, StartError, Workers};
 use processor_log::cluster::Cluster;
-use processor_log::embedded::Embedded;
-use processor_log::kafka::{KafkaConfig, KafkaLog, SESSION_TIMEOUT, topics};
-use processor_log::{Log, LogError};
+use processor_log::embedded::{Embedded, Limits};
+use processor_log::kafka::{KafkaConfig, KafkaLog, KafkaReader, SESSION_TIMEOUT, topics};
+use processor_log::{LogError, ReadLog};
 use schemas::id::TopicPartition;
 use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord};
 use schemas::settings::Seed;
@@ -80,19 +81,29 @@ impl ClusterError {
     }
 }
 
+/// How workers of a derivation work, with the defaults for everything else.
+fn worker_options(derivation: &Derivation) -> Options {
+    Options {
+        ticks: derivation.ticks,
+        derived_prefix: derivation.prefix.clone(),
+        ..Options::default()
+    }
+}
+
 /// Opens the embedded log in `dir`; `seed` holds the settings of a new one.
 ///
 /// # Errors
 /// Another process has the directory, it holds something else, or the store can't be read.
-pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, BackendError> {
-    let log = Embedded::open(dir, seed)?;
+pub fn embedded(dir: &Path, seed: &Seed, derivation: &Derivation) -> Result<Backend, BackendError> {
+    let log = Embedded::open_with(dir, seed, &derivation.prefix, Limits::default())?;
+    let options = worker_options(derivation);
     let (reader, worker) = (Arc::clone(&log), log.handle());
     let seed = seed.clone();
     Ok(Backend {
         open: Box::new(move || Ok(Box::new(reader.handle()))),
         sink: Arc::new(AnySink::Embedded(log)),
         drain: None,
-        work: Box::new(move |view| Workers::alone(worker, &seed, view)),
+        work: Box::new(move |view| Workers::alone(worker, &seed, &options, view)),
     })
 }
 
@@ -100,17 +111,17 @@ pub fn embedded(dir: &Path, seed: &Seed) -> Result<Backend, BackendError> {
 ///
 /// # Errors
 /// The cluster does not answer, or its topics are not as they must be.
-pub fn kafka(cluster: &Cluster, seed: &Seed) -> Result<Backend, BackendError> {
+pub fn kafka(cluster: &Cluster, seed: &Seed, derivation: &Derivation) -> Result<Backend, BackendError> {
     let seed = topics::prepare(cluster, seed).map_err(|error| ClusterError::Log(error).at(cluster))?;
     let config = workers::Config {
         cluster: cluster.clone(),
-        group: format!("{}{GROUP}", cluster.prefix),
+        group: format!("{}{GROUP}", cluster.derived_prefix),
         name: "0".to_owned(),
         is_static: true,
         session_timeout: SESSION_TIMEOUT,
         workers: 1,
         seed: seed.clone(),
-        options: Options::default(),
+        options: worker_options(derivation),
     };
     let sink = connect_sink(cluster, seed.raw_partitions).map_err(|error| error.at(cluster))?;
     let reading = cluster.clone();
@@ -144,20 +155,31 @@ fn connect_sink(cluster: &Cluster, raw_partitions: i32) -> Result<KafkaSink, Clu
     Ok(runtime.block_on(KafkaSink::connect(cluster, raw_partitions))?)
 }
 
-fn connect_reader(cluster: &Cluster) -> Result<KafkaLog, LogError> {
-    KafkaLog::connect(KafkaConfig::reader(
-        cluster,
-        &format!("{}{GROUP}-read", cluster.prefix),
-    ))
+fn connect_reader(cluster: &Cluster) -> Result<KafkaReader, LogError> {
+    KafkaReader::connect(cluster, &read_group(cluster))
 }
 
-/// The log of a cluster for a command: it reads, and may append, but takes no part in the consumer group.
+/// The group id of clients that take no part in a group.
+fn read_group(cluster: &Cluster) -> String {
+    format!("{}{GROUP}-read", cluster.derived_prefix)
+}
+
+/// The log of a cluster for a command that reads.
 ///
 /// # Errors
 /// No broker answers.
-pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn Log>, BackendError> {
+pub fn kafka_reader(cluster: &Cluster) -> Result<Box<dyn ReadLog>, BackendError> {
     let log = connect_reader(cluster).map_err(|error| ClusterError::Log(error).at(cluster))?;
     Ok(Box::new(log))
+}
+
+/// The log of a cluster for a command that reads and appends, but takes no part in the consumer group.
+///
+/// # Errors
+/// No broker answers.
+pub fn kafka_log(cluster: &Cluster) -> Result<KafkaLog, BackendError> {
+    KafkaLog::connect(KafkaConfig::reader(cluster, &read_group(cluster)))
+        .map_err(|error| ClusterError::Log(error).at(cluster))
 }
 
 /// Serves OTLP over HTTP and gRPC, on one pipeline and under one connection limit, until `ending` says so.

@@ -66,7 +66,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Invo
     let cli = match parse_flags::<Cli>(args) {
         Ok(Asked::Go(cli)) => cli,
         Ok(Asked::Shown(text)) => return Err(NothingToDo::Shown(text)),
-        Err(fault) => return Err(NothingToDo::Faults(vec![fault])),
+        Err(error) => return Err(NothingToDo::Faults(vec![error.to_string()])),
     };
     let mut faults = Vec::new();
     let invocation = match cli.command {
@@ -88,6 +88,13 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Invo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn directory(dir: &str) -> Place {
+        Place::Directory {
+            dir: dir.into(),
+            derived_prefix: String::new(),
+        }
+    }
     use crate::place::Place;
     use processor_log::cluster::Cluster;
     use schemas::settings::Seed;
@@ -124,10 +131,7 @@ mod tests {
     #[test]
     fn no_command_runs_on_the_fixed_ports_in_the_home_directory() {
         let options = run_of("");
-        assert_eq!(
-            options.place,
-            Place::Directory("/home/me/.local/share/tachograph".into())
-        );
+        assert_eq!(options.place, directory("/home/me/.local/share/tachograph"));
         assert_eq!(options.http, "127.0.0.1:4318".parse().unwrap());
         assert_eq!(options.admin, "127.0.0.1:9464".parse().unwrap());
         assert_eq!(options.seed, Seed::shipped());
@@ -147,7 +151,7 @@ mod tests {
             ..Env::default()
         };
         assert_eq!(relative.data_dir(), None);
-        assert_eq!(run_of("--data d").place, Place::Directory("d".into()));
+        assert_eq!(run_of("--data d").place, directory("d"));
         let none = parse([OsString::from("tacho")], &Env::default());
         assert!(matches!(none, Err(NothingToDo::Faults(faults)) if faults[0].contains("--data")));
     }
@@ -157,7 +161,7 @@ mod tests {
         let options = run_of("--demo --http localhost:0 --grpc 127.0.0.1:0 --admin 127.0.0.1:0");
         assert_eq!((options.place, options.admin_dir), (Place::Temporary, None));
         assert_eq!(options.seed.settings.session_gap_ms, 20_000);
-        assert_eq!(run_of("--demo --data d").place, Place::Directory("d".into()));
+        assert_eq!(run_of("--demo --data d").place, directory("d"));
     }
 
     #[test]

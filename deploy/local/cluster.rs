@@ -2,6 +2,7 @@
 
 use ingest::prepare::hash::HashKey;
 use ingest::process::PrivacySection;
+use processor::derivation::DerivationSection;
 use processor_log::cluster::Cluster;
 use serde::Deserialize;
 use settings::kafka::KafkaSection;
@@ -18,6 +19,10 @@ pub struct ClusterArgs {
     /// Goes before the names of all topics on the cluster.
     #[arg(long)]
     pub prefix: Option<String>,
+    /// Goes before the names of derived topics and of the consumer group in place of the prefix: a second derivation of the
+    /// same raw topics.
+    #[arg(long, value_name = "PREFIX")]
+    pub derived_prefix: Option<String>,
     /// The cluster as its table `[kafka]` says, TLS and SASL included; other tables are left alone, so that the file of
     /// tacho-ingest or tacho-processor will do. TACHO_KAFKA__… and flags go over it.
     #[arg(long, value_name = "FILE")]
@@ -38,6 +43,13 @@ struct OnlyPrivacy {
     privacy: PrivacySection,
 }
 
+/// The part of a file of settings that names the derivation; other tables are ignored.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct OnlyDerivation {
+    derivation: DerivationSection,
+}
+
 impl ClusterArgs {
     /// Whether the flags name a cluster at all.
     pub fn is_given(&self) -> bool {
@@ -55,6 +67,7 @@ impl ClusterArgs {
         let flags = [
             ("kafka.bootstrap_servers", &self.kafka),
             ("kafka.prefix", &self.prefix),
+            ("kafka.derived_prefix", &self.derived_prefix),
         ];
         let flags = flags
             .into_iter()
@@ -80,6 +93,17 @@ impl ClusterArgs {
         load::<OnlyPrivacy>(&sources).0.privacy.key(faults)
     }
 
+    /// The table `[derivation]` of the file, or `TACHO_DERIVATION__…`. What is wrong with it is added to `faults`.
+    pub fn derivation(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> DerivationSection {
+        let (settings, found) = load::<OnlyDerivation>(&Sources {
+            file: self.config.clone(),
+            env: env.clone(),
+            flags: Vec::new(),
+        });
+        faults.extend(found);
+        settings.derivation
+    }
+
     /// The cluster of a command that works on clusters only: where the flags name none, that is a fault.
     pub fn required(&self, env: &BTreeMap<String, String>, faults: &mut Vec<String>) -> Option<Cluster> {
         let cluster = self.resolve(env, faults);
@@ -101,6 +125,7 @@ mod tests {
             config: Some(file.into()),
             prefix: Some("lab.".to_owned()),
             kafka: None,
+            derived_prefix: None,
         };
         let env = BTreeMap::from([("TACHO_KAFKA__BOOTSTRAP_SERVERS".to_owned(), "env:1".to_owned())]);
         let mut faults = Vec::new();

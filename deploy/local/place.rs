@@ -4,6 +4,7 @@
 //! that in the user's data directory.
 
 use crate::cluster::ClusterArgs;
+use processor::derivation::Derivation;
 use processor_log::cluster::Cluster;
 use schemas::settings::Seed;
 use settings::process::chain;
@@ -14,8 +15,13 @@ use std::path::{Path, PathBuf};
 /// Where the log is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Place {
-    /// The embedded log in this directory.
-    Directory(PathBuf),
+    /// The embedded log in a directory, as the derivation of that prefix sees it.
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// The prefix of the derivation; empty for the first one.
+        derived_prefix: String,
+    },
     /// The embedded log in a temporary directory, which is removed when the process ends: only for the demo.
     Temporary,
     /// The topics of a cluster.
@@ -26,7 +32,7 @@ impl Place {
     /// The data directory, where it is one that lasts.
     pub fn directory(&self) -> Option<&Path> {
         match self {
-            Self::Directory(dir) => Some(dir),
+            Self::Directory { dir, .. } => Some(dir),
             Self::Temporary | Self::Kafka(_) => None,
         }
     }
@@ -53,7 +59,21 @@ impl PlaceArgs {
         if dir.is_none() {
             faults.push("there is no home directory to keep data in: give --data".to_owned());
         }
-        dir.map(Place::Directory)
+        let derived_prefix = self.cluster.derived_prefix.clone().unwrap_or_default();
+        dir.map(|dir| Place::Directory { dir, derived_prefix })
+    }
+}
+
+impl PlaceArgs {
+    /// The derivation of a log that the flags, the environment and the file of settings name. What is wrong with it is added
+    /// to `faults`.
+    pub fn derivation(&self, place: &Place, env: &Env, faults: &mut Vec<String>) -> Derivation {
+        let section = self.cluster.derivation(&env.vars, faults);
+        match place {
+            Place::Kafka(cluster) => section.derivation(cluster, faults),
+            Place::Directory { derived_prefix, .. } => section.of_directory(derived_prefix, faults),
+            Place::Temporary => section.of_directory("", faults),
+        }
     }
 }
 

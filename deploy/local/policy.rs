@@ -1,124 +1,37 @@
 //! The privacy policy of this process's own ingest: follows the control topic, on a cluster or in the embedded log.
 
-use ingest::control::policy::{FOLLOW_EVERY, Policies, Reading};
-use processor_log::{Log, LogError};
-use schemas::id::{Position, TopicPartition};
-use schemas::topic::Topic;
-use settings::process::chain;
+use ingest::Policies;
+use ingest::control::follow_policy;
+use processor_log::ReadLog;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
-
-/// How often to look for the seed of a log that is new.
-const SEED_EVERY: Duration = Duration::from_millis(50);
-/// How many records one read takes.
-const READ_MAX: usize = 100;
-/// The only partition there is.
-const CONTROL: TopicPartition = TopicPartition {
-    topic: Topic::Control,
-    partition: 0,
-};
 
 /// Puts each policy of the log into force, from its last one on, until `ending` says so. Where the log can't be read, the
 /// last one stays.
-pub async fn follow(log: Box<dyn Log>, policies: Arc<Policies>, mut ending: watch::Receiver<bool>) {
-    let mut control = Control {
-        log,
-        reading: Reading::new(policies),
-        next: Position(0),
-        told: String::new(),
-    };
-    loop {
-        let looked = tokio::task::spawn_blocking(move || {
-            control.look();
-            control
+pub async fn follow(mut log: Box<dyn ReadLog>, policies: Arc<Policies>, mut ending: watch::Receiver<bool>) {
+    let runtime = tokio::runtime::Handle::current();
+    let following = tokio::task::spawn_blocking(move || {
+        follow_policy(log.as_mut(), policies, |pause| {
+            // The sender is gone only when the process ends.
+            let over = async { tokio::time::timeout(pause, ending.wait_for(|over| *over)).await };
+            runtime.block_on(over).is_ok()
         });
-        control = match looked.await {
-            Ok(control) => control,
-            Err(error) => {
-                return tracing::error!(%error, "the control topic is followed no longer: the privacy policy stays as it is");
-            }
-        };
-        let pause = if control.reading.raw_partitions().is_some() {
-            FOLLOW_EVERY
-        } else {
-            SEED_EVERY
-        };
-        // The sender is gone only when the process ends.
-        if tokio::time::timeout(pause, ending.wait_for(|over| *over))
-            .await
-            .is_ok()
-        {
-            return;
-        }
-    }
-}
-
-struct Control {
-    log: Box<dyn Log>,
-    reading: Reading,
-    next: Position,
-    /// Why it could not be read, where that was told.
-    told: String,
-}
-
-impl Control {
-    fn look(&mut self) {
-        match self.read() {
-            Ok(()) => self.told.clear(),
-            Err(why) if why != self.told => {
-                tracing::warn!(
-                    reason = why,
-                    "the control topic can't be read: the privacy policy stays as it is"
-                );
-                self.told = why;
-            }
-            Err(_) => {}
-        }
-    }
-
-    /// Reads all that is new; what it comes to is in force then.
-    fn read(&mut self) -> Result<(), String> {
-        let text = |error: LogError| chain(&error);
-        let end = self.log.extent(CONTROL).map_err(text)?.end;
-        while self.next < end {
-            let batch = self.log.read(CONTROL, self.next, READ_MAX).map_err(text)?;
-            if batch.next == self.next {
-                return Ok(());
-            }
-            for record in &batch.records {
-                let value = record.value.as_deref().unwrap_or_default();
-                self.reading
-                    .add(record.offset, record.key.as_deref(), value)
-                    .map_err(|error| chain(&error))?;
-            }
-            self.next = batch.next;
-        }
-        self.reading.publish();
-        Ok(())
+    });
+    if let Err(error) = following.await {
+        tracing::error!(%error, "the control topic is followed no longer: the privacy policy stays as it is");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
     use ingest::Config;
+    use processor_log::control::append;
     use processor_log::embedded::Embedded;
     use schemas::control::{EPOCH_KEY, EpochChange};
     use schemas::privacy::Action;
-    use schemas::record::NewRecord;
     use schemas::settings::Seed;
-
-    fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) {
-        let record = NewRecord {
-            to: CONTROL,
-            key: Some(Bytes::from_static(key.as_bytes())),
-            value: Some(value.into()),
-            headers: Vec::new(),
-        };
-        log.append(vec![record]).unwrap();
-    }
+    use std::time::Duration;
 
     /// Waits for the rule of that epoch: the fields that it keeps.
     async fn prompts_kept(policies: &Policies, epoch: i64) -> bool {
@@ -142,16 +55,17 @@ mod tests {
         let (end, ending) = watch::channel(false);
         let following = tokio::spawn(follow(Box::new(log.handle()), Arc::clone(&policies), ending));
         assert!(!policies.is_read(), "there is no seed yet");
-        append(&mut writer, "seed", Seed::shipped().to_json());
+        append(&mut writer, "seed", Seed::shipped().to_json()).unwrap();
         assert!(!prompts_kept(&policies, 0).await);
         let keep = EpochChange::from_toml("[privacy.default]\nprompt = \"keep\"\n").unwrap();
-        append(&mut writer, EPOCH_KEY, keep.to_json());
+        append(&mut writer, EPOCH_KEY, keep.to_json()).unwrap();
         assert!(prompts_kept(&policies, 1).await);
         append(
             &mut writer,
             EPOCH_KEY,
             EpochChange::from_toml("[privacy]\n").unwrap().to_json(),
-        );
+        )
+        .unwrap();
         assert!(!prompts_kept(&policies, 2).await);
         end.send(true).unwrap();
         following.await.unwrap();

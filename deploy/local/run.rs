@@ -131,7 +131,7 @@ impl Running {
         let (http_at, admin_at) = (http.local_addr()?, admin.local_addr()?);
         telemetry::install().map_err(|error| ServeError::OwnMetrics(error.into()))?;
         ingest::telemetry::describe();
-        let view = Arc::new(View::default());
+        let view = Arc::new(View::of(&options.derivation.name));
         let workers = (backend.work)(&view)?;
         let demo_stop = Arc::new(AtomicBool::new(false));
         let (end, ending) = watch::channel(false);

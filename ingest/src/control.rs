@@ -3,3 +3,5 @@
 pub(crate) mod follow;
 pub mod policy;
 pub(crate) mod remembered;
+
+pub use follow::follow_policy;

@@ -17,9 +17,10 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use processor_log::{Log, LogError};
+use processor_log::{LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
+use settings::process::chain;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex};
 pub const READ_RECORDS_MAX: usize = 500;
 
 /// Opens the log for reading: called once, at the first read.
-pub type OpenLog = dyn Fn() -> Result<Box<dyn Log>, LogError> + Send + Sync;
+pub type OpenLog = dyn Fn() -> Result<Box<dyn ReadLog>, LogError> + Send + Sync;
 
 /// Whether ingest takes records now.
 pub type IngestReady = dyn Fn() -> bool + Send + Sync;
@@ -55,7 +56,7 @@ pub struct Admin {
 struct Shared {
     admin: Admin,
     /// The log for reading, opened at the first read. One reader at a time: it blocks on the disk or the network.
-    reader: Mutex<Option<Box<dyn Log>>>,
+    reader: Mutex<Option<Box<dyn ReadLog>>>,
 }
 
 /// The routes of the admin port. `loopback`: refuse requests whose `Host` is not this machine's, as a page of another
@@ -251,7 +252,7 @@ async fn api_read(
 }
 
 /// Reads from the log what the query asks for: an encoded reply.
-type Read = fn(&mut dyn Log, Topic, &Where) -> Result<Vec<u8>, LogError>;
+type Read = fn(&mut dyn ReadLog, Topic, &Where) -> Result<Vec<u8>, LogError>;
 
 /// Checks the token and the topic, and runs `read` on the log, on a thread that may block.
 async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read) -> Response {
@@ -266,9 +267,10 @@ async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read)
         return (StatusCode::NOT_FOUND, "there is no such topic\n").into_response();
     };
     let work = move || {
-        let mut reader = shared.reader.lock().map_err(|_| LogError::Unavailable {
-            reason: "an earlier read panicked".to_owned(),
-        })?;
+        let mut reader = shared
+            .reader
+            .lock()
+            .map_err(|_| LogError::unavailable("an earlier read panicked"))?;
         let log = match &mut *reader {
             Some(log) => log,
             none => none.insert((shared.admin.open)()?),
@@ -278,7 +280,7 @@ async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read)
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(bytes)) => ([(header::CONTENT_TYPE, "application/x-protobuf")], bytes).into_response(),
         Ok(Err(LogError::OutOfRange { start, .. })) => (StatusCode::GONE, start.to_string()).into_response(),
-        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+        Ok(Err(error)) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", chain(&error))).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "the read panicked\n").into_response(),
     }
 }

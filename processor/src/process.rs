@@ -37,6 +37,9 @@ const PAGE: &str = "<!doctype html><title>tacho-processor</title><a href=\"/metr
 struct Flags {
     #[command(flatten)]
     common: Common,
+    /// Goes before the names of what is derived, in place of the prefix: kafka.derived_prefix.
+    #[arg(long, value_name = "PREFIX")]
+    derived_prefix: Option<String>,
     /// The consumer group: group.id.
     #[arg(long, value_name = "ID")]
     group: Option<String>,
@@ -64,6 +67,7 @@ fn run() -> Result<(), Failure> {
     let env = ::settings::layers::environment();
     let print_config = flags.common.print_config;
     let more = vec![
+        ("kafka.derived_prefix", flags.derived_prefix),
         ("group.id", flags.group),
         ("group.name", flags.name),
         ("group.membership", flags.membership),
@@ -111,6 +115,7 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
     let text = |error: std::io::Error| error.to_string();
     let admin_at = admin.local_addr().map_err(text)?;
     let about = format!("Kafka at {}", settings.cluster.bootstrap);
+    let log_name = settings.log;
     let config = Config {
         cluster: settings.cluster,
         group: settings.group,
@@ -121,7 +126,7 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
         seed,
         options: settings.options,
     };
-    let view = Arc::new(View::default());
+    let view = Arc::new(View::of(&log_name));
     let (group, name, count) = (config.group.clone(), config.name.clone(), config.workers);
     let shown = Arc::clone(&view);
     // Connecting waits for brokers.
@@ -134,11 +139,7 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
             view,
             health: Arc::clone(&workers.health),
             ingest_ready: Box::new(|| true),
-            open: Box::new(|| {
-                Err(LogError::Unavailable {
-                    reason: "read topics with `tacho read --kafka`".to_owned(),
-                })
-            }),
+            open: Box::new(|| Err(LogError::unavailable("read topics with `tacho read --kafka`"))),
             // None: nobody may read topics through this port.
             token: String::new(),
             page: PAGE,

@@ -29,11 +29,13 @@ use commit::Prepared;
 use pace::Pace;
 use processor_core::labels::LabelTable;
 use processor_core::{Halt, RestoreError, Rules};
+use processor_log::follow::Follower;
 use processor_log::{Log, LogError, Ownership};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::settings::SEMANTICS;
 use schemas::stage::Stage;
+use settings::process::chain;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -186,8 +188,8 @@ struct Work {
     labels: LabelTable,
     /// Where the labels topic is to be read on.
     labels_next: Position,
-    /// Where the control topic is to be read on.
-    control_next: Position,
+    /// The control topic, as far as it is read.
+    control: Follower,
     /// Log time of the last look at the control topic, ms. By the log's clock, not the process's: a simulated run is then
     /// the same every time.
     control_read_ms: i64,
@@ -260,7 +262,7 @@ impl<L: Log> Runner<L> {
                 if is_past(&mut self.log, at, start)? =>
             {
                 let reason = format!("{at} is with another worker, which has deleted what it merged");
-                return Err(LogError::Unavailable { reason }.into());
+                return Err(LogError::unavailable(reason).into());
             }
             other => other?,
         };
@@ -397,9 +399,18 @@ impl<L: Log> Runner<L> {
             let positions = prepared.commit.positions();
             match self.log.commit(std::mem::take(&mut prepared.commit)) {
                 Ok(()) => return Ok(positions),
-                Err(LogError::Aborted { reason, commit }) if aborts < ABORTS_MAX => {
+                Err(LogError::Aborted {
+                    reason,
+                    source,
+                    commit,
+                }) if aborts < ABORTS_MAX => {
                     aborts += 1;
-                    tracing::warn!(reason, "commit aborted; sending it again with what is still ours");
+                    let source = source.as_ref().map(tracing::field::display);
+                    tracing::warn!(
+                        reason,
+                        source,
+                        "commit aborted; sending it again with what is still ours"
+                    );
                     telemetry::transaction("aborted");
                     prepared.commit = *commit;
                     self.log.settle(SETTLE_MAX)?;
@@ -438,7 +449,10 @@ impl<L: Log> Runner<L> {
     }
 
     fn start_anew(&mut self, error: &LogError, stop: &AtomicBool) {
-        tracing::warn!(%error, "dropping state and starting anew from the log");
+        tracing::warn!(
+            error = chain(error),
+            "dropping state and starting anew from the log"
+        );
         telemetry::transaction("not_confirmed");
         self.drop_state();
         if !stop.load(Ordering::Relaxed) {
@@ -452,7 +466,10 @@ impl<L: Log> Runner<L> {
         match result {
             // What was not committed is folded again at the next start: nothing is lost by leaving.
             Err(RunError::Log(error)) if outlived(&error) => {
-                tracing::warn!(%error, "the last commit was not confirmed; its records are folded again at the next start");
+                tracing::warn!(
+                    error = chain(&error),
+                    "the last commit was not confirmed; its records are folded again at the next start"
+                );
                 Ok(())
             }
             other => other,

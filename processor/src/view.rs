@@ -10,8 +10,7 @@ use schemas::time::{AppendTime, EventTime};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-/// Name of a derivation that has neither a name nor a prefix of its own.
-pub const MAIN: &str = "main";
+pub use processor_log::cluster::MAIN;
 
 /// What a series shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

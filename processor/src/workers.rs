@@ -38,6 +38,16 @@ pub struct Config {
     pub options: Options,
 }
 
+/// The same seed with a random id, where it has none: what tells the log from every other, should this seed begin one.
+#[must_use]
+pub fn identified(seed: &Seed) -> Seed {
+    let mut seed = seed.clone();
+    if seed.id.is_empty() {
+        seed.id = uuid::Uuid::new_v4().simple().to_string();
+    }
+    seed
+}
+
 /// Why workers did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -88,9 +98,10 @@ impl Workers {
     pub fn alone(
         log: impl processor_log::Log + 'static,
         seed: &Seed,
+        options: &Options,
         view: &Arc<View>,
     ) -> Result<Self, StartError> {
-        Self::run(vec![log], Duration::MAX, seed, &Options::default(), view)
+        Self::run(vec![log], Duration::MAX, seed, options, view)
     }
 
     fn run<L: processor_log::Log + 'static>(
@@ -109,7 +120,7 @@ impl Workers {
             statuses.push(Arc::clone(&status));
             let mut runner = Runner::new(
                 log,
-                SeedSource(seed.clone()),
+                SeedSource(identified(seed)),
                 Arc::clone(view),
                 status,
                 options.clone(),

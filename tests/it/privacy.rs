@@ -13,7 +13,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use processor_log::Log;
+use processor_log::ReadLog;
 use processor_log::embedded::Embedded;
 use prost::Message;
 use schemas::settings::Seed;

@@ -336,6 +336,7 @@ fn start(cluster: &SimCluster, random: &mut Random, name: &str) -> (Runner<SimLo
         poll_max: usize::try_from(1 + random.below(40)).unwrap(),
         ticks: true,
         backoff: Duration::ZERO,
+        ..Options::default()
     };
     let mut log = cluster.log(name);
     log.recover().unwrap();

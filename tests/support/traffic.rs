@@ -47,6 +47,7 @@ impl Random {
 /// Settings under which windows and sessions end within seconds, and labels run over.
 pub fn quick_seed() -> Seed {
     Seed {
+        id: String::new(),
         privacy: PrivacyPolicy::default(),
         raw_partitions: 3,
         delta_partitions: 2,

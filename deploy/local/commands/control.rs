@@ -5,27 +5,19 @@
 use crate::adapters;
 use crate::admin_file::AdminFile;
 use crate::commands::failed;
-use crate::commands::read::source::{self, Source};
+use crate::commands::read::source;
 use crate::place::{Env, Place, PlaceArgs};
-use bytes::Bytes;
-use processor_log::{Log, LogError};
+use processor_log::control::{CONTROL, append};
+use processor_log::embedded::Embedded;
+use processor_log::follow::Follower;
+use processor_log::{Log, ReadLog};
 use schemas::control::{EPOCH_KEY, EpochChange};
-use schemas::id::TopicPartition;
 use schemas::privacy::Action;
-use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use serde_json::{Value, json};
 use settings::process::{Failure, chain};
 use std::path::{Path, PathBuf};
-
-/// The most records that one read asks for.
-const READ_MAX: usize = 500;
-/// The only partition of the control topic.
-const CONTROL: TopicPartition = TopicPartition {
-    topic: Topic::Control,
-    partition: 0,
-};
 
 /// The flags of `tacho control`.
 #[derive(Debug, clap::Args)]
@@ -98,7 +90,7 @@ pub fn run(options: &ControlOptions) -> Result<(), Failure> {
 
 fn apply(place: &Place, change: &EpochChange) -> Result<(), Failure> {
     let mut log = open(place)?;
-    let records = read_all(&mut log).map_err(failed)?;
+    let records = Follower::new(CONTROL).collect(log.as_mut()).map_err(failed)?;
     if records.is_empty() {
         let fault = format!(
             "{} is empty: `tacho topics apply`, or the first start, writes the settings that are fixed",
@@ -146,26 +138,11 @@ fn consequences(change: &EpochChange) -> String {
     parts.join("; ")
 }
 
-/// Appends a record to the control topic and gives its offset.
-///
-/// # Errors
-/// The log does not take the record.
-pub fn append(log: &mut dyn Log, key: &'static str, value: Vec<u8>) -> Result<i64, LogError> {
-    let record = NewRecord {
-        to: CONTROL,
-        key: Some(Bytes::from_static(key.as_bytes())),
-        value: Some(value.into()),
-        headers: Vec::new(),
-    };
-    let appended = log.append(vec![record])?;
-    Ok(appended.first().map_or(-1, |appended| appended.offset))
-}
-
 /// Opens the log for writing. That of a data directory can be written only where no process holds it.
 fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
     match place {
-        Place::Kafka(cluster) => adapters::kafka_reader(cluster).map_err(failed),
-        Place::Directory(dir) => {
+        Place::Kafka(cluster) => Ok(Box::new(adapters::kafka_log(cluster).map_err(failed)?)),
+        Place::Directory { dir, .. } => {
             let refused = |fault: String| Failure::Start(vec![fault]);
             if !dir.exists() {
                 return Err(refused(format!(
@@ -181,9 +158,8 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
                     dir.display()
                 )));
             }
-            let backend =
-                adapters::embedded(dir, &Seed::shipped()).map_err(|error| refused(chain(&error)))?;
-            (backend.open)().map_err(failed)
+            let log = Embedded::open(dir, &Seed::shipped()).map_err(|error| refused(chain(&error)))?;
+            Ok(Box::new(log.handle()))
         }
         Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),
     }
@@ -191,7 +167,7 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
 
 fn show(place: &Place) -> Result<(), Failure> {
     let mut source = source::open(place)?;
-    let records = read_all(source.as_mut()).map_err(failed)?;
+    let records = Follower::new(CONTROL).collect(source.as_mut()).map_err(failed)?;
     for record in records {
         let value = record.value.as_deref().unwrap_or_default();
         let what = match EpochChange::of_record(record.key.as_deref(), value) {
@@ -210,21 +186,6 @@ fn show(place: &Place) -> Result<(), Failure> {
         println!("{shown}");
     }
     Ok(())
-}
-
-/// All records of the control topic.
-fn read_all(source: &mut (impl Source + ?Sized)) -> Result<Vec<Record>, LogError> {
-    let extent = source.extent(CONTROL)?;
-    let (mut records, mut next) = (Vec::new(), extent.start);
-    while next < extent.end {
-        let batch = source.read(CONTROL, next, READ_MAX)?;
-        if batch.next == next {
-            break;
-        }
-        next = batch.next;
-        records.extend(batch.records);
-    }
-    Ok(records)
 }
 
 #[cfg(test)]

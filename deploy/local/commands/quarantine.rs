@@ -15,12 +15,12 @@ mod retry;
 mod tests;
 
 use crate::commands::failed;
-use crate::commands::read::source::{self, Source};
+use crate::commands::read::source;
 use crate::place::Place;
 use entry::{Entry, Note};
 use options::{Filter, QuarantineTask, ShownAs};
 pub use options::{QuarantineArgs, QuarantineOptions};
-use processor_log::LogError;
+use processor_log::{LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Topic;
@@ -105,7 +105,7 @@ pub fn run(options: &QuarantineOptions) -> Result<(), Failure> {
             let Place::Kafka(cluster) = &options.place else {
                 unreachable!("the command line gives `retry` a cluster")
             };
-            let mut log = crate::adapters::kafka_reader(cluster).map_err(failed)?;
+            let mut log = crate::adapters::kafka_log(cluster).map_err(failed)?;
             retry::retry(&mut log, chosen, *again, &mut out)
         }
     };
@@ -117,7 +117,7 @@ pub fn run(options: &QuarantineOptions) -> Result<(), Failure> {
 
 /// Calls `take` with every record that is there now, in order.
 fn each(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     mut take: impl FnMut(Record) -> Result<(), QuarantineError>,
 ) -> Result<(), QuarantineError> {
     let extent = source.extent(QUARANTINE)?;
@@ -143,7 +143,7 @@ fn each(
 
 /// The entries that `wanted` accepts, at most the last `limit`, and the last note about each entry by the entry's offset.
 fn collect(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     limit: usize,
     wanted: impl Fn(&Entry) -> bool,
 ) -> Result<(VecDeque<Entry>, BTreeMap<i64, Note>), QuarantineError> {
@@ -170,7 +170,7 @@ fn collect(
 
 /// Prints a line for each entry that the filter takes.
 fn list(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     filter: &Filter,
     limit: usize,
     json: bool,
@@ -190,7 +190,7 @@ fn list(
 
 /// Prints one record.
 fn show(
-    source: &mut (impl Source + ?Sized),
+    source: &mut (impl ReadLog + ?Sized),
     offset: i64,
     form: ShownAs,
     out: &mut dyn Write,
@@ -217,7 +217,7 @@ fn show(
 }
 
 /// The quarantined record at an offset.
-fn record_at(source: &mut (impl Source + ?Sized), offset: i64) -> Result<Record, QuarantineError> {
+fn record_at(source: &mut (impl ReadLog + ?Sized), offset: i64) -> Result<Record, QuarantineError> {
     let extent = source.extent(QUARANTINE)?;
     if !(extent.start.0..extent.end.0).contains(&offset) {
         return Err(QuarantineError::NotThere(offset));

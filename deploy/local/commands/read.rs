@@ -7,12 +7,11 @@ mod tests;
 
 use crate::commands::render;
 use crate::place::{Env, Place, PlaceArgs};
-use processor_log::{Extent, LogError};
+use processor_log::{Extent, LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::topic::Topic;
 use settings::process::{Failure, chain};
-use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::time::Duration;
@@ -65,12 +64,11 @@ impl ReadArgs {
     /// the prefix of the cluster or without it.
     pub fn options(self, env: &Env, faults: &mut Vec<String>) -> Option<ReadOptions> {
         let place = self.at.resolve(env, faults);
-        let prefix = match &place {
-            Some(Place::Kafka(cluster)) => cluster.prefix.as_str(),
-            Some(Place::Directory(_) | Place::Temporary) | None => "",
+        let named = |topic: &&Topic| match &place {
+            Some(Place::Kafka(cluster)) => cluster.topic(**topic) == self.topic,
+            Some(Place::Directory { .. } | Place::Temporary) | None => false,
         };
-        let bare = self.topic.strip_prefix(prefix).unwrap_or(&self.topic);
-        let topic = Topic::by_name(bare).or_else(|| Topic::by_name(&self.topic));
+        let topic = Topic::by_name(&self.topic).or_else(|| Topic::VARIANTS.iter().find(named).copied());
         if topic.is_none() {
             let known: Vec<&str> = Topic::VARIANTS.iter().map(|topic| topic.name()).collect();
             faults.push(format!(
@@ -143,7 +141,7 @@ struct Cursor {
 }
 
 struct Reader<'r> {
-    source: &'r mut dyn Source,
+    source: &'r mut dyn ReadLog,
     options: &'r ReadOptions,
     out: &'r mut dyn Write,
 }

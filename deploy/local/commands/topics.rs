@@ -2,10 +2,12 @@
 
 use crate::adapters;
 use crate::cluster::ClusterArgs;
-use crate::commands::{control, failed};
+use crate::commands::failed;
 use crate::place::{Env, seed_in};
+use processor::workers::identified;
 use processor_log::LogError;
 use processor_log::cluster::Cluster;
+use processor_log::control::{SEED_KEY, append};
 use processor_log::kafka::topics::{self, Fault};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -148,12 +150,11 @@ fn make(cluster: &Cluster, wanted: &TopicsToMake) -> Result<(), Failure> {
     let faults = topics::faults(cluster, &seed).map_err(of_cluster(cluster))?;
     let is_new = || topics::stored_seed(cluster).map(|stored| stored.is_none());
     if !faults.iter().any(Fault::is_refused) && is_new().map_err(of_cluster(cluster))? {
-        let mut log = adapters::kafka_reader(cluster).map_err(failed)?;
-        control::append(log.as_mut(), "seed", seed.to_json()).map_err(of_cluster(cluster))?;
+        let mut log = adapters::kafka_log(cluster).map_err(failed)?;
+        append(&mut log, SEED_KEY, identified(&seed).to_json()).map_err(of_cluster(cluster))?;
         println!(
-            "wrote the settings to {}{}: {} raw partitions",
-            cluster.prefix,
-            Topic::Control.name(),
+            "wrote the settings to {}: {} raw partitions",
+            cluster.topic(Topic::Control),
             seed.raw_partitions
         );
     }

@@ -11,10 +11,9 @@ use std::path::Path;
 /// `temporary` is the directory of a temporary log.
 pub fn greet(options: &RunOptions, setup: &str, admin: SocketAddr, about: &str, temporary: Option<&Path>) {
     let place = match (&options.place, temporary) {
-        (Place::Kafka(cluster), _) if cluster.prefix.is_empty() => format!(" --kafka {}", cluster.bootstrap),
-        (Place::Kafka(cluster), _) => format!(" --kafka {} --prefix {}", cluster.bootstrap, cluster.prefix),
-        (Place::Directory(_) | Place::Temporary, Some(dir)) => format!(" --data {}", dir.display()),
-        (Place::Directory(dir), None) => format!(" --data {}", dir.display()),
+        (Place::Kafka(cluster), _) => format!(" --kafka {}{}", cluster.bootstrap, cluster.prefix_flags()),
+        (Place::Directory { .. } | Place::Temporary, Some(dir)) => format!(" --data {}", dir.display()),
+        (Place::Directory { dir, .. }, None) => format!(" --data {}", dir.display()),
         (Place::Temporary, None) => String::new(),
     };
     if options.keep_text {

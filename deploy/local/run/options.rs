@@ -2,7 +2,8 @@
 
 use crate::address;
 use crate::place::{Env, Place, PlaceArgs, seed_in};
-use ingest::prepare::hash::HashKey;
+use ingest::HashKey;
+use processor::derivation::Derivation;
 use schemas::settings::Seed;
 use settings::process::check_distinct;
 use std::net::SocketAddr;
@@ -56,6 +57,8 @@ pub struct RunOptions {
     pub admin: SocketAddr,
     /// The settings of a new log.
     pub seed: Seed,
+    /// Which derivation of the log this process works on.
+    pub derivation: Derivation,
 }
 
 impl RunArgs {
@@ -78,11 +81,12 @@ impl RunArgs {
             self.at.resolve(env, faults)?
         };
         let admin_dir = match &place {
-            Place::Directory(dir) => Some(dir.clone()),
-            Place::Kafka(_) => self.at.data,
+            Place::Directory { dir, .. } => Some(dir.clone()),
+            Place::Kafka(_) => self.at.data.clone(),
             Place::Temporary => None,
         };
         let hash_key = self.at.cluster.hash_key(&env.vars, faults);
+        let derivation = self.at.derivation(&place, env, faults);
         Some(RunOptions {
             place,
             admin_dir,
@@ -93,6 +97,7 @@ impl RunArgs {
             grpc: grpc?,
             admin: admin?,
             seed: seed?,
+            derivation,
         })
     }
 

@@ -109,10 +109,10 @@ fn open(options: &RunOptions, faults: &mut Vec<String>) -> Opened {
     let mut temporary = None;
     let (opened, about) = match &options.place {
         Place::Kafka(cluster) => (
-            adapters::kafka(cluster, &options.seed).map_err(OpenError::Log),
+            adapters::kafka(cluster, &options.seed, &options.derivation).map_err(OpenError::Log),
             format!("Kafka at {}", cluster.bootstrap),
         ),
-        Place::Directory(dir) => (open_directory(dir, options), format!("data in {}", dir.display())),
+        Place::Directory { dir, .. } => (open_directory(dir, options), format!("data in {}", dir.display())),
         Place::Temporary => (
             open_temporary(options, &mut temporary),
             "recorded sessions, in a temporary directory".to_owned(),
@@ -129,7 +129,7 @@ fn open_directory(dir: &Path, options: &RunOptions) -> Result<Backend, OpenError
     if options.demo {
         demo::check_directory(dir)?;
     }
-    Ok(adapters::embedded(dir, &options.seed)?)
+    Ok(adapters::embedded(dir, &options.seed, &options.derivation)?)
 }
 
 fn open_temporary(
@@ -138,7 +138,11 @@ fn open_temporary(
 ) -> Result<Backend, OpenError> {
     let made = tempfile::Builder::new().prefix("tacho-demo-").tempdir();
     let dir = temporary.insert(made.map_err(OpenError::Temporary)?);
-    Ok(adapters::embedded(dir.path(), &options.seed)?)
+    Ok(adapters::embedded(
+        dir.path(),
+        &options.seed,
+        &options.derivation,
+    )?)
 }
 
 /// Writes into the directory that this process holds who it is, and that its data is a demo's; what fails is added to

@@ -57,22 +57,27 @@ impl Common {
     }
 }
 
-/// What the command line asks for.
+/// The outcome of reading a command line.
 #[derive(Debug)]
 pub enum Asked<T> {
-    /// To go on with these flags.
+    /// The process is to go on with these flags.
     Go(T),
-    /// Help or version: print it.
+    /// Help or the version is to be printed: this text.
     Shown(String),
 }
+
+/// Why a command line can't be read, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} (see --help)")]
+pub struct FlagsError(String);
 
 /// Reads the command line, the program's name first.
 ///
 /// # Errors
-/// What is wrong with it, in one line.
+/// A flag is unknown, lacks its value or has a wrong one.
 pub fn parse<T: FromArgMatches + clap::CommandFactory>(
     args: impl IntoIterator<Item = OsString>,
-) -> Result<Asked<T>, String> {
+) -> Result<Asked<T>, FlagsError> {
     let matches = T::command()
         .try_get_matches_from(args)
         .and_then(|matches| T::from_arg_matches(&matches));
@@ -85,16 +90,16 @@ pub fn parse<T: FromArgMatches + clap::CommandFactory>(
                 .take_while(|line| !line.trim().is_empty())
                 .collect::<Vec<_>>()
                 .join(" ");
-            Err(format!("{} (see --help)", first.trim_start_matches("error: ")))
+            Err(FlagsError(first.trim_start_matches("error: ").to_owned()))
         }
         Err(error) => Ok(Asked::Shown(error.render().to_string())),
     }
 }
 
-/// The flags of this process; `None` if help or the version was asked for, which is printed.
+/// The flags of this process; `None` if help or the version was asked for, which is printed then.
 ///
 /// # Errors
-/// What is wrong with the flags.
+/// The flags are wrong: says how.
 pub fn of_process<T: FromArgMatches + clap::CommandFactory>() -> Result<Option<T>, Failure> {
     match parse(std::env::args_os()) {
         Ok(Asked::Go(flags)) => Ok(Some(flags)),
@@ -102,6 +107,6 @@ pub fn of_process<T: FromArgMatches + clap::CommandFactory>() -> Result<Option<T
             print!("{text}");
             Ok(None)
         }
-        Err(fault) => Err(Failure::Start(vec![fault])),
+        Err(error) => Err(Failure::Start(vec![error.to_string()])),
     }
 }

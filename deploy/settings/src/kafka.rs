@@ -1,7 +1,8 @@
 //! The table `[kafka]`: how to reach the cluster, the same in all processes.
 //!
-//! The table is here and not in `processor-log`, since its form (layers, secrets, units) belongs to settings of a process;
-//! what it becomes, a [`Cluster`], belongs to the log. So this crate depends on the log, and the log on no settings.
+//! The table is here and not in `processor-log`, since its form (layers, secrets, units) belongs to the settings of a
+//! process, while the [`Cluster`] that it becomes belongs to the log. Hence this crate depends on the log, and the log on no
+//! settings.
 
 use crate::units::{HIDDEN, Scalar, Secret, is_secret};
 use processor_log::cluster::Cluster;
@@ -10,23 +11,26 @@ use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Largest file with a password, bytes.
+/// Most bytes that a file with a password may have.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// How to reach the cluster.
+/// The table `[kafka]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSection {
     /// `HOST:PORT`, several with commas between. There is no default.
     pub bootstrap_servers: String,
-    /// Goes before the names of all topics, and of the group.
+    /// Put before the names of all topics, and of the group.
     pub prefix: String,
+    /// Put before the names of what is derived, and of the group, in place of the prefix: a second derivation of the same raw
+    /// topics, beside the first.
+    pub derived_prefix: Option<String>,
     /// TLS towards the brokers.
     pub tls: Tls,
-    /// Who we are there; left out: nobody.
+    /// The name and password that the cluster asks for, if it asks.
     pub sasl: Option<Sasl>,
     /// librdkafka properties, passed through.
-    pub options: Options,
+    pub options: ClientProperties,
 }
 
 /// TLS towards the brokers; on where any file is named, unless `enabled` says no.
@@ -35,15 +39,15 @@ pub struct KafkaSection {
 pub struct Tls {
     /// Whether to use TLS.
     pub enabled: Option<bool>,
-    /// Certificates to trust, PEM; the system's, if left out.
+    /// File with the certificates to trust, PEM; the system's certificates, if left out.
     pub ca_file: Option<PathBuf>,
-    /// Our own certificate, PEM, for brokers that ask for one.
+    /// File with our own certificate, PEM, for brokers that ask for one.
     pub cert_file: Option<PathBuf>,
-    /// Its key, PEM.
+    /// File with the key of our own certificate, PEM.
     pub key_file: Option<PathBuf>,
 }
 
-/// A name and a password.
+/// A name and a password for the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sasl {
@@ -51,28 +55,29 @@ pub struct Sasl {
     pub mechanism: Mechanism,
     /// The name.
     pub username: String,
-    /// The password itself; or
+    /// The password itself; left out where there is a file with it.
     pub password: Option<Secret>,
-    /// a file that holds it; space around it is left out.
+    /// File that holds the password; white space around it is left out.
     pub password_file: Option<PathBuf>,
 }
 
 /// How a password is proved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Mechanism {
-    /// It is sent: use TLS.
+    /// The password is sent as it is: use TLS.
     #[serde(rename = "PLAIN")]
     Plain,
-    /// By challenge, with SHA-256.
+    /// A challenge is answered, with SHA-256.
     #[serde(rename = "SCRAM-SHA-256")]
     Scram256,
-    /// By challenge, with SHA-512.
+    /// A challenge is answered, with SHA-512.
     #[default]
     #[serde(rename = "SCRAM-SHA-512")]
     Scram512,
 }
 
 impl Mechanism {
+    /// librdkafka's name for the mechanism.
     const fn name(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
@@ -85,9 +90,9 @@ impl Mechanism {
 /// librdkafka properties by name. Values that may be secrets are not shown.
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct Options(pub BTreeMap<String, Scalar>);
+pub struct ClientProperties(pub BTreeMap<String, Scalar>);
 
-impl Options {
+impl ClientProperties {
     fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| {
             (
@@ -98,20 +103,20 @@ impl Options {
     }
 }
 
-impl std::fmt::Debug for Options {
+impl std::fmt::Debug for ClientProperties {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_map().entries(self.shown()).finish()
     }
 }
 
-impl Serialize for Options {
+impl Serialize for ClientProperties {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.shown())
     }
 }
 
 impl KafkaSection {
-    /// The cluster, with what librdkafka is told; every fault is added to `faults`.
+    /// The cluster, with librdkafka's properties; every fault is added to `faults`.
     pub fn cluster(&self, faults: &mut Vec<String>) -> Cluster {
         let mut found = Vec::new();
         let mut options: BTreeMap<String, String> = self
@@ -143,24 +148,24 @@ impl KafkaSection {
         let cluster = Cluster {
             bootstrap: self.bootstrap_servers.clone(),
             prefix: self.prefix.clone(),
+            derived_prefix: self.derived_prefix.clone().unwrap_or_else(|| self.prefix.clone()),
             options,
         };
         if self.bootstrap_servers.is_empty() {
             found.push("bootstrap_servers: is not set; give HOST:PORT".to_owned());
         }
-        // An empty one is told above, once.
-        let bootstrap = if self.bootstrap_servers.is_empty() {
-            "set:1".to_owned()
-        } else {
-            cluster.bootstrap.clone()
-        };
-        let more = Cluster {
-            bootstrap,
-            ..cluster.clone()
+        let mut checked = cluster.clone();
+        if checked.bootstrap.is_empty() {
+            // The fault of an address that is not set is there already: it is not told twice.
+            checked.bootstrap = "set:1".to_owned();
         }
-        .faults();
         faults.extend(found.into_iter().map(|fault| format!("kafka.{fault}")));
-        faults.extend(more.into_iter().map(|fault| format!("kafka: {fault}")));
+        faults.extend(
+            checked
+                .faults()
+                .into_iter()
+                .map(|fault| format!("kafka: {fault}")),
+        );
         cluster
     }
 
@@ -174,13 +179,13 @@ impl KafkaSection {
     }
 }
 
-/// Why librdkafka does not take that property, if it doesn't.
+/// The fault of a property that librdkafka refuses; `None` if it takes the property.
 fn unknown(name: &str, value: &str) -> Option<String> {
     let error = ClientConfig::new()
         .set(name, value)
         .create_native_config()
         .err()?;
-    // The error holds the value.
+    // librdkafka's error shows the value, so that of a secret is left out.
     Some(if is_secret(name) {
         format!("options: {name} is not taken")
     } else {
@@ -189,6 +194,7 @@ fn unknown(name: &str, value: &str) -> Option<String> {
 }
 
 impl Tls {
+    /// The files with the names of their settings and of librdkafka's properties.
     fn files(&self) -> [(&'static str, &'static str, Option<&Path>); 3] {
         [
             ("ca_file", "ssl.ca.location", self.ca_file.as_deref()),
@@ -202,6 +208,7 @@ impl Tls {
             .unwrap_or_else(|| self.files().iter().any(|(_, _, file)| file.is_some()))
     }
 
+    /// librdkafka's properties for TLS; `None` where it is off. Faults are added to `faults`.
     fn options(&self, faults: &mut Vec<String>) -> Option<Vec<(&'static str, String)>> {
         let mut options = Vec::new();
         for (setting, name, file) in self.files() {
@@ -225,14 +232,15 @@ impl Tls {
 }
 
 impl Sasl {
+    /// librdkafka's properties for SASL. Faults are added to `faults`.
     fn options(&self, faults: &mut Vec<String>) -> Vec<(&'static str, String)> {
         if self.username.is_empty() {
             faults.push("sasl.username: is not set".to_owned());
         }
         let password = match (&self.password, &self.password_file) {
             (Some(password), None) if !password.reveal().is_empty() => password.reveal().to_owned(),
-            (None, Some(file)) => password_in(file).unwrap_or_else(|fault| {
-                faults.push(format!("sasl.password_file: {}: {fault}", file.display()));
+            (None, Some(file)) => password_in(file).unwrap_or_else(|error| {
+                faults.push(format!("sasl.password_file: {}: {error}", file.display()));
                 String::new()
             }),
             _ => {
@@ -248,16 +256,25 @@ impl Sasl {
     }
 }
 
-fn password_in(file: &Path) -> Result<String, String> {
-    let length = std::fs::metadata(file).map_err(|error| error.to_string())?.len();
+/// Why a file gives no password.
+#[derive(Debug, thiserror::Error)]
+enum PasswordError {
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    #[error("is {0} bytes long, which is too long for a password")]
+    TooLong(u64),
+    #[error("is empty")]
+    Empty,
+}
+
+/// The password in a file, without white space around it.
+fn password_in(file: &Path) -> Result<String, PasswordError> {
+    let length = std::fs::metadata(file)?.len();
     if length > PASSWORD_BYTES_MAX {
-        return Err(format!(
-            "is {length} bytes long, which is too long for a password"
-        ));
+        return Err(PasswordError::TooLong(length));
     }
-    let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
-    match text.trim() {
-        "" => Err("is empty".to_owned()),
+    match std::fs::read_to_string(file)?.trim() {
+        "" => Err(PasswordError::Empty),
         password => Ok(password.to_owned()),
     }
 }

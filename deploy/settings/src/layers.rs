@@ -9,25 +9,25 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What names of environment variables begin with.
+/// The beginning of the names of our environment variables.
 pub const ENV_PREFIX: &str = "TACHO_";
-/// What stands between the names of a table and of a setting in it, in environment variables.
+/// The text between the names of a table and of a setting in it, in environment variables.
 const ENV_NEST: &str = "__";
-/// The table whose names hold dots themselves: those of librdkafka.
+/// The table whose names hold dots themselves: they are librdkafka's.
 const PASSED_THROUGH: [&str; 2] = ["kafka", "options"];
-/// A larger file is not one of settings.
+/// Most bytes that a file of settings may have.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// After so many faults the rest is not looked for.
+/// How many faults are told at most; the rest is not looked for.
 const FAULTS_MAX: usize = 100;
 
-/// Where settings come from.
+/// The sources of settings.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// The file, if one was given.
     pub file: Option<PathBuf>,
     /// The environment; only names with [`ENV_PREFIX`] count.
     pub env: BTreeMap<String, String>,
-    /// Flags that were given: dotted name of the setting, and its value.
+    /// Flags that were given: the dotted name of the setting, and its value.
     pub flags: Vec<(&'static str, String)>,
 }
 
@@ -48,7 +48,7 @@ pub fn load<T: DeserializeOwned + Default>(sources: &Sources) -> (T, Vec<String>
     if let Some(path) = &sources.file {
         match file_layer(path) {
             Ok(layer) => layers.push(layer),
-            Err(fault) => faults.push(format!("{}: {fault}", path.display())),
+            Err(error) => faults.push(format!("{}: {error}", path.display())),
         }
     }
     layers.push(env_layer(&sources.env));
@@ -81,8 +81,9 @@ pub fn print<T: Serialize>(settings: &T) -> String {
     toml::to_string(settings).expect("settings are plain data with text keys")
 }
 
-/// One layer, with the name that a fault shows.
+/// One layer of settings.
 struct Layer {
+    /// The name that a fault calls the layer by.
     name: String,
     values: Dict,
 }
@@ -97,22 +98,36 @@ impl Provider for Layer {
     }
 }
 
-fn file_layer(path: &Path) -> Result<Layer, String> {
-    let length = std::fs::metadata(path)
-        .map_err(|error| format!("can't be read: {error}"))?
-        .len();
+/// Why a file gives no layer.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("can't be read: {0}")]
+    Read(#[from] std::io::Error),
+    #[error("is {0} bytes long, which is too long for settings")]
+    TooLong(u64),
+    /// The message has no source: the library's error shows the line at fault, where a secret may stand.
+    #[error("line {line} is no TOML: {message}")]
+    Toml { line: usize, message: String },
+    #[error("can't be taken as settings: {0}")]
+    Value(#[from] Box<Error>),
+}
+
+fn file_layer(path: &Path) -> Result<Layer, FileError> {
+    let length = std::fs::metadata(path)?.len();
     if length > FILE_BYTES_MAX {
-        return Err(format!("is {length} bytes long, which is too long for settings"));
+        return Err(FileError::TooLong(length));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("can't be read: {error}"))?;
-    // Not shown as the library does it, with the line at fault: a secret may stand there.
+    let text = std::fs::read_to_string(path)?;
     let table: toml::Table = toml::from_str(&text).map_err(|error| {
         let line = error.span().map_or(0, |span| {
             text[..span.start.min(text.len())].matches('\n').count() + 1
         });
-        format!("line {line} is no TOML: {}", error.message())
+        FileError::Toml {
+            line,
+            message: error.message().to_owned(),
+        }
     })?;
-    let value = Value::serialize(table).map_err(|error| error.to_string())?;
+    let value = Value::serialize(table).map_err(Box::new)?;
     let mut values = value.into_dict().unwrap_or_default();
     flatten_passed_through(&mut values);
     Ok(Layer {
@@ -144,7 +159,7 @@ fn env_layer(env: &BTreeMap<String, String>) -> Layer {
     }
 }
 
-/// What Kubernetes puts into every pod for a service named `tacho-…`: none of ours.
+/// Whether Kubernetes puts a variable of that name into every pod, for a service named `tacho-…`: it is no setting of ours.
 fn is_service_link(bare: &str) -> bool {
     let ends = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"]
         .iter()
@@ -167,6 +182,7 @@ fn flag_layer(flags: &[(&'static str, String)]) -> Layer {
     }
 }
 
+/// Sets the setting of that path, unless it is set already.
 fn insert(values: &mut Dict, path: &[String], text: &str) {
     let Some((last, tables)) = path.split_last() else {
         return;
@@ -175,7 +191,7 @@ fn insert(values: &mut Dict, path: &[String], text: &str) {
     for name in tables {
         let table = at.entry(name.clone()).or_insert_with(|| Value::from(Dict::new()));
         if !matches!(table, Value::Dict(..)) {
-            // `TACHO_KAFKA` beside `TACHO_KAFKA__PREFIX`: the one with the longer name counts.
+            // Of `TACHO_KAFKA` beside `TACHO_KAFKA__PREFIX` the longer name counts.
             *table = Value::from(Dict::new());
         }
         let Value::Dict(_, inner) = table else { return };
@@ -184,7 +200,7 @@ fn insert(values: &mut Dict, path: &[String], text: &str) {
     at.entry(last.clone()).or_insert_with(|| Value::from(text));
 }
 
-/// Takes a setting out, and tables that are empty then; false if it was not there.
+/// Takes a setting out, and tables that are empty then; false if there was no such setting.
 fn remove(values: &mut Dict, path: &[String]) -> bool {
     match path {
         [] => false,
@@ -197,7 +213,7 @@ fn remove(values: &mut Dict, path: &[String]) -> bool {
                 }
                 was_there
             }
-            // An element stays where it is, without what is wrong with it: others are named by their places.
+            // An element of an array stays, without what is wrong in it, since faults name elements by their index.
             Some(Value::Array(_, items)) => {
                 let Some((index, rest)) = rest.split_first() else {
                     return false;
@@ -217,7 +233,8 @@ fn remove(values: &mut Dict, path: &[String]) -> bool {
     }
 }
 
-/// Makes `a.b.c = 1` of the table `a` with the table `b` in it, where names hold dots.
+/// Turns tables within tables into names with dots, in the table whose names hold dots: TOML reads `a.b.c = 1` as the
+/// former.
 fn flatten_passed_through(values: &mut Dict) {
     let [first, second] = PASSED_THROUGH;
     let Some(Value::Dict(_, table)) = values.get_mut(first) else {
@@ -231,6 +248,7 @@ fn flatten_passed_through(values: &mut Dict) {
     table.insert(second.to_owned(), Value::Dict(tag, flat));
 }
 
+/// Adds to `flat` all values with their dotted names, which begin with `before`.
 fn flatten(before: &str, values: Dict, flat: &mut Dict) {
     for (name, value) in values {
         let name = if before.is_empty() {
@@ -247,6 +265,7 @@ fn flatten(before: &str, values: Dict, flat: &mut Dict) {
     }
 }
 
+/// The fault that an error tells, without the value of a secret.
 fn fault(error: &Error) -> String {
     let source = error
         .metadata

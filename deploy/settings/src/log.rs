@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 pub struct LogSection {
     /// The form of a line.
     pub format: Format,
-    /// What is logged, as in `RUST_LOG`: `info`, `warn,processor=debug`.
+    /// The filter of what is logged, in the form of `RUST_LOG`: `info`, or `warn,processor=debug`.
     pub filter: String,
 }
 
@@ -20,7 +20,7 @@ pub enum Format {
     /// One JSON object a line, for machines.
     #[default]
     Json,
-    /// For people.
+    /// Plain text, for people.
     Text,
 }
 
@@ -34,7 +34,7 @@ impl Default for LogSection {
 }
 
 impl LogSection {
-    /// Adds what is wrong to `faults`.
+    /// Adds a fault to `faults` if the filter is none.
     pub fn check(&self, faults: &mut Vec<String>) {
         if let Err(error) = EnvFilter::try_new(&self.filter) {
             faults.push(format!(
@@ -50,14 +50,14 @@ impl LogSection {
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr);
-        // A second subscriber within one process is a test's: its own is as good.
+        // Only tests install a second subscriber within one process, and the first serves them as well.
         let _ = match self.format {
             Format::Json => log.json().flatten_event(true).try_init(),
             Format::Text => log.with_target(false).try_init(),
         };
     }
 
-    /// For a process that people start by hand: text, and what `RUST_LOG` says, else warnings.
+    /// How a process logs that people start by hand: as text, by the filter in `RUST_LOG`, else warnings only.
     #[must_use]
     pub fn by_hand() -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! How processes end: exit codes, faults in words, signals.
+//! How processes start listening and end: exit codes, faults in words, signals.
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener};
@@ -11,13 +11,13 @@ pub const EXIT_USAGE: u8 = 64;
 /// Why a process ends with another code than 0.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// It could not start, and won't before somebody mends it: every fault that was found.
+    /// The process could not start, and won't before somebody mends it: every fault that was found.
     Start(Vec<String>),
-    /// It failed while running, or something that it needs is not there now.
+    /// The process failed while running, or something that it needs is not there now.
     Running(String),
 }
 
-/// The exit code; what went wrong is told on stderr, each fault in one line.
+/// The exit code of an outcome. What went wrong is written to stderr, each fault in one line.
 #[must_use]
 pub fn exit_code(process: &str, outcome: Result<(), Failure>) -> ExitCode {
     let (faults, code) = match outcome {
@@ -31,23 +31,24 @@ pub fn exit_code(process: &str, outcome: Result<(), Failure>) -> ExitCode {
     code
 }
 
+/// A text with each run of white space, line ends included, as one space.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// An error with its causes, in one line.
+/// An error with its sources, in one line.
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
+    let mut source = error.source();
+    while let Some(error) = source {
         text = format!("{text}: {error}");
-        cause = error.source();
+        source = error.source();
     }
     text
 }
 
-/// Listens on an address, which the setting or flag `name` gives; a fault otherwise.
+/// Listens on an address, which the setting or flag `name` gives. Where that is not possible, adds a fault.
 pub fn bind(name: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option<TcpListener> {
     let bound =
         TcpListener::bind(address).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
@@ -60,7 +61,7 @@ pub fn bind(name: &str, address: SocketAddr, faults: &mut Vec<String>) -> Option
         .ok()
 }
 
-/// Adds a fault for each two of these listeners that are to have one and the same address.
+/// Adds a fault for each pair of listeners that are to have one and the same address.
 pub fn check_distinct(named: &[(&str, SocketAddr)], faults: &mut Vec<String>) {
     for (i, (a, first)) in named.iter().enumerate() {
         for (b, second) in &named[i + 1..] {
@@ -71,7 +72,7 @@ pub fn check_distinct(named: &[(&str, SocketAddr)], faults: &mut Vec<String>) {
     }
 }
 
-/// Does something at once, and again after each such time; never resolves.
+/// Does `work` at once, and again after each `period`; never resolves.
 pub async fn repeat(period: Duration, work: fn()) {
     let mut every = tokio::time::interval(period);
     loop {

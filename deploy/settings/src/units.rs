@@ -1,4 +1,4 @@
-//! Values of settings: durations, sizes, addresses, secrets.
+//! Values of settings and how they are written: durations, sizes, addresses, secrets.
 
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What is shown in place of a secret.
+/// The text that is shown in place of a secret.
 pub const HIDDEN: &str = "***";
 
 /// Whether the value of a setting of that name is not to be shown.
@@ -27,7 +27,7 @@ pub fn is_secret(name: &str) -> bool {
     .any(|part| name.contains(part))
 }
 
-/// Names with commas between.
+/// Names, with commas between.
 pub(crate) fn listed(names: &[&str]) -> String {
     names.join(", ")
 }
@@ -36,18 +36,19 @@ pub(crate) fn listed(names: &[&str]) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
+/// Units of a [`Span`], in ms.
 const SPAN_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
 
-impl FromStr for Span {
-    type Err = ();
+/// The error of a text that is no value of its kind; whoever asked for one says what is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a value of this form")]
+pub struct NotAValue;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (number, unit) = number_and_unit(text)?;
-        let scale = SPAN_UNITS.iter().find(|(name, _)| *name == unit).ok_or(())?.1;
-        number
-            .checked_mul(scale)
-            .map(|ms| Self(Duration::from_millis(ms)))
-            .ok_or(())
+impl FromStr for Span {
+    type Err = NotAValue;
+
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        scaled(text, &SPAN_UNITS).map(|ms| Self(Duration::from_millis(ms)))
     }
 }
 
@@ -67,15 +68,14 @@ impl fmt::Display for Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
+/// Units of a [`Size`], in bytes.
 const SIZE_UNITS: [(&str, u64); 4] = [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
 
 impl FromStr for Size {
-    type Err = ();
+    type Err = NotAValue;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (number, unit) = number_and_unit(text)?;
-        let scale = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or(())?.1;
-        number.checked_mul(scale).map(Self).ok_or(())
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
+        scaled(text, &SIZE_UNITS).map(Self)
     }
 }
 
@@ -90,10 +90,14 @@ impl fmt::Display for Size {
     }
 }
 
-fn number_and_unit(text: &str) -> Result<(u64, &str), ()> {
+/// A whole number with one of these units, in the smallest of them.
+fn scaled(text: &str, units: &[(&str, u64)]) -> Result<u64, NotAValue> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    Ok((text[..end].parse().map_err(|_| ())?, text[end..].trim()))
+    let number: u64 = text[..end].parse().map_err(|_| NotAValue)?;
+    let unit = text[end..].trim();
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit).ok_or(NotAValue)?;
+    number.checked_mul(*scale).ok_or(NotAValue)
 }
 
 /// Where a socket listens: an address and a port, `localhost` for 127.0.0.1.
@@ -101,14 +105,14 @@ fn number_and_unit(text: &str) -> Result<(u64, &str), ()> {
 pub struct Listen(pub SocketAddr);
 
 impl FromStr for Listen {
-    type Err = ();
+    type Err = NotAValue;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, NotAValue> {
         let parsed = match text.strip_prefix("localhost:") {
             Some(port) => format!("127.0.0.1:{port}").parse(),
             None => text.parse(),
         };
-        parsed.map(Self).map_err(|_| ())
+        parsed.map(Self).map_err(|_| NotAValue)
     }
 }
 
@@ -118,13 +122,14 @@ impl fmt::Display for Listen {
     }
 }
 
+/// A value that is read from a text by `FromStr`, and written by `Display`.
 macro_rules! as_text {
     ($name:ident, $wanted:literal) => {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = Scalar::deserialize(deserializer)?.0;
                 text.parse()
-                    .map_err(|()| D::Error::invalid_value(Unexpected::Str(&text), &$wanted))
+                    .map_err(|_: NotAValue| D::Error::invalid_value(Unexpected::Str(&text), &$wanted))
             }
         }
 
@@ -140,7 +145,7 @@ as_text!(Span, "a duration such as 250ms, 15s, 5m or 1h");
 as_text!(Size, "a size such as 1048576, 64KiB, 16MiB or 1GiB");
 as_text!(Listen, "an address and port such as 127.0.0.1:4318");
 
-/// A text, or a number or a truth value as its text: what has quotes in one layer need not have them in another.
+/// A text, or a number or truth value as its text: a value with quotes in one layer need not have them in another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scalar(pub String);
 
@@ -191,7 +196,7 @@ impl Secret {
         Self(text)
     }
 
-    /// The text, for the one who needs it.
+    /// The hidden text.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -248,9 +253,9 @@ mod tests {
             "99999999999999999999s",
             "18446744073709551615h",
         ] {
-            assert_eq!(text.parse::<Span>(), Err(()), "{text}");
+            assert_eq!(text.parse::<Span>(), Err(NotAValue), "{text}");
         }
-        assert_eq!("16MB".parse::<Size>(), Err(()));
+        assert_eq!("16MB".parse::<Size>(), Err(NotAValue));
     }
 
     #[test]
@@ -260,7 +265,7 @@ mod tests {
             "127.0.0.1:1"
         );
         assert_eq!("[::1]:1".parse::<Listen>().unwrap().to_string(), "[::1]:1");
-        assert_eq!("nowhere".parse::<Listen>(), Err(()));
+        assert_eq!("nowhere".parse::<Listen>(), Err(NotAValue));
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! The control topic: the number of raw partitions that is pinned in its seed, and the privacy policy, which later
 //! records change.
+//!
+//! **Architecture Invariant:** where the topic can't be read, the last policy that was read stays in force.
 
 use super::remembered::Remembered;
 use crate::control::policy::{FOLLOW_EVERY, Policies, Reading};
 use processor_log::cluster::Cluster;
-use processor_log::contact::Contact;
-use processor_log::kafka::EndIsNoError;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use processor_log::control::CONTROL;
+use processor_log::follow::{Follower, Listener, follow};
+use processor_log::kafka::KafkaReader;
+use processor_log::{LogError, ReadLog};
+use schemas::record::Record;
 use schemas::settings::SettingsError;
 use schemas::topic::Topic;
 use settings::process::chain;
@@ -20,13 +21,17 @@ use tokio::sync::watch;
 
 /// How long one question to the brokers may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// How often the seed of a log that is new is looked for.
+const SEED_EVERY: Duration = Duration::from_millis(50);
+/// The group id of the client; it never joins, and commits nothing.
+const GROUP: &str = "tacho-ingest";
 
-/// Why there is no number yet, and no policy.
+/// Why there is no number of raw partitions yet, and no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum NotYet {
-    /// No broker answers, or one does not answer this.
-    #[error("the cluster can't be asked: {0}")]
-    Cluster(#[from] KafkaError),
+    /// The log can't be reached, or does not answer.
+    #[error("the control topic can't be read")]
+    Log(#[from] LogError),
     /// The topics are not there.
     #[error(
         "there is no topic {topic}: make the topics with `tacho topics apply --kafka {bootstrap}{prefix}`"
@@ -44,7 +49,7 @@ pub enum NotYet {
         "topic {0} is empty: `tacho topics apply`, or the first tacho-processor, writes the settings to it"
     )]
     Empty(String),
-    /// What is in it is not the seed.
+    /// The first record is not a seed.
     #[error("topic {topic} has no settings at offset 0")]
     Seed {
         /// The control topic's name.
@@ -55,24 +60,17 @@ pub enum NotYet {
     },
 }
 
-/// The control topic, read to its end.
+/// The control topic of a cluster, read to its end.
 pub struct Control {
-    cluster: Cluster,
-    consumer: BaseConsumer<EndIsNoError>,
-    contact: Contact,
-    topic: String,
-    reading: Reading,
-    /// For a start without the cluster, and the directory where it is kept.
-    remembered: Remembered,
-    directory: Option<PathBuf>,
-    /// The offset to go on from.
-    next: i64,
+    reader: KafkaReader,
+    follower: Follower,
+    listener: PolicyListener,
     /// The pinned number of raw partitions.
     pub raw_partitions: i32,
 }
 
 impl Control {
-    /// Reads all that is there; the policy of it is in force then, and remembered in `directory`. Blocks for up to five seconds
+    /// Reads all that is there; its policy is in force then, and remembered in `directory`. Blocks for up to five seconds
     /// without an answer.
     ///
     /// # Errors
@@ -83,7 +81,7 @@ impl Control {
         directory: Option<PathBuf>,
     ) -> Result<Self, NotYet> {
         let mut control = Self::read_quietly(cluster, policies, directory)?;
-        control.reading.publish();
+        control.listener.caught_up();
         Ok(control)
     }
 
@@ -95,183 +93,153 @@ impl Control {
         Self::read_quietly(cluster, Arc::default(), directory).map(|control| control.raw_partitions)
     }
 
+    /// Reads all that is there, and puts nothing into force.
     fn read_quietly(
         cluster: &Cluster,
         policies: Arc<Policies>,
         directory: Option<PathBuf>,
     ) -> Result<Self, NotYet> {
+        let mut reader = KafkaReader::connect_within(cluster, GROUP, REQUEST_MAX)?;
+        reader
+            .partitions(Topic::Control)
+            .map_err(|error| not_there(cluster, error))?;
         let topic = format!("{}{}", cluster.prefix, Topic::Control.name());
-        let consumer = consumer(cluster)?;
-        let metadata = consumer.fetch_metadata(Some(&topic), REQUEST_MAX)?;
-        if !metadata
-            .topics()
-            .iter()
-            .any(|found| found.name() == topic && !found.partitions().is_empty())
-        {
-            let prefix = if cluster.prefix.is_empty() {
-                String::new()
-            } else {
-                format!(" --prefix {}", cluster.prefix)
-            };
-            return Err(NotYet::NoTopic {
-                topic,
-                bootstrap: cluster.bootstrap.clone(),
-                prefix,
-            });
-        }
-        let remembered = Remembered::new(&cluster.prefix);
-        let reading = Reading::new(policies);
-        let (cluster, contact) = (cluster.clone(), Contact::new(cluster, Topic::Control));
-        let mut control = Self {
-            cluster,
-            consumer,
-            contact,
-            topic,
-            reading,
-            remembered,
+        let memory = directory.map(|directory| Memory {
+            remembered: Remembered::new(&cluster.prefix),
             directory,
-            next: 0,
-            raw_partitions: 0,
-        };
-        control.assign()?;
-        control.read_all()?;
-        control.raw_partitions = control
+            is_stale: false,
+        });
+        let mut listener = PolicyListener::new(topic, policies, memory);
+        let mut follower = Follower::new(CONTROL);
+        follower.catch_up(&mut reader, |record| listener.record(record))?;
+        let raw_partitions = listener
             .reading
             .raw_partitions()
-            .ok_or_else(|| NotYet::Empty(control.topic.clone()))?;
-        control.remember();
-        Ok(control)
+            .ok_or_else(|| NotYet::Empty(listener.topic.clone()))?;
+        listener.remember();
+        Ok(Self {
+            reader,
+            follower,
+            listener,
+            raw_partitions,
+        })
     }
 
-    fn remember(&self) {
-        if let Some(directory) = &self.directory
-            && let Err(error) = self.remembered.save(directory)
-        {
+    /// Puts each new policy into force, until the process ends. Blocks.
+    pub fn follow(mut self, ending: &watch::Receiver<bool>) {
+        let is_over = |pause| {
+            std::thread::sleep(pause);
+            *ending.borrow()
+        };
+        follow(self.follower, &mut self.reader, &mut self.listener, is_over);
+    }
+}
+
+/// Puts each policy of a log into force, from its last one on, until `is_over` says so after a pause. Blocks.
+pub fn follow_policy(
+    log: &mut (impl ReadLog + ?Sized),
+    policies: Arc<Policies>,
+    is_over: impl FnMut(Duration) -> bool,
+) {
+    let mut listener = PolicyListener::new(Topic::Control.name().to_owned(), policies, None);
+    follow(Follower::new(CONTROL), log, &mut listener, is_over);
+}
+
+/// The error of a topic that is not there, with the command that makes it for this cluster.
+fn not_there(cluster: &Cluster, error: LogError) -> NotYet {
+    let LogError::Topic { topic, .. } = error else {
+        return error.into();
+    };
+    let prefix = if cluster.prefix.is_empty() {
+        String::new()
+    } else {
+        format!(" --prefix {}", cluster.prefix)
+    };
+    NotYet::NoTopic {
+        topic,
+        bootstrap: cluster.bootstrap.clone(),
+        prefix,
+    }
+}
+
+/// What is kept for a start without the cluster, and where.
+struct Memory {
+    remembered: Remembered,
+    directory: PathBuf,
+    /// Whether the directory has not what was read since.
+    is_stale: bool,
+}
+
+/// Puts policies into force as the control topic has them.
+struct PolicyListener {
+    /// The topic's name, for errors.
+    topic: String,
+    reading: Reading,
+    memory: Option<Memory>,
+    /// The failure that was logged last, so that each is logged once; empty while the topic can be read.
+    logged_failure: String,
+}
+
+impl PolicyListener {
+    const fn new(topic: String, policies: Arc<Policies>, memory: Option<Memory>) -> Self {
+        Self {
+            topic,
+            reading: Reading::new(policies),
+            memory,
+            logged_failure: String::new(),
+        }
+    }
+
+    /// Writes what was read to the directory, if there is one.
+    fn remember(&mut self) {
+        let Some(memory) = &mut self.memory else { return };
+        memory.is_stale = false;
+        if let Err(error) = memory.remembered.save(&memory.directory) {
             tracing::warn!(%error, "the settings could not be remembered for a start without the cluster");
         }
     }
+}
 
-    fn assign(&self) -> Result<(), KafkaError> {
-        let mut from = TopicPartitionList::new();
-        from.add_partition_offset(&self.topic, 0, Offset::Offset(self.next))?;
-        self.consumer.assign(&from)
-    }
+impl Listener for PolicyListener {
+    type Error = NotYet;
 
-    fn read_all(&mut self) -> Result<(), NotYet> {
-        let Self {
-            consumer,
-            topic,
-            reading,
-            remembered,
-            next,
-            ..
-        } = self;
-        loop {
-            match consumer.poll(REQUEST_MAX) {
-                Some(Ok(message)) => {
-                    add(reading, remembered, next, &message).map_err(|source| NotYet::Seed {
-                        topic: topic.clone(),
-                        source,
-                    })?;
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
-                Some(Err(error)) => return Err(error.into()),
-                None => {
-                    return Err(KafkaError::MessageConsumption(
-                        rdkafka::types::RDKafkaErrorCode::RequestTimedOut,
-                    )
-                    .into());
-                }
-            }
-        }
-    }
-
-    /// Puts each new policy into force, until the process ends. Where the topic can't be read, the last one stays.
-    pub fn follow(mut self, ending: &watch::Receiver<bool>) {
-        let mut told = String::new();
-        while !*ending.borrow() {
-            if let Err(error) = self.stay_in_contact() {
-                tracing::warn!(%error, "no other reader of the control topic could be made");
-            }
-            match self.look() {
-                Ok(true) => told.clear(),
-                Ok(false) => {}
-                Err(why) => {
-                    if why != told {
-                        tracing::warn!(
-                            reason = why,
-                            "the control topic can't be read: the privacy policy stays as it is"
-                        );
-                        told = why;
-                    }
-                    std::thread::sleep(FOLLOW_EVERY);
-                    // A consumer that lost its place does not go on by itself.
-                    if let Err(error) = self.assign() {
-                        tracing::debug!(%error, "the control topic is not assigned");
-                    }
-                }
-            }
-        }
-    }
-
-    /// A consumer that is cut off is replaced.
-    fn stay_in_contact(&mut self) -> Result<(), KafkaError> {
-        if self.contact.is_lost(self.consumer.client()) {
-            self.consumer = consumer(&self.cluster)?;
-            self.assign()?;
+    fn record(&mut self, record: &Record) -> Result<(), NotYet> {
+        let (key, value) = (record.key.as_deref(), record.value.as_deref().unwrap_or_default());
+        self.reading
+            .add(record.offset, key, value)
+            .map_err(|source| NotYet::Seed {
+                topic: self.topic.clone(),
+                source,
+            })?;
+        if let Some(memory) = &mut self.memory {
+            memory.is_stale |= memory.remembered.add(record.offset, key, value);
         }
         Ok(())
     }
 
-    /// The next record, or none for a while; whether the topic was heard of.
-    fn look(&mut self) -> Result<bool, String> {
-        let Self {
-            consumer,
-            reading,
-            remembered,
-            next,
-            ..
-        } = self;
-        match consumer.poll(FOLLOW_EVERY) {
-            Some(Ok(message)) => {
-                let counts = add(reading, remembered, next, &message).map_err(|error| chain(&error))?;
-                reading.publish();
-                if counts {
-                    self.remember();
-                }
-                Ok(true)
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => Ok(true),
-            None => Ok(false),
-            Some(Err(error)) => Err(error.to_string()),
+    fn caught_up(&mut self) {
+        self.logged_failure.clear();
+        self.reading.publish();
+        if self.memory.as_ref().is_some_and(|memory| memory.is_stale) {
+            self.remember();
         }
     }
-}
 
-/// Whether it is one to be remembered.
-fn add(
-    reading: &mut Reading,
-    remembered: &mut Remembered,
-    next: &mut i64,
-    message: &BorrowedMessage<'_>,
-) -> Result<bool, SettingsError> {
-    let (offset, key, value) = (
-        message.offset(),
-        message.key(),
-        message.payload().unwrap_or_default(),
-    );
-    reading.add(offset, key, value)?;
-    *next = offset + 1;
-    Ok(remembered.add(offset, key, value))
-}
+    fn failed(&mut self, error: NotYet) {
+        let reason = chain(&error);
+        if reason != self.logged_failure {
+            tracing::warn!(
+                reason,
+                "the control topic can't be read: the privacy policy stays as it is"
+            );
+            self.logged_failure = reason;
+        }
+    }
 
-fn consumer(cluster: &Cluster) -> Result<BaseConsumer<EndIsNoError>, KafkaError> {
-    let mut config: ClientConfig = cluster.properties("tacho-ingest").collect();
-    config
-        // Never joined, and nothing is committed to it.
-        .set("group.id", "tacho-ingest")
-        .set("enable.auto.commit", "false")
-        .set("auto.offset.reset", "error")
-        .set("enable.partition.eof", "true");
-    config.create_with_context(EndIsNoError)
+    fn pause(&self) -> Duration {
+        match self.reading.raw_partitions() {
+            Some(_) => FOLLOW_EVERY,
+            None => SEED_EVERY,
+        }
+    }
 }

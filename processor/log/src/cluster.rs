@@ -1,15 +1,20 @@
-//! How to reach a Kafka cluster: what ingest and processor have in common.
+//! How to reach a Kafka cluster: its address, the prefix of our topics there, and properties for all clients.
 
+use schemas::topic::{Prefix, Topic};
 use std::collections::BTreeMap;
 use std::fmt;
+
+/// The name of a derivation that has neither a name nor a prefix of its own.
+pub const MAIN: &str = "main";
 
 /// Longest prefix of topic names: Kafka takes names of up to 249 characters.
 pub const PREFIX_MAX: usize = 100;
 
-/// How long a client waits before it connects again, at most, ms: a broker that is back should not wait for us.
+/// The longest time that a client waits before it connects again, ms: a broker that is back should be used soon.
 const RECONNECT_MAX_MS: &str = "1000";
 
-/// librdkafka properties that correctness rests on, or that other settings give: never to be passed through.
+/// librdkafka properties that an operator can't pass through, each with the reason: correctness rests on them, or other
+/// settings give them.
 pub const PROTECTED: &[(&str, &str)] = &[
     ("acks", "what is answered must be on all in-sync replicas"),
     (
@@ -72,8 +77,12 @@ pub const PROTECTED: &[(&str, &str)] = &[
 pub struct Cluster {
     /// `HOST:PORT`, several with commas between.
     pub bootstrap: String,
-    /// Put before every topic's name; may be empty.
+    /// Put before the names of topics that all derivations of a log share: raw, inbox, quarantine, control and labels; may
+    /// be empty.
     pub prefix: String,
+    /// Put before the names of what is derived: deltas, changelogs, rows, and the consumer group; equal to `prefix` unless a
+    /// second derivation stands beside the first.
+    pub derived_prefix: String,
     /// librdkafka properties: security, and what an operator passes through.
     pub options: BTreeMap<String, String>,
 }
@@ -84,24 +93,68 @@ impl fmt::Debug for Cluster {
         f.debug_struct("Cluster")
             .field("bootstrap", &self.bootstrap)
             .field("prefix", &self.prefix)
+            .field("derived_prefix", &self.derived_prefix)
             .field("options", &names)
             .finish()
     }
 }
 
 impl Cluster {
-    /// A cluster that asks for no security.
+    /// A cluster without TLS and passwords.
     #[must_use]
     pub fn plain(bootstrap: &str, prefix: &str) -> Self {
         Self {
             bootstrap: bootstrap.to_owned(),
             prefix: prefix.to_owned(),
+            derived_prefix: prefix.to_owned(),
             options: BTreeMap::new(),
         }
     }
 
-    /// The librdkafka properties that every client begins with: what is passed through, then what is ours, which wins.
-    /// Whatever a client sets after these wins too, so that nothing passed through can weaken it.
+    /// The same cluster, with another derivation of the same log.
+    #[must_use]
+    pub fn deriving(self, derived_prefix: &str) -> Self {
+        Self {
+            derived_prefix: derived_prefix.to_owned(),
+            ..self
+        }
+    }
+
+    /// The name of a topic on the cluster.
+    #[must_use]
+    pub fn topic(&self, topic: Topic) -> String {
+        let def = topic.def();
+        let prefix = match def.prefix {
+            Prefix::Log => &self.prefix,
+            Prefix::Derived => &self.derived_prefix,
+        };
+        format!("{prefix}{}", def.name)
+    }
+
+    /// The flags that name the prefixes on a command line, each with a space before it; empty where there are none.
+    #[must_use]
+    pub fn prefix_flags(&self) -> String {
+        let mut flags = String::new();
+        if !self.prefix.is_empty() {
+            flags += &format!(" --prefix {}", self.prefix);
+        }
+        if self.derived_prefix != self.prefix {
+            flags += &format!(" --derived-prefix {}", self.derived_prefix);
+        }
+        flags
+    }
+
+    /// What the derivation is called where nobody gave it a name: the derived prefix, else the prefix, else `main`.
+    #[must_use]
+    pub fn derivation_name(&self) -> &str {
+        [&self.derived_prefix, &self.prefix]
+            .into_iter()
+            .find(|prefix| !prefix.is_empty())
+            .map_or(MAIN, String::as_str)
+    }
+
+    /// The librdkafka properties that every client begins with: those passed through, then our own, which win. Whatever a
+    /// client sets after these wins too, so that nothing passed through can weaken it.
     pub fn properties(&self, client_id: &str) -> impl Iterator<Item = (String, String)> {
         let ours = [
             ("bootstrap.servers", self.bootstrap.as_str()),
@@ -112,7 +165,7 @@ impl Cluster {
         self.options.clone().into_iter().chain(ours)
     }
 
-    /// Everything that is wrong with it, in words; empty: nothing.
+    /// Every fault of the address, the prefix and the properties, in words.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -128,11 +181,16 @@ impl Cluster {
             ));
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if self.prefix.len() > PREFIX_MAX || !self.prefix.chars().all(fits) {
-            faults.push(format!(
-                "the prefix {:?} must be at most {PREFIX_MAX} letters, digits, '.', '_' or '-'",
-                self.prefix
-            ));
+        let mut prefixes = vec![("prefix", &self.prefix)];
+        if self.derived_prefix != self.prefix {
+            prefixes.push(("derived prefix", &self.derived_prefix));
+        }
+        for (name, prefix) in prefixes {
+            if prefix.len() > PREFIX_MAX || !prefix.chars().all(fits) {
+                faults.push(format!(
+                    "the {name} {prefix:?} must be at most {PREFIX_MAX} letters, digits, '.', '_' or '-'"
+                ));
+            }
         }
         for (name, why) in PROTECTED {
             if self.options.contains_key(*name) {

@@ -1,10 +1,10 @@
 //! Whether a client still reaches the cluster.
 //!
-//! A cluster tells of no brokers while its controller takes all of them for gone: a single one that was paused, or some
-//! rolling upgrades. librdkafka forgets every broker then, and is to begin again at the addresses that it was given. By a
-//! race it may not (its [issue 5301](https://github.com/confluentinc/librdkafka/issues/5301), since 2.12): the client says
-//! nothing for the rest of its life, and tells nobody. So clients that live long are asked now and then, and one that does
-//! not answer where a new one does is replaced by whoever has it.
+//! A cluster tells of no brokers while its controller takes all of them for gone: a single broker that was paused, or some
+//! rolling upgrades. librdkafka forgets every broker then, and should begin again at the addresses that it was given. By a
+//! race it may not (its [issue 5301](https://github.com/confluentinc/librdkafka/issues/5301), since 2.12): the client is
+//! then silent for the rest of its life, without an error. So clients that live long are asked now and then, and one that
+//! does not answer where a new client is answered is replaced by whoever has it.
 
 use crate::cluster::Cluster;
 use rdkafka::ClientConfig;
@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 
 /// How often a client is asked.
 const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How long it may take to answer, whomever it asks: longer than it waits before it connects again. The first broker that it
-/// asks may just have died.
+/// How long a client may take to answer: longer than it waits before it connects again, since the first broker that it asks
+/// may just have died.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
-/// How long between two questions.
+/// How long between two questions to a client that does not answer.
 const ASK_PAUSE: Duration = Duration::from_millis(50);
-/// So many times in a row nothing must have answered: what a client holds is lost with it.
+/// How many times in a row a client must have been silent before it counts as lost, since the records that it holds are lost
+/// with it.
 const SILENCES: u32 = 2;
 
 /// Asks one client whether it reaches the cluster.
@@ -34,19 +35,22 @@ pub struct Contact {
     asked: Mutex<Asked>,
 }
 
+/// What came of asking so far.
 #[derive(Debug)]
 struct Asked {
+    /// When the client was last asked.
     at: Instant,
+    /// How many times in a row it was silent.
     silences: u32,
 }
 
 impl Contact {
-    /// With a client that is new. `topic`: one that it uses.
+    /// Contact with a client that is new; `topic` is one that it uses, and is asked about.
     #[must_use]
     pub fn new(cluster: &Cluster, topic: Topic) -> Self {
         Self {
             cluster: cluster.clone(),
-            topic: format!("{}{}", cluster.prefix, topic.name()),
+            topic: cluster.topic(topic),
             asked: Mutex::new(Asked {
                 at: Instant::now(),
                 silences: 0,
@@ -54,8 +58,8 @@ impl Contact {
         }
     }
 
-    /// Whether the client is cut off, though the cluster is there; looks every five seconds, and believes it at the second time.
-    /// Blocks, for four at most, where nothing answers.
+    /// Whether the client is cut off, though the cluster is there: it is asked every five seconds, and counts as cut off when
+    /// it was silent twice. Blocks, for four seconds at most, where nothing answers.
     pub fn is_lost<C: ClientContext>(&self, client: &Client<C>) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.at.elapsed() < ASK_EVERY {
@@ -78,7 +82,7 @@ impl Contact {
         is_lost
     }
 
-    /// Whether it does not answer now, and a new client does.
+    /// Whether the client does not answer now, while a new client does.
     pub fn is_silent<C: ClientContext>(&self, client: &Client<C>) -> bool {
         self.ask(client).is_err() && self.ask_anew().is_ok()
     }

@@ -1,22 +1,24 @@
 //! A durable log within one process.
 //!
-//! Records lie in an embedded store by (topic, partition, offset). One thread writes (`writer.rs`): what waits becomes
-//! one atomic batch with one fsync, and is answered and readable only then, so a commit is never ahead of raw
-//! records. The log stamps append times itself, where it gives the offset: they never go back within a partition.
-//! Compacted topics hold exactly the latest value of each key: the record before it goes in the same batch.
+//! Records lie in an embedded store by (topic, partition, offset). One thread writes (`writer.rs`): the requests that wait
+//! become one atomic batch with one fsync (`group_commit.rs`), and are answered and readable only then, so a commit is
+//! never ahead of raw records. The log stamps append times itself, where it gives the offset: they never go back within a
+//! partition. Compacted topics hold exactly the latest value of each key: the record before it goes in the same batch.
 //!
 //! It is not a broker: one process has the directory, there is no network, no group and no replication.
 
 mod codec;
+mod derivations;
 mod directory;
+mod group_commit;
 mod retention;
-mod stage;
 mod store;
 mod writer;
 
 pub use retention::{RAW_AGE_MAX_MS, RAW_BYTES_MAX, Retention};
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
+use crate::assigned::Assigned;
+use crate::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, ReadLog};
 use directory::Directory;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
@@ -31,22 +33,22 @@ use store::Store;
 use writer::{Queue, Request, Writer};
 
 /// Free disk below which appends are refused, bytes: the store needs room for its own work, to delete too.
-pub const DISK_RESERVE: u64 = 256 * 1024 * 1024;
+pub const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// How the log keeps house; the defaults are the constants of this module.
+/// How much the log keeps, and how much disk it leaves; the defaults are the constants of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct Limits {
     /// How much of the raw topics is kept.
     pub retention: Retention,
-    /// Appends are refused ([`LogError::Full`]) with less free disk than this, and commits with less than half, bytes.
-    pub disk_reserve: u64,
+    /// Free disk that stays free, bytes: with less, appends are refused ([`LogError::Full`]); with less than half, commits too.
+    pub disk_reserve_bytes: u64,
 }
 
-impl Default for Options {
+impl Default for Limits {
     fn default() -> Self {
         Self {
             retention: Retention::default(),
-            disk_reserve: DISK_RESERVE,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
         }
     }
 }
@@ -54,12 +56,12 @@ impl Default for Options {
 /// The log of a data directory, open in this process.
 pub struct Embedded {
     store: Arc<Store>,
-    /// Taken on drop, so that the writer ends.
+    /// The way to the writer's thread; taken on drop, which ends that thread.
     queue: Option<Queue>,
     thread: Option<JoinHandle<()>>,
-    /// Number of the handle that may commit; see [`Log::recover`].
+    /// The number of the handle that may commit; see [`Log::recover`].
     epoch: Arc<AtomicU64>,
-    /// The last field: the lock goes after the store.
+    /// Holds the directory's lock. It is the last field, so that the lock goes after the store.
     directory: Directory,
 }
 
@@ -69,16 +71,22 @@ impl Embedded {
     /// # Errors
     /// Another process has the directory, it holds something else, or the store can't be read.
     pub fn open(dir: &Path, seed: &Seed) -> Result<Arc<Self>, LogError> {
-        Self::open_with(dir, seed, Options::default())
+        Self::open_with(dir, seed, "", Limits::default())
     }
 
-    /// [`Embedded::open`], with other limits.
+    /// [`Embedded::open`], for the derivation of that prefix, and with other limits. A directory holds several derivations side
+    /// by side, of which one is open.
     ///
     /// # Errors
     /// As [`Embedded::open`].
-    pub fn open_with(dir: &Path, seed: &Seed, options: Options) -> Result<Arc<Self>, LogError> {
+    pub fn open_with(
+        dir: &Path,
+        seed: &Seed,
+        derived_prefix: &str,
+        limits: Limits,
+    ) -> Result<Arc<Self>, LogError> {
         let directory = Directory::take(dir)?;
-        let store = Arc::new(Store::open(&directory.store, seed)?);
+        let store = Arc::new(Store::open(&directory.store, seed, derived_prefix)?);
         let (queue, requests) = Queue::new();
         let epoch = Arc::new(AtomicU64::new(0));
         let writer = Writer {
@@ -86,15 +94,13 @@ impl Embedded {
             dir: dir.to_owned(),
             waiting: queue.bytes(),
             epoch: Arc::clone(&epoch),
-            retention: options.retention,
-            reserve: options.disk_reserve,
+            retention: limits.retention,
+            reserve_bytes: limits.disk_reserve_bytes,
         };
         let thread = std::thread::Builder::new()
             .name("log-writer".to_owned())
             .spawn(move || writer.run(&requests))
-            .map_err(|error| LogError::Unavailable {
-                reason: format!("can't start the log's thread: {error}"),
-            })?;
+            .map_err(|error| LogError::failed("can't start the log's thread", error))?;
         Ok(Arc::new(Self {
             store,
             queue: Some(queue),
@@ -104,6 +110,26 @@ impl Embedded {
         }))
     }
 
+    /// Opens the log in `dir` for reading what the derivation of that prefix has; no new one is made.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`]; or the directory has no such derivation.
+    pub fn open_to_read(dir: &Path, seed: &Seed, derived_prefix: &str) -> Result<Arc<Self>, LogError> {
+        let log = Self::open(dir, seed)?;
+        if derived_prefix.is_empty() {
+            return Ok(log);
+        }
+        let is_there = log.store.has_derivation(derived_prefix)?;
+        drop(log);
+        if is_there {
+            return Self::open_with(dir, seed, derived_prefix, Limits::default());
+        }
+        Err(LogError::unavailable(format!(
+            "{} has no derivation under {derived_prefix:?}",
+            dir.display()
+        )))
+    }
+
     /// A handle for a worker or reader of its own.
     #[must_use]
     pub fn handle(self: &Arc<Self>) -> EmbeddedLog {
@@ -111,9 +137,8 @@ impl Embedded {
         EmbeddedLog {
             log: Arc::clone(self),
             epoch,
-            assigned: Vec::new(),
+            assigned: Assigned::default(),
             joined: None,
-            turn: 0,
         }
     }
 
@@ -123,7 +148,7 @@ impl Embedded {
         self.store.partitions(topic)
     }
 
-    /// Appends records; the answer comes once they are durable. Never blocks: with too much waiting it is an error.
+    /// Appends records; the answer comes once they are durable. Never blocks: where too much waits, the answer is an error.
     pub fn append_async(
         &self,
         records: Vec<NewRecord>,
@@ -132,19 +157,19 @@ impl Embedded {
         self.queue().append(
             records,
             Box::new(move |answer| {
-                // Whoever asked has gone: the records are kept all the same.
+                // Nobody receives the answer where whoever asked has gone; the records are kept all the same.
                 let _ = sender.send(answer);
             }),
         );
         receiver
     }
 
-    /// Takes in records with the offsets and append times that they carry: for comparing logs, and for tools.
+    /// Appends records with the offsets and append times that they carry: for comparing logs, and for tools.
     ///
     /// Offsets must ascend within a partition and not be there yet; holes are kept.
     ///
     /// # Errors
-    /// An offset is taken, or the log can't write; nothing was taken in.
+    /// An offset is taken, or the log can't write; no record was appended then.
     pub fn import(&self, records: Vec<Record>) -> Result<(), LogError> {
         self.queue().ask(|reply| Request::Import { records, reply })
     }
@@ -176,19 +201,18 @@ impl Drop for Embedded {
 /// One user of an [`Embedded`] log.
 pub struct EmbeddedLog {
     log: Arc<Embedded>,
+    /// The number that the last [`Log::recover`] gave this handle; only the handle with the latest number may commit.
     epoch: u64,
-    assigned: Vec<(TopicPartition, Position)>,
-    /// What joining told, until it is asked for.
+    assigned: Assigned,
+    /// The change of ownership that [`Log::join`] brought, until the worker asks for it.
     joined: Option<Ownership>,
-    /// The assigned partition that the next poll begins with: a busy one must not starve the others.
-    turn: usize,
 }
 
 impl EmbeddedLog {
     fn take(&mut self, max: usize) -> Result<Vec<Record>, LogError> {
         let store = &self.log.store;
-        super::read_in_turn(&mut self.assigned, &mut self.turn, max, |at, position, max| {
-            if position.0 == store.part(at)?.end {
+        self.assigned.read_in_turn(max, |at, position, max| {
+            if position.0 == store.state(at)?.end {
                 return Ok(Batch {
                     records: Vec::new(),
                     next: position,
@@ -199,33 +223,35 @@ impl EmbeddedLog {
     }
 }
 
-impl Log for EmbeddedLog {
+impl ReadLog for EmbeddedLog {
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
         Ok(self.log.partitions(topic))
     }
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        let part = self.log.store.part(at)?;
+        let state = self.log.store.state(at)?;
         Ok(Extent {
-            start: Position(part.start),
-            end: Position(part.end),
+            start: Position(state.start),
+            end: Position(state.end),
         })
-    }
-
-    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        Ok(self.log.store.look(|visible| {
-            at.iter()
-                .map(|at| visible.positions.get(at).copied().map(Position))
-                .collect()
-        }))
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         self.log.store.read(at, from, max)
     }
+}
+
+impl Log for EmbeddedLog {
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        Ok(self.log.store.look(|visible| {
+            at.iter()
+                .map(|at| visible.committed.get(at).copied().map(Position))
+                .collect()
+        }))
+    }
 
     fn join(&mut self) -> Result<(), LogError> {
-        let inputs = super::all_inputs(|topic| self.log.store.partitions(topic));
+        let inputs = crate::all_inputs(|topic| self.log.partitions(topic));
         self.joined = Some(Ownership::Assigned(inputs));
         Ok(())
     }
@@ -234,30 +260,28 @@ impl Log for EmbeddedLog {
         self.joined.take()
     }
 
-    /// Ownership never changes here.
+    /// Returns at once: nobody shares the partitions of this log, so ownership never changes.
     fn settle(&mut self, _wait: Duration) -> Result<(), LogError> {
         Ok(())
     }
 
     fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         for (at, _) in from {
-            self.log.store.part(*at)?;
+            self.log.store.state(*at)?;
         }
-        super::place(&mut self.assigned, from);
-        self.turn = 0;
+        self.assigned.take_over(from);
         Ok(())
     }
 
     fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
-        self.assigned.retain(|(taken, _)| !at.contains(taken));
-        self.turn = 0;
+        self.assigned.release(at);
         Ok(())
     }
 
     fn poll(&mut self, max: usize, wait: Duration) -> Result<Vec<Record>, LogError> {
         let deadline = Instant::now() + wait;
         loop {
-            // Before looking: what becomes visible while we look ends the wait at once.
+            // The version is taken before the look, so that what becomes visible meanwhile ends the wait at once.
             let seen = self.log.store.version();
             let records = self.take(max)?;
             if !records.is_empty() || !self.log.store.wait(seen, deadline) {
@@ -303,7 +327,7 @@ impl Log for EmbeddedLog {
     }
 }
 
-/// Wall time, ms since the Unix epoch.
+/// The system's wall time, ms since the Unix epoch.
 fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

@@ -1,11 +1,15 @@
-//! Real Kafka, by rdkafka: a worker that shares the input partitions with its group, or a reader.
+//! Real Kafka, by rdkafka: a worker that shares the input partitions with its group ([`KafkaLog`]), and a reader
+//! ([`KafkaReader`]).
 //!
 //! What becomes of a commit is known before the next one begins: committed, aborted (the caller sends again what it
-//! still owns), or neither, and then the producer is given up, a new one with the same id fences it, and the caller
-//! restores (`Log::recover`). librdkafka does not bump the epoch with each transaction (KIP-890), so after an unclear
-//! answer the old producer is never used again: a late answer of a broker could end a later transaction.
+//! still owns), or neither. In the last case the producer is given up, a new one with the same id fences it, and the
+//! caller restores (`Log::recover`). librdkafka does not bump the epoch with each transaction (KIP-890), so after an
+//! unclear answer the old producer is never used again: a late answer of a broker could end a later transaction.
 
+mod append;
 mod clients;
+mod config;
+mod cursors;
 mod fence;
 pub mod gapless;
 mod group;
@@ -14,113 +18,61 @@ mod names;
 mod offsets;
 mod reader;
 pub mod topics;
-mod writer;
+mod transactions;
 
-pub use clients::EndIsNoError;
+pub use config::{KafkaConfig, Member, SESSION_TIMEOUT};
+pub use reader::KafkaReader;
 
-use super::{Appended, Batch, Commit, Extent, Log, LogError, Ownership};
 use crate::cluster::Cluster;
 use crate::contact::Contact;
-use clients::{REQUEST_MAX, failed};
+use crate::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, ReadLog};
+use append::Appender;
+use clients::REQUEST_MAX;
 use fence::{Fencer, Patience, Waiting};
 use group::Group;
 use name::Name;
 use names::Names;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaResult;
 use rdkafka::{admin::AdminClient, client::DefaultClientContext};
-use reader::Readers;
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
 use schemas::stage::Stage;
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use writer::{Appender, Failure, Transactions};
+use transactions::{Failure, Said, Transactions};
 
-/// A member that is silent for so long loses its partitions, unless told otherwise.
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long positions may be unstable: longer than a transaction lives.
+/// How long the group's positions may be unstable: longer than a transaction lives.
 const UNSTABLE_MAX: Duration = Duration::from_secs(20);
-/// How long the brokers are asked for them at a time, before a look for a dead worker's transaction.
+/// How long the brokers are asked for positions at a time, before a look for a dead worker's transaction.
 const UNSTABLE_STEP: Duration = Duration::from_millis(500);
-/// Between two looks for the end of an open transaction.
+/// How long between two looks for the end of an open transaction.
 const STABLE_STEP: Duration = Duration::from_millis(20);
 
-/// Which cluster, and who we are there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KafkaConfig {
-    /// The cluster.
-    pub cluster: Cluster,
-    /// The consumer group that the positions belong to.
-    pub group: String,
-    /// Who we are in it; `None` to read only.
-    pub member: Option<Member>,
-}
-
-/// A worker's place in its group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The identity that commits and fences, unique in the group and stable over restarts: with the group's name it is
-    /// the `transactional.id`, and the `group.instance.id` if membership is static.
-    pub name: String,
-    /// Whether the group keeps the partitions for a member that went, until the session times out.
-    pub is_static: bool,
-    /// A member that is silent for so long loses its partitions.
-    pub session_timeout: Duration,
-}
-
-impl KafkaConfig {
-    /// For reading only.
-    #[must_use]
-    pub fn reader(cluster: &Cluster, group: &str) -> Self {
-        Self {
-            cluster: cluster.clone(),
-            group: group.to_owned(),
-            member: None,
-        }
-    }
-
-    /// A worker with defaults: static membership, session timeout 15 s.
-    #[must_use]
-    pub fn worker(cluster: &Cluster, group: &str, name: &str) -> Self {
-        let member = Member {
-            name: name.to_owned(),
-            is_static: true,
-            session_timeout: SESSION_TIMEOUT,
-        };
-        Self {
-            cluster: cluster.clone(),
-            group: group.to_owned(),
-            member: Some(member),
-        }
-    }
-}
-
-/// A log on a cluster.
+/// A log on a cluster, as one worker uses it.
 pub struct KafkaLog {
     cluster: Cluster,
     names: Names,
-    /// Polls the partitions that are ours; its group holds the positions.
+    /// Polls the partitions that this worker owns; the consumer group holds their positions.
     group: Group,
     contact: Contact,
-    /// Answers for everything in the log, uncommitted records included.
-    uncommitted: BaseConsumer,
-    readers: Readers,
+    /// Answers questions about partitions, uncommitted records included, and reads them.
+    reader: KafkaReader,
     appender: Appender,
     transactions: Transactions,
+    /// The client that deletes records; none before the first deletion and after one that failed.
     admin: Option<AdminClient<DefaultClientContext>>,
     /// What the group has committed, as far as this worker knows.
     committed: BTreeMap<TopicPartition, Position>,
-    /// Readers of changelogs behind an open transaction.
+    /// Reads of changelogs that wait behind an open transaction.
     waiting: Waiting,
     patience: Patience,
     fencer: Fencer,
 }
 
 impl KafkaLog {
-    /// Connects; fences nobody before the first [`Log::recover`] or [`Log::commit`].
+    /// Connects to the cluster; fences nobody before the first [`Log::recover`] or [`Log::commit`].
     ///
     /// # Errors
     /// No broker answers.
@@ -130,26 +82,25 @@ impl KafkaLog {
             group,
             member,
         } = config;
-        let names = Names::new(&cluster.prefix);
+        let names = Names::new(&cluster);
         let consumer = match &member {
             Some(member) => clients::member(&cluster, &group, member),
             None => clients::consumer(&cluster, &group),
         };
-        let uncommitted = clients::connected(&cluster, &names.name(Topic::Control))?;
+        let reader = KafkaReader::connect(&cluster, &group)?;
         let static_member = member.as_ref().filter(|member| member.is_static);
         let name = static_member.map(|member| Name::new(&group, &member.name, member.session_timeout));
         let transactions =
             Transactions::new(&cluster, member.map(|member| format!("{group}-{}", member.name)));
         Ok(Self {
             fencer: Fencer::new(&cluster, &group, &names, transactions.id()),
-            readers: Readers::new(&cluster, &group, names.clone()),
+            reader,
             appender: Appender::new(&cluster),
             transactions,
             group: Group::new(consumer, names.clone(), name)?,
             contact: Contact::new(&cluster, Topic::Control),
             cluster,
             names,
-            uncommitted,
             admin: None,
             committed: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -157,7 +108,7 @@ impl KafkaLog {
         })
     }
 
-    /// The group's positions; an error while a transaction that includes one of them is open.
+    /// The group's committed positions; an error while a transaction that includes one of them is open.
     fn positions(&self, at: &[TopicPartition], wait: Duration) -> KafkaResult<Vec<Option<Position>>> {
         let found = self
             .group
@@ -168,9 +119,10 @@ impl KafkaLog {
             .collect()
     }
 
-    /// A client for deletions that knows the brokers: one that does not looks for leaders at once, in vain, and then every 3 s.
+    /// A client for deletions that knows the brokers: one that does not looks for leaders at once, in vain, and then
+    /// every 3 s.
     fn connected_admin(&self) -> Result<AdminClient<DefaultClientContext>, LogError> {
-        let making = |error| failed("making an admin client", &error);
+        let making = |error| LogError::failed("making an admin client", error);
         let admin: AdminClient<DefaultClientContext> =
             clients::admin(&self.cluster).create().map_err(making)?;
         admin
@@ -182,11 +134,11 @@ impl KafkaLog {
 
     /// How far a partition is readable: to its last stable offset.
     fn stable(&self, at: TopicPartition) -> Result<Position, LogError> {
-        Ok(offsets::extent(self.group.consumer(), &self.names, at)?.end)
+        Ok(offsets::extent(self.group.consumer(), &self.names, at, REQUEST_MAX)?.end)
     }
 
     /// Ends the open transaction that a reader of that partition has waited behind for too long, if there is one; and
-    /// how far the partition is readable.
+    /// tells how far the partition is readable.
     fn unblock(&mut self, at: TopicPartition) -> Result<Position, LogError> {
         let stable = self.stable(at)?;
         let end = self.extent(at)?.end;
@@ -201,10 +153,13 @@ impl KafkaLog {
         Ok(stable)
     }
 
-    /// After a commit with an unknown outcome: fences it, and reads back what became of it.
-    fn read_back(&mut self, commit: Commit, reason: String) -> Result<(), LogError> {
+    /// Fences a commit whose outcome is unknown, and reads back what became of it. `said` is what was said instead of an
+    /// outcome.
+    fn read_back(&mut self, commit: Commit, said: Said) -> Result<(), LogError> {
+        let Said { reason, source } = said;
         let unclear = |error: LogError| LogError::NotCommitted {
-            reason: format!("{reason}; {error}"),
+            reason: format!("{reason}, and what became of it can't be read back"),
+            source: Some(error.into()),
         };
         self.recover().map_err(unclear)?;
         let at: Vec<TopicPartition> = commit.parts.iter().map(|part| part.input).collect();
@@ -222,30 +177,60 @@ impl KafkaLog {
         if !at.is_empty() && now == before {
             return Err(LogError::Aborted {
                 reason,
+                source,
                 commit: Box::new(commit),
             });
         }
         Err(LogError::NotCommitted {
             reason: format!("{reason}; others have committed meanwhile"),
+            source,
         })
     }
 }
 
-impl Log for KafkaLog {
+impl ReadLog for KafkaLog {
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
-        let name = self.names.name(topic);
-        topics::partitions_of(&self.uncommitted, &name)?.ok_or_else(|| topics::missing(&name))
+        self.reader.partitions(topic)
     }
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        offsets::extent(&self.uncommitted, &self.names, at)
+        self.reader.extent(at)
     }
 
     fn ends(&mut self, at: &[TopicPartition]) -> Result<Vec<Position>, LogError> {
-        offsets::ends(&self.uncommitted, &self.names, at)
+        self.reader.ends(at)
     }
 
-    /// Waits for open transactions that include one of the positions, and ends those of dead workers.
+    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
+        self.reader.read(at, from, max)
+    }
+
+    fn read_all(&mut self, at: &[TopicPartition], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
+        let deadline = Instant::now() + UNSTABLE_MAX;
+        let mut topics: BTreeMap<Topic, Vec<(i32, Position)>> = BTreeMap::new();
+        let extents = self.reader.extents(at)?;
+        let stable = offsets::ends(self.group.consumer(), &self.names, at, REQUEST_MAX)?;
+        for ((&at, Extent { start, end }), mut stable) in at.iter().zip(extents).zip(stable) {
+            while start < end && stable < end {
+                if Instant::now() > deadline {
+                    let reason = format!("{at}: a transaction stays open before {}", end.0);
+                    return Err(LogError::unavailable(reason));
+                }
+                std::thread::sleep(STABLE_STEP);
+                stable = self.unblock(at)?;
+            }
+            if start < end {
+                topics.entry(at.topic).or_default().push((at.partition, start));
+            }
+        }
+        topics
+            .iter()
+            .try_for_each(|(topic, from)| self.reader.read_topic(*topic, from, take))
+    }
+}
+
+impl Log for KafkaLog {
+    /// Reads the committed positions; waits for open transactions that include one of them, and ends those of dead workers.
     fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
         let deadline = Instant::now() + UNSTABLE_MAX;
         loop {
@@ -260,7 +245,7 @@ impl Log for KafkaLog {
                     return Ok(positions);
                 }
                 Err(error) if Instant::now() > deadline => {
-                    return Err(failed("asking for committed positions", &error));
+                    return Err(LogError::failed("asking for committed positions", error));
                 }
                 Err(error) => tracing::debug!(%error, "committed positions are not stable yet"),
             }
@@ -268,34 +253,6 @@ impl Log for KafkaLog {
                 self.unblock(changelog)?;
             }
         }
-    }
-
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        self.readers.read(at, from, max)
-    }
-
-    fn read_all(&mut self, at: &[TopicPartition], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
-        let deadline = Instant::now() + UNSTABLE_MAX;
-        let mut topics: BTreeMap<Topic, Vec<(i32, Position)>> = BTreeMap::new();
-        let extents = offsets::extents(&self.uncommitted, &self.names, at)?;
-        let stable = offsets::ends(self.group.consumer(), &self.names, at)?;
-        for ((&at, Extent { start, end }), mut stable) in at.iter().zip(extents).zip(stable) {
-            while start < end && stable < end {
-                if Instant::now() > deadline {
-                    return Err(LogError::Unavailable {
-                        reason: format!("{at}: a transaction stays open before {}", end.0),
-                    });
-                }
-                std::thread::sleep(STABLE_STEP);
-                stable = self.unblock(at)?;
-            }
-            if start < end {
-                topics.entry(at.topic).or_default().push((at.partition, start));
-            }
-        }
-        topics
-            .iter()
-            .try_for_each(|(topic, from)| self.readers.read_all(*topic, from, take))
     }
 
     fn join(&mut self) -> Result<(), LogError> {
@@ -331,13 +288,11 @@ impl Log for KafkaLog {
         show: &mut dyn FnMut(Offered<'_>),
     ) -> Result<usize, LogError> {
         if self.contact.is_lost(self.group.consumer().client()) {
-            return Err(LogError::Unavailable {
-                reason: "the group's client reaches no broker".to_owned(),
-            });
+            return Err(LogError::unavailable("the group's client reaches no broker"));
         }
         let count = self.group.poll(max, wait, show)?;
         if let Some((at, from)) = self.group.stuck(self.patience.wait()) {
-            // The client told that up to a quarter of a second ago; another worker may have ended it meanwhile.
+            // What the client tells is up to a quarter of a second old: another worker may have ended the transaction since.
             if self.stable(at)? <= from {
                 self.fencer.end_transaction(at, from)?;
             }
@@ -355,28 +310,29 @@ impl Log for KafkaLog {
         let began = Instant::now();
         match self.transactions.commit(&self.names, &self.group, &commit) {
             Ok(()) => self.patience.committed(began.elapsed()),
-            Err(Failure::Aborted(reason)) => {
+            Err(Failure::Aborted(Said { reason, source })) => {
                 return Err(LogError::Aborted {
                     reason,
+                    source,
                     commit: Box::new(commit),
                 });
             }
-            Err(Failure::Dead(reason)) => return Err(LogError::NotCommitted { reason }),
-            Err(Failure::Unknown(reason)) => self.read_back(commit, reason)?,
+            Err(Failure::Dead(Said { reason, source })) => {
+                return Err(LogError::NotCommitted { reason, source });
+            }
+            Err(Failure::Unknown(said)) => self.read_back(commit, said)?,
         }
         self.committed.extend(done);
         Ok(())
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
-        // Who has lost his name to another process must not fence it.
+        // The group first: a worker that has lost its name to another process must not fence that process.
         self.group.recover()?;
         self.transactions.recover()?;
         self.appender.recover()?;
-        // New clients were answered. Of those that stay, one may be cut off.
-        if self.contact.is_silent(self.uncommitted.client()) {
-            self.uncommitted = clients::connected(&self.cluster, &self.names.name(Topic::Control))?;
-        }
+        // Producers are new and were answered just now; clients that stay may be cut off.
+        self.reader.stay_in_contact(&self.contact)?;
         if self.contact.is_silent(self.group.consumer().client()) {
             tracing::warn!("the group's client reaches no broker, and a new one does: it is replaced");
             self.group.replace()?;
@@ -394,6 +350,7 @@ impl Log for KafkaLog {
         };
         let list = self.names.list(before);
         let outcome = clients::ask(
+            REQUEST_MAX,
             || {
                 format!(
                     "deleting records of {} and {} other partitions",

@@ -1,16 +1,34 @@
-//! The seam between the runner and the log: poll, append, commit with offsets, read from a position.
+//! The seam between everything that works with records and the log that holds them.
 //!
-//! Everything that touches records goes through [`Log`], so the same runner, `tacho read` and tests work on real
-//! Kafka ([`kafka`]), on the durable log within one process ([`embedded`]) and in simulation ([`simulated`]).
+//! ```text
+//!   ReadLog                partitions, extent, read          tacho read, followers of a topic, restore
+//!      ▲
+//!     Log                  join, poll, append, commit        a worker
+//!      ▲
+//!   ┌──┴──────┬──────────┐
+//! kafka    embedded  simulated                               one contract, tests/contract.rs
+//! ```
+//!
+//! The same runner, `tacho read` and tests work on real Kafka ([`kafka`]), on the durable log within one process
+//! ([`embedded`]) and in simulation ([`simulated`]). What else reaches a cluster is here too: its address and the properties
+//! of all clients ([`cluster`]), whether a client still reaches it ([`contact`]), following a topic ([`follow`]), and the
+//! producer of ingest's inbox and spool ([`kafka::gapless`]).
 //!
 //! **Architecture Invariant:** records, state and input positions of a commit become visible together or not at all.
+#![deny(missing_docs, clippy::wildcard_enum_match_arm)]
 
+mod assigned;
 pub mod cluster;
 pub mod contact;
+pub mod control;
 pub mod embedded;
+mod error;
+pub mod follow;
 pub mod kafka;
 pub mod simulated;
 pub mod telemetry;
+
+pub use error::{Cause, LogError};
 
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
@@ -23,16 +41,16 @@ use strum::VariantArray;
 /// Where an appended record ended up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// Its offset.
+    /// The record's offset.
     pub offset: i64,
-    /// The log's time for it.
+    /// The time that the log stamped the record with.
     pub appended: AppendTime,
 }
 
-/// The readable part of a partition: from `start`, up to but without `end`.
+/// Where a partition begins and ends: from `start`, up to but without `end`.
 ///
-/// `end` is the high watermark as a reader of everything sees it: with an open transaction it is past what
-/// [`Log::read`] gives out.
+/// `end` is the high watermark: while a transaction is open it is past the last stable offset, up to which
+/// [`ReadLog::read`] gives out records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// The first offset still there.
@@ -41,19 +59,19 @@ pub struct Extent {
     pub end: Position,
 }
 
-/// What one read gave: committed records, and where to go on, past aborted records and control marks too.
+/// What one read gave: committed records, and where to go on, which may be past aborted records and control marks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// In order of offsets; may be empty while `next` moves on.
+    /// The records in order of offsets; may be empty while `next` moves on.
     pub records: Vec<Record>,
     /// Where the next read begins.
     pub next: Position,
 }
 
-/// One atomic step of a consumer: all of its parts become visible together, or none does.
+/// One atomic step of a worker: all of its parts become visible together, or none does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// One for each input partition of the step.
+    /// One part for each input partition of the step.
     pub parts: Vec<Part>,
 }
 
@@ -90,81 +108,21 @@ impl Commit {
     }
 }
 
-/// What a poll told about who owns input partitions.
+/// A change of the input partitions that a worker owns, and what the worker does about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// These are ours from now on: restore their state, then [`Log::take_over`] them. May be empty.
+    /// The worker owns these partitions from now on: it restores their state, then answers by [`Log::take_over`]. May be
+    /// empty.
     Assigned(Vec<TopicPartition>),
-    /// These go to another worker: commit what is folded, then [`Log::release`] them. They are ours until then.
+    /// These partitions go to another worker: the worker commits what it has folded of them, then answers by
+    /// [`Log::release`]. It owns them until then.
     Revoked(Vec<TopicPartition>),
-    /// These are no longer ours: drop their state, commit nothing of them, [`Log::release`] them.
+    /// The worker owns these partitions no longer: it drops their state, commits nothing of them, and answers by
+    /// [`Log::release`].
     Lost(Vec<TopicPartition>),
 }
 
-/// Why the log did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The position is no longer in the log.
-    #[error("{at} has no position {wanted} any more: it begins at {start}")]
-    OutOfRange {
-        /// The partition.
-        at: TopicPartition,
-        /// The position asked for.
-        wanted: i64,
-        /// The first position that is there.
-        start: i64,
-    },
-    /// The topic is not there, or has another number of partitions than the seed says, or wrong settings.
-    #[error("topic {topic}: {fault}")]
-    Topic {
-        /// Its name, prefix included.
-        topic: String,
-        /// What is wrong, and the command or setting that mends it.
-        fault: String,
-    },
-    /// Nothing of a commit is in the log, and this handle may try again: with what is still owned.
-    #[error("commit aborted: {reason}")]
-    Aborted {
-        /// What the log said.
-        reason: String,
-        /// The commit, as it was given.
-        commit: Box<Commit>,
-    },
-    /// Somebody else has this worker's identity: two processes have one name.
-    #[error("fenced: {reason}")]
-    Fenced {
-        /// What the log said.
-        reason: String,
-    },
-    /// The outcome of a commit is unknown or negative: drop all state, begin anew and restore.
-    #[error("commit not confirmed: {reason}")]
-    NotCommitted {
-        /// What the log said.
-        reason: String,
-    },
-    /// The log can't be reached, or failed.
-    #[error("log unavailable: {reason}")]
-    Unavailable {
-        /// What the log said.
-        reason: String,
-    },
-    /// There is no room left.
-    #[error("log full: {reason}")]
-    Full {
-        /// What the log said.
-        reason: String,
-    },
-    /// What is stored can't be read as what it should be.
-    #[error("{at} holds what can't be read: {reason}")]
-    Corrupt {
-        /// Where.
-        at: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
-
-/// All input partitions of a log that one worker has for itself.
+/// All input partitions of a log; `partitions` is how many a topic has.
 fn all_inputs(partitions: impl Fn(Topic) -> i32) -> Vec<TopicPartition> {
     let of = |stage: &Stage| {
         let topic = stage.def().input;
@@ -173,24 +131,18 @@ fn all_inputs(partitions: impl Fn(Topic) -> i32) -> Vec<TopicPartition> {
     Stage::VARIANTS.iter().flat_map(of).collect()
 }
 
-/// Adds partitions to those given out, or moves them there.
-fn place(assigned: &mut Vec<(TopicPartition, Position)>, from: &[(TopicPartition, Position)]) {
-    assigned.retain(|(at, _)| from.iter().all(|(taken, _)| taken != at));
-    assigned.extend_from_slice(from);
-}
-
-/// How many records [`Log::read_all`] reads at once, where a log has no way of its own.
+/// How many records [`ReadLog::read_all`] reads at once, where a log has no way of its own.
 const READ_ALL_BATCH: usize = 10_000;
 
-/// A log as one worker sees it. Synchronous: the worker is a plain thread, and librdkafka's transaction calls block.
-pub trait Log: Send {
+/// The records of a log, for whoever only reads: restore, followers of a topic, `tacho read`.
+pub trait ReadLog: Send {
     /// How many partitions a topic has.
     ///
     /// # Errors
     /// The topic is not there, or the log can't be reached.
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
 
-    /// The readable part of a partition, and beyond it (see [`Extent`]).
+    /// Where a partition begins and ends (see [`Extent`]).
     ///
     /// # Errors
     /// The log can't be reached.
@@ -204,15 +156,7 @@ pub trait Log: Send {
         at.iter().map(|at| Ok(self.extent(*at)?.end)).collect()
     }
 
-    /// The consumer group's committed positions, in the order asked; waits for pending transactions first.
-    ///
-    /// # Errors
-    /// The log can't be reached.
-    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
-
     /// Up to `max` committed records from `from`; an empty batch with `next == from` means: nothing there now.
-    ///
-    /// Used for restore, for tailing control and labels, and by `tacho read`; independent of [`Log::poll`].
     ///
     /// # Errors
     /// The position is gone, or the log can't be reached.
@@ -235,27 +179,36 @@ pub trait Log: Send {
         }
         Ok(())
     }
+}
 
-    /// Becomes one of those who share the input partitions; [`Log::ownership`] then tells which ones are ours. To be
-    /// called once, after [`Log::recover`].
+/// A log as one worker uses it. Calls block: the worker is a plain thread, and so are librdkafka's calls for transactions.
+pub trait Log: ReadLog {
+    /// The consumer group's committed positions, in the order asked; waits for pending transactions first.
+    ///
+    /// # Errors
+    /// The log can't be reached.
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
+
+    /// Becomes one of the workers that share the input partitions; [`Log::ownership`] then tells which ones this worker owns.
+    /// To be called once, after [`Log::recover`].
     ///
     /// # Errors
     /// The log can't be reached.
     fn join(&mut self) -> Result<(), LogError>;
 
-    /// What changed about who owns input partitions, in order, since it was last asked: told by [`Log::join`],
-    /// [`Log::poll`] and [`Log::settle`]. Until a change is answered there is no other.
+    /// The next change of ownership, in order; [`Log::join`], [`Log::poll`] and [`Log::settle`] learn of them. Until a change
+    /// is answered there is no other.
     fn ownership(&mut self) -> Option<Ownership>;
 
-    /// Waits up to `wait` for news about ownership, after a commit was aborted; records that come in meanwhile are kept
+    /// Waits up to `wait` for a change of ownership, after a commit was aborted; records that come in meanwhile are kept
     /// for the next poll.
     ///
     /// # Errors
     /// The log can't be reached.
     fn settle(&mut self, wait: Duration) -> Result<(), LogError>;
 
-    /// Lets [`Log::poll`] give out these partitions too, from these positions; answers [`Ownership::Assigned`].
-    /// A partition that it gives out already goes on from the position.
+    /// Lets [`Log::poll`] give out these partitions too, from these positions; answers [`Ownership::Assigned`]. A partition
+    /// that is given out already goes on from the new position.
     ///
     /// # Errors
     /// The log can't be reached.
@@ -267,8 +220,8 @@ pub trait Log: Send {
     /// The log can't be reached.
     fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError>;
 
-    /// Committed records of the taken partitions, each partition's in order: up to `max`, waiting at most `wait`
-    /// for the first.
+    /// Committed records of the partitions that were taken over, each partition's in order: up to `max`, waiting at most
+    /// `wait` for the first.
     ///
     /// # Errors
     /// A position is gone (nothing is reset silently), or the log can't be reached.
@@ -277,7 +230,7 @@ pub trait Log: Send {
     /// As [`Log::poll`], but shows the records where they are, one after another, and says how many there were.
     ///
     /// # Errors
-    /// As [`Log::poll`]. Some may have been shown: what follows from them must be dropped.
+    /// As [`Log::poll`]. Records that were shown before the error count for nothing: what follows from them must be dropped.
     fn poll_each(
         &mut self,
         max: usize,
@@ -292,55 +245,33 @@ pub trait Log: Send {
     /// Appends outside of any transaction; on return the records are durable. Order within a partition is kept.
     ///
     /// # Errors
-    /// Not all records are durable: some may be.
+    /// Not all records are durable, while some may be.
     fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError>;
 
     /// Writes records and positions in one atomic step.
     ///
     /// # Errors
-    /// [`LogError::Aborted`]: nothing of it is in the log, and the state is still good. All others: the caller drops its
-    /// state, calls [`Log::recover`] and restores.
+    /// [`LogError::Aborted`]: nothing of it is in the log, and the caller's state is still good. After all others the caller
+    /// drops its state, calls [`Log::recover`] and restores.
     fn commit(&mut self, commit: Commit) -> Result<(), LogError>;
 
-    /// Makes the log usable after a failed commit and fences every older user of the same identity. All partitions may be
-    /// lost by it: [`Log::ownership`] tells.
+    /// Makes the log usable after a failed commit, and fences every older user of the same identity. The worker may lose all
+    /// partitions by it: [`Log::ownership`] tells.
     ///
     /// # Errors
     /// The log can't be reached: call again. [`LogError::Fenced`]: another process has this worker's identity.
     fn recover(&mut self) -> Result<(), LogError>;
 
-    /// Deletes the records before a position of each of these partitions: of `tacho.deltas` once consumed, and what
-    /// retention allows.
+    /// Deletes the records before a position of each of these partitions: of `tacho.deltas` once they are consumed.
     ///
     /// # Errors
     /// The log can't be reached.
     fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError>;
 
-    /// The stable identity that fences: `transactional.id`, or the data directory's.
+    /// The stable identity that fences: the `transactional.id`, or the data directory's.
     fn writer(&self) -> &str;
 
-    /// The log's own wall time, for `tacho-wall` and for the timing of commits; never reaches the core but in headers.
+    /// The log's wall time, ms since the Unix epoch: for the header `tacho-wall` and the timing of commits. It reaches the
+    /// core in headers alone.
     fn wall_ms(&self) -> i64;
-}
-
-/// Reads the partitions given out in turn, up to `max` records in all; the next time goes on behind where this one ended.
-fn read_in_turn(
-    assigned: &mut [(TopicPartition, Position)],
-    turn: &mut usize,
-    max: usize,
-    mut read: impl FnMut(TopicPartition, Position, usize) -> Result<Batch, LogError>,
-) -> Result<Vec<Record>, LogError> {
-    let mut records = Vec::new();
-    for step in 0..assigned.len() {
-        let index = (*turn + step) % assigned.len();
-        let (at, position) = assigned[index];
-        let batch = read(at, position, max - records.len())?;
-        assigned[index].1 = batch.next;
-        records.extend(batch.records);
-        if records.len() >= max {
-            *turn = index + 1;
-            break;
-        }
-    }
-    Ok(records)
 }

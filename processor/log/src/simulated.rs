@@ -1,11 +1,11 @@
 //! A log in memory, for simulation: one seed decides every fault, one virtual clock every append time.
 //!
 //! It models what the runner must survive on Kafka: commits that fail, that are aborted, or whose answer is lost; appends
-//! whose answer is lost; transactions that a dead writer leaves open, and readers who wait at the last stable offset;
+//! whose answer is lost; transactions that a dead writer leaves open, and readers that wait at the last stable offset;
 //! marks that come to each partition, and to the group's positions, in their own time; a group whose members come, go,
 //! sleep and die, with generations that fence them; fencing by name; brokers' clocks that differ, and jump.
 //!
-//! Nothing waits here: where a client would, time has passed when the call returns.
+//! No call waits: where a client would wait, the cluster's time has passed when the call returns.
 
 mod group;
 mod handle;
@@ -26,30 +26,33 @@ use std::sync::{Arc, Mutex, MutexGuard};
 /// The clock of a new cluster, ms: 2026-01-01T00:00:00Z.
 pub const START_MS: i64 = 1_767_225_600_000;
 
-/// How often things go wrong: chances in 1,000.
+/// How often each fault happens: chances in 1,000.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// A commit fails, and its transaction stays open: it has no effect in the end, but readers wait behind it.
+    /// The chance that a commit fails, and its transaction stays open: it has no effect in the end, but readers wait behind it.
     pub commit_lost: u32,
-    /// A commit is aborted, which is told.
+    /// The chance that a commit is aborted, and the writer is told so.
     pub commit_aborted: u32,
-    /// A commit takes effect, and its answer is lost.
+    /// The chance that a commit takes effect, and its answer is lost.
     pub commit_unanswered: u32,
-    /// An append has no effect.
+    /// The chance that an append has no effect.
     pub append_lost: u32,
-    /// An append takes effect, and its answer is lost.
+    /// The chance that an append takes effect, and its answer is lost.
     pub append_unanswered: u32,
-    /// A transaction's mark comes late to one of its places.
+    /// The chance that a transaction's mark comes late to a partition, or to the group's positions.
     pub mark_late: u32,
-    /// News of the group reach a member only later.
+    /// The chance that changes of ownership reach a member only later.
     pub news_late: u32,
-    /// When the clock moves, the leader of a partition changes, and with it by how much its clock is wrong: by up to
-    /// [`SKEW_MS`] either way.
+    /// The chance that the leader of a partition changes when the clock moves, and with it by how much the leader's clock is
+    /// wrong: by up to [`SKEW_MS`] either way.
     pub leader_moves: u32,
 }
 
-/// By how much brokers' clocks are wrong at most, ms.
+/// The most that a broker's clock is wrong by, ms.
 pub const SKEW_MS: i64 = 3_000;
+
+/// How many values a clock's error can have: from minus to plus [`SKEW_MS`].
+const SKEW_RANGE: u64 = 2 * SKEW_MS.unsigned_abs() + 1;
 
 /// What happened on a cluster, for tests to see that their seeds show something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,9 +61,9 @@ pub struct Happened {
     pub rebalances: usize,
     /// Members whose session timed out.
     pub expelled: usize,
-    /// Commits that were aborted, and told so.
+    /// Commits that were aborted, and whose writers were told so.
     pub aborted: usize,
-    /// Writers fenced by readers who waited behind their open transaction.
+    /// Writers fenced by readers that waited behind their open transaction.
     pub fenced: usize,
     /// Marks that came late.
     pub late_marks: usize,
@@ -71,10 +74,11 @@ pub struct Happened {
 /// The cluster that all handles share; clones are the same cluster.
 #[derive(Clone)]
 pub struct SimCluster {
-    state: Arc<Mutex<State>>,
+    brokers: Arc<Mutex<Brokers>>,
 }
 
-struct State {
+/// Everything that the brokers of a simulated cluster know.
+struct Brokers {
     random: Random,
     faults: Faults,
     happened: Happened,
@@ -83,7 +87,7 @@ struct State {
     delta_partitions: i32,
     partitions: BTreeMap<TopicPartition, Partition>,
     positions: BTreeMap<TopicPartition, Position>,
-    /// By writer: the number of its latest user.
+    /// The number of the latest handle of each writer.
     epochs: BTreeMap<String, u64>,
     transactions: BTreeMap<TransactionId, transaction::Transaction>,
     next_transaction: TransactionId,
@@ -112,7 +116,7 @@ impl SimCluster {
     /// An empty cluster without faults; `random` decides the faults, `seed` the partition counts.
     #[must_use]
     pub fn new(random: u64, seed: &Seed) -> Self {
-        let state = State {
+        let brokers = Brokers {
             random: Random(random),
             faults: Faults::default(),
             happened: Happened::default(),
@@ -128,114 +132,115 @@ impl SimCluster {
             next_handle: 0,
         };
         Self {
-            state: Arc::new(Mutex::new(state)),
+            brokers: Arc::new(Mutex::new(brokers)),
         }
     }
 
     /// A handle of that writer; handles of one writer fence each other by [`super::Log::recover`].
     #[must_use]
     pub fn log(&self, writer: &str) -> SimLog {
-        let mut state = self.state();
-        let epoch = state.epochs.get(writer).copied().unwrap_or(0);
-        state.next_handle += 1;
-        SimLog::new(self.clone(), writer, state.next_handle, epoch)
+        let mut brokers = self.brokers();
+        let epoch = brokers.epochs.get(writer).copied().unwrap_or(0);
+        brokers.next_handle += 1;
+        SimLog::new(self.clone(), writer, brokers.next_handle, epoch)
     }
 
-    /// What goes wrong from now on; without late marks those on their way arrive.
+    /// Sets what goes wrong from now on. Without late marks, those on their way arrive; without moving leaders, their clocks
+    /// are right.
     pub fn set_faults(&self, faults: Faults) {
-        let mut state = self.state();
-        state.faults = faults;
+        let mut brokers = self.brokers();
+        brokers.faults = faults;
         if faults.mark_late == 0 {
-            state.bring_marks();
+            brokers.bring_marks();
         }
         if faults.leader_moves == 0 {
-            state
+            brokers
                 .partitions
                 .values_mut()
                 .for_each(|partition| partition.skew_ms = 0);
         }
     }
 
-    /// Moves the clock on, and with it what happens by itself: marks arrive, transactions and sessions time out.
+    /// Moves the clock on by `ms`, and does what happens by itself in that time: marks arrive, transactions and sessions time
+    /// out.
     pub fn advance(&self, ms: i64) {
-        let mut state = self.state();
-        state.wall_ms += ms;
-        state.pass();
-        state.beat();
-        state.move_leaders();
+        let mut brokers = self.brokers();
+        brokers.wall_ms += ms;
+        brokers.pass();
+        brokers.beat();
+        brokers.move_leaders();
     }
 
     /// Stops a writer's signs of life to the group, or lets them go on.
     pub fn set_silent(&self, writer: &str, is_silent: bool) {
-        self.state().group.set_silent(writer, None, is_silent);
+        self.brokers().group.set_silent(writer, None, is_silent);
     }
 
-    /// What has happened so far.
+    /// Counts of what has happened so far.
     #[must_use]
     pub fn happened(&self) -> Happened {
-        self.state().happened
+        self.brokers().happened
     }
 
-    /// The clock, ms since the Unix epoch.
+    /// The cluster's clock, ms since the Unix epoch.
     #[must_use]
     pub fn wall_ms(&self) -> i64 {
-        self.state().wall_ms
+        self.brokers().wall_ms
     }
 
     /// A random number of this cluster's sequence, for the test's own decisions.
     #[must_use]
     pub fn random(&self) -> u64 {
-        self.state().random.next()
+        self.brokers().random.next()
     }
 
-    /// Everything that can be read of a partition.
+    /// All records of a partition that readers see.
     #[must_use]
     pub fn records(&self, at: TopicPartition) -> Vec<Record> {
-        self.state()
+        self.brokers()
             .partitions
             .get(&at)
             .map(|partition| partition.readable().cloned().collect())
             .unwrap_or_default()
     }
 
-    /// Takes in records with the offsets and append times that they carry.
+    /// Appends records with the offsets and append times that they carry.
     ///
     /// # Errors
-    /// An offset is below the partition's end; what came before it was taken in.
+    /// An offset is below the partition's end; the records before it were appended.
     pub fn import(&self, records: Vec<Record>) -> Result<(), LogError> {
-        let mut state = self.state();
+        let mut brokers = self.brokers();
         for record in records {
-            let partition = state.partition(record.from)?;
+            let partition = brokers.partition(record.from)?;
             if record.offset < partition.end {
                 let reason = format!(
                     "can't import offset {}: the partition goes on at {}",
                     record.offset, partition.end
                 );
-                return Err(LogError::Corrupt {
-                    at: record.from.to_string(),
-                    reason,
-                });
+                return Err(LogError::corrupt(record.from.to_string(), reason));
             }
             partition.insert(record);
         }
         Ok(())
     }
 
-    /// Compacts: of each compacted topic's keys only the latest record stays, and no tombstone.
+    /// Compacts the compacted topics: of each key only the latest record stays, and no tombstone.
     pub fn compact(&self) {
-        for (at, partition) in &mut self.state().partitions {
+        for (at, partition) in &mut self.brokers().partitions {
             if at.topic.def().cleanup.is_compacted() {
                 partition.compact();
             }
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("nothing panics while holding this lock")
+    fn brokers(&self) -> MutexGuard<'_, Brokers> {
+        self.brokers
+            .lock()
+            .expect("nothing panics while holding this lock")
     }
 }
 
-impl State {
+impl Brokers {
     fn count(&self, topic: Topic) -> i32 {
         topic
             .def()
@@ -268,6 +273,3 @@ impl State {
         }
     }
 }
-
-/// All values that a clock may be wrong by.
-const SKEW_RANGE: u64 = 2 * SKEW_MS.unsigned_abs() + 1;

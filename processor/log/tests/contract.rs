@@ -14,7 +14,7 @@ use schemas::topic::Topic;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long a check waits for what must come; it ends as soon as it is there.
+/// How long a check waits for records that must come.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const RAW: TopicPartition = TopicPartition {
@@ -36,7 +36,7 @@ const STATE: TopicPartition = TopicPartition {
 
 /// A log with empty topics, and as many users of it as a check wants.
 trait World {
-    /// One more user, of the same identity.
+    /// One more user of the log, with the same identity.
     fn user(&mut self) -> Box<dyn Log>;
 }
 
@@ -67,7 +67,7 @@ fn values(records: &[Record]) -> Vec<String> {
         .collect()
 }
 
-/// Reads until `until` is reached.
+/// Reads a partition until `until` is reached.
 fn read_until(log: &mut dyn Log, at: TopicPartition, mut from: Position, until: Position) -> Vec<Record> {
     let deadline = Instant::now() + PATIENCE;
     let mut records = Vec::new();
@@ -101,7 +101,7 @@ fn read_all(log: &mut dyn Log, at: TopicPartition) -> Vec<Record> {
     read_until(log, at, extent.start, extent.end)
 }
 
-/// Polls until there are `count` records.
+/// Polls until there were `count` records.
 fn poll_until(log: &mut dyn Log, count: usize) -> Vec<Record> {
     let deadline = Instant::now() + PATIENCE;
     let mut records = Vec::new();
@@ -172,7 +172,7 @@ fn a_read_at_the_end_is_empty(world: &mut dyn World) {
         values(&read_until(&mut *log, RAW, Position(0), Position(1))),
         ["one"]
     );
-    // From a position again, and from another one: reads don't depend on those before.
+    // Reads from the same position again, and from another one, don't depend on the reads before.
     assert_eq!(
         values(&read_until(&mut *log, RAW, Position(0), Position(1))),
         ["one"]
@@ -200,11 +200,11 @@ fn poll_gives_what_is_assigned(world: &mut dyn World) {
     };
     assert_eq!(of(RAW), ["2", "4", "6", "8"]);
     assert_eq!(of(RAW_0), ["7", "9"]);
-    // It goes on where it was, and a read between does not disturb it.
+    // The poll goes on where it was, and a read between does not disturb it.
     assert_eq!(read_all(&mut *log, RAW).len(), 5);
     other.append(vec![record(RAW, "k", Some("10"))]).unwrap();
     assert_eq!(values(&poll_until(&mut *log, 1)), ["10"]);
-    // Assigned anew, back in the log; the other partition is no longer polled.
+    // One partition is assigned anew, further back in the log; the other one is no longer polled.
     other.append(vec![record(RAW_0, "k", Some("11"))]).unwrap();
     log.release(&[RAW_0]).unwrap();
     log.take_over(&[(RAW, Position(4))]).unwrap();
@@ -224,7 +224,7 @@ fn a_commit_shows_records_and_positions_together(world: &mut dyn World) {
     assert_eq!(other.committed(&[RAW_0, RAW]).unwrap(), [None, Some(Position(3))]);
     assert_eq!(values(&read_all(&mut *other, DELTAS)), ["delta"]);
     assert_eq!(values(&read_all(&mut *other, STATE)), ["state"]);
-    // Positions alone, and records alone.
+    // A commit may have positions alone, or records alone.
     log.commit(commit(Vec::new(), vec![(RAW, Position(4))])).unwrap();
     log.commit(commit(vec![record(DELTAS, "d", Some("more"))], vec![]))
         .unwrap();
@@ -251,7 +251,7 @@ fn recover_fences_older_users(world: &mut dyn World) {
         .unwrap();
     assert_eq!(values(&read_all(&mut *new, DELTAS)), ["old", "new"]);
     assert_eq!(new.committed(&[RAW]).unwrap(), [None]);
-    // The old one is of use again once it takes over in turn.
+    // The old user can commit again once it has fenced the new one in turn.
     old.recover().unwrap();
     old.commit(commit(vec![record(DELTAS, "d", Some("back"))], vec![]))
         .unwrap();

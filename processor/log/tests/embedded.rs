@@ -5,8 +5,8 @@ mod common;
 
 use bytes::Bytes;
 use common::commit;
-use processor_log::embedded::{Embedded, Options, Retention};
-use processor_log::{Log, LogError};
+use processor_log::embedded::{Embedded, Limits, Retention};
+use processor_log::{Log, LogError, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
@@ -56,7 +56,7 @@ fn values(log: &mut impl Log, at: TopicPartition) -> Vec<String> {
         .collect()
 }
 
-/// What a crash of the process leaves: the files as they are, while the log is open.
+/// The directory that a crash of the process leaves: a copy of the files as they are while the log is open.
 fn crash(dir: &Path) -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {
         std::fs::create_dir_all(to).unwrap();
@@ -100,7 +100,7 @@ fn what_was_acknowledged_survives_a_crash() {
     assert_eq!(values(&mut user_again, ROWS), ["second"]);
     assert_eq!(values(&mut user_again, DELTAS), ["delta"]);
     assert_eq!(user_again.committed(&[RAW]).unwrap(), [Some(Position(2))]);
-    // Offsets and times go on.
+    // Offsets and append times go on after the restart.
     let next = user_again.append(vec![record(RAW, "k", "three")]).unwrap();
     assert_eq!(next[0].offset, 2);
     assert!(next[0].appended >= appended[1].appended);
@@ -199,7 +199,7 @@ fn a_compacted_topic_holds_nothing_but_the_latest() {
         value: None,
         ..record(ROWS, "b", "")
     };
-    // Within one commit, and across commits.
+    // Keys are superseded within one commit, and across commits.
     let records = vec![
         record(ROWS, "a", "1"),
         record(ROWS, "a", "2"),
@@ -220,7 +220,7 @@ fn a_compacted_topic_holds_nothing_but_the_latest() {
     user.commit(commit(records, vec![])).unwrap();
     assert_eq!(values(&mut user, ROWS), ["1", "3"]);
     assert_eq!(user.extent(ROWS).unwrap().end, Position(8));
-    // Trimmed keys are forgotten, not superseded later.
+    // Keys of trimmed records are forgotten, so no later record supersedes them.
     user.trim(&[(ROWS, Position(8))]).unwrap();
     user.commit(commit(vec![record(ROWS, "a", "4")], vec![])).unwrap();
     assert_eq!(values(&mut user, ROWS), ["4"]);
@@ -311,13 +311,14 @@ fn age_and_size_delete_raw_records_only_below_the_committed_position() {
     let log = Embedded::open_with(
         dir.path(),
         &Seed::shipped(),
-        Options {
+        "",
+        Limits {
             retention,
-            ..Options::default()
+            ..Limits::default()
         },
     )
     .unwrap();
-    // Times of 10 years from now on: the log's own rounds, which use the real time, find nothing old.
+    // The records are 10 years in the future, so the log's own deletions, which go by the real time, find nothing old.
     let now = log.handle().wall_ms() + 315_360_000_000;
     log.import((0..20).map(|n| imported(RAW, n, now + n)).collect())
         .unwrap();
@@ -349,13 +350,14 @@ fn age_and_size_delete_raw_records_only_below_the_committed_position() {
 fn a_full_disk_is_told_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    // More than any disk has.
+    // No disk has that much free.
     let log = Embedded::open_with(
         dir.path(),
         &Seed::shipped(),
-        Options {
-            disk_reserve: u64::MAX / 4,
-            ..Options::default()
+        "",
+        Limits {
+            disk_reserve_bytes: u64::MAX / 4,
+            ..Limits::default()
         },
     )
     .unwrap();

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use common::commit;
 use processor_log::cluster::Cluster;
 use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
-use processor_log::{Log, LogError};
+use processor_log::{Log, LogError, ReadLog};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use schemas::id::{Position, TopicPartition};
@@ -117,14 +117,14 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
         (1, Position(2))
     );
 
-    // Recovery of the identity ends it, and reads go past what it left.
+    // Recovery of the identity ends the transaction, and reads go past its records.
     reader.recover().unwrap();
     assert_eq!(read_all(&mut reader, DELTAS), ["one"]);
     reader
         .commit(commit(vec![record(DELTAS, "two")], vec![]))
         .unwrap();
     assert_eq!(read_all(&mut log, DELTAS), ["one", "two"]);
-    // And the handle from before was fenced by it.
+    // The handle from before was fenced by the recovery.
     assert!(matches!(
         log.commit(commit(vec![record(DELTAS, "late")], vec![])),
         Err(LogError::NotCommitted { .. })
@@ -136,7 +136,7 @@ fn an_open_transaction_is_not_read_and_its_abort_is_passed() {
 fn topics_of_the_wrong_form_are_refused_with_the_way_out() {
     let broker = Broker::shared();
     let bootstrap = broker.bootstrap();
-    // What is there wins over the seed, before there is one in the log.
+    // The counts of topics that are there win over the given seed, as long as there is none in the log.
     topics::create_topics(&Cluster::plain(&bootstrap, "form."), &seed(), None).unwrap();
     let real = topics::prepare(&Cluster::plain(&bootstrap, "form."), &Seed::shipped()).unwrap();
     assert_eq!(
@@ -252,7 +252,7 @@ fn a_broker_that_hangs_or_dies_costs_a_commit_but_no_record() {
     log.commit(commit(vec![record(DELTAS, "four")], vec![(RAW, Position(1))]))
         .unwrap();
 
-    // Readable before the kill: a broker that dies between its answer to a commit and the marks of that commit can
+    // The records must be readable before the kill: a broker that dies between its answer to a commit and the marks of that commit can
     // come back without ever writing them ("couldn't find leader endpoint ... can be skipped" in its log).
     let mut expected = before;
     expected.push("four".to_owned());

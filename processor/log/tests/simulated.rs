@@ -6,7 +6,7 @@ mod common;
 use bytes::Bytes;
 use common::commit;
 use processor_log::simulated::{Faults, SimCluster, SimLog};
-use processor_log::{Batch, Commit, Log, LogError, Ownership};
+use processor_log::{Batch, Commit, Log, LogError, Ownership, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::NewRecord;
 use schemas::settings::Seed;
@@ -36,7 +36,7 @@ fn record(to: TopicPartition, key: &str, value: Option<&str>) -> NewRecord {
     }
 }
 
-/// 200 commits under faults; how many were said to fail, and how many of those took effect.
+/// Makes 200 commits under faults; how many were said to fail, and how many of those took effect.
 fn history(random: u64) -> (u32, u32, Vec<i64>) {
     let cluster = SimCluster::new(random, &Seed::shipped());
     cluster.set_faults(Faults {
@@ -140,7 +140,7 @@ fn compaction_leaves_the_latest_and_the_offsets() {
     again.import(cluster.records(ROWS)).unwrap_err();
 }
 
-/// What a restore reads of a partition.
+/// The number of records that a restore reads of a partition.
 fn restored(log: &mut SimLog, at: TopicPartition) -> usize {
     let mut count = 0;
     log.read_all(&[at], &mut |_| count += 1).unwrap();
@@ -172,7 +172,7 @@ fn a_late_mark_holds_readers_up_and_a_restore_waits_for_it() {
     );
     assert_eq!(restored(&mut reader, DELTAS), 1);
     assert_eq!((cluster.happened().late_marks, cluster.happened().waits), (2, 2));
-    // The writer's next transaction waits for the marks of the one before.
+    // The writer's next transaction waits for the marks of its last one.
     writer.commit(one_delta()).unwrap();
     writer.commit(one_delta()).unwrap();
     assert_eq!(cluster.records(DELTAS).len(), 2);
@@ -209,7 +209,7 @@ fn a_dead_writers_transaction_is_aborted_by_who_waits_and_by_its_timeout() {
     }
 }
 
-/// Answers all changes; what the handle has then.
+/// Answers all changes of ownership; the partitions that the handle has then.
 fn answer(log: &mut SimLog, has: &mut BTreeSet<TopicPartition>) {
     log.settle(Duration::ZERO).unwrap();
     while let Some(change) = log.ownership() {
@@ -269,7 +269,7 @@ fn partitions_move_when_their_owner_lets_go_leaves_or_is_silent() {
         of_a.is_disjoint(&of_b) && of_a.len() + of_b.len() == all && !of_a.is_empty(),
         "{of_a:?} {of_b:?}"
     );
-    // One that leaves is not waited for; one that comes again under its name in time has what it had.
+    // A member that leaves is not waited for; one that comes again under its name in time has the partitions that it had.
     b.leave();
     answer(&mut a, &mut of_a);
     assert_eq!(of_a.len(), all);

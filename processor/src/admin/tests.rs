@@ -2,13 +2,12 @@ use super::*;
 use crate::status::Status;
 use crate::view::{PartitionView, Shown};
 use bytes::Bytes;
-use processor_log::Ownership;
-use processor_log::{Appended, Batch, Commit, Extent};
+use processor_log::{Batch, Extent};
 use prost::Message;
 use schemas::delta::SEPARATOR;
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
-use schemas::record::{NewRecord, Record};
+use schemas::record::Record;
 use schemas::time::{AppendTime, EventTime};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// A log with three records in partition 1 of each topic, for reading only.
 struct Three;
 
-impl Log for Three {
+impl ReadLog for Three {
     fn partitions(&mut self, _: Topic) -> Result<i32, LogError> {
         Ok(2)
     }
@@ -27,10 +26,6 @@ impl Log for Three {
             start: Position(0),
             end: Position(if at.partition == 1 { 3 } else { 0 }),
         })
-    }
-
-    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        Ok(vec![None; at.len()])
     }
 
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
@@ -52,54 +47,6 @@ impl Log for Three {
         let records: Vec<Record> = (from.0..3).take(max).map(record).collect();
         let next = records.last().map_or(from, Record::position);
         Ok(Batch { records, next })
-    }
-
-    fn join(&mut self) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn ownership(&mut self) -> Option<Ownership> {
-        None
-    }
-
-    fn settle(&mut self, _: Duration) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn take_over(&mut self, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn release(&mut self, _: &[TopicPartition]) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn poll(&mut self, _: usize, _: Duration) -> Result<Vec<Record>, LogError> {
-        Ok(Vec::new())
-    }
-
-    fn append(&mut self, _: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
-        Ok(Vec::new())
-    }
-
-    fn commit(&mut self, _: Commit) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn recover(&mut self) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn trim(&mut self, _: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        Ok(())
-    }
-
-    fn writer(&self) -> &'static str {
-        "three"
-    }
-
-    fn wall_ms(&self) -> i64 {
-        0
     }
 }
 

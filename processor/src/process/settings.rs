@@ -1,5 +1,6 @@
 //! What an operator can set.
 
+use crate::derivation::DerivationSection;
 use crate::runner::{BEHIND_INTERVAL_MAX, Options};
 use crate::workers::WORKERS_MAX;
 use processor_log::cluster::Cluster;
@@ -31,7 +32,9 @@ const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 pub struct Settings {
     /// The cluster.
     pub kafka: KafkaSection,
-    /// The consumer group, and our place in it.
+    /// The derivation that this process works on.
+    pub derivation: DerivationSection,
+    /// The consumer group, and this process's place in it.
     pub group: Group,
     /// When to commit.
     pub commit: CommitSection,
@@ -41,11 +44,11 @@ pub struct Settings {
     pub log: LogSection,
 }
 
-/// The consumer group, and our place in it.
+/// The consumer group, and this process's place in it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Group {
-    /// The group's id; the prefix and `tacho`, if left out.
+    /// The group's id; the derived prefix and `tacho`, if left out.
     pub id: Option<String>,
     /// Who this process is, unique in the group and the same after a restart; the host's name, if left out.
     pub name: Option<String>,
@@ -89,6 +92,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             kafka: KafkaSection::default(),
+            derivation: DerivationSection::default(),
             group: Group::default(),
             commit: CommitSection::default(),
             admin: Port {
@@ -128,6 +132,8 @@ pub struct Effective {
     pub given: Settings,
     /// The cluster.
     pub cluster: Cluster,
+    /// The name of the derivation: the label `log` of its results.
+    pub log: String,
     /// The group's id.
     pub group: String,
     /// Our name in it.
@@ -164,8 +170,10 @@ impl Settings {
         let group = given
             .group
             .id
-            .get_or_insert_with(|| format!("{}tacho", cluster.prefix))
+            .get_or_insert_with(|| format!("{}tacho", cluster.derived_prefix))
             .clone();
+        let derivation = given.derivation.derivation(&cluster, &mut faults);
+        given.derivation.name = Some(derivation.name.clone());
         let name = given.group.name.take().or(host).unwrap_or_default();
         given.group.name = Some(name.clone());
         for (setting, name) in [("group.id", &group), ("group.name", &name)] {
@@ -197,6 +205,8 @@ impl Settings {
             // Results are shown for half the session timeout after a commit.
             behind_interval: BEHIND_INTERVAL_MAX.min(session_timeout / 5),
             records_max: given.commit.records_max,
+            ticks: derivation.ticks,
+            derived_prefix: derivation.prefix,
             ..Options::default()
         };
         let is_static = given.group.membership == Membership::Static;
@@ -204,6 +214,7 @@ impl Settings {
         Ok(Effective {
             given,
             cluster,
+            log: derivation.name,
             group,
             name,
             is_static,

@@ -201,7 +201,7 @@ fn admit_labels<'d, L: Log>(
             "{undecided} proposed labels can't be read back from {}",
             Topic::Labels.name()
         );
-        return Err(LogError::Unavailable { reason }.into());
+        return Err(LogError::unavailable(reason).into());
     }
     Ok(())
 }

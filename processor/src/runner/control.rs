@@ -4,9 +4,11 @@ use super::tasks::Held;
 use super::{RunError, Work, is_due};
 use bytes::Bytes;
 use processor_core::Rules;
+use processor_log::control::{self, CONTROL, SEED_KEY};
+use processor_log::follow::Follower;
 use processor_log::{Log, LogError};
 use schemas::control::EpochChange;
-use schemas::id::{Epoch, Position, TopicPartition};
+use schemas::id::{Epoch, TopicPartition};
 use schemas::record::{HEADER_EPOCH, HEADER_TICK, HEADER_WALL, NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -14,17 +16,10 @@ use std::time::{Duration, Instant};
 
 /// How often the control topic is read for new epochs.
 const FOLLOW_EVERY_MS: u64 = 500;
-/// How many records one read takes.
-const READ_MAX: usize = 100;
 /// How long a worker waits for the control record of an epoch that a tick has named.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between two looks for it.
 const WAIT_STEP: Duration = Duration::from_millis(50);
-
-const CONTROL: TopicPartition = TopicPartition {
-    topic: Topic::Control,
-    partition: 0,
-};
 
 /// What to write to an empty control topic: a seed whose partition counts give way to those that really exist.
 #[derive(Clone, Debug)]
@@ -34,34 +29,27 @@ pub struct SeedSource(pub Seed);
 pub struct Loaded {
     /// The seed, and what each epoch changes.
     pub rules: Rules,
-    /// Where the topic is to be read on.
-    pub next: Position,
+    /// The topic as far as it is read.
+    pub follower: Follower,
     /// The id of this derivation of the log.
     pub derivation_id: String,
 }
 
 /// Reads all settings, after writing the seed if there is none.
 pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> Result<Loaded, RunError> {
-    let mut records = read_all(log, Position(0))?;
+    let mut follower = Follower::new(CONTROL);
+    let mut records = follower.collect(log)?;
     if records.is_empty() {
         let mut seed = source.0.clone();
         seed.raw_partitions = log.partitions(Topic::RawLogs)?;
         seed.delta_partitions = log.partitions(Topic::Deltas)?;
-        log.append(vec![NewRecord {
-            to: CONTROL,
-            key: Some(Bytes::from_static(b"seed")),
-            value: Some(seed.to_json().into()),
-            headers: Vec::new(),
-        }])?;
+        control::append(log, SEED_KEY, seed.to_json())?;
         // Another worker may have been faster: the record at offset 0 is the seed, whoever wrote it.
-        records = read_all(log, Position(0))?;
+        records = follower.collect(log)?;
     }
     let Some(first) = records.first() else {
-        return Err(LogError::Corrupt {
-            at: CONTROL.to_string(),
-            reason: "the seed was written but can't be read back".to_owned(),
-        }
-        .into());
+        let reason = "the seed was written but can't be read back";
+        return Err(LogError::corrupt(CONTROL.to_string(), reason).into());
     };
     let settings = |offset, source| RunError::Settings {
         at: CONTROL,
@@ -72,14 +60,12 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> R
     let derivation_id = seed.derivation_id(value(first), derived_prefix);
     check_counts(log, &seed)?;
     let mut rules = Rules::new(seed);
-    let mut next = first.position();
     for record in records.iter().skip(1) {
-        next = record.position();
         add(&mut rules, record)?;
     }
     Ok(Loaded {
         rules,
-        next,
+        follower,
         derivation_id,
     })
 }
@@ -123,17 +109,6 @@ fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
     Ok(())
 }
 
-fn read_all<L: Log>(log: &mut L, mut from: Position) -> Result<Vec<Record>, RunError> {
-    let end = log.extent(CONTROL)?.end;
-    let mut records = Vec::new();
-    while from < end {
-        let batch = log.read(CONTROL, from, READ_MAX)?;
-        from = batch.next;
-        records.extend(batch.records);
-    }
-    Ok(records)
-}
-
 /// Looks for new epochs now and then; each partition gets a tick that starts the latest one there.
 pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     if !is_due(log.wall_ms(), work.control_read_ms, FOLLOW_EVERY_MS) {
@@ -158,11 +133,8 @@ pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
 
 fn read_new<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     work.control_read_ms = log.wall_ms();
-    let batch = log.read(CONTROL, work.control_next, READ_MAX)?;
-    for record in &batch.records {
-        add(&mut work.rules, record)?;
-    }
-    work.control_next = batch.next;
+    let Work { control, rules, .. } = work;
+    control.read_next(log, |record| add(rules, record))?;
     Ok(())
 }
 
@@ -179,7 +151,7 @@ pub fn wait_for<L: Log>(work: &mut Work, log: &mut L, epoch: Epoch) -> Result<()
                 "{CONTROL} has no settings at {}, which a tick says start an epoch",
                 epoch.0
             );
-            return Err(LogError::Unavailable { reason }.into());
+            return Err(LogError::unavailable(reason).into());
         }
         std::thread::sleep(WAIT_STEP);
     }

@@ -31,7 +31,7 @@ const TOGETHER_MAX: usize = 16;
 pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Result<Work, RunError> {
     let control::Loaded {
         rules,
-        next: control_next,
+        follower: control,
         derivation_id,
     } = control::load(log, seed, &options.derived_prefix)?;
     let mut labels = LabelTable::new(&rules.seed);
@@ -41,7 +41,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Resul
         rules,
         labels,
         labels_next,
-        control_next,
+        control,
         control_read_ms: log.wall_ms(),
         tasks: Tasks::default(),
         ticks,

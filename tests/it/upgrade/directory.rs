@@ -7,8 +7,8 @@ use crate::support::tacho::{Start, Tacho, read};
 use crate::support::{eventually, now_ms};
 use processor::runner::Options;
 use processor::sink::prometheus::{Format, body};
-use processor_log::Log;
 use processor_log::embedded::{self, Embedded, EmbeddedLog, Retention};
+use processor_log::{Log, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
@@ -24,11 +24,11 @@ fn open(dir: &Path, old: &OldLog) -> Arc<Embedded> {
         raw_age_ms: now_ms(),
         ..Retention::default()
     };
-    let options = embedded::Options {
+    let limits = embedded::Limits {
         retention,
-        ..embedded::Options::default()
+        ..embedded::Limits::default()
     };
-    Embedded::open_with(dir, &old.seed, options).unwrap()
+    Embedded::open_with(dir, &old.seed, "", limits).unwrap()
 }
 
 /// Where the partitions of the topics of windows end.

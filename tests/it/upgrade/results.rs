@@ -32,6 +32,7 @@ fn fold(log: impl Log, seed: &Seed, records: usize, cut: &Cut) -> (Results, Stri
         poll_max: cut.poll_max,
         ticks: false,
         backoff: Duration::ZERO,
+        ..Options::default()
     };
     let (mut runner, view) = worker(log, seed, options);
     // Until the raw records are folded, commits come by their number alone; `settle` commits after every turn.

@@ -193,7 +193,7 @@ impl QuarantineArgs {
         let place = at.resolve(env, faults)?;
         if matches!(
             (&what, &place),
-            (QuarantineTask::Retry { .. }, Place::Directory(_))
+            (QuarantineTask::Retry { .. }, Place::Directory { .. })
         ) {
             faults.push(
                 "the embedded log has no inbox: write the bytes to a file with `tacho quarantine show OFFSET --raw`, and post it to /v1/logs"

@@ -5,7 +5,8 @@ use super::entry::{Entry, Note};
 use super::options::Chosen;
 use super::{ENTRIES_MAX, QUARANTINE, QuarantineError, READ_MAX, collect};
 use bytes::Bytes;
-use processor_log::Log;
+use processor_log::kafka::KafkaLog;
+use processor_log::{Log, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{
     HEADER_RETRIED, HEADER_RETRIED_TO, HEADER_RETRY_OF, NewRecord, RETRY_OF_BYTES_MAX, Record,
@@ -18,7 +19,7 @@ use std::io::Write;
 /// # Errors
 /// The log can't be read or written, too many records are chosen, or records that were named are left out.
 pub fn retry(
-    log: &mut Box<dyn Log>,
+    log: &mut KafkaLog,
     chosen: &Chosen,
     again: bool,
     out: &mut dyn Write,
@@ -91,7 +92,7 @@ struct ReadAhead(VecDeque<Record>);
 
 impl ReadAhead {
     /// The bytes of the record at an offset.
-    fn value(&mut self, log: &mut Box<dyn Log>, offset: i64) -> Result<Option<Bytes>, QuarantineError> {
+    fn value(&mut self, log: &mut KafkaLog, offset: i64) -> Result<Option<Bytes>, QuarantineError> {
         for _ in 0..2 {
             while let Some(record) = self.0.pop_front() {
                 if record.offset == offset {
@@ -105,7 +106,7 @@ impl ReadAhead {
 }
 
 /// Sends the bytes of an entry and notes it in the quarantine; gives the new place as `topic/partition@offset`.
-fn send(log: &mut Box<dyn Log>, entry: &Entry, value: Option<Bytes>) -> Result<String, QuarantineError> {
+fn send(log: &mut KafkaLog, entry: &Entry, value: Option<Bytes>) -> Result<String, QuarantineError> {
     let inbox = entry.inbox.ok_or(QuarantineError::NotThere(entry.offset))?;
     // The retry of a retry keeps the origin of the first record.
     let first = entry

@@ -34,7 +34,7 @@ impl Fake {
     }
 }
 
-impl Source for Fake {
+impl ReadLog for Fake {
     fn partitions(&mut self, _: Topic) -> Result<i32, LogError> {
         Ok(1)
     }

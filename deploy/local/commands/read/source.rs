@@ -5,7 +5,8 @@ use crate::admin_file::{self, AdminFile};
 use crate::place::Place;
 use processor::admin::{ExtentReply, ReadReply};
 use processor_log::cluster::Cluster;
-use processor_log::{Batch, Extent, Log, LogError};
+use processor_log::embedded::Embedded;
+use processor_log::{Batch, Extent, LogError, ReadLog};
 use prost::Message;
 use schemas::id::{Position, TopicPartition};
 use schemas::settings::Seed;
@@ -19,53 +20,28 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer of the running process, bytes: 500 records of the largest message that a log takes are less.
 const ANSWER_BYTES_MAX: u64 = 4 << 30;
 
-/// The part of a [`Log`] that reading needs.
-pub trait Source {
-    /// How many partitions the topic has.
-    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError>;
-    /// The readable part of a partition.
-    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError>;
-    /// Reads records of a partition, as [`Log::read`] does.
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError>;
-}
-
-impl Source for Box<dyn Log> {
-    fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
-        (**self).partitions(topic)
-    }
-
-    fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        (**self).extent(at)
-    }
-
-    fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        (**self).read(at, from, max)
-    }
-}
-
 /// Opens the log of a place for reading. The command line gives readers no [`Place::Temporary`].
 ///
 /// # Errors
 /// The cluster does not answer, or the directory holds no data or can't be read.
-pub fn open(place: &Place) -> Result<Box<dyn Source>, Failure> {
+pub fn open(place: &Place) -> Result<Box<dyn ReadLog>, Failure> {
     match place {
         Place::Kafka(at) => cluster(at),
-        Place::Directory(dir) => directory(dir),
+        Place::Directory { dir, derived_prefix } => directory(dir, derived_prefix),
         Place::Temporary => unreachable!("the command line gives readers a place that lasts"),
     }
 }
 
 /// Opens the log of a cluster for reading.
-fn cluster(cluster: &Cluster) -> Result<Box<dyn Source>, Failure> {
-    let log = adapters::kafka_reader(cluster).map_err(|error| Failure::Start(vec![chain(&error)]))?;
-    Ok(Box::new(log))
+fn cluster(cluster: &Cluster) -> Result<Box<dyn ReadLog>, Failure> {
+    adapters::kafka_reader(cluster).map_err(|error| Failure::Start(vec![chain(&error)]))
 }
 
 /// Opens the log in a data directory for reading: through the process that holds it, if it answers, else the store itself.
 ///
 /// # Errors
 /// The directory holds no data, or its store can't be read.
-pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
+pub fn directory(dir: &Path, derived_prefix: &str) -> Result<Box<dyn ReadLog>, Failure> {
     if let Some(file) = AdminFile::read(dir) {
         let mut remote = Remote::new(file);
         if remote.partitions(Topic::Control).is_ok() {
@@ -83,10 +59,9 @@ pub fn directory(dir: &Path) -> Result<Box<dyn Source>, Failure> {
             dir.display()
         )]));
     }
-    let backend =
-        adapters::embedded(dir, &Seed::shipped()).map_err(|error| Failure::Start(vec![chain(&error)]))?;
-    let log = (backend.open)().map_err(|error| Failure::Running(error.to_string()))?;
-    Ok(Box::new(log))
+    let log = Embedded::open_to_read(dir, &Seed::shipped(), derived_prefix)
+        .map_err(|error| Failure::Start(vec![chain(&error)]))?;
+    Ok(Box::new(log.handle()))
 }
 
 /// The log of a running process, through its admin port.
@@ -116,9 +91,7 @@ impl Remote {
             at.topic.name(),
             at.partition
         );
-        let down = |reason: String| LogError::Unavailable {
-            reason: format!("{}: {reason}", self.file.addr),
-        };
+        let down = |reason: String| LogError::unavailable(format!("{}: {reason}", self.file.addr));
         let request = self
             .agent
             .get(&url)
@@ -146,7 +119,7 @@ impl Remote {
     }
 }
 
-impl Source for Remote {
+impl ReadLog for Remote {
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
         let reply: ExtentReply = self.get("/api/extent", TopicPartition { topic, partition: 0 }, "")?;
         Ok(reply.partitions)

@@ -31,7 +31,7 @@ impl Fake {
     }
 }
 
-impl Source for Fake {
+impl ReadLog for Fake {
     fn partitions(&mut self, _: Topic) -> Result<i32, LogError> {
         Ok(2)
     }
@@ -175,19 +175,19 @@ impl Write for Head {
 #[test]
 fn follow_goes_on_with_what_comes_after_the_first_rows() {
     /// A topic that other code adds rows to while it is read.
-    struct Growing(std::rc::Rc<std::cell::RefCell<Fake>>);
-    impl Source for Growing {
+    struct Growing(std::sync::Arc<std::sync::Mutex<Fake>>);
+    impl ReadLog for Growing {
         fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
-            self.0.borrow_mut().partitions(topic)
+            self.0.lock().unwrap().partitions(topic)
         }
         fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-            self.0.borrow_mut().extent(at)
+            self.0.lock().unwrap().extent(at)
         }
         fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-            self.0.borrow_mut().read(at, from, max)
+            self.0.lock().unwrap().read(at, from, max)
         }
     }
-    let fake = std::rc::Rc::new(std::cell::RefCell::new(three_rows()));
+    let fake = std::sync::Arc::new(std::sync::Mutex::new(three_rows()));
     let mut out = Head {
         taken: Vec::new(),
         lines: 5,
@@ -198,7 +198,7 @@ fn follow_goes_on_with_what_comes_after_the_first_rows() {
         options: &options,
         out: &mut out,
     }
-    .print(|| fake.borrow_mut().add(1, 9, "d", Some("d1")));
+    .print(|| fake.lock().unwrap().add(1, 9, "d", Some("d1")));
     assert!(matches!(ended, Err(ReadError::Closed)));
     let text = String::from_utf8(out.taken).unwrap();
     let values: Vec<&str> = text
@@ -211,6 +211,6 @@ fn follow_goes_on_with_what_comes_after_the_first_rows() {
 #[test]
 fn a_directory_without_data_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    let fault = source::directory(dir.path()).err();
+    let fault = source::directory(dir.path(), "").err();
     assert!(matches!(fault, Some(Failure::Start(faults)) if faults[0].contains("holds no data")));
 }

@@ -1,8 +1,9 @@
-//! What is deleted by age and size, and what never is.
+//! Which records the embedded log deletes by age and size, and which it never deletes.
+//!
+//! **Architecture Invariant:** no input record of a stage goes before it was folded and committed, whatever its age.
 
-use super::codec::{self, Part};
-use super::store::Store;
-use super::writer::{parts, stored};
+use super::codec::{self, PartitionState};
+use super::store::{Store, stored};
 use crate::LogError;
 use schemas::id::TopicPartition;
 use schemas::stage::Stage;
@@ -14,6 +15,8 @@ const DAY_MS: i64 = 86_400_000;
 pub const RAW_AGE_MAX_MS: i64 = 7 * DAY_MS;
 /// How many bytes of raw records are kept, over all raw topics: 10 GiB.
 pub const RAW_BYTES_MAX: u64 = 10 * 1024 * 1024 * 1024;
+/// How many records of a partition are looked at in one step.
+const SCAN_MAX: usize = 4096;
 
 /// How much of the raw topics is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +36,20 @@ impl Default for Retention {
     }
 }
 
-/// Whether the bound by bytes holds for a topic: raw topics grow with the clients, all others with what is derived.
-const fn is_raw(topic: Topic) -> bool {
+/// Why the records of a topic are deleted here. Compaction deletes others, and whoever consumed them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Because of their age, and of the size of all raw topics together: these grow with the clients, all other topics with
+    /// what is derived.
+    Raw,
+    /// Because of their age alone, ms.
+    Age(i64),
+}
+
+/// The rule for a topic; `None`: nothing of it is deleted here.
+fn rule(topic: Topic) -> Option<Rule> {
     match topic {
-        Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => true,
+        Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => Some(Rule::Raw),
         Topic::InboxLogs
         | Topic::InboxTraces
         | Topic::InboxMetrics
@@ -49,44 +62,42 @@ const fn is_raw(topic: Topic) -> bool {
         | Topic::Labels
         | Topic::Deltas
         | Topic::SessionsChangelog
-        | Topic::SeriesChangelog => false,
+        | Topic::SeriesChangelog => {
+            let days = topic.def().cleanup.retention_days()?;
+            Some(Rule::Age(i64::from(days) * DAY_MS))
+        }
     }
 }
 
 impl Retention {
-    /// How long a topic's records are kept, ms; `None`: their age does not count.
-    fn age_ms(self, topic: Topic) -> Option<i64> {
-        if is_raw(topic) {
-            return Some(self.raw_age_ms);
-        }
-        let days = topic.def().cleanup.retention_days()?;
-        Some(i64::from(days) * DAY_MS)
-    }
-
-    /// For each partition with something to delete: the offset before which all goes.
+    /// The partitions with something to delete, each with the offset before which all records go.
+    ///
+    /// # Errors
+    /// The store failed, or holds a record that can't be read.
     pub(super) fn due(self, store: &Store, now_ms: i64) -> Result<Vec<(TopicPartition, i64)>, LogError> {
-        let parts = parts(store);
-        let raw_bytes: u64 = parts
+        let mut partitions = store.states();
+        let is_raw = |topic| rule(topic) == Some(Rule::Raw);
+        let raw_bytes: u64 = partitions
             .iter()
             .filter(|(at, _)| is_raw(at.topic))
-            .map(|(_, part)| part.bytes)
+            .map(|(_, state)| state.bytes)
             .sum();
         let mut excess = raw_bytes.saturating_sub(self.raw_bytes);
         let mut due = Vec::new();
         // Larger partitions first: what is over the limit is taken from where most of it is.
-        let mut by_size = parts;
-        by_size.sort_by_key(|(at, part)| (std::cmp::Reverse(part.bytes), *at));
-        for (at, part) in by_size {
-            let Some(age_ms) = self.age_ms(at.topic) else {
+        partitions.sort_by_key(|(at, state)| (std::cmp::Reverse(state.bytes), *at));
+        for (at, state) in partitions {
+            let (age_ms, take) = match rule(at.topic) {
+                None => continue,
+                Some(Rule::Age(age_ms)) => (age_ms, 0),
+                Some(Rule::Raw) => (self.raw_age_ms, excess),
+            };
+            let Some(limit) = deletable_until(store, at, state) else {
                 continue;
             };
-            let Some(limit) = deletable_until(store, at, part) else {
-                continue;
-            };
-            let take = if is_raw(at.topic) { excess } else { 0 };
-            let (until, freed) = scan(store, at, part.start, limit, now_ms.saturating_sub(age_ms), take)?;
+            let (until, freed) = scan(store, at, state, limit, now_ms.saturating_sub(age_ms), take)?;
             excess = excess.saturating_sub(freed);
-            if until > part.start {
+            if until > state.start {
                 due.push((at, until));
             }
         }
@@ -94,38 +105,40 @@ impl Retention {
     }
 }
 
-/// What a stage reads goes only below its committed position; `None`: nothing may go.
-fn deletable_until(store: &Store, at: TopicPartition, part: Part) -> Option<i64> {
+/// The offset before which a partition's records may be deleted; `None`: none may. What a stage reads stays until the stage
+/// has committed it, in every derivation of the directory.
+fn deletable_until(store: &Store, at: TopicPartition, state: PartitionState) -> Option<i64> {
     match Stage::of_input(at.topic) {
-        Some(_) => store.look(|visible| visible.positions.get(&at).copied()),
-        None => Some(part.end),
+        Some(_) => {
+            let here = store.committed(at)?;
+            let elsewhere = store.committed_elsewhere.get(&at).copied();
+            Some(elsewhere.map_or(here, |elsewhere| elsewhere.min(here)))
+        }
+        None => Some(state.end),
     }
 }
 
-/// How many records one look at a partition covers.
-const SCAN_MAX: usize = 4096;
-
-/// From `start`: the offset up to which records are older than `before_ms`, or make up `excess` bytes; and the bytes.
+/// The offset, at most `limit`, up to which records are older than `before_ms` or make up `excess` bytes; and the bytes that
+/// their deletion frees.
 fn scan(
     store: &Store,
     at: TopicPartition,
-    start: i64,
+    state: PartitionState,
     limit: i64,
     before_ms: i64,
     excess: u64,
 ) -> Result<(i64, u64), LogError> {
-    let mut freed = 0;
-    let mut until = start;
-    if limit <= start {
-        return Ok((start, 0));
+    let (mut until, mut freed) = (state.start, 0);
+    if limit <= state.start {
+        return Ok((until, freed));
     }
     for entry in store
         .records
-        .range(codec::record_key(at, start)..codec::record_key(at, limit))
+        .range(store.keys.record(at, state.start)..store.keys.record(at, limit))
         .take(SCAN_MAX)
     {
         let (key, value) = stored(entry.into_inner())?;
-        let offset = codec::offset_of(&key).unwrap_or(start);
+        let offset = codec::offset_of(&key).unwrap_or(state.start);
         if freed >= excess && codec::decode(at, offset, &value)?.appended.0 >= before_ms {
             break;
         }

@@ -1,12 +1,12 @@
-//! The one thread that writes: it takes what waits, writes it as one atomic batch and answers after one fsync.
+//! The one thread that writes: it takes the requests that wait, writes them as one atomic batch and answers them after one
+//! fsync.
 //!
 //! While one group is being synced the next one gathers, so a busy log pays one fsync for many requests, and a lone
 //! request waits for nobody.
 
-use super::codec::Part;
+use super::group_commit::GroupCommit;
 use super::retention::Retention;
-use super::stage::Stage;
-use super::store::{Store, store_error};
+use super::store::Store;
 use crate::{Appended, Commit, LogError};
 use fjall::PersistMode;
 use schemas::id::{Position, TopicPartition};
@@ -17,59 +17,58 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
-/// How many requests a group holds at most; only those that already wait are added, so none waits for later ones.
+/// How many requests a group holds at most. Only requests that already wait join it, so none waits for later ones.
 const GROUP_REQUESTS_MAX: usize = 1024;
 /// How many bytes of records a group holds at most, unless one request alone is larger.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// How many requests may wait.
+/// How many requests may wait in the queue.
 const QUEUE_MAX: usize = 4096;
-/// How many bytes of records may wait.
+/// How many bytes of records may wait in the queue.
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// How often age and size are looked at.
+/// How often old records are looked for.
 const RETENTION_EVERY: Duration = Duration::from_secs(10);
 
-/// Where an answer goes.
+/// The function that takes the answer to a request.
 pub(super) type Reply<T> = Box<dyn FnOnce(Result<T, LogError>) + Send>;
 
-/// What the thread is asked to do.
+/// A request to the writer's thread; `reply` gets the answer.
 pub(super) enum Request {
+    /// See [`crate::Log::append`].
     Append {
         records: Vec<NewRecord>,
         bytes: usize,
         reply: Reply<Vec<Appended>>,
     },
+    /// See [`crate::Log::commit`]; `epoch` is the number of the handle that asks.
     Commit {
         commit: Commit,
         bytes: usize,
         epoch: u64,
         reply: Reply<()>,
     },
-    Import {
-        records: Vec<Record>,
-        reply: Reply<()>,
-    },
+    /// See [`super::Embedded::import`].
+    Import { records: Vec<Record>, reply: Reply<()> },
+    /// See [`crate::Log::trim`].
     Trim {
         at: TopicPartition,
         position: Position,
         reply: Reply<()>,
     },
-    /// Makes a new epoch the only one that may commit; answered when no commit of an older one is under way.
-    Fence {
-        reply: Reply<u64>,
-    },
-    Retain {
-        now_ms: i64,
-        reply: Reply<()>,
-    },
+    /// Makes a new epoch the only one that may commit, and answers with it: no commit of an older one is under way then.
+    Fence { reply: Reply<u64> },
+    /// See [`super::Embedded::retain`].
+    Retain { now_ms: i64, reply: Reply<()> },
 }
 
-/// The way in: bounded, never blocking for appends.
+/// The way in for requests, bounded by their number and bytes.
 pub(super) struct Queue {
     sender: SyncSender<Request>,
+    /// Bytes of the appends that wait.
     bytes: Arc<AtomicUsize>,
 }
 
 impl Queue {
+    /// An empty queue, and the thread's end of it.
     pub fn new() -> (Self, Receiver<Request>) {
         let (sender, receiver) = std::sync::mpsc::sync_channel(QUEUE_MAX);
         (
@@ -81,7 +80,7 @@ impl Queue {
         )
     }
 
-    /// Adds an append or tells it at once that too much waits.
+    /// Adds an append, or answers it at once with an error where too much waits. Never blocks.
     pub fn append(&self, records: Vec<NewRecord>, reply: Reply<Vec<Appended>>) {
         let bytes = records.iter().map(size).sum();
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES_MAX {
@@ -99,7 +98,9 @@ impl Queue {
                 reply(Err(busy("requests", QUEUE_MAX)));
             }
             Err(TrySendError::Disconnected(Request::Append { reply, .. })) => reply(Err(ended())),
-            Err(_) => unreachable!("the channel gives back what it was given"),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                unreachable!("the channel gives back what it was given")
+            }
         }
     }
 
@@ -114,24 +115,24 @@ impl Queue {
         })
     }
 
-    /// Asks and waits for the answer.
+    /// Adds a request, waiting for room in the queue, and waits for the answer.
     pub fn ask<T: Send + 'static>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LogError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let reply: Reply<T> = Box::new(move |answer| {
-            // Nobody waits any more: there is nobody to tell.
+            // The receiver is there as long as whoever asked waits.
             let _ = sender.send(answer);
         });
         self.sender.send(request(reply)).map_err(|_| ended())?;
         receiver.recv().map_err(|_| ended())?
     }
 
-    /// The counter of waiting bytes, for the thread.
+    /// The counter of the bytes that wait, for the thread.
     pub fn bytes(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.bytes)
     }
 }
 
-/// Bytes that a record brings.
+/// Bytes of a record: key, value and headers.
 pub(super) fn size(record: &NewRecord) -> usize {
     let headers: usize = record
         .headers
@@ -144,62 +145,47 @@ pub(super) fn size(record: &NewRecord) -> usize {
 }
 
 fn busy(what: &str, max: usize) -> LogError {
-    LogError::Unavailable {
-        reason: format!("more than {max} {what} wait to be written: the disk is too slow; send again later"),
-    }
+    LogError::unavailable(format!(
+        "more than {max} {what} wait to be written: the disk is too slow; send again later"
+    ))
 }
 
 fn ended() -> LogError {
-    LogError::Unavailable {
-        reason: "the log is closed".to_owned(),
-    }
+    LogError::unavailable("the log is closed")
 }
 
-/// What the thread works with.
+/// The writer's thread.
 pub(super) struct Writer {
     pub store: Arc<Store>,
+    /// The data directory, whose disk is looked at.
     pub dir: PathBuf,
+    /// The queue's counter of bytes that wait.
     pub waiting: Arc<AtomicUsize>,
+    /// The number of the handle that may commit.
     pub epoch: Arc<AtomicU64>,
     pub retention: Retention,
     /// Appends are refused with less free disk than this, bytes.
-    pub reserve: u64,
+    pub reserve_bytes: u64,
 }
 
-/// What a group has to answer once it is durable.
-enum Done {
+/// A request of a group with its own outcome, to be answered once the group is durable.
+enum Taken {
     Append(Reply<Vec<Appended>>, Result<Vec<Appended>, LogError>),
     Commit(Reply<()>, Result<(), LogError>),
 }
 
-impl Done {
-    /// Tells the outcome: its own error, else the group's.
-    fn tell(self, group: &Result<(), LogError>) {
-        let group = group.as_ref().map_err(again);
+impl Taken {
+    /// Tells the outcome: the request's own error, else that of the group.
+    fn tell(self, group: Result<(), LogError>) {
         match self {
             Self::Append(reply, outcome) => reply(outcome.and_then(|appended| group.map(|()| appended))),
-            Self::Commit(reply, outcome) => reply(outcome.and_then(|()| group.map(drop))),
+            Self::Commit(reply, outcome) => reply(outcome.and(group)),
         }
     }
 }
 
-/// The same error once more: each request of a group gets its own.
-fn again(error: &LogError) -> LogError {
-    match error {
-        LogError::Full { reason } => LogError::Full {
-            reason: reason.clone(),
-        },
-        LogError::Unavailable { reason } => LogError::Unavailable {
-            reason: reason.clone(),
-        },
-        other => LogError::Unavailable {
-            reason: other.to_string(),
-        },
-    }
-}
-
 impl Writer {
-    /// Works until the queue is closed.
+    /// Answers requests until the queue is closed.
     pub fn run(&self, queue: &Receiver<Request>) {
         let mut next = None;
         let mut retain_at = Instant::now();
@@ -220,51 +206,26 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= retain_at {
-                // One step between two groups: appends don't wait for a large deletion.
+                // One step of deletion between two groups, so that appends don't wait for a large one.
                 let more = self.retain(super::wall_ms());
                 retain_at = Instant::now() + if more { Duration::ZERO } else { RETENTION_EVERY };
             }
         }
     }
 
-    /// Writes this request and those that wait, and gives back one that does not belong to the group.
+    /// Writes this request and those that wait as one group; gives back a request that can't be part of a group.
     fn group(&self, first: Request, queue: &Receiver<Request>) -> Option<Request> {
         let free = self.free_bytes();
-        let mut stage = Stage::new(&self.store, super::wall_ms());
-        let mut done = Vec::new();
+        let mut group = GroupCommit::new(&self.store, super::wall_ms());
+        let mut taken = Vec::new();
         let mut bytes = 0;
         let mut request = first;
         let rest = loop {
-            match request {
-                Request::Append {
-                    records,
-                    bytes: size,
-                    reply,
-                } => {
-                    self.waiting.fetch_sub(size, Ordering::Relaxed);
-                    bytes += size;
-                    let outcome = self
-                        .room(free, bytes, self.reserve)
-                        .and_then(|()| stage.append(records));
-                    done.push(Done::Append(reply, outcome));
-                }
-                Request::Commit {
-                    commit,
-                    bytes: size,
-                    epoch,
-                    reply,
-                } => {
-                    bytes += size;
-                    // Half the reserve: what was taken in can still be worked off when nothing more is taken in.
-                    let outcome = self
-                        .room(free, bytes, self.reserve / 2)
-                        .and_then(|()| self.not_fenced(epoch))
-                        .and_then(|()| stage.commit(commit));
-                    done.push(Done::Commit(reply, outcome));
-                }
-                other => break Some(other),
+            match self.take(request, &mut group, free, &mut bytes) {
+                Ok(request) => taken.push(request),
+                Err(other) => break Some(other),
             }
-            if done.len() >= GROUP_REQUESTS_MAX || bytes >= GROUP_BYTES_MAX {
+            if taken.len() >= GROUP_REQUESTS_MAX || bytes >= GROUP_BYTES_MAX {
                 break None;
             }
             match queue.try_recv() {
@@ -272,11 +233,52 @@ impl Writer {
                 Err(_) => break None,
             }
         };
-        let outcome = stage.write(PersistMode::SyncAll);
-        for request in done {
-            request.tell(&outcome);
+        let outcome = group.write(PersistMode::SyncAll);
+        for request in taken {
+            request.tell(outcome.clone());
         }
         rest
+    }
+
+    /// Adds a request to a group; gives it back if it is none that belongs to one. `free` is what the disk had free when
+    /// the group began, `bytes` what the group brings.
+    fn take(
+        &self,
+        request: Request,
+        group: &mut GroupCommit<'_>,
+        free: Option<u64>,
+        bytes: &mut usize,
+    ) -> Result<Taken, Request> {
+        match request {
+            Request::Append {
+                records,
+                bytes: size,
+                reply,
+            } => {
+                self.waiting.fetch_sub(size, Ordering::Relaxed);
+                *bytes += size;
+                let room = self.room(free, *bytes, self.reserve_bytes);
+                Ok(Taken::Append(reply, room.and_then(|()| group.append(records))))
+            }
+            Request::Commit {
+                commit,
+                bytes: size,
+                epoch,
+                reply,
+            } => {
+                *bytes += size;
+                // Commits may use half the reserve, so that records that were taken in can still be folded when no more are.
+                let outcome = self
+                    .room(free, *bytes, self.reserve_bytes / 2)
+                    .and_then(|()| self.not_fenced(epoch))
+                    .and_then(|()| group.commit(commit));
+                Ok(Taken::Commit(reply, outcome))
+            }
+            other @ (Request::Import { .. }
+            | Request::Trim { .. }
+            | Request::Fence { .. }
+            | Request::Retain { .. }) => Err(other),
+        }
     }
 
     fn not_fenced(&self, epoch: u64) -> Result<(), LogError> {
@@ -284,17 +286,18 @@ impl Writer {
         if epoch == current {
             return Ok(());
         }
-        Err(LogError::NotCommitted {
-            reason: format!("fenced: this writer is number {epoch}, number {current} took over"),
-        })
+        Err(LogError::not_committed(format!(
+            "fenced: this writer is number {epoch}, number {current} took over"
+        )))
     }
 
+    /// How much of the disk is free. A file system that can't tell counts as one with room: a lack then shows at the write.
     fn free_bytes(&self) -> Option<u64> {
-        // A file system that can't tell is treated as one with room: a real lack then shows at the write.
         let stat = nix::sys::statvfs::statvfs(&self.dir).ok()?;
         Some(stat.blocks_available() * stat.fragment_size())
     }
 
+    /// Whether the disk has room for so many bytes beside a reserve.
     fn room(&self, free: Option<u64>, bytes: usize, reserve: u64) -> Result<(), LogError> {
         match free {
             Some(free) if free < reserve.saturating_add(bytes as u64) => Err(LogError::Full {
@@ -309,13 +312,13 @@ impl Writer {
     }
 
     fn import(&self, records: Vec<Record>) -> Result<(), LogError> {
-        let mut stage = Stage::new(&self.store, super::wall_ms());
-        stage.import(records)?;
-        stage.write(PersistMode::SyncAll)
+        let mut group = GroupCommit::new(&self.store, super::wall_ms());
+        group.import(records)?;
+        group.write(PersistMode::SyncAll)
     }
 
     fn trim(&self, at: TopicPartition, position: Position) -> Result<(), LogError> {
-        self.store.part(at)?;
+        self.store.state(at)?;
         while self.delete_before(at, position.0)? {}
         Ok(())
     }
@@ -341,22 +344,12 @@ impl Writer {
         Ok(more)
     }
 
-    /// Deletes up to a step's worth of records before `until`; whether there are more.
+    /// One step of the deletion of a partition's records before `until`; whether there are more.
     fn delete_before(&self, at: TopicPartition, until: i64) -> Result<bool, LogError> {
-        let mut stage = Stage::new(&self.store, 0);
-        let more = stage.delete_before(at, until)?;
-        // Not synced: a deletion that a power cut takes back is done again.
-        stage.write(PersistMode::Buffer)?;
+        let mut group = GroupCommit::new(&self.store, 0);
+        let more = group.delete_before(at, until)?;
+        // Deletions are not synced: one that a power cut takes back is done again.
+        group.write(PersistMode::Buffer)?;
         Ok(more)
     }
-}
-
-/// All partitions as readers see them.
-pub(super) fn parts(store: &Store) -> Vec<(TopicPartition, Part)> {
-    store.look(|visible| visible.parts.iter().map(|(at, part)| (*at, *part)).collect())
-}
-
-/// Says what went wrong on the way to the store.
-pub(super) fn stored<T>(result: Result<T, fjall::Error>) -> Result<T, LogError> {
-    result.map_err(|error| store_error(&error))
 }

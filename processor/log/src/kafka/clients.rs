@@ -1,4 +1,4 @@
-//! How the clients are set up, and what their errors mean.
+//! How the clients of librdkafka are set up, and what their errors mean.
 
 use super::Member;
 use crate::LogError;
@@ -17,38 +17,40 @@ use std::time::{Duration, Instant};
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// How long an append outside of transactions may take until all its records are reported durable, ms.
 pub(super) const APPEND_MAX_MS: u64 = 10_000;
-/// The broker aborts a transaction that is open for longer, ms: a dead worker's must not hold up readers.
+/// How long a transaction may be open before the brokers abort it, ms: a dead worker's must not hold up readers.
 pub(super) const TRANSACTION_MAX_MS: u64 = 10_000;
-/// How long a message of a transaction may take, ms: less than the transaction.
+/// How long a message of a transaction may take, ms: less than the transaction itself.
 pub(super) const TRANSACTION_MESSAGE_MAX_MS: u64 = 8_000;
 /// How long a commit may take; then its outcome is unknown.
 pub(super) const COMMIT_MAX: Duration = Duration::from_secs(10);
-/// How long it may take to fence older users; includes the end of their open transactions.
+/// How long it may take to fence older users of a transactional id; includes the end of their open transactions.
 pub(super) const FENCE_MAX: Duration = Duration::from_secs(15);
-/// How long one client tries that, before a new one does: it may be cut off (see [`crate::contact`]). To begin anew costs
-/// nothing: the brokers go on with the end of the transaction.
+/// How long one client tries to fence before a new client does: it may be cut off (see [`crate::contact`]). To begin anew
+/// costs nothing, since the brokers go on with the end of the open transaction.
 pub(super) const FENCE_TRY: Duration = Duration::from_secs(5);
-/// How large a message may be, bytes: as the topics' `max.message.bytes`.
+/// How large a message may be, bytes: the topics' `max.message.bytes`.
 const MESSAGE_BYTES_MAX: u64 = 8_400_000;
 /// How much of one partition a fetch brings, bytes, unless its first batch alone is larger. Answers beyond the allocator's
 /// largest block are new memory from the system each time, and zeroing that costs more than the fetch.
 const FETCH_BYTES: u64 = 1 << 20;
-/// How long the brokers wait for something to give, ms; and for how much, when a member of the group asks: a steady flow of
-/// small requests would be an answer for each of them, at the cost of both sides.
+/// How long the brokers hold a fetch back for records to come, ms.
 const FETCH_WAIT_MS: u64 = 50;
+/// With how much the brokers answer a fetch of a group's member at once, bytes: a steady flow of small records would be an
+/// answer for each of them, at the cost of both sides.
 const FETCH_ENOUGH_BYTES: u64 = 64 << 10;
 /// How much of one partition a consumer reads ahead, KiB.
 const READ_AHEAD_KIB: u64 = 16 * 1024;
 
-/// How often a client asks who leads, ms. It asks by itself when a broker goes, which is before another one is chosen; then every
-/// five minutes, until then it would go on with what it knew.
+/// How often a client asks who leads each partition, ms. By itself it asks when a broker goes, which is before another
+/// leader is chosen, and then not for five minutes.
 const LEADERS_EVERY_MS: u64 = 1_000;
-/// How often a member of the group gives a sign of life, ms, at most.
+/// The longest time between two heartbeats of a member of the group, ms.
 const HEARTBEAT_MS: u128 = 100;
-/// How long until a request of a transaction is sent again, ms, and at most after several times. The first one of a commit
-/// is turned down until the brokers have written the end of the last one everywhere, which takes milliseconds; the client's
-/// own 100 ms, doubled each time, made commits of it that took 2.6 s.
+/// How long until a request of a transaction is sent again, ms. The first request of a commit is turned down until the
+/// brokers have written the end of the last transaction everywhere, which takes milliseconds; the client's own 100 ms,
+/// doubled each time, made commits of it that took 2.6 s.
 const RETRY_MS: u64 = 10;
+/// How long until a request of a transaction is sent again at most, after it was turned down several times, ms.
 const RETRY_MAX_MS: u64 = 100;
 /// How often the client tells how far partitions are readable, ms.
 const STATISTICS_MS: u64 = 250;
@@ -56,7 +58,8 @@ const STATISTICS_MS: u64 = 250;
 /// A consumer that may meet the end of a partition.
 pub(super) type EndingConsumer = BaseConsumer<EndIsNoError>;
 
-/// Settings that all clients share; what comes after these wins, so that nothing passed through can weaken them.
+/// Properties that all clients share. A client's own properties are set after these and win, so that nothing that an operator
+/// passes through can weaken them.
 fn client(cluster: &Cluster) -> ClientConfig {
     let mut config: ClientConfig = cluster.properties("tachograph").collect();
     config
@@ -67,14 +70,14 @@ fn client(cluster: &Cluster) -> ClientConfig {
     config
 }
 
-/// A consumer that is given its partitions: it never joins the group, whose id is there for offsets only.
+/// Properties of a consumer that is given its partitions. It never joins the group, whose id is there for offsets alone.
 pub(super) fn consumer(cluster: &Cluster, group: &str) -> ClientConfig {
     let mut config = client(cluster);
     config
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // Also makes the brokers answer with stable group positions only.
+        // With this level the brokers also answer with stable positions of the group only.
         .set("isolation.level", "read_committed")
         .set("auto.offset.reset", "error")
         .set("queued.max.messages.kbytes", READ_AHEAD_KIB.to_string())
@@ -83,7 +86,7 @@ pub(super) fn consumer(cluster: &Cluster, group: &str) -> ClientConfig {
     config
 }
 
-/// A consumer that shares its partitions with others.
+/// Properties of a consumer that shares the partitions with the other members of its group.
 pub(super) fn member(cluster: &Cluster, group: &str, member: &Member) -> ClientConfig {
     let session_ms = member.session_timeout.as_millis();
     let mut config = consumer(cluster, group);
@@ -104,29 +107,32 @@ pub(super) fn member(cluster: &Cluster, group: &str, member: &Member) -> ClientC
     config
 }
 
-/// A consumer for questions about the whole log, uncommitted records included; it never reads.
+/// Properties of a consumer for questions about the whole log, uncommitted records included; it never reads.
 pub(super) fn uncommitted(cluster: &Cluster) -> ClientConfig {
     let mut config = client(cluster);
     config.set("isolation.level", "read_uncommitted");
     config
 }
 
-/// The same, connected.
-pub(super) fn connected(cluster: &Cluster, known: &str) -> Result<BaseConsumer, LogError> {
+/// A client as [`uncommitted`] sets it up, which has heard of a broker; it asks about the topic `known`.
+///
+/// # Errors
+/// No broker answers within `answer_max`.
+pub(super) fn connected(
+    cluster: &Cluster,
+    known: &str,
+    answer_max: Duration,
+) -> Result<BaseConsumer, LogError> {
     let client: BaseConsumer = uncommitted(cluster)
         .create()
-        .map_err(|error| failed("making a client", &error))?;
-    let nobody = |error| {
-        failed(
-            &format!("no Kafka broker answers at {}", cluster.bootstrap),
-            &error,
-        )
-    };
-    client.fetch_metadata(Some(known), REQUEST_MAX).map_err(nobody)?;
+        .map_err(|error| LogError::failed("making a client", error))?;
+    client.fetch_metadata(Some(known), answer_max).map_err(|error| {
+        LogError::failed(format!("no Kafka broker answers at {}", cluster.bootstrap), error)
+    })?;
     Ok(client)
 }
 
-/// A producer of durable records in order, without transactions.
+/// Properties of a producer of durable records in order, without transactions.
 pub(super) fn producer(cluster: &Cluster) -> ClientConfig {
     let mut config = client(cluster);
     config
@@ -138,12 +144,12 @@ pub(super) fn producer(cluster: &Cluster) -> ClientConfig {
     config
 }
 
-/// A transactional producer.
+/// Properties of a transactional producer.
 pub(super) fn transactional(cluster: &Cluster, id: &str) -> ClientConfig {
     let mut config = producer(cluster);
     config
         .set("transactional.id", id)
-        // The transaction tells whether all were written; a report for each record is work for nothing.
+        // The end of the transaction tells whether all records were written, so reports for each are work for nothing.
         .set("delivery.report.only.error", "true")
         .set("retry.backoff.ms", RETRY_MS.to_string())
         .set("retry.backoff.max.ms", RETRY_MAX_MS.to_string())
@@ -152,19 +158,13 @@ pub(super) fn transactional(cluster: &Cluster, id: &str) -> ClientConfig {
     config
 }
 
-/// A client for the administration of topics.
+/// Properties of a client for the administration of topics.
 pub(super) fn admin(cluster: &Cluster) -> ClientConfig {
     client(cluster)
 }
 
-/// What went wrong, in words.
-pub(super) fn failed(doing: &str, error: &KafkaError) -> LogError {
-    LogError::Unavailable {
-        reason: format!("{doing}: {error}"),
-    }
-}
-
-/// Drops a client on a thread of its own, since its end can block; on this one where no thread is to be had, slower and as right.
+/// Drops a client on a thread of its own, since its end can block. Where there is no thread to be had, the client is dropped
+/// on this one.
 pub(super) fn drop_aside<T: Send + 'static>(client: T) -> Option<JoinHandle<()>> {
     thread::Builder::new()
         .name("client-end".to_owned())
@@ -172,25 +172,26 @@ pub(super) fn drop_aside<T: Send + 'static>(client: T) -> Option<JoinHandle<()>>
         .ok()
 }
 
-/// How long between two attempts to ask.
+/// How long between two tries of a question to the brokers.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// Asks again, for up to [`REQUEST_MAX`], while a partition has no leader yet, just created or just moved, and while the
-/// client connects again.
+/// Asks the brokers, and asks again for up to `answer_max` while a partition has no leader yet, just created or just
+/// moved, and while the client connects again. `doing` names the question for the error.
 pub(super) fn ask<T>(
+    answer_max: Duration,
     doing: impl Fn() -> String,
     mut question: impl FnMut() -> KafkaResult<T>,
 ) -> Result<T, LogError> {
-    let deadline = Instant::now() + REQUEST_MAX;
+    let deadline = Instant::now() + answer_max;
     loop {
         match question() {
             Err(error) if may_pass(&error) && Instant::now() < deadline => std::thread::sleep(ASK_EVERY),
-            outcome => return outcome.map_err(|error| failed(&doing(), &error)),
+            outcome => return outcome.map_err(|error| LogError::failed(doing(), error)),
         }
     }
 }
 
-/// Whether the client did not know who leads, or knew wrongly, or has lost whom it asked.
+/// Whether the client did not know a partition's leader, or knew a wrong one, or has lost the broker that it asked.
 fn may_pass(error: &KafkaError) -> bool {
     matches!(
         error,
@@ -207,7 +208,7 @@ fn may_pass(error: &KafkaError) -> bool {
     )
 }
 
-/// Whether the client mends this by itself, by connecting again.
+/// Whether the client mends this error by itself, by connecting again.
 pub(super) fn passing(error: &KafkaError) -> bool {
     matches!(
         error,
@@ -236,6 +237,7 @@ pub(super) fn out_of_range(error: &KafkaError) -> bool {
     )
 }
 
+/// Wakes the thread that waits for a future.
 struct Unpark(std::thread::Thread);
 
 impl Wake for Unpark {
@@ -256,9 +258,10 @@ pub(super) fn block_on<F: Future>(future: F) -> F::Output {
         std::thread::park();
     }
 }
-/// The context of a consumer that reads to the end of partitions: the client calls the end an error of its own, and would
-/// log it as one.
-pub struct EndIsNoError;
+
+/// The context of a consumer that reads to the end of partitions: the client calls the end an error, and would log it as
+/// one.
+pub(super) struct EndIsNoError;
 
 impl ClientContext for EndIsNoError {
     fn error(&self, error: KafkaError, reason: &str) {

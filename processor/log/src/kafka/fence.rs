@@ -1,15 +1,16 @@
 //! What to do about a dead worker's open transaction: it holds up every reader behind it, until it times out.
 //!
 //! The first record that a transaction writes to a partition carries its writer's id in a header. A reader that has
-//! waited at one last stable offset for long enough ([`Patience`]) reads that record, uncommitted, and fences the writer: a producer
-//! with its id ends the transaction. That is safe whoever it hits: a worker that is merely slow restores.
+//! waited at one last stable offset for long enough ([`Patience`]) reads that record, uncommitted, and fences the writer:
+//! a producer with the writer's id ends the transaction. That is safe whoever it hits: a worker that is merely slow
+//! restores.
 
-use super::clients::{self, EndingConsumer, failed};
+use super::clients::{self, EndIsNoError, EndingConsumer};
 use super::names::Names;
-use super::writer::fencing_producer;
+use super::transactions::fencing_producer;
 use crate::LogError;
 use crate::cluster::Cluster;
-use crate::kafka::clients::EndIsNoError;
+use crate::error::chain;
 use crate::telemetry;
 use rdkafka::consumer::Consumer;
 use schemas::id::{Position, TopicPartition};
@@ -18,18 +19,19 @@ use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a reader waits behind one transaction at least. A commit takes some 100 ms.
+/// How long a reader waits behind one transaction at least; a commit takes some 100 ms.
 const WAIT_MIN: Duration = Duration::from_millis(1500);
-/// And at most: nearly as long as the brokers themselves keep a transaction open.
+/// How long a reader waits behind one transaction at most: nearly as long as the brokers themselves keep one open.
 const WAIT_MAX: Duration = Duration::from_secs(8);
-/// So many of the waiting worker's own commits: where they take long, others are slow and not dead.
+/// How many times as long as its own slowest commit a worker waits: where its own take long, others are slow and not dead.
 const WAIT_COMMITS: u32 = 5;
 /// How long the first record behind the last stable offset may take to come.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
-/// Since when readers wait, and where.
+/// Since when readers wait behind open transactions, and at which offset.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
+    /// The last stable offset that the reader of each partition waits at, and since when.
     since: BTreeMap<TopicPartition, (i64, Instant)>,
 }
 
@@ -48,14 +50,14 @@ impl Waiting {
         self.since.retain(|at, _| reads(*at));
     }
 
-    /// All who wait have waited since now.
+    /// Lets every wait begin now.
     pub fn begin_anew(&mut self) {
         self.since
             .values_mut()
             .for_each(|(_, since)| *since = Instant::now());
     }
 
-    /// Where the reader of a partition has waited for longer than that; told once, then the wait begins anew.
+    /// Where the reader of a partition has waited for longer than `patience`; the wait then begins anew.
     pub fn stuck(&mut self, at: TopicPartition, patience: Duration) -> Option<Position> {
         let (stable, _) = *self
             .since
@@ -66,48 +68,62 @@ impl Waiting {
     }
 }
 
-/// How long to wait behind one transaction, by how long the own commits take.
+/// How long a worker waits behind one transaction, by how long its own commits take.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// The slowest of late: each commit takes a quarter off.
-    commit: Duration,
+    /// How long the slowest commit of late took; each later commit takes a quarter off.
+    slowest_commit: Duration,
 }
 
 impl Patience {
-    /// A commit of our own took that long.
+    /// Takes note of how long a commit of this worker took.
     pub fn committed(&mut self, took: Duration) {
-        self.commit = took.max(self.commit * 3 / 4);
+        self.slowest_commit = took.max(self.slowest_commit * 3 / 4);
     }
 
+    /// How long to wait now, from [`WAIT_MIN`] to [`WAIT_MAX`].
     pub fn wait(&self) -> Duration {
-        (self.commit * WAIT_COMMITS).clamp(WAIT_MIN, WAIT_MAX)
+        (self.slowest_commit * WAIT_COMMITS).clamp(WAIT_MIN, WAIT_MAX)
     }
 }
 
-/// Ends transactions of dead workers, one at a time, on a thread of its own: the brokers end one at the first request,
-/// but answer the client's second, half a second later.
+/// Ends transactions of dead workers, one at a time.
+///
+/// Each is ended on a thread of its own: the brokers end a transaction at the client's first request, but answer only its
+/// second, half a second later.
 pub(super) struct Fencer {
+    /// Where to look for a writer, and who must not be fenced.
+    look: Look,
+    /// The thread that ends a transaction; it may have finished.
+    running: Option<JoinHandle<()>>,
+}
+
+/// What is needed to find the writer of a transaction.
+#[derive(Clone)]
+struct Look {
     cluster: Cluster,
     group: String,
     names: Names,
-    /// Not to be fenced: who asks.
+    /// The transactional id of the worker that asks: it is never fenced.
     own: String,
-    running: Option<JoinHandle<()>>,
 }
 
 impl Fencer {
     pub fn new(cluster: &Cluster, group: &str, names: &Names, own: &str) -> Self {
-        Self {
+        let look = Look {
             cluster: cluster.clone(),
             group: group.to_owned(),
             names: names.clone(),
             own: own.to_owned(),
-            running: None,
-        }
+        };
+        Self { look, running: None }
     }
 
-    /// Ends the transaction that begins at that offset of a partition, unless it is the worker's own; while one is being
-    /// ended, nothing is begun. What goes wrong is logged: who waits asks again.
+    /// Begins to end the transaction that begins at that offset of a partition, unless it is the worker's own, or another
+    /// one is being ended. What goes wrong on the way is logged: whoever waits asks again.
+    ///
+    /// # Errors
+    /// The system gives no thread for it.
     pub fn end_transaction(&mut self, at: TopicPartition, from: Position) -> Result<(), LogError> {
         if self
             .running
@@ -116,72 +132,61 @@ impl Fencer {
         {
             return Ok(());
         }
-        let (cluster, group, names, own) = (
-            self.cluster.clone(),
-            self.group.clone(),
-            self.names.clone(),
-            self.own.clone(),
-        );
+        let look = self.look.clone();
         let work = move || {
-            if let Err(error) = end_transaction(&cluster, &group, &names, &own, at, from) {
-                tracing::warn!(%error, "a dead worker's transaction could not be ended; trying again while readers wait");
+            if let Err(error) = look.end_transaction(at, from) {
+                tracing::warn!(
+                    error = chain(&error),
+                    "a dead worker's transaction could not be ended; trying again while readers wait"
+                );
             }
         };
         let thread = std::thread::Builder::new().name("fence".to_owned()).spawn(work);
-        self.running = Some(thread.map_err(|error| LogError::Unavailable {
-            reason: format!("no thread to end a transaction: {error}"),
-        })?);
+        self.running =
+            Some(thread.map_err(|error| LogError::failed("no thread to end a transaction", error))?);
         Ok(())
     }
 }
 
-fn end_transaction(
-    cluster: &Cluster,
-    group: &str,
-    names: &Names,
-    own: &str,
-    at: TopicPartition,
-    from: Position,
-) -> Result<(), LogError> {
-    let Some(writer) = writer_at(cluster, group, names, at, from)? else {
-        tracing::warn!(%at, offset = from.0, "readers wait behind a transaction that names no writer: it ends by its timeout");
-        return Ok(());
-    };
-    if writer == own {
-        return Ok(());
-    }
-    tracing::warn!(%at, offset = from.0, writer, "readers wait behind a dead worker's transaction: ending it");
-    drop(
-        fencing_producer(cluster, &writer)
-            .map_err(|error| failed(&format!("ending the transaction of {writer}"), &error))?,
-    );
-    telemetry::writer_fenced();
-    Ok(())
-}
-
-/// The writer named in the first record from that offset on, committed or not.
-fn writer_at(
-    cluster: &Cluster,
-    group: &str,
-    names: &Names,
-    at: TopicPartition,
-    from: Position,
-) -> Result<Option<String>, LogError> {
-    let mut config = clients::consumer(cluster, group);
-    config.set("isolation.level", "read_uncommitted");
-    let looking = |error| failed(&format!("looking behind the last stable offset of {at}"), &error);
-    let reader: EndingConsumer = config.create_with_context(EndIsNoError).map_err(looking)?;
-    reader.assign(&names.list(&[(at, from)])).map_err(looking)?;
-    match reader.poll(LOOK_MAX) {
-        Some(Ok(message)) => {
-            let record = names.record(&message);
-            let writer = record.as_ref().and_then(|record| record.header(HEADER_WRITER));
-            Ok(writer
-                .and_then(|writer| std::str::from_utf8(writer).ok())
-                .map(str::to_owned))
+impl Look {
+    fn end_transaction(&self, at: TopicPartition, from: Position) -> Result<(), LogError> {
+        let Some(writer) = self.writer_at(at, from)? else {
+            tracing::warn!(
+                %at,
+                offset = from.0,
+                "readers wait behind a transaction that names no writer: it ends by its timeout"
+            );
+            return Ok(());
+        };
+        if writer == self.own {
+            return Ok(());
         }
-        Some(Err(error)) => Err(looking(error)),
-        None => Ok(None),
+        tracing::warn!(%at, offset = from.0, writer, "readers wait behind a dead worker's transaction: ending it");
+        let fenced = fencing_producer(&self.cluster, &writer);
+        drop(fenced.map_err(|error| LogError::failed(format!("ending the transaction of {writer}"), error))?);
+        telemetry::writer_fenced();
+        Ok(())
+    }
+
+    /// The writer named in the first record from that offset on, committed or not.
+    fn writer_at(&self, at: TopicPartition, from: Position) -> Result<Option<String>, LogError> {
+        let mut config = clients::consumer(&self.cluster, &self.group);
+        config.set("isolation.level", "read_uncommitted");
+        let looking =
+            |error| LogError::failed(format!("looking behind the last stable offset of {at}"), error);
+        let reader: EndingConsumer = config.create_with_context(EndIsNoError).map_err(looking)?;
+        reader.assign(&self.names.list(&[(at, from)])).map_err(looking)?;
+        match reader.poll(LOOK_MAX) {
+            Some(Ok(message)) => {
+                let record = self.names.record(&message);
+                let writer = record.as_ref().and_then(|record| record.header(HEADER_WRITER));
+                Ok(writer
+                    .and_then(|writer| std::str::from_utf8(writer).ok())
+                    .map(str::to_owned))
+            }
+            Some(Err(error)) => Err(looking(error)),
+            None => Ok(None),
+        }
     }
 }
 

@@ -1,145 +1,65 @@
 //! The consumer that shares the input partitions with its group: classic protocol, cooperative-sticky.
 //!
-//! librdkafka tells of a rebalance within a poll, and then waits until the partitions are assigned or unassigned. So
-//! the change is only noted here; the worker restores or commits first, and answers by [`Group::take_over`] or
+//! librdkafka tells of a rebalance within a poll, and then waits until the partitions are assigned or unassigned. The
+//! context only notes the change; the worker restores or commits first, and answers by [`Group::take_over`] or
 //! [`Group::release`]. Meanwhile the client gives out nothing, and keeps up the heartbeat on a thread of its own.
 
-use super::clients::{self, failed, out_of_range, passing};
-use super::fence::Waiting;
+mod context;
+
+use super::clients::{self, REQUEST_MAX, out_of_range, passing};
 use super::name::Name;
 use super::names::{Names, size};
 use super::offsets;
 use crate::{Extent, LogError, Ownership};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use context::GroupContext;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Statistics, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{Offered, Record};
-use schemas::topic::Topic;
+use schemas::stage::Stage;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use strum::VariantArray;
 
 /// How many bytes of records one poll gives out at most, unless its first record alone is larger.
 const POLL_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long one look for records takes, so that a change of ownership is seen soon.
 const SLICE: Duration = Duration::from_millis(20);
-
 /// How many records are kept while news about ownership is waited for.
 const STASH_MAX: usize = 20_000;
 
-/// What the client tells from within a poll.
-pub(super) struct Told {
-    names: Names,
-    changes: Mutex<VecDeque<Ownership>>,
-    /// Readers of `tacho.deltas` behind an open transaction.
-    waiting: Mutex<Waiting>,
-    /// The consumer is being closed: nobody answers any more.
-    closing: AtomicBool,
-}
-
-impl Told {
-    fn partitions(&self, list: &TopicPartitionList) -> Vec<TopicPartition> {
-        let of = |topic: &str, partition| {
-            Some(TopicPartition {
-                topic: self.names.topic(topic)?,
-                partition,
-            })
-        };
-        list.elements()
-            .iter()
-            .filter_map(|element| of(element.topic(), element.partition()))
-            .collect()
-    }
-}
-
-impl ClientContext for Told {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, reason, "consumer error");
-    }
-
-    /// How far the partitions are readable, as of the last fetch: the only place where the client tells.
-    fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.names.name(Topic::Deltas)) else {
-            return;
-        };
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for (partition, state) in &topic.partitions {
-            waiting.look(
-                TopicPartition {
-                    topic: Topic::Deltas,
-                    partition: *partition,
-                },
-                state.ls_offset,
-                state.hi_offset,
-            );
-        }
-    }
-}
-
-impl ConsumerContext for Told {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let assigned = code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        if self.closing.load(Ordering::Relaxed) {
-            let answered = if assigned {
-                consumer.incremental_assign(list)
-            } else {
-                consumer.incremental_unassign(list)
-            };
-            if let Err(error) = answered {
-                tracing::warn!(%error, "a rebalance at the end could not be answered");
-            }
-            return;
-        }
-        let partitions = self.partitions(list);
-        let change = match assigned {
-            true => Ownership::Assigned(partitions),
-            false if consumer.assignment_lost() => Ownership::Lost(partitions),
-            false => Ownership::Revoked(partitions),
-        };
-        self.changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push_back(change);
-    }
-}
-
-/// A consumer and what it was given.
+/// A member of the group: its consumer, and the partitions that it has.
 pub(super) struct Group {
-    consumer: BaseConsumer<Told>,
-    /// For a new consumer.
+    consumer: BaseConsumer<GroupContext>,
+    /// The settings of the consumer, for a new one in its place.
     config: rdkafka::ClientConfig,
     names: Names,
-    /// Of a static member.
+    /// The name of a static member; none for a dynamic one.
     name: Option<Name>,
-    /// The consumer is new, since the one before was fenced, and has not joined.
+    /// Whether the consumer has not joined: it is new, since the one before was fenced.
     is_outside: bool,
-    /// Given to the consumer before: to be told as lost, or told and not answered.
+    /// Partitions of the consumer before this one, until the worker has answered their loss.
     before: Option<Vec<TopicPartition>>,
-    /// Where the poll of each taken partition goes on.
+    /// The partitions that were taken over, and where the poll of each goes on.
     taken: BTreeMap<TopicPartition, Position>,
-    /// Told to the worker, and not answered yet.
+    /// The change of ownership that the worker was told of and has not answered yet.
     open: Option<Ownership>,
-    /// Came while news about ownership was waited for.
+    /// Records that came while news about ownership was waited for.
     stash: VecDeque<Record>,
-    /// Met behind records that were given out first.
+    /// An error that was met behind records that were given out first.
     error: Option<LogError>,
 }
 
 impl Group {
-    /// `name`: of a static member.
+    /// A member that has not joined yet; `name` is that of a static member.
+    ///
+    /// # Errors
+    /// The client can't be made.
     pub fn new(config: rdkafka::ClientConfig, names: Names, name: Option<Name>) -> Result<Self, LogError> {
-        let told = Told {
-            names: names.clone(),
-            changes: Mutex::default(),
-            waiting: Mutex::default(),
-            closing: AtomicBool::new(false),
-        };
         let consumer = config
-            .create_with_context(told)
-            .map_err(|error| failed("making a consumer", &error))?;
+            .create_with_context(GroupContext::new(names.clone()))
+            .map_err(|error| LogError::failed("making a consumer", error))?;
         Ok(Self {
             consumer,
             config,
@@ -154,51 +74,46 @@ impl Group {
         })
     }
 
-    pub const fn consumer(&self) -> &BaseConsumer<Told> {
+    /// The member's client.
+    pub const fn consumer(&self) -> &BaseConsumer<GroupContext> {
         &self.consumer
     }
 
-    /// Who we are in the group now: a commit under an older generation is refused by the brokers.
+    /// Who this member is in the group now: the brokers refuse a commit under an older generation.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
         self.consumer.group_metadata()
     }
 
+    /// See [`crate::Log::join`].
     pub fn join(&self) -> Result<(), LogError> {
-        let inputs = [self.names.name(Topic::RawLogs), self.names.name(Topic::Deltas)];
+        let inputs: Vec<String> = Stage::VARIANTS
+            .iter()
+            .map(|stage| self.names.name(stage.def().input))
+            .collect();
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
         self.consumer
-            .subscribe(&[&inputs[0], &inputs[1]])
-            .map_err(|error| failed("joining the group", &error))
+            .subscribe(&inputs)
+            .map_err(|error| LogError::failed("joining the group", error))
     }
 
-    /// The next change, and the one to be answered.
+    /// See [`crate::Log::ownership`].
     pub fn ownership(&mut self) -> Option<Ownership> {
         if self.open.is_some() {
             return None;
         }
         self.open = match &self.before {
             Some(at) => Some(Ownership::Lost(at.clone())),
-            None => self
-                .consumer
-                .context()
-                .changes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop_front(),
+            None => self.consumer.context().changes().pop_front(),
         };
         self.open.clone()
     }
 
-    fn is_told(&self) -> bool {
-        !self
-            .consumer
-            .context()
-            .changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
+    /// Whether there is a change of ownership that the worker was not told of.
+    fn has_news(&self) -> bool {
+        !self.consumer.context().changes().is_empty()
     }
 
-    /// Whether somebody took our name: nothing can be done with this consumer any more.
+    /// An error if somebody took this member's name: its consumer is of no use any more.
     fn check(&self) -> Result<(), LogError> {
         match self.consumer.client().fatal_error() {
             None => Ok(()),
@@ -206,10 +121,11 @@ impl Group {
         }
     }
 
-    /// For a static member only [`Group::recover`] can tell whether another process has the name.
-    const fn fenced(&self, reason: String) -> LogError {
+    /// The error of a consumer that the brokers fenced. Whether another process has the name of a static member is found
+    /// out by [`Group::recover`] alone.
+    fn fenced(&self, reason: String) -> LogError {
         match self.name {
-            Some(_) => LogError::Unavailable { reason },
+            Some(_) => LogError::unavailable(reason),
             None => LogError::Fenced { reason },
         }
     }
@@ -227,7 +143,7 @@ impl Group {
             };
             name.lose()?;
             tracing::warn!(%error, "somebody has our name in the group");
-            // The fenced one goes: from now on we are silent.
+            // The fenced consumer goes, and with it every sign of life under that name.
             self.begin_anew(Some(name))?;
             self.is_outside = true;
         }
@@ -241,14 +157,14 @@ impl Group {
         Ok(())
     }
 
-    /// Joins again with a new consumer, as a worker does that was restarted, since this one reaches no broker any more; then
-    /// tells all partitions as lost.
+    /// Joins again with a new consumer, as a restarted worker does, since this one reaches no broker any more; then tells
+    /// all partitions as lost.
     pub fn replace(&mut self) -> Result<(), LogError> {
         self.begin_anew(self.name.clone())?;
         self.join()
     }
 
-    /// A new consumer, outside of the group, in the place of this one. What this one was given is to be told as lost.
+    /// Puts a new consumer, outside of the group, in the place of this one. All partitions of this one are told as lost.
     fn begin_anew(&mut self, name: Option<Name>) -> Result<(), LogError> {
         let new = Self::new(self.config.clone(), self.names.clone(), name)?;
         let mut old = std::mem::replace(self, new);
@@ -262,6 +178,7 @@ impl Group {
         Ok(())
     }
 
+    /// See [`crate::Log::take_over`].
     pub fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
         let again: Vec<TopicPartition> = from
             .iter()
@@ -276,7 +193,7 @@ impl Group {
             let list = self.names.list(from);
             self.consumer
                 .incremental_assign(&list)
-                .map_err(|error| failed("taking partitions over", &error))?;
+                .map_err(|error| LogError::failed("taking partitions over", error))?;
         }
         if answers {
             self.open = None;
@@ -286,13 +203,14 @@ impl Group {
         Ok(())
     }
 
+    /// See [`crate::Log::release`].
     pub fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
         let answers = matches!(self.open, Some(Ownership::Revoked(_) | Ownership::Lost(_)));
         if self.before.is_some() && answers {
             (self.before, self.open) = (None, None);
             return Ok(());
         }
-        // What a consumer before this one was given is not this one's.
+        // Partitions of a consumer before this one are not this one's to give back.
         let held: Vec<TopicPartition> = at
             .iter()
             .copied()
@@ -314,10 +232,11 @@ impl Group {
         let list = self.names.unset(at);
         self.consumer
             .incremental_unassign(&list)
-            .map_err(|error| failed("releasing partitions", &error))
+            .map_err(|error| LogError::failed("releasing partitions", error))
     }
 
-    /// A lost connection is no error here: the client connects again, and appends and commits tell.
+    /// See [`crate::Log::poll_each`]. A lost connection is no error here: the client connects again, and appends and
+    /// commits tell of one that lasts.
     pub fn poll(
         &mut self,
         max: usize,
@@ -334,10 +253,10 @@ impl Group {
         self.look(kept, max, wait, show)
     }
 
-    /// Waits for a change of ownership, keeping what comes in meanwhile.
+    /// See [`crate::Log::settle`].
     pub fn settle(&mut self, wait: Duration) -> Result<(), LogError> {
         let deadline = Instant::now() + wait;
-        while !self.is_told()
+        while !self.has_news()
             && self.open.is_none()
             && self.stash.len() < STASH_MAX
             && Instant::now() < deadline
@@ -353,7 +272,7 @@ impl Group {
         Ok(())
     }
 
-    /// Shows what the client has, after `count` records were shown; how many were shown then.
+    /// Shows records that the client has, where `count` were shown before; how many were shown in all.
     fn look(
         &mut self,
         mut count: usize,
@@ -363,8 +282,8 @@ impl Group {
     ) -> Result<usize, LogError> {
         let deadline = Instant::now() + wait;
         let mut bytes = 0;
-        while count < max && bytes < POLL_BYTES_MAX && !self.is_told() {
-            // The clock is not asked for each record.
+        while count < max && bytes < POLL_BYTES_MAX && !self.has_news() {
+            // Only the first record is waited for, so the clock is not asked for each.
             let left = if count == 0 {
                 deadline.saturating_duration_since(Instant::now())
             } else {
@@ -396,7 +315,7 @@ impl Group {
                     continue;
                 }
                 Some(Err(error)) if out_of_range(&error) => self.gone(),
-                Some(Err(error)) => failed("polling", &error),
+                Some(Err(error)) => LogError::failed("polling", error),
             };
             if count == 0 {
                 return Err(error);
@@ -407,10 +326,10 @@ impl Group {
         Ok(count)
     }
 
-    /// Which of the taken partitions no longer has its position.
+    /// The error that names the taken partition whose position is gone.
     fn gone(&self) -> LogError {
         for (&at, &wanted) in &self.taken {
-            match offsets::extent(&self.consumer, &self.names, at) {
+            match offsets::extent(&self.consumer, &self.names, at, REQUEST_MAX) {
                 Ok(Extent { start, end }) if wanted < start || wanted > end => {
                     return LogError::OutOfRange {
                         at,
@@ -422,48 +341,30 @@ impl Group {
                 Err(error) => return error,
             }
         }
-        LogError::Unavailable {
-            reason: "a position was out of range, and is not any more: take over again".to_owned(),
-        }
+        LogError::unavailable("a position was out of range, and is not any more: take over again")
     }
 
     /// A partition of `tacho.deltas` whose reader has waited behind one open transaction for too long, and from where.
     pub fn stuck(&self, patience: Duration) -> Option<(TopicPartition, Position)> {
-        let mut waiting = self
-            .consumer
-            .context()
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.consumer.context().waiting();
         waiting.keep(|at| self.taken.contains_key(&at));
         self.taken
             .keys()
             .find_map(|&at| Some((at, waiting.stuck(at, patience)?)))
     }
 
-    /// After a transaction was ended: what waits elsewhere may have waited behind the same one.
+    /// Lets every wait begin anew, after a transaction was ended: readers of other partitions may have waited behind the
+    /// same one.
     pub fn wait_anew(&self) {
-        self.consumer
-            .context()
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .begin_anew();
+        self.consumer.context().waiting().begin_anew();
     }
 }
 
 impl Drop for Group {
-    /// The client's own close waits until every rebalance is answered.
+    /// Answers every rebalance, for which the client's own close waits.
     fn drop(&mut self) {
-        self.consumer.context().closing.store(true, Ordering::Relaxed);
-        let pending = std::mem::take(
-            &mut *self
-                .consumer
-                .context()
-                .changes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        self.consumer.context().close();
+        let pending = std::mem::take(&mut *self.consumer.context().changes());
         let open = self.open.take().filter(|_| self.before.is_none());
         for change in open.into_iter().chain(pending) {
             let answered = match change {

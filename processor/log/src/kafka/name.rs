@@ -1,35 +1,35 @@
-//! The name of a static member, after the brokers said that somebody else has it.
+//! The name of a static member, and what to do when the brokers say that somebody else has it.
 //!
-//! That may be nobody but ourselves: when a session times out during an outage, librdkafka forgets its member id, but goes
-//! on with heartbeats until the loss of the partitions is answered. A broker that comes back and remembers the old id
-//! calls them fenced, and for the client that is fatal. A member that nobody keeps alive is forgotten after the session
-//! timeout; another process' is not. So it is waited for that, in silence: who has lost his name must not fence its owner.
+//! The name may be taken by nobody but this process: when a session times out during an outage, librdkafka forgets its member id, but
+//! goes on with heartbeats until the loss of the partitions is answered. A broker that comes back and remembers the old id
+//! calls them fenced, and for the client that is fatal. The brokers forget a member that nobody keeps alive after the
+//! session timeout, and keep another process's. So the member waits for that time in silence: a process that has lost its
+//! name must not fence the one that has it.
 
-use super::clients::failed;
 use crate::LogError;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::groups::GroupList;
 use std::time::{Duration, Instant};
 
-/// How long beyond the session timeout a name may stay taken by nobody: brokers look at sessions late after a restart, and
-/// a rebalance of the others may be under way.
+/// How long beyond the session timeout a name that nobody uses may stay taken: brokers look at sessions late after a
+/// restart, and a rebalance of the others may be under way.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the brokers may take to say who is in the group.
 const LOOK_MAX: Duration = Duration::from_secs(5);
-/// How long the part of a member id is that brokers add to the name, with the hyphen between: a UUID in text.
-const MEMBER_ID_MORE: usize = 1 + 36;
-/// What brokers call a group whose members they know.
-const STATES: [&str; 4] = ["Empty", "Stable", "PreparingRebalance", "CompletingRebalance"];
+/// How many characters brokers add to a name to make a member id: a hyphen, and a UUID in text.
+const MEMBER_ID_SUFFIX: usize = 1 + 36;
+/// The states of a group whose members the brokers know.
+const KNOWN_STATES: [&str; 4] = ["Empty", "Stable", "PreparingRebalance", "CompletingRebalance"];
 
-/// A static member's name, and whether it is still ours.
+/// A static member's name, and whether another member has taken it.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     group: String,
     instance: String,
     session_timeout: Duration,
-    /// Since when somebody else seems to have it.
+    /// Since when somebody else seems to have the name.
     lost: Option<Instant>,
-    /// When we last came back under it.
+    /// When this member last joined again under the name.
     regained: Option<Instant>,
 }
 
@@ -44,10 +44,10 @@ impl Name {
         }
     }
 
-    /// The brokers say that somebody else has it.
+    /// Takes note that the brokers say that somebody else has the name.
     ///
     /// # Errors
-    /// [`LogError::Fenced`]: it was taken as soon as we had come back under it.
+    /// [`LogError::Fenced`]: it was taken again within a session timeout after it was regained.
     pub fn lose(&mut self) -> Result<(), LogError> {
         let now = Instant::now();
         if self
@@ -62,11 +62,11 @@ impl Name {
         Ok(())
     }
 
-    /// `Ok` once nobody has it.
+    /// Asks whether the name is free, and takes it back if it is.
     ///
     /// # Errors
     /// [`LogError::Unavailable`]: somebody has it; ask again. [`LogError::Fenced`]: another process has it, for longer than
-    /// the dead keep a name.
+    /// a dead member keeps a name.
     pub fn regain<C: ConsumerContext>(&mut self, consumer: &BaseConsumer<C>) -> Result<(), LogError> {
         let lost = self.lost.unwrap_or_else(Instant::now);
         let looked = consumer.client().fetch_group_list(Some(&self.group), LOOK_MAX);
@@ -82,9 +82,9 @@ impl Name {
             }
             Ok(false) => format!("a member of {} has the name {}", self.group, self.instance),
             Err(error) => {
-                // Nobody knows since when there was nobody to say that it is free.
+                // While nobody answers, nobody could say that the name is free: the wait begins anew.
                 self.lost = Some(Instant::now());
-                return Err(failed("asking who is in the group", &error));
+                return Err(LogError::failed("asking who is in the group", error));
             }
         };
         if lost.elapsed() > self.session_timeout + GRACE {
@@ -92,17 +92,17 @@ impl Name {
                 reason: format!("{reason}: is it another process?"),
             });
         }
-        Err(LogError::Unavailable {
-            reason: format!("fenced; {reason}; waiting until that is free"),
-        })
+        Err(LogError::unavailable(format!(
+            "fenced; {reason}; waiting until that is free"
+        )))
     }
 
-    /// Not while the brokers do not know of the group: they may be loading it.
+    /// Whether no member has the name. False while the brokers do not know of the group: they may be loading it.
     fn is_free(&self, groups: &GroupList) -> bool {
         let known = groups
             .groups()
             .iter()
-            .find(|group| group.name() == self.group && STATES.contains(&group.state()));
+            .find(|group| group.name() == self.group && KNOWN_STATES.contains(&group.state()));
         known.is_some_and(|group| {
             !group
                 .members()
@@ -116,7 +116,7 @@ impl Name {
 fn is_of(member: &str, instance: &str) -> bool {
     member
         .strip_prefix(instance)
-        .is_some_and(|more| more.len() == MEMBER_ID_MORE && more.starts_with('-'))
+        .is_some_and(|more| more.len() == MEMBER_ID_SUFFIX && more.starts_with('-'))
 }
 
 #[cfg(test)]

@@ -1,36 +1,53 @@
-//! Topics by role to topics by name and back, and records out of messages.
+//! Names of topics on the cluster, from and to their roles; records out of messages, and headers of messages to send.
 
+use crate::cluster::Cluster;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{HEADER_WRITER, NewRecord, Offered, Record};
 use schemas::time::AppendTime;
-use schemas::topic::Topic;
+use schemas::topic::{Prefix, Topic};
 
-/// A record with more headers than this costs an allocation: ours have two or three.
+/// How many headers of a record are read without an allocation: ours have two or three.
 const HEADERS_USUAL: usize = 4;
 
-/// The prefix of all topics.
+/// The names of all topics of one derivation of a log.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
+    derived_prefix: String,
 }
 
 impl Names {
-    pub fn new(prefix: &str) -> Self {
+    pub fn new(cluster: &Cluster) -> Self {
         Self {
-            prefix: prefix.to_owned(),
+            prefix: cluster.prefix.clone(),
+            derived_prefix: cluster.derived_prefix.clone(),
         }
     }
 
+    /// A topic's name on the cluster.
     pub fn name(&self, topic: Topic) -> String {
-        format!("{}{}", self.prefix, topic.name())
+        let def = topic.def();
+        format!("{}{}", self.prefix_of(def.prefix), def.name)
     }
 
+    /// The topic of that name; `None` for one of another log or derivation, and for a stranger's.
     pub fn topic(&self, name: &str) -> Option<Topic> {
-        Topic::by_name(name.strip_prefix(&self.prefix)?)
+        [Prefix::Log, Prefix::Derived].into_iter().find_map(|prefix| {
+            let topic = Topic::by_name(name.strip_prefix(self.prefix_of(prefix))?)?;
+            (topic.def().prefix == prefix).then_some(topic)
+        })
     }
 
+    fn prefix_of(&self, prefix: Prefix) -> &str {
+        match prefix {
+            Prefix::Log => &self.prefix,
+            Prefix::Derived => &self.derived_prefix,
+        }
+    }
+
+    /// Partitions with positions, as librdkafka takes them.
     pub fn list(&self, positions: &[(TopicPartition, Position)]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(positions.len());
         for (at, position) in positions {
@@ -42,6 +59,7 @@ impl Names {
         list
     }
 
+    /// Partitions without positions, as librdkafka takes them.
     pub fn unset(&self, at: &[TopicPartition]) -> TopicPartitionList {
         let mut list = TopicPartitionList::with_capacity(at.len());
         for at in at {
@@ -97,7 +115,7 @@ impl Names {
     }
 }
 
-/// The headers of a record to be sent; `writer` is named in one of its own.
+/// The headers of a record to be sent; `writer`, if there is one, is named in a header of its own.
 pub(super) fn headers(record: &NewRecord, writer: Option<&str>) -> Option<OwnedHeaders> {
     if record.headers.is_empty() && writer.is_none() {
         return None;
@@ -118,7 +136,7 @@ pub(super) fn headers(record: &NewRecord, writer: Option<&str>) -> Option<OwnedH
     Some(headers)
 }
 
-/// Bytes that a record takes in memory, roughly.
+/// Bytes of a record's key and value: roughly what it takes in memory.
 pub(super) fn size(key: Option<&[u8]>, value: Option<&[u8]>) -> usize {
     key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len)
 }

@@ -1,25 +1,27 @@
 //! Where partitions begin and end: one request to each broker, for however many partitions.
 //!
-//! What the end is goes by who asks: the last stable offset for a read_committed client, else that of the next record.
+//! A read_committed client is told the last stable offset as the end, any other client the offset that the next record gets.
 
-use super::clients::{self, REQUEST_MAX};
+use super::clients;
 use super::names::Names;
 use crate::{Extent, LogError};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use schemas::id::{Position, TopicPartition};
+use std::time::Duration;
 
-/// Where one partition begins and ends.
+/// Where one partition begins and ends; `answer_max` is how long the brokers may take.
 pub(super) fn extent<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &Names,
     at: TopicPartition,
+    answer_max: Duration,
 ) -> Result<Extent, LogError> {
     let name = names.name(at.topic);
     let asking = || format!("asking for the extent of {at}");
-    let (start, end) = clients::ask(asking, || {
-        client.fetch_watermarks(&name, at.partition, REQUEST_MAX)
+    let (start, end) = clients::ask(answer_max, asking, || {
+        client.fetch_watermarks(&name, at.partition, answer_max)
     })?;
     Ok(Extent {
         start: Position(start),
@@ -27,16 +29,15 @@ pub(super) fn extent<C: ConsumerContext>(
     })
 }
 
-/// Where each of these partitions begins and ends.
+/// Where each of these partitions begins and ends, in the order asked.
 pub(super) fn extents<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &Names,
     at: &[TopicPartition],
+    answer_max: Duration,
 ) -> Result<Vec<Extent>, LogError> {
-    let (starts, ends) = (
-        sides(client, names, at, Offset::Beginning)?,
-        sides(client, names, at, Offset::End)?,
-    );
+    let starts = sides(client, names, at, Offset::Beginning, answer_max)?;
+    let ends = sides(client, names, at, Offset::End, answer_max)?;
     Ok(starts
         .into_iter()
         .zip(ends)
@@ -44,31 +45,34 @@ pub(super) fn extents<C: ConsumerContext>(
         .collect())
 }
 
-/// Where each of these partitions ends.
+/// Where each of these partitions ends, in the order asked.
 pub(super) fn ends<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &Names,
     at: &[TopicPartition],
+    answer_max: Duration,
 ) -> Result<Vec<Position>, LogError> {
-    sides(client, names, at, Offset::End)
+    sides(client, names, at, Offset::End, answer_max)
 }
 
-/// The request for offsets by time knows two times that are none: the beginning and the end (Kafka protocol, `ListOffsets`).
+/// One side of each of these partitions, its beginning or its end. Both are special values of the time in a request for offsets
+/// by time (Kafka protocol, `ListOffsets`).
 fn sides<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     names: &Names,
     at: &[TopicPartition],
     side: Offset,
+    answer_max: Duration,
 ) -> Result<Vec<Position>, LogError> {
     if at.is_empty() {
-        // The client takes that for a mistake.
+        // The client refuses a request for no partitions.
         return Ok(Vec::new());
     }
     let asking = || format!("asking for the {side:?} of {} partitions", at.len());
-    clients::ask(asking, || {
+    clients::ask(answer_max, asking, || {
         let mut list = names.unset(at);
         list.set_all_offsets(side)?;
-        let found = client.offsets_for_times(list, REQUEST_MAX)?;
+        let found = client.offsets_for_times(list, answer_max)?;
         let of = |at: &TopicPartition| {
             answered(&found, names, *at)?.ok_or(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset))
         };
@@ -76,7 +80,7 @@ fn sides<C: ConsumerContext>(
     })
 }
 
-/// What an answer says of one partition: its offset, if it has one.
+/// The offset that an answer gives for one partition; `None` if it gives none.
 pub(super) fn answered(
     found: &TopicPartitionList,
     names: &Names,
@@ -87,6 +91,6 @@ pub(super) fn answered(
     element.error()?;
     Ok(match element.offset() {
         Offset::Offset(offset) => Some(Position(offset)),
-        _ => None,
+        Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => None,
     })
 }

@@ -1,19 +1,20 @@
-//! The topics of a cluster: creation of those that are missing, checks of the others, by the topic table.
+//! The topics of a cluster, by the topic table: creation of missing ones, checks of those that are there.
 
 mod check;
 
 pub use check::{Fault, Severity, check_topics, faults, inspect, refusals, renew};
 
-use super::clients::{self, REQUEST_MAX, block_on, failed};
+use super::clients::{self, REQUEST_MAX, block_on};
+use super::cursors::Cursors;
 use super::names::Names;
-use super::reader::Readers;
 use crate::LogError;
 use crate::cluster::Cluster;
+use crate::control::CONTROL;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
-use schemas::id::{Position, TopicPartition};
+use schemas::id::Position;
 use schemas::settings::Seed;
 use schemas::topic::{Cleanup, MESSAGE_BYTES_MAX, Topic};
 use std::collections::BTreeMap;
@@ -22,18 +23,18 @@ use strum::VariantArray;
 
 /// How long created topics may take to have leaders everywhere.
 const LEADERS_MAX: Duration = Duration::from_secs(30);
-/// How long between two looks at them.
+/// How long between two looks for leaders.
 const LEADERS_EVERY: Duration = Duration::from_millis(50);
 /// How many replicas a created partition gets, where there are as many brokers.
 pub const REPLICAS: i32 = 3;
-/// How many replicas must have a record before it is acknowledged.
+/// The setting that says how many replicas must have a record before it is acknowledged.
 const MIN_IN_SYNC: &str = "min.insync.replicas";
 /// One day, ms.
 const DAY_MS: i64 = 86_400_000;
-/// The group of the look at the control topic; it never commits.
+/// The group id of the client that looks for the seed; nothing is committed to it.
 const SEED_GROUP: &str = "tacho-seed";
 
-/// The settings that a topic is created with, beside how many replicas must have a record.
+/// The settings that a topic is created with, beside [`MIN_IN_SYNC`].
 fn settings(topic: Topic) -> BTreeMap<&'static str, String> {
     let def = topic.def();
     let mut settings: BTreeMap<&'static str, String> = BTreeMap::new();
@@ -45,7 +46,7 @@ fn settings(topic: Topic) -> BTreeMap<&'static str, String> {
         set("message.timestamp.type", "LogAppendTime");
     }
     if def.cleanup != Cleanup::Compact {
-        // Records without an age go by no size either.
+        // Topics whose records have no age limit have no limit of size either.
         let age_ms = def
             .cleanup
             .retention_days()
@@ -56,10 +57,10 @@ fn settings(topic: Topic) -> BTreeMap<&'static str, String> {
     settings
 }
 
-/// Kafka's cleanup policy.
+/// Kafka's name for a cleanup policy.
 const fn cleanup_policy(cleanup: Cleanup) -> &'static str {
     match cleanup {
-        // The processor deletes consumed records itself, by DeleteRecords, which asks for this policy.
+        // The processor deletes consumed records itself, by DeleteRecords, which works under this policy alone.
         Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Keep => "delete",
         Cleanup::Compact => "compact",
         Cleanup::CompactAndDelete { .. } => "compact,delete",
@@ -68,8 +69,8 @@ const fn cleanup_policy(cleanup: Cleanup) -> &'static str {
 
 /// Makes the cluster ready: creates missing topics and checks all; gives the seed that holds there.
 ///
-/// That is the one in the control topic, if there is one; else `seed` with the partition counts of topics that exist.
-/// The seed is not written: that is the first record that the caller appends to the control topic.
+/// The seed that holds is the one in the control topic, if there is one; else `seed` with the partition counts of topics that
+/// exist. It is not written here: the caller appends it to the control topic, as the first record there.
 ///
 /// # Errors
 /// The cluster can't be reached, or a topic has other partition counts or settings than it must have.
@@ -88,29 +89,24 @@ pub fn prepare(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
 /// # Errors
 /// The cluster can't be reached, or the record is no seed.
 pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
-    let names = Names::new(&cluster.prefix);
-    let at = TopicPartition {
-        topic: Topic::Control,
-        partition: 0,
-    };
-    if partitions_of(&metadata_client(cluster)?, &names.name(Topic::Control))?.is_none() {
+    let names = Names::new(cluster);
+    let client = metadata_client(cluster)?;
+    if partitions_of(&client, &names.name(Topic::Control), REQUEST_MAX)?.is_none() {
         return Ok(None);
     }
-    let batch = Readers::new(cluster, SEED_GROUP, names).read(at, Position(0), 1)?;
+    let at = CONTROL;
+    let batch = Cursors::new(cluster, SEED_GROUP, names, REQUEST_MAX).read(at, Position(0), 1)?;
     let Some(record) = batch.records.first() else {
         return Ok(None);
     };
-    let corrupt = |reason: String| LogError::Corrupt {
-        at: format!("{at}@0"),
-        reason,
-    };
+    let place = || format!("{at}@0");
     let value = record
         .value
         .as_deref()
-        .ok_or_else(|| corrupt("no value".to_owned()))?;
+        .ok_or_else(|| LogError::corrupt(place(), "no value"))?;
     Seed::from_json(value)
         .map(Some)
-        .map_err(|error| corrupt(error.to_string()))
+        .map_err(|error| LogError::undecodable(place(), "a seed", error))
 }
 
 /// The seed with the partition counts that the cluster's topics have, where they exist.
@@ -118,27 +114,27 @@ pub fn stored_seed(cluster: &Cluster) -> Result<Option<Seed>, LogError> {
 /// # Errors
 /// The cluster can't be reached.
 pub fn real_partitions(cluster: &Cluster, seed: &Seed) -> Result<Seed, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
     let mut seed = seed.clone();
-    if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs))? {
+    if let Some(count) = partitions_of(&client, &names.name(Topic::RawLogs), REQUEST_MAX)? {
         seed.raw_partitions = count;
     }
-    if let Some(count) = partitions_of(&client, &names.name(Topic::Deltas))? {
+    if let Some(count) = partitions_of(&client, &names.name(Topic::Deltas), REQUEST_MAX)? {
         seed.delta_partitions = count;
     }
     Ok(seed)
 }
 
-/// Creates the topics that are missing, and waits until each partition has a leader; gives their names. What is there
-/// is not changed.
+/// Creates the topics that are missing, and waits until each of their partitions has a leader; gives their names. Topics that
+/// are there are not changed.
 ///
-/// `replicas` is how many each partition gets; left out, as many as there are brokers, up to [`REPLICAS`]. Where there
-/// are two or more, two of them must have a record before it is acknowledged.
+/// Each partition gets `replicas`; left out, as many as there are brokers, up to [`REPLICAS`]. With two replicas or more, two
+/// must have a record before it is acknowledged.
 ///
 /// # Errors
 /// The cluster can't be reached, or refuses.
 pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> Result<Vec<String>, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
     let replicas = match replicas {
         Some(replicas) => replicas,
         None => brokers(&client)?.clamp(1, REPLICAS),
@@ -146,7 +142,7 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
     let mut missing_topics = Vec::new();
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
-        if partitions_of(&client, &name)?.is_none() {
+        if partitions_of(&client, &name, REQUEST_MAX)?.is_none() {
             let mut settings = settings(topic);
             settings.insert(MIN_IN_SYNC, replicas.clamp(1, 2).to_string());
             missing_topics.push((topic, name, settings));
@@ -163,10 +159,10 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
         })
         .collect();
     let results = block_on(admin(cluster)?.create_topics(&new, &admin_options()))
-        .map_err(|error| failed("creating topics", &error))?;
+        .map_err(|error| LogError::failed("creating topics", error))?;
     for result in results {
         match result {
-            // Another process was faster; what it made is checked like any other.
+            // Where another process was faster, its topic is checked like any other.
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => {
                 return Err(LogError::Topic {
@@ -185,7 +181,7 @@ pub fn create_topics(cluster: &Cluster, seed: &Seed, replicas: Option<i32>) -> R
 fn brokers(client: &BaseConsumer) -> Result<i32, LogError> {
     let metadata = client
         .fetch_metadata(None, REQUEST_MAX)
-        .map_err(|error| failed("asking for brokers", &error))?;
+        .map_err(|error| LogError::failed("asking for brokers", error))?;
     Ok(i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX))
 }
 
@@ -194,7 +190,7 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
     loop {
         let metadata = client
             .fetch_metadata(Some(name), REQUEST_MAX)
-            .map_err(|error| failed("asking for topics", &error))?;
+            .map_err(|error| LogError::failed("asking for topics", error))?;
         let led = metadata
             .topics()
             .iter()
@@ -215,10 +211,17 @@ fn wait_for_leaders(client: &BaseConsumer, name: &str, count: i32) -> Result<(),
 }
 
 /// How many partitions a topic has; `None`: there is no such topic.
-pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<i32>, LogError> {
+///
+/// # Errors
+/// No broker answers within `answer_max`.
+pub(super) fn partitions_of(
+    client: &BaseConsumer,
+    name: &str,
+    answer_max: Duration,
+) -> Result<Option<i32>, LogError> {
     let metadata = client
-        .fetch_metadata(Some(name), REQUEST_MAX)
-        .map_err(|error| failed("asking for topics", &error))?;
+        .fetch_metadata(Some(name), answer_max)
+        .map_err(|error| LogError::failed("asking for topics", error))?;
     let count = metadata
         .topics()
         .iter()
@@ -227,7 +230,7 @@ pub(super) fn partitions_of(client: &BaseConsumer, name: &str) -> Result<Option<
     Ok((count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX)))
 }
 
-/// That a topic is not there.
+/// The error of a topic that is not there.
 pub(super) fn missing(name: &str) -> LogError {
     LogError::Topic {
         topic: name.to_owned(),
@@ -235,7 +238,7 @@ pub(super) fn missing(name: &str) -> LogError {
     }
 }
 
-/// How long brokers may take over administration.
+/// How long brokers may take over requests of administration.
 pub(super) fn admin_options() -> AdminOptions {
     AdminOptions::new()
         .request_timeout(Some(REQUEST_MAX))
@@ -245,13 +248,13 @@ pub(super) fn admin_options() -> AdminOptions {
 fn admin(cluster: &Cluster) -> Result<AdminClient<DefaultClientContext>, LogError> {
     clients::admin(cluster)
         .create()
-        .map_err(|error| failed("making an admin client", &error))
+        .map_err(|error| LogError::failed("making an admin client", error))
 }
 
 fn metadata_client(cluster: &Cluster) -> Result<BaseConsumer, LogError> {
     clients::uncommitted(cluster)
         .create()
-        .map_err(|error| failed("making a client", &error))
+        .map_err(|error| LogError::failed("making a client", error))
 }
 
 #[cfg(test)]

@@ -1,40 +1,44 @@
 //! The consumer group of the simulated log: static members, generations, cooperative hand-over.
 //!
 //! A partition moves in two steps, as with Kafka's cooperative protocol: its owner is told to let go, and only when it has
-//! done so is the partition given to who it is promised to. Each step is a generation. Who is silent for longer than the
-//! session timeout is expelled, and loses all at once.
+//! done so is the partition given to the member that it is promised to. Each step is a generation. A member that is silent
+//! for longer than the session timeout is expelled, and loses all partitions at once.
 
-use super::State;
+use super::Brokers;
 use crate::{Ownership, all_inputs};
 use schemas::id::TopicPartition;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Who is silent for longer is expelled, ms of the cluster's clock.
+/// The session timeout, ms of the cluster's clock: a member that is silent for longer is expelled.
 pub(super) const SESSION_MS: i64 = 6_000;
-/// The chance that a rebalance that changes nothing for a member is told to it, in 1,000.
+/// The chance in 1,000 that a member is told of a rebalance that changes nothing for it.
 const TOLD_OF_NOTHING: u32 = 300;
 
+/// The group as its coordinator knows it.
 #[derive(Default)]
 pub(super) struct Group {
+    /// Counted up with each change of the assignment.
     pub generation: u64,
     members: BTreeMap<String, Member>,
     owners: BTreeMap<TopicPartition, String>,
-    /// Who gets a partition once its owner has let go.
+    /// The member that gets a partition once its owner has let go.
     promised: BTreeMap<TopicPartition, String>,
 }
 
+/// A member of the group.
 struct Member {
-    /// Which of the handles of that name it is.
+    /// The number of the handle that is the member, among those of its name.
     handle: u64,
+    /// When it last gave a sign of life, ms of the cluster's clock.
     heartbeat_ms: i64,
     is_silent: bool,
-    /// What happened, and was not heard yet.
+    /// Changes of ownership that the handle has not fetched yet.
     news: VecDeque<Ownership>,
 }
 
-/// What a handle hears of the group.
+/// What a handle learns from the group.
 pub(super) enum Heard {
-    /// It is a member, in this generation, and this came since.
+    /// The handle is a member in this generation, and these changes of ownership came since it last asked.
     Member(u64, VecDeque<Ownership>),
     /// The group went on without it.
     Expelled,
@@ -47,7 +51,7 @@ impl Group {
             .filter(|member| member.handle == handle)
     }
 
-    /// What a handle of that name has not heard yet.
+    /// Gives a handle of that name what it has not fetched yet.
     pub fn hear(&mut self, name: &str, handle: u64) -> Heard {
         let generation = self.generation;
         match self.member(name, handle) {
@@ -56,7 +60,7 @@ impl Group {
         }
     }
 
-    /// Whether the group goes on without heartbeats of that name for a while.
+    /// Stops the heartbeats of a member, or lets them go on; with a handle, only if that handle is the member.
     pub fn set_silent(&mut self, name: &str, handle: Option<u64>, is_silent: bool) {
         if let Some(member) = self
             .members
@@ -67,10 +71,12 @@ impl Group {
         }
     }
 
+    /// The name of the member that has a partition.
     pub fn owner(&self, at: TopicPartition) -> Option<&str> {
         self.owners.get(&at).map(String::as_str)
     }
 
+    /// How many partitions a member has or is promised.
     fn load(&self, name: &str) -> usize {
         self.owners
             .iter()
@@ -88,7 +94,7 @@ impl Group {
         }
     }
 
-    /// Gives partitions that nobody has to who they are promised to, else to who has least.
+    /// Gives partitions that nobody has to the members that they are promised to, else to those with the fewest.
     fn give(&mut self, free: Vec<TopicPartition>) {
         let mut given: BTreeMap<String, Vec<TopicPartition>> = BTreeMap::new();
         for at in free {
@@ -114,8 +120,8 @@ impl Group {
     }
 }
 
-impl State {
-    /// A handle joins: in the place of one of the same name, or as one more.
+impl Brokers {
+    /// Lets a handle join: in the place of one of the same name, or as one more member.
     pub(super) fn join(&mut self, name: &str, handle: u64) {
         let fresh = Member {
             handle,
@@ -127,7 +133,7 @@ impl State {
             self.rebalance();
             return;
         }
-        // What the one before was to let go, it let go by its end.
+        // Partitions that the handle before this one was to let go are free by its end.
         let group = &mut self.group;
         let (mut kept, mut let_go) = (Vec::new(), Vec::new());
         for (at, _) in group.owners.iter().filter(|(_, owner)| *owner == name) {
@@ -142,7 +148,7 @@ impl State {
         self.let_go(&let_go);
     }
 
-    /// A handle leaves in good order.
+    /// Lets a handle leave in good order.
     pub(super) fn leave(&mut self, name: &str, handle: u64) {
         if self.group.member(name, handle).is_some() {
             self.group.remove(name);
@@ -150,7 +156,7 @@ impl State {
         }
     }
 
-    /// A member answers that it has let partitions go; they are given on.
+    /// Takes partitions from the member that has let them go, and gives them on.
     pub(super) fn let_go(&mut self, partitions: &[TopicPartition]) {
         if partitions.is_empty() {
             return;
@@ -162,7 +168,7 @@ impl State {
         self.group.give(partitions.to_vec());
     }
 
-    /// Some time passes: members give signs of life, and who gave none for too long is expelled.
+    /// Lets members give signs of life, and expels those that gave none for too long.
     pub(super) fn beat(&mut self) {
         let now = self.wall_ms;
         self.group
@@ -202,7 +208,7 @@ impl State {
                 free.push(at);
                 continue;
             };
-            // What is on its way goes on, though perhaps to somebody else, and back to its owner at worst.
+            // A partition that is being handed over goes on, perhaps to another member, and back to its owner at worst.
             let is_moving = group.promised.remove(&at).is_some();
             let count = kept.entry(owner.clone()).or_default();
             if *count < share && !is_moving {

@@ -1,8 +1,9 @@
-//! One user of the simulated log: a worker, an ingest, a reader.
+//! One user of the simulated log: a worker, an ingest or a reader.
 
 use super::group::Heard;
-use super::{SimCluster, State};
-use crate::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, place, read_in_turn};
+use super::{Brokers, SimCluster};
+use crate::assigned::Assigned;
+use crate::{Appended, Batch, Commit, Extent, Log, LogError, Ownership, ReadLog};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::topic::Topic;
@@ -12,21 +13,23 @@ use std::time::Duration;
 /// One user of a [`SimCluster`]; a member of its group once it has joined. Dropped, it is silent, as a process that died.
 pub struct SimLog {
     cluster: SimCluster,
+    /// The identity that commits and fences, and the name in the group.
     writer: String,
+    /// The number of this handle among all of the cluster.
     handle: u64,
+    /// The number that the last [`Log::recover`] gave this handle; only the handle with the writer's latest number may commit.
     epoch: u64,
-    /// Set by a failed commit, until [`Log::recover`].
+    /// Whether a commit failed since the last [`Log::recover`].
     failed: bool,
-    assigned: Vec<(TopicPartition, Position)>,
-    turn: usize,
+    assigned: Assigned,
     has_joined: bool,
-    /// The generation of the group that it knows of; none before it has joined, and while it is out.
+    /// The generation of the group that this member knows of; none before it has joined, and while it is expelled.
     generation: Option<u64>,
-    /// Heard, and not told yet.
+    /// Changes of ownership that came from the group, and that the worker was not told of yet.
     news: VecDeque<Ownership>,
-    /// Told, and not answered yet.
+    /// The change of ownership that the worker was told of and has not answered yet.
     open: Option<Ownership>,
-    /// What it was told to have, and has not let go.
+    /// Partitions that the worker was told to have, and has not let go.
     held: BTreeSet<TopicPartition>,
 }
 
@@ -38,8 +41,7 @@ impl SimLog {
             handle,
             epoch,
             failed: false,
-            assigned: Vec::new(),
-            turn: 0,
+            assigned: Assigned::default(),
             has_joined: false,
             generation: None,
             news: VecDeque::new(),
@@ -50,28 +52,28 @@ impl SimLog {
 
     /// Leaves the group in good order.
     pub fn leave(&mut self) {
-        self.cluster.state().leave(&self.writer, self.handle);
+        self.cluster.brokers().leave(&self.writer, self.handle);
         self.generation = None;
     }
 
-    /// Hears of the group, at once if `surely`.
+    /// Fetches news of the group; unless `surely`, they may come late.
     fn hear(&mut self, surely: bool) {
         if self.generation.is_none() {
             return;
         }
-        let mut state = self.cluster.state();
-        let late = state.faults.news_late;
-        if !surely && state.random.chance(late) {
+        let mut brokers = self.cluster.brokers();
+        let late = brokers.faults.news_late;
+        if !surely && brokers.random.chance(late) {
             return;
         }
-        match state.group.hear(&self.writer, self.handle) {
+        match brokers.group.hear(&self.writer, self.handle) {
             Heard::Member(generation, news) => {
                 self.generation = Some(generation);
                 self.news.extend(news);
             }
             Heard::Expelled => {
-                drop(state);
-                // It joins again once the loss is answered.
+                drop(brokers);
+                // The member joins again once the worker has answered the loss.
                 self.generation = None;
                 self.news.clear();
                 self.news
@@ -80,72 +82,68 @@ impl SimLog {
         }
     }
 
-    /// Whether the brokers take a commit of these positions from it.
-    fn check(&self, state: &State, commit: &Commit) -> Result<(), LogError> {
-        for at in commit
-            .parts
-            .iter()
-            .filter(|_| self.has_joined)
-            .map(|part| part.input)
-        {
-            let owner = state.group.owner(at);
+    /// Refuses a commit of positions that the group gave to another member.
+    fn check_owner(&self, brokers: &Brokers, commit: &Commit) -> Result<(), LogError> {
+        let inputs = commit.parts.iter().map(|part| part.input);
+        for at in inputs.filter(|_| self.has_joined) {
+            let owner = brokers.group.owner(at);
             if owner != Some(&self.writer) {
                 let reason = format!(
                     "{} commits a position, but the group gave it to {owner:?}",
                     self.writer
                 );
-                return Err(LogError::Corrupt {
-                    at: at.to_string(),
-                    reason,
-                });
+                return Err(LogError::corrupt(at.to_string(), reason));
             }
         }
         Ok(())
     }
 
-    fn try_commit(&self, state: &mut State, commit: Commit) -> Result<(), LogError> {
-        let failed = |reason: String| LogError::NotCommitted { reason };
+    fn try_commit(&self, brokers: &mut Brokers, commit: Commit) -> Result<(), LogError> {
         if self.failed {
-            return Err(failed("an earlier commit failed: recover first".to_owned()));
+            return Err(LogError::not_committed("an earlier commit failed: recover first"));
         }
-        if self.epoch != state.epochs.get(&self.writer).copied().unwrap_or(0) {
-            return Err(failed(format!(
+        if self.epoch != brokers.epochs.get(&self.writer).copied().unwrap_or(0) {
+            return Err(LogError::not_committed(format!(
                 "fenced: {} is in use by a later handle",
                 self.writer
             )));
         }
-        let places = commit
+        let touched = commit
             .records()
             .map(|record| record.to)
             .chain(commit.parts.iter().map(|part| part.input));
-        for at in places {
-            state.check(at).map_err(|error| failed(error.to_string()))?;
+        for at in touched {
+            brokers
+                .check(at)
+                .map_err(|error| LogError::not_committed(error.to_string()))?;
         }
-        if self.has_joined && self.generation != Some(state.group.generation) {
-            state.happened.aborted += 1;
+        if self.has_joined && self.generation != Some(brokers.group.generation) {
+            brokers.happened.aborted += 1;
             return Err(LogError::Aborted {
                 reason: "simulated: an old generation".to_owned(),
+                source: None,
                 commit: Box::new(commit),
             });
         }
-        self.check(state, &commit)?;
-        let faults = state.faults;
-        state.complete(&self.writer);
-        let transaction = state.begin(&self.writer, commit.clone())?;
-        if state.random.chance(faults.commit_lost) {
-            return Err(failed("simulated: the commit was lost".to_owned()));
+        self.check_owner(brokers, &commit)?;
+        let faults = brokers.faults;
+        brokers.complete(&self.writer);
+        let transaction = brokers.begin(&self.writer, commit.clone())?;
+        if brokers.random.chance(faults.commit_lost) {
+            return Err(LogError::not_committed("simulated: the commit was lost"));
         }
-        let is_committed = !state.random.chance(faults.commit_aborted);
-        state.decide(transaction, is_committed);
+        let is_committed = !brokers.random.chance(faults.commit_aborted);
+        brokers.decide(transaction, is_committed);
         if !is_committed {
-            state.happened.aborted += 1;
+            brokers.happened.aborted += 1;
             return Err(LogError::Aborted {
                 reason: "simulated: a send failed".to_owned(),
+                source: None,
                 commit: Box::new(commit),
             });
         }
-        if state.random.chance(faults.commit_unanswered) {
-            return Err(failed("simulated: the commit's answer was lost".to_owned()));
+        if brokers.random.chance(faults.commit_unanswered) {
+            return Err(LogError::not_committed("simulated: the commit's answer was lost"));
         }
         Ok(())
     }
@@ -154,41 +152,35 @@ impl SimLog {
 impl Drop for SimLog {
     fn drop(&mut self) {
         self.cluster
-            .state()
+            .brokers()
             .group
             .set_silent(&self.writer, Some(self.handle), true);
     }
 }
 
-impl Log for SimLog {
+impl ReadLog for SimLog {
     fn partitions(&mut self, topic: Topic) -> Result<i32, LogError> {
-        Ok(self.cluster.state().count(topic))
+        Ok(self.cluster.brokers().count(topic))
     }
 
     fn extent(&mut self, at: TopicPartition) -> Result<Extent, LogError> {
-        let mut state = self.cluster.state();
-        let partition = state.partition(at)?;
+        let mut brokers = self.cluster.brokers();
+        let partition = brokers.partition(at)?;
         Ok(Extent {
             start: Position(partition.start),
             end: Position(partition.end),
         })
     }
 
-    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
-        let mut state = self.cluster.state();
-        state.wait_for_positions(at);
-        Ok(at.iter().map(|at| state.positions.get(at).copied()).collect())
-    }
-
     fn read(&mut self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
-        self.cluster.state().partition(at)?.read(at, from, max)
+        self.cluster.brokers().partition(at)?.read(at, from, max)
     }
 
     fn read_all(&mut self, at: &[TopicPartition], take: &mut dyn FnMut(Record)) -> Result<(), LogError> {
         for &at in at {
-            let mut state = self.cluster.state();
-            state.wait_for_partition(at)?;
-            let partition = state.partition(at)?;
+            let mut brokers = self.cluster.brokers();
+            brokers.wait_for_partition(at)?;
+            let partition = brokers.partition(at)?;
             partition
                 .read(at, Position(partition.start), usize::MAX)?
                 .records
@@ -197,13 +189,21 @@ impl Log for SimLog {
         }
         Ok(())
     }
+}
+
+impl Log for SimLog {
+    fn committed(&mut self, at: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        let mut brokers = self.cluster.brokers();
+        brokers.wait_for_positions(at);
+        Ok(at.iter().map(|at| brokers.positions.get(at).copied()).collect())
+    }
 
     fn join(&mut self) -> Result<(), LogError> {
-        let mut state = self.cluster.state();
-        state.join(&self.writer, self.handle);
+        let mut brokers = self.cluster.brokers();
+        brokers.join(&self.writer, self.handle);
         self.has_joined = true;
-        self.generation = Some(state.group.generation);
-        drop(state);
+        self.generation = Some(brokers.group.generation);
+        drop(brokers);
         self.hear(true);
         Ok(())
     }
@@ -225,13 +225,12 @@ impl Log for SimLog {
     }
 
     fn take_over(&mut self, from: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        let state = self.cluster.state();
+        let brokers = self.cluster.brokers();
         for (at, _) in from {
-            state.check(*at)?;
+            brokers.check(*at)?;
         }
-        drop(state);
-        place(&mut self.assigned, from);
-        self.turn = 0;
+        drop(brokers);
+        self.assigned.take_over(from);
         if matches!(self.open, Some(Ownership::Assigned(_))) {
             self.open = None;
         }
@@ -239,18 +238,17 @@ impl Log for SimLog {
     }
 
     fn release(&mut self, at: &[TopicPartition]) -> Result<(), LogError> {
-        self.assigned.retain(|(taken, _)| !at.contains(taken));
-        self.turn = 0;
+        self.assigned.release(at);
         self.held.retain(|held| !at.contains(held));
         match self.open.take() {
             Some(Ownership::Revoked(_)) if self.generation.is_some() => {
-                let mut state = self.cluster.state();
+                let mut brokers = self.cluster.brokers();
                 let own: Vec<_> = at
                     .iter()
                     .copied()
-                    .filter(|at| state.group.owner(*at) == Some(&self.writer))
+                    .filter(|at| brokers.group.owner(*at) == Some(&self.writer))
                     .collect();
-                state.let_go(&own);
+                brokers.let_go(&own);
             }
             Some(Ownership::Lost(_)) => self.join()?,
             Some(open @ Ownership::Assigned(_)) => self.open = Some(open),
@@ -259,36 +257,34 @@ impl Log for SimLog {
         Ok(())
     }
 
-    /// Never waits: time is virtual, and passes by [`SimCluster::advance`] only.
+    /// Returns at once: time is virtual, and passes by [`SimCluster::advance`] only.
     fn poll(&mut self, max: usize, _wait: Duration) -> Result<Vec<Record>, LogError> {
         self.hear(false);
         if !self.news.is_empty() {
             return Ok(Vec::new());
         }
-        let mut state = self.cluster.state();
-        read_in_turn(&mut self.assigned, &mut self.turn, max, |at, position, max| {
-            state.partition(at)?.read(at, position, max)
+        let mut brokers = self.cluster.brokers();
+        self.assigned.read_in_turn(max, |at, position, max| {
+            brokers.partition(at)?.read(at, position, max)
         })
     }
 
     fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
-        let lost = |what: &str| LogError::Unavailable {
-            reason: format!("simulated: the append{what} was lost"),
-        };
-        let mut state = self.cluster.state();
+        let lost = |what: &str| LogError::unavailable(format!("simulated: the append{what} was lost"));
+        let mut brokers = self.cluster.brokers();
         for record in &records {
-            state.check(record.to)?;
+            brokers.check(record.to)?;
         }
-        let faults = state.faults;
-        if state.random.chance(faults.append_lost) {
+        let faults = brokers.faults;
+        if brokers.random.chance(faults.append_lost) {
             return Err(lost(""));
         }
-        let now = state.wall_ms;
+        let now = brokers.wall_ms;
         let appended = records
             .into_iter()
-            .map(|record| Ok(state.partition(record.to)?.put(record, now, None)))
+            .map(|record| Ok(brokers.partition(record.to)?.put(record, now, None)))
             .collect::<Result<_, _>>()?;
-        if state.random.chance(faults.append_unanswered) {
+        if brokers.random.chance(faults.append_unanswered) {
             return Err(lost("'s answer"));
         }
         Ok(appended)
@@ -298,23 +294,23 @@ impl Log for SimLog {
         if commit == Commit::default() {
             return Ok(());
         }
-        let result = self.try_commit(&mut self.cluster.clone().state(), commit);
+        let result = self.try_commit(&mut self.cluster.clone().brokers(), commit);
         self.failed = matches!(result, Err(LogError::NotCommitted { .. }));
         result
     }
 
     fn recover(&mut self) -> Result<(), LogError> {
-        let mut state = self.cluster.state();
-        self.epoch = state.fence(&self.writer);
-        state.complete(&self.writer);
+        let mut brokers = self.cluster.brokers();
+        self.epoch = brokers.fence(&self.writer);
+        brokers.complete(&self.writer);
         self.failed = false;
         Ok(())
     }
 
     fn trim(&mut self, before: &[(TopicPartition, Position)]) -> Result<(), LogError> {
-        let mut state = self.cluster.state();
+        let mut brokers = self.cluster.brokers();
         for &(at, position) in before {
-            state.partition(at)?.trim(position.0);
+            brokers.partition(at)?.trim(position.0);
         }
         Ok(())
     }

@@ -9,11 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A transaction's number.
 pub(super) type TransactionId = u64;
 
+/// The records of one partition, and which of them readers see.
 #[derive(Default)]
 pub(super) struct Partition {
+    /// The first offset that was not deleted.
     pub start: i64,
     /// The offset that the next record gets.
     pub end: i64,
+    /// The largest append time so far, ms.
     last_ms: i64,
     /// By how much the clock of this partition's leader is wrong, ms.
     pub skew_ms: i64,
@@ -47,14 +50,14 @@ impl Partition {
         Appended { offset, appended }
     }
 
-    /// Takes a record in with the offset and time that it has; the offset must not be below the end.
+    /// Appends a record with the offset and time that it has; the offset must not be below the end.
     pub fn insert(&mut self, record: Record) {
         self.end = record.offset + 1;
         self.last_ms = self.last_ms.max(record.appended.0);
         self.records.insert(record.offset, record);
     }
 
-    /// The mark that ends a transaction takes an offset; without a commit its records are gone.
+    /// Appends the mark that ends a transaction, which takes an offset; the records of an aborted one are gone then.
     pub fn mark(&mut self, transaction: TransactionId, is_committed: bool) {
         for offset in self.unmarked.remove(&transaction).unwrap_or_default() {
             if !is_committed {
@@ -79,6 +82,7 @@ impl Partition {
         self.unmarked.keys().copied().collect()
     }
 
+    /// See [`crate::ReadLog::read`].
     pub fn read(&self, at: TopicPartition, from: Position, max: usize) -> Result<Batch, LogError> {
         if from.0 < self.start || from.0 > self.end {
             return Err(LogError::OutOfRange {
@@ -94,7 +98,7 @@ impl Partition {
             .take(max)
             .map(|(_, record)| record.clone())
             .collect();
-        // As many as asked for: there may be more. Fewer: that was all, and the next read begins at the end.
+        // With fewer records than asked for, that was all, and the next read begins at the end.
         let next = match records.last() {
             Some(last) if records.len() == max => last.position(),
             None if max == 0 => from,
@@ -103,17 +107,18 @@ impl Partition {
         Ok(Batch { records, next })
     }
 
-    /// The records that readers see.
+    /// The records that readers see, in order.
     pub fn readable(&self) -> impl Iterator<Item = &Record> {
         self.records.range(..self.stable()).map(|(_, record)| record)
     }
 
+    /// Deletes the records before an offset.
     pub fn trim(&mut self, before: i64) {
         self.start = self.start.max(before.min(self.end));
         self.records = self.records.split_off(&self.start);
     }
 
-    /// Of each key only the latest record stays, and no tombstone; what readers do not see yet is left alone.
+    /// Keeps only the latest record of each key, and no tombstone. Records that readers do not see yet are left alone.
     pub fn compact(&mut self) {
         let stable = self.stable();
         let latest: BTreeMap<_, _> = self

@@ -1,8 +1,9 @@
-//! Transactions of the simulated log, as Kafka's coordinator keeps them: open, then decided, then marked, place by place.
+//! Transactions of the simulated log, as Kafka's coordinator keeps them: open, then decided, then marked, in one partition
+//! after the other.
 //!
-//! A decision is final at once, but its marks arrive when they arrive: until then readers of that place wait.
+//! A decision is final at once, but its marks arrive in their own time: until then readers of the partition wait.
 
-use super::State;
+use super::Brokers;
 use super::partition::TransactionId;
 use crate::{Commit, LogError};
 use schemas::id::{Position, TopicPartition};
@@ -13,34 +14,35 @@ const TIMEOUT_MS: i64 = 10_000;
 /// The chance that a late mark arrives when the clock moves, in 1,000.
 const ARRIVES: u32 = 300;
 
-/// Where a transaction leaves a mark.
+/// A place where the end of a transaction is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Marked {
     Partition(TopicPartition),
     /// The group's positions.
     Positions,
 }
 
+/// A transaction that is open, or that is decided and has marks on their way.
 pub(super) struct Transaction {
     writer: String,
     began_ms: i64,
     positions: Vec<(TopicPartition, Position)>,
-    /// Where no mark is yet.
-    left: BTreeSet<Place>,
-    /// `None` while it is open; then whether it is committed.
+    /// Marks that have not arrived.
+    left: BTreeSet<Marked>,
+    /// Whether it is committed; `None` while it is open.
     decision: Option<bool>,
 }
 
-impl State {
+impl Brokers {
     /// Writes a transaction's records and positions, and leaves it open.
     pub(super) fn begin(&mut self, writer: &str, commit: Commit) -> Result<TransactionId, LogError> {
         let id = self.next_transaction;
         self.next_transaction += 1;
-        let mut left: BTreeSet<Place> = commit
+        let mut left: BTreeSet<Marked> = commit
             .records()
-            .map(|record| Place::Partition(record.to))
+            .map(|record| Marked::Partition(record.to))
             .collect();
-        left.insert(Place::Positions);
+        left.insert(Marked::Positions);
         let positions = commit.positions();
         for record in commit.into_records() {
             let now = self.wall_ms;
@@ -73,16 +75,16 @@ impl State {
         }
     }
 
-    fn mark(&mut self, id: TransactionId, place: Place) {
+    fn mark(&mut self, id: TransactionId, place: Marked) {
         let Some(transaction) = self.transactions.get_mut(&id) else {
             return;
         };
         let is_committed = transaction.decision == Some(true);
         transaction.left.remove(&place);
         match place {
-            Place::Partition(at) => self.partitions.entry(at).or_default().mark(id, is_committed),
-            Place::Positions if is_committed => self.positions.extend(transaction.positions.iter().copied()),
-            Place::Positions => {}
+            Marked::Partition(at) => self.partitions.entry(at).or_default().mark(id, is_committed),
+            Marked::Positions if is_committed => self.positions.extend(transaction.positions.iter().copied()),
+            Marked::Positions => {}
         }
         if transaction.left.is_empty() {
             self.transactions.remove(&id);
@@ -90,7 +92,7 @@ impl State {
     }
 
     /// Marks of decided transactions that are on their way.
-    fn late(&self, which: impl Fn(&Transaction) -> bool) -> Vec<(TransactionId, Place)> {
+    fn late(&self, which: impl Fn(&Transaction) -> bool) -> Vec<(TransactionId, Marked)> {
         let decided = self
             .transactions
             .iter()
@@ -100,7 +102,7 @@ impl State {
             .collect()
     }
 
-    /// Brings all marks of what a writer has decided: its next transaction waits for that.
+    /// Brings all marks of a writer's decided transactions: its next transaction waits for that.
     pub(super) fn complete(&mut self, writer: &str) {
         self.late(|transaction| transaction.writer == writer)
             .into_iter()
@@ -114,7 +116,8 @@ impl State {
             .for_each(|(id, place)| self.mark(id, place));
     }
 
-    /// Takes a writer's identity: its handles are of no use any more, and what it left open is aborted.
+    /// Fences a writer: its handles so far are of no use any more, and the transactions that it left open are aborted. The
+    /// number of its next handle.
     pub(super) fn fence(&mut self, writer: &str) -> u64 {
         let epoch = self.epochs.entry(writer.to_owned()).or_default();
         *epoch += 1;
@@ -130,7 +133,7 @@ impl State {
         epoch
     }
 
-    /// Some time passes: late marks arrive, and what is open for too long is aborted.
+    /// Lets some time pass: late marks arrive, and transactions that are open for too long are aborted.
     pub(super) fn pass(&mut self) {
         let now = self.wall_ms;
         let is_overdue = |transaction: &&Transaction| {
@@ -152,14 +155,15 @@ impl State {
         }
     }
 
-    /// A reader waits until a partition is readable up to its end: time passes for late marks, dead writers are fenced.
+    /// Makes a partition readable up to its end, as a reader that waits: late marks arrive, dead writers are fenced.
     pub(super) fn wait_for_partition(&mut self, at: TopicPartition) -> Result<(), LogError> {
         let held_up_by = self.partition(at)?.unmarked();
-        self.wait_for(held_up_by, Place::Partition(at));
+        self.wait_for(held_up_by, Marked::Partition(at));
         Ok(())
     }
 
-    /// A reader waits until the group's positions of these partitions are stable.
+    /// Makes the group's positions of these partitions stable, as a reader that waits: late marks arrive, dead writers are
+    /// fenced.
     pub(super) fn wait_for_positions(&mut self, at: &[TopicPartition]) {
         let includes = |transaction: &Transaction| {
             transaction
@@ -170,12 +174,12 @@ impl State {
         let unstable = self
             .transactions
             .iter()
-            .filter(|(_, one)| one.left.contains(&Place::Positions) && includes(one));
+            .filter(|(_, one)| one.left.contains(&Marked::Positions) && includes(one));
         let unstable: Vec<TransactionId> = unstable.map(|(id, _)| *id).collect();
-        self.wait_for(unstable, Place::Positions);
+        self.wait_for(unstable, Marked::Positions);
     }
 
-    fn wait_for(&mut self, transactions: Vec<TransactionId>, place: Place) {
+    fn wait_for(&mut self, transactions: Vec<TransactionId>, place: Marked) {
         for id in transactions {
             let open = self
                 .transactions

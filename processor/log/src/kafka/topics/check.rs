@@ -3,7 +3,7 @@
 use super::{MIN_IN_SYNC, admin, admin_options, metadata_client, real_partitions, settings, stored_seed};
 use crate::LogError;
 use crate::cluster::Cluster;
-use crate::kafka::clients::{REQUEST_MAX, block_on, failed};
+use crate::kafka::clients::{REQUEST_MAX, block_on};
 use crate::kafka::names::Names;
 use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigResource, ConfigSource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,30 +16,30 @@ use strum::VariantArray;
 /// What is wrong with a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Its name, prefix included.
+    /// The topic's name, prefix included.
     pub topic: String,
     /// What is wrong, and why that matters.
     pub what: String,
     /// The command that mends it.
     pub mend: String,
-    /// How bad it is.
+    /// Whether processes start all the same.
     pub severity: Severity,
 }
 
 /// How bad a [`Fault`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// A promise does not hold: no process starts.
+    /// A promise does not hold with this fault, so no process starts.
     Refused,
     /// The topic was made by an older topic table: all promises hold, at more cost. Processes start, and warn;
     /// `tacho topics apply` mends it.
     Outdated,
-    /// One replica: fine for a try on one broker, and lost with it. Processes start, and warn.
+    /// The topic has one replica, which is fine for a try on one broker, and is lost with it. Processes start, and warn.
     OneReplica,
 }
 
 impl Fault {
-    /// Whether processes refuse to start.
+    /// Whether processes refuse to start because of it.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.severity == Severity::Refused
@@ -89,7 +89,7 @@ pub fn check_topics(cluster: &Cluster, seed: &Seed) -> Result<(), LogError> {
     })
 }
 
-/// Those faults with which no process starts; warns of the others.
+/// The faults with which no process starts; warns of the others.
 #[must_use]
 pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
     let (refused, borne): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(Fault::is_refused);
@@ -98,7 +98,7 @@ pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
         (Severity::Outdated, "topics were made by an older version"),
     ] {
         let mut of = borne.iter().filter(|fault| fault.severity == severity);
-        // One line says it all: as a rule every topic has the same fault.
+        // As a rule every topic has the same fault, so one line will do.
         let Some(first) = of.next() else { continue };
         tracing::warn!(
             faults = 1 + of.count(),
@@ -118,7 +118,7 @@ pub fn refusals(faults: Vec<Fault>) -> Vec<Fault> {
 pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
     let (client, names, commands) = (
         metadata_client(cluster)?,
-        Names::new(&cluster.prefix),
+        Names::new(cluster),
         Commands { cluster },
     );
     let mut faults = Vec::new();
@@ -156,7 +156,7 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
 /// # Errors
 /// The cluster can't be reached, or refuses.
 pub fn renew(cluster: &Cluster) -> Result<Vec<String>, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(&cluster.prefix));
+    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
     let mut done = Vec::new();
     for &topic in Topic::VARIANTS {
         let name = names.name(topic);
@@ -194,7 +194,7 @@ fn alter(
         altered = altered.set(key, value);
     }
     let results = block_on(admin(cluster)?.alter_configs([&altered], &admin_options()))
-        .map_err(|error| failed("changing topic settings", &error))?;
+        .map_err(|error| LogError::failed("changing topic settings", error))?;
     for result in results {
         result.map_err(|(_, code)| LogError::Topic {
             topic: name.to_owned(),
@@ -212,7 +212,7 @@ fn describe(cluster: &Cluster, names: &[&str]) -> Result<Vec<ConfigResource>, Lo
         return Ok(Vec::new());
     }
     let described = block_on(admin(cluster)?.describe_configs(&resources, &admin_options()))
-        .map_err(|error| failed("asking for topic settings", &error))?;
+        .map_err(|error| LogError::failed("asking for topic settings", error))?;
     let config = |(result, name): (Result<ConfigResource, RDKafkaErrorCode>, &&str)| {
         result.map_err(|code| LogError::Topic {
             topic: (*name).to_owned(),
@@ -222,6 +222,7 @@ fn describe(cluster: &Cluster, names: &[&str]) -> Result<Vec<ConfigResource>, Lo
     described.into_iter().zip(names).map(config).collect()
 }
 
+/// The value of a setting; empty where Kafka gives none.
 fn value_of(config: &ConfigResource, key: &str) -> String {
     config
         .get(key)
@@ -229,11 +230,11 @@ fn value_of(config: &ConfigResource, key: &str) -> String {
         .unwrap_or_default()
 }
 
-/// How many partitions a topic has, and how many replicas the one with the fewest.
+/// How many partitions a topic has, and how many replicas the partition with the fewest; `None`: there is no such topic.
 fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogError> {
     let metadata = client
         .fetch_metadata(Some(name), REQUEST_MAX)
-        .map_err(|error| failed("asking for topics", &error))?;
+        .map_err(|error| LogError::failed("asking for topics", error))?;
     let partitions = metadata
         .topics()
         .iter()
@@ -246,7 +247,8 @@ fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogE
     Ok(replicas.map(|replicas| (i32::try_from(partitions.len()).unwrap_or(i32::MAX), replicas)))
 }
 
-/// What a topic's setting must be, and why: correctness rests on these, so other values are refused.
+/// Settings that a topic must have, with the value of each and why: correctness rests on these, so other values are
+/// refused.
 fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut required = vec![(
         "unclean.leader.election.enable",
@@ -267,7 +269,7 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
             "compact",
             "the latest record of each key must stay",
         )),
-        // Compacted topics with an age are looked at below: an older table had none.
+        // Older tables had no age limit for these topics, so `current` says what is to be changed.
         Cleanup::CompactAndDelete { .. } => {}
         Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Keep => {
             required.push(("cleanup.policy", "delete", "equal keys are different records"))
@@ -283,7 +285,7 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
     required
 }
 
-/// Settings that an older table may have made otherwise: key and the value of this one.
+/// Settings that an older table may have made otherwise, and that are to be changed: the key and the value of this table.
 fn current(topic: Topic, found: &impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
     let mut current: Vec<(&'static str, String)> = topic
         .def()
@@ -294,11 +296,11 @@ fn current(topic: Topic, found: &impl Fn(&str) -> String) -> Vec<(&'static str, 
     match topic.def().cleanup {
         Cleanup::CompactAndDelete { .. } => {
             let wanted = settings(topic);
-            // Kafka keeps the two words in whichever order they were given.
+            // Kafka keeps the two policies in the order in which they were given.
             if found("cleanup.policy") != "delete,compact" {
                 current.push(("cleanup.policy", wanted["cleanup.policy"].clone()));
             }
-            // Another age is an operator's choice; the age of before there was one is not.
+            // Another age limit is an operator's choice. A topic that was made without one has Kafka's default.
             if found("cleanup.policy") == "compact" {
                 current.push(("retention.ms", wanted["retention.ms"].clone()));
             }
@@ -309,6 +311,7 @@ fn current(topic: Topic, found: &impl Fn(&str) -> String) -> Vec<(&'static str, 
     current
 }
 
+/// Adds the faults of a topic's settings.
 fn setting_faults(
     topic: Topic,
     name: &str,
@@ -353,7 +356,8 @@ fn setting_faults(
     ));
 }
 
-/// Whether what is acknowledged survives the loss of a broker.
+/// The fault of a topic whose acknowledged records would not survive the loss of a broker; `least` is how many replicas must
+/// have a record before it is acknowledged.
 fn in_sync_fault(name: &str, replicas: usize, least: usize, commands: &Commands<'_>) -> Option<Fault> {
     match (replicas, least) {
         (replicas, least) if least > replicas => Some(refused(
@@ -392,7 +396,7 @@ fn refused(topic: &str, what: String, mend: String) -> Fault {
     }
 }
 
-/// The commands that mend.
+/// The commands that mend faults on a cluster.
 struct Commands<'a> {
     cluster: &'a Cluster,
 }
@@ -408,18 +412,19 @@ impl Commands<'_> {
         format!(" --bootstrap-server {}{security}", self.cluster.bootstrap)
     }
 
+    /// Our own command that makes missing topics and renews old ones.
     fn apply(&self) -> String {
         if !self.cluster.options.is_empty() {
             return "tacho topics apply --config FILE".to_owned();
         }
-        let prefix = if self.cluster.prefix.is_empty() {
-            String::new()
-        } else {
-            format!(" --prefix {}", self.cluster.prefix)
-        };
-        format!("tacho topics apply --kafka {}{prefix}", self.cluster.bootstrap)
+        format!(
+            "tacho topics apply --kafka {}{}",
+            self.cluster.bootstrap,
+            self.cluster.prefix_flags()
+        )
     }
 
+    /// Kafka's command that changes a topic's setting.
     fn alter(&self, name: &str, key: &str, value: &str) -> String {
         format!(
             "kafka-configs.sh{} --alter --entity-type topics --entity-name {name} --add-config {key}={value}",
@@ -427,7 +432,8 @@ impl Commands<'_> {
         )
     }
 
-    /// Neither more nor fewer partitions can be had later: keys would be in two places.
+    /// The way out of a wrong partition count: a topic made anew. A count can't change later, since keys would be in two
+    /// partitions.
     fn again(&self, name: &str) -> String {
         format!(
             "use another prefix; or, while nothing is in it, kafka-topics.sh{} --delete --topic {name} && {}",

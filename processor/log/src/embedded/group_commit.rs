@@ -1,8 +1,9 @@
-//! A group in the making: what it will write, on top of what is visible. Nothing is changed before [`Stage::write`].
+//! What the requests of one group will write, on top of what is visible: one atomic batch with one fsync for all of them.
+//!
+//! Nothing is changed before [`GroupCommit::write`].
 
-use super::codec::{self, Part};
-use super::store::{Store, no_such};
-use super::writer::stored;
+use super::codec::{self, PartitionState};
+use super::store::{Store, number, stored};
 use crate::{Appended, Commit, LogError};
 use bytes::Bytes;
 use fjall::{OwnedWriteBatch, PersistMode};
@@ -15,28 +16,35 @@ use std::collections::{BTreeMap, HashMap};
 /// How many records one step of deletion takes, so that appends need not wait long for it.
 const DELETE_STEP: usize = 4096;
 
-/// Changes, not yet written.
-pub(super) struct Stage<'s> {
+/// The changes of a group, not yet written.
+pub(super) struct GroupCommit<'s> {
     store: &'s Store,
+    /// Holds the deletions; [`GroupCommit::write`] adds the rest.
     batch: OwnedWriteBatch,
+    /// Append time of the group's records, ms, unless a partition's last record is later.
     now_ms: i64,
-    parts: BTreeMap<TopicPartition, Part>,
+    /// The partitions that change, as they will be.
+    states: BTreeMap<TopicPartition, PartitionState>,
+    /// The consumer group's positions that change.
     positions: BTreeMap<TopicPartition, i64>,
-    /// New records. Kept aside from the batch: within one batch, a key must not be both written and deleted.
+    /// New records by their keys in the store. They are kept aside from the batch, since within one batch a key must not be
+    /// both written and deleted.
     puts: BTreeMap<[u8; 13], Vec<u8>>,
-    /// Set where a request was staged in part only: nothing of the group may be written then.
-    broken: Option<String>,
-    /// For compacted topics: where this group put a key's latest record and its size; `None` where it deleted the key.
+    /// Why nothing of the group may be written: a request was taken in part only.
+    broken: Option<LogError>,
+    /// The keys of compacted topics that change: the offset and size of each key's latest record, or `None` where the key was
+    /// deleted.
     latest: HashMap<Vec<u8>, Option<(i64, u64)>>,
 }
 
-impl<'s> Stage<'s> {
+impl<'s> GroupCommit<'s> {
+    /// A group without changes; `now_ms` is its append time.
     pub fn new(store: &'s Store, now_ms: i64) -> Self {
         Self {
             store,
             batch: store.db.batch(),
             now_ms,
-            parts: BTreeMap::new(),
+            states: BTreeMap::new(),
             positions: BTreeMap::new(),
             puts: BTreeMap::new(),
             broken: None,
@@ -45,33 +53,39 @@ impl<'s> Stage<'s> {
     }
 
     /// Adds records behind each other, or none of them.
+    ///
+    /// # Errors
+    /// A partition is not there, a key is missing where the topic is compacted, or the store failed.
     pub fn append(&mut self, records: Vec<NewRecord>) -> Result<Vec<Appended>, LogError> {
         self.check(&records)?;
         let mut appended = Vec::with_capacity(records.len());
         for record in records {
-            let part = self.part(record.to)?;
-            let time = AppendTime(self.now_ms.max(part.last_ms));
+            let state = self.state(record.to)?;
+            let time = AppendTime(self.now_ms.max(state.last_ms));
             appended.push(Appended {
-                offset: part.end,
+                offset: state.end,
                 appended: time,
             });
-            self.put(record, part.end, time)?;
+            self.put(record, state.end, time)?;
         }
         Ok(appended)
     }
 
     /// Adds records and positions, or nothing.
+    ///
+    /// # Errors
+    /// As [`GroupCommit::append`]; or a position is ahead of the log.
     pub fn commit(&mut self, commit: Commit) -> Result<(), LogError> {
         self.check(commit.records())?;
         let positions = commit.positions();
         for (at, position) in &positions {
-            let part = self.part(*at)?;
-            if position.0 > part.end {
+            let state = self.state(*at)?;
+            if position.0 > state.end {
                 let reason = format!(
                     "position {} of {at} is ahead of the log, which ends at {}",
-                    position.0, part.end
+                    position.0, state.end
                 );
-                return Err(LogError::NotCommitted { reason });
+                return Err(LogError::not_committed(reason));
             }
         }
         self.append(commit.into_records())?;
@@ -80,20 +94,20 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    /// Adds records with the offsets and times that they bring, which must ascend.
+    /// Adds records with the offsets and times that they bring; offsets must ascend.
+    ///
+    /// # Errors
+    /// As [`GroupCommit::append`]; or an offset is taken.
     pub fn import(&mut self, records: Vec<Record>) -> Result<(), LogError> {
         for record in records {
             let (at, offset, time) = (record.from, record.offset, record.appended);
-            let part = self.part(at)?;
-            if offset < part.end {
+            let state = self.state(at)?;
+            if offset < state.end {
                 let reason = format!(
                     "can't import offset {offset}: the partition goes on at {}",
-                    part.end
+                    state.end
                 );
-                return Err(LogError::Corrupt {
-                    at: at.to_string(),
-                    reason,
-                });
+                return Err(LogError::corrupt(at.to_string(), reason));
             }
             let record = NewRecord {
                 to: at,
@@ -107,54 +121,60 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    /// Deletes up to a step's worth of the oldest records before `until`; whether there are more.
+    /// Deletes up to [`DELETE_STEP`] of the oldest records before `until`; whether there are more.
     pub fn delete_before(&mut self, at: TopicPartition, until: i64) -> Result<bool, LogError> {
-        let mut part = self.part(at)?;
-        let until = until.min(part.end);
-        if until <= part.start {
+        let mut state = self.state(at)?;
+        let until = until.min(state.end);
+        if until <= state.start {
             return Ok(false);
         }
         let compacted = at.topic.def().cleanup.is_compacted();
         let mut more = false;
-        let range = codec::record_key(at, part.start)..codec::record_key(at, until);
-        part.start = until;
+        let range = self.store.keys.record(at, state.start)..self.store.keys.record(at, until);
+        state.start = until;
         for (taken, entry) in self.store.records.range(range).enumerate() {
             let (key, value) = stored(entry.into_inner())?;
             let offset = codec::offset_of(&key).unwrap_or(until);
             if taken == DELETE_STEP {
-                part.start = offset;
+                state.start = offset;
                 more = true;
                 break;
             }
             if compacted && let Some(record_key) = codec::decode(at, offset, &value)?.key {
                 self.batch
-                    .remove(&self.store.latest, codec::latest_key(at, &record_key));
+                    .remove(&self.store.latest, self.store.keys.latest(at, &record_key));
             }
-            part.bytes = part.bytes.saturating_sub(value.len() as u64);
+            state.bytes = state.bytes.saturating_sub(value.len() as u64);
             self.batch.remove(&self.store.records, key);
         }
-        self.parts.insert(at, part);
+        self.states.insert(at, state);
         Ok(more)
     }
 
     /// Writes everything as one atomic batch, then makes it visible.
     pub fn write(mut self, mode: PersistMode) -> Result<(), LogError> {
-        if let Some(reason) = self.broken {
-            return Err(LogError::Unavailable { reason });
+        if let Some(error) = self.broken {
+            return Err(LogError::failed("nothing of its group was written", error));
         }
         for (key, value) in std::mem::take(&mut self.puts) {
             self.batch.insert(&self.store.records, key, value);
         }
-        for (at, part) in &self.parts {
-            self.batch
-                .insert(&self.store.meta, codec::part_key(*at), part.encode_to_vec());
+        for (at, state) in &self.states {
+            self.batch.insert(
+                &self.store.meta,
+                self.store.keys.state(*at),
+                state.encode_to_vec(),
+            );
         }
         for (at, position) in &self.positions {
-            self.batch
-                .insert(&self.store.meta, codec::group_key(*at), position.to_be_bytes());
+            self.batch.insert(
+                &self.store.meta,
+                self.store.keys.committed(*at),
+                position.to_be_bytes(),
+            );
         }
-        for (key, place) in &self.latest {
-            match place {
+        for (key, latest) in &self.latest {
+            match latest {
                 Some((offset, _)) => {
                     self.batch
                         .insert(&self.store.latest, key.as_slice(), offset.to_be_bytes())
@@ -167,15 +187,16 @@ impl<'s> Stage<'s> {
         }
         stored(self.batch.durability(Some(mode)).commit())?;
         self.store.publish(|visible| {
-            visible.parts.extend(self.parts);
-            visible.positions.extend(self.positions);
+            visible.states.extend(self.states);
+            visible.committed.extend(self.positions);
         });
         Ok(())
     }
 
+    /// Refuses records that can't be taken, before the first of their request is.
     fn check<'r>(&self, records: impl IntoIterator<Item = &'r NewRecord>) -> Result<(), LogError> {
         for record in records {
-            self.part(record.to)?;
+            self.state(record.to)?;
             if record.to.topic.def().cleanup.is_compacted() && record.key.is_none() {
                 let fault = "a record without a key, which a compacted topic can't take".to_owned();
                 return Err(LogError::Topic {
@@ -187,28 +208,25 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    fn part(&self, at: TopicPartition) -> Result<Part, LogError> {
-        if let Some(part) = self.parts.get(&at) {
-            return Ok(*part);
+    /// A partition as this group leaves it.
+    fn state(&self, at: TopicPartition) -> Result<PartitionState, LogError> {
+        match self.states.get(&at) {
+            Some(state) => Ok(*state),
+            None => self.store.state(at),
         }
-        self.store
-            .part(at)
-            .map_err(|_| no_such(at, self.store.partitions(at.topic)))
     }
 
+    /// Adds one record. An error here leaves a request half taken, so the whole group is broken by it.
     fn put(&mut self, record: NewRecord, offset: i64, time: AppendTime) -> Result<(), LogError> {
-        let outcome = self.try_put(record, offset, time);
-        if let Err(error) = &outcome {
-            self.broken = Some(format!("nothing of its group was written: {error}"));
-        }
-        outcome
+        self.try_put(record, offset, time)
+            .inspect_err(|error| self.broken = Some(error.clone()))
     }
 
     fn try_put(&mut self, record: NewRecord, offset: i64, time: AppendTime) -> Result<(), LogError> {
         let at = record.to;
-        let mut part = self.part(at)?;
-        part.end = offset + 1;
-        part.last_ms = part.last_ms.max(time.0);
+        let mut state = self.state(at)?;
+        state.end = offset + 1;
+        state.last_ms = state.last_ms.max(time.0);
         let compacted = at.topic.def().cleanup.is_compacted();
         let key = record.key.clone().filter(|_| compacted);
         let tombstone = record.value.is_none();
@@ -216,57 +234,51 @@ impl<'s> Stage<'s> {
         let size = value.len() as u64;
         if let Some(key) = key {
             let freed = self.supersede(at, &key, (!tombstone).then_some((offset, size)))?;
-            part.bytes = part.bytes.saturating_sub(freed);
+            state.bytes = state.bytes.saturating_sub(freed);
             if tombstone {
                 // A compacted topic holds the latest values only: a deleted key leaves nothing but the offset.
-                self.parts.insert(at, part);
+                self.states.insert(at, state);
                 return Ok(());
             }
         }
-        part.bytes += size;
-        self.puts.insert(codec::record_key(at, offset), value);
-        self.parts.insert(at, part);
+        state.bytes += size;
+        self.puts.insert(self.store.keys.record(at, offset), value);
+        self.states.insert(at, state);
         Ok(())
     }
 
-    /// Deletes the record that was the key's latest and notes the new one; gives the bytes that this frees.
+    /// Deletes the record that was the key's latest, and notes where the new one is and its size; gives the bytes that this
+    /// frees.
     fn supersede(
         &mut self,
         at: TopicPartition,
         key: &Bytes,
-        place: Option<(i64, u64)>,
+        new: Option<(i64, u64)>,
     ) -> Result<u64, LogError> {
-        let index = codec::latest_key(at, key);
+        let index = self.store.keys.latest(at, key);
         let old = match self.latest.get(&index) {
-            Some(staged) => *staged,
+            Some(new) => *new,
             None => self.stored_latest(at, &index)?,
         };
         let mut freed = 0;
         if let Some((offset, size)) = old {
-            let place = codec::record_key(at, offset);
-            if self.puts.remove(&place).is_none() {
-                self.batch.remove(&self.store.records, place);
+            let record = self.store.keys.record(at, offset);
+            if self.puts.remove(&record).is_none() {
+                self.batch.remove(&self.store.records, record);
             }
             freed = size;
         }
-        self.latest.insert(index, place);
+        self.latest.insert(index, new);
         Ok(freed)
     }
 
+    /// The offset and size of a key's latest record in the store.
     fn stored_latest(&self, at: TopicPartition, index: &[u8]) -> Result<Option<(i64, u64)>, LogError> {
         let Some(bytes) = stored(self.store.latest.get(index))? else {
             return Ok(None);
         };
-        let corrupt = |_| LogError::Corrupt {
-            at: format!("the key index of {at}"),
-            reason: "not 8 bytes".to_owned(),
-        };
-        let offset = bytes
-            .as_ref()
-            .try_into()
-            .map(i64::from_be_bytes)
-            .map_err(corrupt)?;
-        let size = stored(self.store.records.size_of(codec::record_key(at, offset)))?.unwrap_or(0);
+        let offset = number(&bytes, || format!("the key index of {at}"))?;
+        let size = stored(self.store.records.size_of(self.store.keys.record(at, offset)))?.unwrap_or(0);
         Ok(Some((offset, u64::from(size))))
     }
 }
