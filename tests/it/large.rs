@@ -5,7 +5,7 @@ use crate::support::now_ms;
 use crate::support::otlp::{self, attribute, text};
 use crate::support::replay::{read_topic, worker};
 use bytes::Bytes;
-use ingest::route::VALUE_BYTES_MAX;
+use ingest::prepare::route::VALUE_BYTES_MAX;
 use processor::runner::{Options, Runner};
 use processor::view::View;
 use processor_log::Log;
