@@ -135,7 +135,7 @@ fn producer(bootstrap: &str) -> ThreadedProducer<DefaultProducerContext> {
 }
 
 fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, key: &str, value: &[u8]) {
-    let partition = ingest::partition::murmur2_partition(key.as_bytes(), PARTITIONS);
+    let partition = ingest::sink::partition::murmur2_partition(key.as_bytes(), PARTITIONS);
     let wall = now_ms().to_string();
     let headers = OwnedHeaders::new().insert(Header {
         key: HEADER_WALL,

@@ -7,8 +7,8 @@ mod support;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ingest::Signal;
-use ingest::privacy::apply;
-use ingest::scrub::Scrubber;
+use ingest::prepare::privacy::apply;
+use ingest::prepare::scrub::Scrubber;
 use schemas::otlp::scan::{Value, scan};
 use schemas::privacy::{Action, Actions};
 use schemas::settings::Seed;

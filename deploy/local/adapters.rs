@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use ingest::inbox::{self, Inbox};
-use ingest::kafka::{ConnectError, KafkaSink};
-use ingest::partition::murmur2_partition;
+use ingest::sink::kafka::{ConnectError, KafkaSink};
+use ingest::sink::partition::murmur2_partition;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Door, Entrance, Gate, Policies};
+use ingest::{ConnectionLimits, Pipeline, Policies, Protocols};
 use processor::admin::OpenLog;
 use processor::derivation::Derivation;
 use processor::runner::Options;
@@ -195,17 +195,17 @@ pub async fn serve_ingest(
         // An error means that the sender is gone, and it lives until the process ends.
         let _ = ending.wait_for(|over| *over).await;
     };
-    let gate = Gate::new(&config);
-    let door = Door::new(config, policies, sink);
-    let grpc_entrance = Entrance::grpc(Arc::clone(&door));
+    let limits = ConnectionLimits::new(&config);
+    let pipeline = Pipeline::new(config, policies, sink);
+    let grpc_protocols = Protocols::grpc(Arc::clone(&pipeline));
     tokio::join!(
-        ingest::serve::run(
+        ingest::connection::listener::run(
             http,
-            Entrance::http(door),
-            Arc::clone(&gate),
+            Protocols::http(pipeline),
+            Arc::clone(&limits),
             over(ending.clone())
         ),
-        ingest::serve::run(grpc, grpc_entrance, gate, over(ending)),
+        ingest::connection::listener::run(grpc, grpc_protocols, limits, over(ending)),
     );
 }
 
@@ -241,7 +241,8 @@ impl Sink for AnySink {
 
 /// A raw record as the embedded log takes it: with its partition, and the wall time of this attempt in a header.
 fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
-    let partition = murmur2_partition(record.key.as_bytes(), log.partitions(record.topic));
+    let topic = record.signal.raw();
+    let partition = murmur2_partition(record.key.as_bytes(), log.partitions(topic));
     let since = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
@@ -252,10 +253,7 @@ fn raw(log: &Embedded, record: RawRecord) -> NewRecord {
             .map(|epoch| (HEADER_POLICY.to_owned(), Bytes::from(epoch.to_string()))),
     );
     NewRecord {
-        to: TopicPartition {
-            topic: record.topic,
-            partition,
-        },
+        to: TopicPartition { topic, partition },
         key: Some(record.key.into()),
         value: Some(record.value),
         headers,

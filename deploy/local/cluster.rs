@@ -1,6 +1,6 @@
 //! Names the cluster of a command: by flags, over the environment, over a file of settings.
 
-use ingest::hash::HashKey;
+use ingest::prepare::hash::HashKey;
 use ingest::process::PrivacySection;
 use processor::derivation::DerivationSection;
 use processor_log::cluster::Cluster;

@@ -1,6 +1,6 @@
 //! The key of hashes of an embedded log: made once, in its data directory, and gone with it.
 
-use ingest::hash::HashKey;
+use ingest::prepare::hash::{HashKey, KeyError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub enum KeyFileError {
         /// The key file.
         path: PathBuf,
         /// What is wrong with its content.
-        fault: String,
+        fault: KeyError,
     },
 }
 

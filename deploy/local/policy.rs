@@ -1,7 +1,7 @@
 //! The privacy policy of this process's own ingest: follows the control topic, on a cluster or in the embedded log.
 
-use ingest::policy::Policies;
-use ingest::process::follow_policy;
+use ingest::Policies;
+use ingest::control::follow_policy;
 use processor_log::ReadLog;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -38,7 +38,7 @@ mod tests {
         let mut looks = tokio::time::interval(Duration::from_millis(5));
         for _ in 0..6_000 {
             looks.tick().await;
-            let rule = policies.rule(&Config::default(), "default");
+            let rule = policies.rule(Config::default().text_settings(), "default");
             if let Some(rule) = rule.filter(|rule| rule.epoch == Some(epoch)) {
                 return rule.actions.at(0) == Action::Keep;
             }

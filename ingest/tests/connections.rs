@@ -1,4 +1,4 @@
-//! Connections that are slow, many, broken or hostile: the door cuts them off and stays open for others.
+//! Tests connections that are slow, many, broken or hostile: the server closes them and stays open for others.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
@@ -30,15 +30,15 @@ async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.address).await.unwrap()
 }
 
-/// What comes until the server closes the connection.
+/// Everything that the server sends until it closes the connection.
 async fn rest(mut stream: TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // A reset is as good an end as any.
+    // A reset ends the connection too.
     let _ = stream.read_to_end(&mut bytes).await;
     bytes
 }
 
-/// One answer without a body.
+/// Reads one answer, which has no body.
 async fn answer(stream: &mut TcpStream) -> Reply {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -76,13 +76,14 @@ async fn a_slow_head_is_cut_off_and_a_busy_connection_is_not() {
         let sent = [head(body().len()).as_bytes(), &body()].concat();
         busy.write_all(&sent).await.unwrap();
         assert_eq!(answer(&mut busy).await.status, 200);
-        // Longer than a head may take: until the server has cut off who sends nothing, and who sends half a head.
+        // These two wait for longer than a head may take: until the server closes a connection that sends nothing, and one that
+        // sends half a head.
         assert_eq!(rest(connect(&server).await).await, b"");
         let mut slow = connect(&server).await;
         slow.write_all(b"POST /v1/logs HTTP/1.1\r\nhost:").await.unwrap();
         assert_eq!(rest(slow).await, b"");
     }
-    // A second head is timed too.
+    // The time for the second head of a connection is bounded too.
     busy.write_all(b"POST").await.unwrap();
     assert_eq!(rest(busy).await, b"");
     server.is_well().await;
@@ -156,7 +157,7 @@ async fn more_connections_wait_until_one_ends() {
         connect(&server).await,
         connect(&server).await,
     ];
-    // Answered once those before it are cut off.
+    // This request is answered once the connections before it are closed.
     server.is_well().await;
     for stream in silent {
         assert_eq!(rest(stream).await, b"");
@@ -171,7 +172,7 @@ async fn a_bloated_head_is_refused() {
     for headers in [many, large] {
         let mut stream = connect(&server).await;
         let head = head(0).replacen("\r\n", &format!("\r\n{headers}"), 1);
-        // It may be refused before all of it is sent.
+        // The request may be refused before all of it is sent.
         let _ = stream.write_all(head.as_bytes()).await;
         let reply = rest(stream).await;
         assert!(
@@ -219,7 +220,7 @@ async fn streams_that_are_reset_at_once_harm_nobody() {
     let server = Server::start(Config::default()).await;
     let (client, connection) = http2(&server).await;
     for _ in 0..20_000 {
-        // The server ends the connection at some point.
+        // The server ends the connection after some resets.
         let Ok(mut client) = client.clone().ready().await else {
             break;
         };
@@ -230,7 +231,7 @@ async fn streams_that_are_reset_at_once_harm_nobody() {
     }
     connection.abort();
     server.is_well().await;
-    // What was begun was given up.
+    // No request is open any more, so the server ends at once.
     server.stop.send(()).unwrap();
     server.served.await.unwrap();
 }
@@ -250,10 +251,10 @@ async fn open_requests_are_finished_at_the_end() {
     stream
         .send_data(Bytes::copy_from_slice(&body[..5]), false)
         .unwrap();
-    // Both have arrived once a later one is answered.
+    // Both requests have arrived once a later one is answered.
     server.is_well().await;
     server.stop.send(()).unwrap();
-    // No new ones.
+    // New connections are refused now.
     while TcpStream::connect(server.address).await.is_ok() {
         tokio::task::yield_now().await;
     }

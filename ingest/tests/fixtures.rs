@@ -1,15 +1,15 @@
-//! Recorded requests of real Codex runs, through everything but the socket.
+//! Tests cleaning and splitting with recorded requests of real Codex runs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
-use ingest::environment::Routes;
-use ingest::hash::HashKey;
-use ingest::privacy::{self, TRACE_SAFE};
-use ingest::route::{route, route_by};
+use ingest::prepare::environment::Routes;
+use ingest::prepare::hash::HashKey;
+use ingest::prepare::privacy::{self, TRACE_SAFE};
+use ingest::prepare::route::{route, route_by};
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Entrance, Policies, Signal};
+use ingest::{Config, Pipeline, Policies, Protocols, Signal};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -17,7 +17,6 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message;
 use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, Actions, PrivacyPolicy};
-use schemas::topic::Topic;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -25,7 +24,7 @@ use std::sync::{Arc, Mutex};
 const DROP: Actions = Actions::all(Action::Drop);
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures");
 
-/// Every recorded body: its run, its signal, and the request in protobuf.
+/// Every recorded body: the name of its run, its signal, and the request in protobuf.
 fn bodies() -> Vec<(String, Signal, Bytes)> {
     let mut bodies = Vec::new();
     let mut runs: Vec<PathBuf> = std::fs::read_dir(FIXTURES)
@@ -50,7 +49,7 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
             };
             let bytes = content(&file);
             let request = if file_name.contains(".json") {
-                ingest::json::to_protobuf(signal, &bytes).unwrap()
+                ingest::prepare::json::to_protobuf(signal, &bytes).unwrap()
             } else {
                 bytes
             };
@@ -61,11 +60,11 @@ fn bodies() -> Vec<(String, Signal, Bytes)> {
     bodies
 }
 
-/// A client that takes its endpoint literally posts all signals to `/`: what it posts tells which it is of.
+/// A client that takes its endpoint literally posts all signals to `/`, where the content must tell them apart.
 #[tokio::test]
 async fn every_body_tells_its_signal() {
     let sink = Arc::new(Seen::default());
-    let entrance = Entrance::http(Door::new(
+    let protocols = Protocols::http(Pipeline::new(
         Config::default(),
         Policies::fixed(PrivacyPolicy::default()),
         Arc::clone(&sink),
@@ -75,25 +74,25 @@ async fn every_body_tells_its_signal() {
             .header("content-type", "application/x-protobuf")
             .body(Body::from(request))
             .unwrap();
-        assert_eq!(entrance.answer(request).await.status(), 200, "{run}");
-        let topics = std::mem::take(&mut *sink.0.lock().unwrap());
+        assert_eq!(protocols.answer(request).await.status(), 200, "{run}");
+        let signals = std::mem::take(&mut *sink.0.lock().unwrap());
         assert!(
-            topics.iter().all(|topic| *topic == signal.topic()),
-            "{run}: {topics:?} for {signal:?}"
+            signals.iter().all(|seen| *seen == signal),
+            "{run}: {signals:?} for {signal:?}"
         );
     }
 }
 
-/// The topics of what it got.
+/// Keeps the signal of each record that it is given.
 #[derive(Default)]
-struct Seen(Mutex<Vec<Topic>>);
+struct Seen(Mutex<Vec<Signal>>);
 
 impl Sink for Seen {
     async fn append(&self, records: Vec<RawRecord>) -> Result<(), SinkError> {
         self.0
             .lock()
             .unwrap()
-            .extend(records.iter().map(|record| record.topic));
+            .extend(records.iter().map(|record| record.signal));
         Ok(())
     }
 
@@ -102,6 +101,7 @@ impl Sink for Seen {
     }
 }
 
+/// The content of a file, decompressed.
 fn content(file: &Path) -> Vec<u8> {
     let bytes = std::fs::read(file).unwrap();
     if file.extension().is_none_or(|extension| extension != "gz") {
@@ -217,6 +217,72 @@ fn recorded_span_events_are_all_safe() {
     assert!(events > 100, "{events}");
 }
 
+/// What cleaning takes out of a tool's result: run, tool, exit code, whether an agent was spawned, shape of the command.
+type ToolFacts<'a> = (&'a str, &'a str, Option<i64>, bool, Option<&'a str>);
+
+/// Facts that must be among those of the recordings.
+const TOOL_FACTS: [ToolFacts<'_>; 11] = [
+    (
+        "http-binary-tool_fails",
+        "exec_command",
+        Some(3),
+        false,
+        Some("echo about-to-fail"),
+    ),
+    (
+        "0.104.0-http-binary-tool_fails",
+        "exec_command",
+        Some(3),
+        false,
+        Some("echo about-to-fail"),
+    ),
+    (
+        "http-binary-sandbox_denied",
+        "exec_command",
+        Some(1),
+        false,
+        Some("touch"),
+    ),
+    (
+        "http-binary-big_output",
+        "exec_command",
+        Some(0),
+        false,
+        Some("python3"),
+    ),
+    (
+        "http-binary-approval_denied",
+        "exec_command",
+        None,
+        false,
+        Some("touch"),
+    ),
+    (
+        "http-binary-tool_unknown",
+        "exec_command",
+        None,
+        false,
+        Some("other"),
+    ),
+    ("http-binary-apply_patch", "apply_patch", None, false, None),
+    ("http-binary-subagent", "spawn_agent", None, true, None),
+    ("http-binary-subagent_v2", "spawn_agent", None, false, None),
+    (
+        "http-binary-code_mode",
+        "exec_command",
+        Some(0),
+        false,
+        Some("echo from-code-mode"),
+    ),
+    (
+        "http-json-basic",
+        "exec_command",
+        Some(0),
+        false,
+        Some("echo hello-from-tool"),
+    ),
+];
+
 #[test]
 fn facts_of_recorded_tool_results() {
     let mut facts = Vec::new();
@@ -247,7 +313,7 @@ fn facts_of_recorded_tool_results() {
             ));
         }
     }
-    let has = |run: &str, tool: &str, exit: Option<i64>, agent: bool, shape: Option<&str>| {
+    for (run, tool, exit, agent, shape) in TOOL_FACTS {
         let fact = (
             run.to_owned(),
             tool.to_owned(),
@@ -256,69 +322,10 @@ fn facts_of_recorded_tool_results() {
             shape.map(str::to_owned),
         );
         assert!(facts.contains(&fact), "{fact:?} is not among {facts:#?}");
-    };
-    has(
-        "http-binary-tool_fails",
-        "exec_command",
-        Some(3),
-        false,
-        Some("echo about-to-fail"),
-    );
-    has(
-        "0.104.0-http-binary-tool_fails",
-        "exec_command",
-        Some(3),
-        false,
-        Some("echo about-to-fail"),
-    );
-    has(
-        "http-binary-sandbox_denied",
-        "exec_command",
-        Some(1),
-        false,
-        Some("touch"),
-    );
-    has(
-        "http-binary-big_output",
-        "exec_command",
-        Some(0),
-        false,
-        Some("python3"),
-    );
-    has(
-        "http-binary-approval_denied",
-        "exec_command",
-        None,
-        false,
-        Some("touch"),
-    );
-    has(
-        "http-binary-tool_unknown",
-        "exec_command",
-        None,
-        false,
-        Some("other"),
-    );
-    has("http-binary-apply_patch", "apply_patch", None, false, None);
-    has("http-binary-subagent", "spawn_agent", None, true, None);
-    has("http-binary-subagent_v2", "spawn_agent", None, false, None);
-    has(
-        "http-binary-code_mode",
-        "exec_command",
-        Some(0),
-        false,
-        Some("echo from-code-mode"),
-    );
-    has(
-        "http-json-basic",
-        "exec_command",
-        Some(0),
-        false,
-        Some("echo hello-from-tool"),
-    );
+    }
 }
 
-/// What is derived comes from attributes that no policy touches: the same under any.
+/// Everything is derived from attributes that no policy changes, so it is the same under any policy.
 #[test]
 fn every_record_of_every_run_means_the_same_whatever_is_kept() {
     let key = HashKey::new(b"a key of some length").unwrap();
@@ -372,7 +379,7 @@ fn every_record_of_every_run_means_the_same_whatever_is_kept() {
     assert!(texts > 100, "{texts}");
 }
 
-/// A record without texts and without the sizes of those that were removed, in the order of keys.
+/// A record without texts and without the sizes of removed texts, its attributes in the order of their keys.
 fn meaning(record: &LogRecord) -> LogRecord {
     let mut record = LogRecord {
         body: None,

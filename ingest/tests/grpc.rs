@@ -1,4 +1,4 @@
-//! The gRPC door, called as a service.
+//! Tests OTLP/gRPC by calling it as a service.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use axum::body::{Body, HttpBody};
@@ -6,9 +6,9 @@ use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::reply::RpcStatus;
+use ingest::connection::rpc_status::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Door, Entrance, Policies, Signal};
+use ingest::{Config, Pipeline, Policies, Protocols, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 use schemas::privacy::PrivacyPolicy;
@@ -17,9 +17,10 @@ use std::io::Write;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-/// A request with one record: a log record, a span or a metric without fields.
+/// A request with one record without fields, which is a log record, a span or a metric by the path it is sent to.
 const ONE: [u8; 6] = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
 
+/// A sink that keeps what it gets, or refuses everything while it is down.
 #[derive(Default)]
 struct Memory {
     records: Mutex<Vec<RawRecord>>,
@@ -47,7 +48,7 @@ fn frame(compressed: bool, message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// What comes back of a call.
+/// The answer to a call.
 #[derive(Debug)]
 struct Answer {
     code: String,
@@ -55,7 +56,7 @@ struct Answer {
     status: Option<RpcStatus>,
 }
 
-/// Calls a method.
+/// Calls a method with bytes that may or may not be a frame.
 async fn answer(
     sink: &Arc<Memory>,
     path: &str,
@@ -70,7 +71,7 @@ async fn answer(
         Some(encoding) => request.header("grpc-encoding", encoding),
         None => request,
     };
-    let entrance = Entrance::grpc(Door::new(
+    let protocols = Protocols::grpc(Pipeline::new(
         Config {
             body_bytes_max: limit,
             decoded_bytes_max: limit,
@@ -79,7 +80,7 @@ async fn answer(
         Policies::fixed(PrivacyPolicy::default()),
         Arc::clone(sink),
     ));
-    let response = entrance
+    let response = protocols
         .answer(request.body(Body::from(framed.to_vec())).unwrap())
         .await;
     assert_eq!(
@@ -123,7 +124,7 @@ async fn each_service_exports_to_its_topic() {
             ("0".to_owned(), frame(false, b""))
         );
         let taken = std::mem::take(&mut *sink.records.lock().unwrap());
-        assert_eq!((taken.len(), taken[0].topic), (1, signal.topic()));
+        assert_eq!((taken.len(), taken[0].signal), (1, signal));
         assert_eq!(taken[0].value, Bytes::from_static(&ONE));
     }
 }
@@ -141,7 +142,7 @@ async fn gzip_is_taken_and_bad_input_is_not() {
     assert_eq!(sink.records.lock().unwrap().len(), 1);
     assert_eq!(call(&sink, path, false, &ONE[..5]).await.0, "3");
     assert_eq!(call(&sink, "/no.such.Service/Export", false, &ONE).await.0, "12");
-    // Larger than may be, as sent and when decompressed.
+    // A message may be too large as sent, and when decompressed.
     let large = vec![0; (1 << 20) + 1];
     assert_eq!(call(&sink, path, false, &large).await.0, "8");
     assert_eq!(call(&sink, path, true, &gzip(&large)).await.0, "8");
@@ -169,7 +170,7 @@ async fn every_coding_of_every_signal() {
             (None, frame(false, &ONE), "0"),
             (Some("identity"), frame(false, &ONE), "0"),
             (Some("gzip"), gzip.clone(), "0"),
-            // A call says what it may be compressed with; each message says whether it is.
+            // A call names what its messages may be compressed with, and each message says whether it is.
             (Some("gzip"), frame(false, &ONE), "0"),
             (Some("zstd"), frame(true, &zstd), "0"),
             (Some("snappy"), frame(true, &ONE), "12"),
@@ -182,10 +183,10 @@ async fn every_coding_of_every_signal() {
             assert_eq!(
                 taken
                     .iter()
-                    .map(|raw| (raw.topic, raw.value.as_ref()))
+                    .map(|raw| (raw.signal, raw.value.as_ref()))
                     .collect::<Vec<_>>(),
                 if code == "0" {
-                    vec![(signal.topic(), &ONE[..])]
+                    vec![(signal, &ONE[..])]
                 } else {
                     vec![]
                 }
@@ -254,7 +255,7 @@ async fn refusals_carry_their_details() {
 #[tokio::test]
 async fn what_is_left_out_is_told() {
     let sink = Arc::new(Memory::default());
-    // An empty span, and one whose name is no text.
+    // The request has an empty span, and one whose name is not UTF-8.
     let body = [0x0a, 0x09, 0x12, 0x07, 0x12, 0x00, 0x12, 0x03, 0x2a, 0x01, 0xff];
     let answer = answer(
         &sink,

@@ -1,15 +1,14 @@
-//! The HTTP door over a real socket, with a sink in memory.
+//! Tests OTLP/HTTP over a real socket, with a sink in memory.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
 use common::{JSON, PROTOBUF, Request, Server, gzip, pair, record, records, request};
-use ingest::Config;
 use ingest::sink::SinkError;
+use ingest::{Config, Signal};
 use opentelemetry_proto::tonic::common::v1::AnyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
-use schemas::topic::Topic;
 use tokio::net::TcpStream;
 
 #[tokio::test]
@@ -27,42 +26,22 @@ async fn bad_bodies_are_refused_and_harm_nobody() {
     let large = vec![0; (1 << 20) + 1];
     let deep = request(vec![record(&[])]);
     let compressed = gzip(&good);
+    let cut = &good[..good.len() - 5];
+    let random = &b"\xd1\x07\x9f\x33\xfe\x8a\x00\x12\xab\xff\x1f\x55"[..];
+    let cut_gzip = &compressed[..compressed.len() - 9];
+    let (twice, large_gzip) = (gzip(&compressed), gzip(&large));
     for (what, content_type, encoding, body, status) in [
-        (
-            "truncated protobuf",
-            PROTOBUF,
-            "identity",
-            &good[..good.len() - 5],
-            400,
-        ),
-        (
-            "random bytes",
-            PROTOBUF,
-            "identity",
-            &b"\xd1\x07\x9f\x33\xfe\x8a\x00\x12\xab\xff\x1f\x55"[..],
-            400,
-        ),
+        ("truncated protobuf", PROTOBUF, "identity", cut, 400),
+        ("random bytes", PROTOBUF, "identity", random, 400),
         ("unknown content type", "text/plain", "identity", &good, 415),
         ("no gzip", PROTOBUF, "gzip", &good, 400),
-        (
-            "truncated gzip",
-            PROTOBUF,
-            "gzip",
-            &compressed[..compressed.len() - 9],
-            400,
-        ),
+        ("truncated gzip", PROTOBUF, "gzip", cut_gzip, 400),
         ("no zstd", PROTOBUF, "zstd", &good, 400),
         ("unknown encoding", PROTOBUF, "br", &good, 415),
-        ("two encodings", PROTOBUF, "gzip, gzip", &gzip(&compressed), 415),
-        ("gzip within gzip", PROTOBUF, "gzip", &gzip(&compressed), 400),
+        ("two encodings", PROTOBUF, "gzip, gzip", &twice, 415),
+        ("gzip within gzip", PROTOBUF, "gzip", &twice, 400),
         ("too large", PROTOBUF, "identity", &large, 413),
-        (
-            "too large when decompressed",
-            PROTOBUF,
-            "gzip",
-            &gzip(&large),
-            413,
-        ),
+        ("too large when decompressed", PROTOBUF, "gzip", &large_gzip, 413),
         ("no JSON", JSON, "identity", &b"{\"resourceLogs\":[{]}"[..], 400),
         ("protobuf as JSON", JSON, "identity", &deep, 400),
     ] {
@@ -166,18 +145,18 @@ async fn paths_and_methods() {
             "{method}"
         );
     }
-    for (path, topic) in [
-        ("/v1/logs", Topic::RawLogs),
-        ("/v1/traces", Topic::RawTraces),
-        ("/v1/metrics", Topic::RawMetrics),
+    for (path, signal) in [
+        ("/v1/logs", Signal::Logs),
+        ("/v1/traces", Signal::Traces),
+        ("/v1/metrics", Signal::Metrics),
     ] {
-        // The nesting down to a record is the same in all three.
+        // This is a request with one record, whichever signal it is of.
         let body = [0x0a, 0x04, 0x12, 0x02, 0x12, 0x00];
         assert_eq!(server.post(path, PROTOBUF, &body).await.status, 200);
         let taken = server.taken();
         assert_eq!(
-            (taken.len(), taken[0].topic, taken[0].value.as_ref()),
-            (1, topic, &body[..])
+            (taken.len(), taken[0].signal, taken[0].value.as_ref()),
+            (1, signal, &body[..])
         );
     }
     server.is_well().await;
@@ -273,7 +252,10 @@ async fn a_tenant_has_a_limit_of_open_bytes() {
 #[tokio::test]
 async fn a_request_has_a_limit_of_records() {
     let server = Server::start(Config::default()).await;
-    let body = request(vec![LogRecord::default(); ingest::admit::RECORDS_MAX + 1]);
+    let body = request(vec![
+        LogRecord::default();
+        ingest::prepare::admit::RECORDS_MAX + 1
+    ]);
     let reply = server.post("/v1/logs", PROTOBUF, &body).await;
     assert_eq!((reply.status, reply.rpc().0), (413, 8));
     server.is_well().await;
@@ -295,7 +277,7 @@ async fn texts_are_kept_on_request_only() {
 async fn the_server_ends_when_told() {
     let server = Server::start(Config::default()).await;
     server.is_well().await;
-    // An open connection without a request does not hold it.
+    // An open connection without a request does not delay the end.
     let _idle = TcpStream::connect(server.address).await.unwrap();
     server.stop.send(()).unwrap();
     server.served.await.unwrap();

@@ -38,6 +38,7 @@ pub mod price;
 pub mod privacy;
 pub mod record;
 pub mod settings;
+pub mod signal;
 pub mod stage;
 pub mod state;
 pub mod time;

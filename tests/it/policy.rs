@@ -8,8 +8,10 @@ use crate::support::tacho::{Start, Tacho};
 use crate::support::traffic::quick_seed;
 use crate::support::{eventually, now_ms, otlp};
 use bytes::Bytes;
-use ingest::hash::HashKey;
-use ingest::{Signal, murmur2_partition, privacy, route::route};
+use ingest::prepare::hash::HashKey;
+use ingest::prepare::privacy;
+use ingest::prepare::route::route;
+use ingest::{Signal, murmur2_partition};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use processor_log::Log;
 use processor_log::cluster::Cluster;
@@ -253,7 +255,7 @@ fn recorded(actions: Actions, key: &HashKey, partitions: i32, began_ms: i64) -> 
         for body in recording.bodies.iter().filter(|body| body.signal == "logs") {
             let sent = body.shifted(recording.shift_to(at)).bytes;
             let sent = if body.json {
-                ingest::json::to_protobuf(Signal::Logs, &sent).unwrap()
+                ingest::prepare::json::to_protobuf(Signal::Logs, &sent).unwrap()
             } else {
                 sent
             };

@@ -325,7 +325,7 @@ fn planted_by_rule() -> Vec<(String, Vec<String>)> {
 
 /// What the scrubber takes out, as far as it is long enough to be told from chance.
 fn secrets_in(text: &str) -> Vec<String> {
-    let (after, _) = ingest::scrub::Scrubber::shared().scrub(text).unwrap();
+    let (after, _) = ingest::prepare::scrub::Scrubber::shared().scrub(text).unwrap();
     let mut pieces = after.split("[scrubbed:");
     let mut rest = text.strip_prefix(pieces.next().unwrap()).unwrap();
     let mut secrets = Vec::new();

@@ -1,85 +1,67 @@
-//! Where drained records go: a producer whose runs have no holes (see [`super`]).
+//! Writes drained records, by a producer whose runs have no holes (why that matters is in [`super`]).
 
-use super::{DrainError, Place, Received, Stop, Target};
-use crate::gapless::headers;
-use crate::kafka::MESSAGE_BYTES_MAX;
-use crate::partition::murmur2_partition;
-use crate::quarantine::quarantined_bytes;
-use crate::signal::Signal;
+use super::Target;
+use super::drain::{DrainError, Received, RecordId, Stop};
+use super::quarantine::quarantined_bytes;
 use crate::sink::RawRecord;
+use crate::sink::headers::with_origin;
+use crate::sink::kafka::MESSAGE_BYTES_MAX;
+use crate::sink::partition::murmur2_partition;
 use processor_log::cluster::Cluster;
-use processor_log::contact::Contact;
-use processor_log::kafka::gapless::{self, LOOK};
+use processor_log::kafka::gapless::{self, GaplessError, GaplessProducer};
 use rdkafka::ClientConfig;
-use rdkafka::client::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
 use schemas::id::DEFAULT_TENANT;
 use schemas::origin::Origin;
 use schemas::record::{HEADER_CUT_FROM, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRY_OF, HEADER_TENANT};
+use schemas::signal::Signal;
 use schemas::topic::Topic;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-/// One request to a broker has at most that many bytes, or one record.
+/// How many bytes one request to a broker may have, unless it holds one record.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// What a record in flight belongs to.
+/// The inbox record that a record in flight belongs to.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
-    pub place: Place,
+    pub id: RecordId,
+    /// The size of the record in flight.
     pub bytes: usize,
 }
 
-/// Told by the client about what it could not deliver.
-#[derive(Default)]
-struct Deliveries {
-    failed: Mutex<Vec<(KafkaError, Sent)>>,
+fn log_client_error(error: &KafkaError, reason: &str) {
+    tracing::warn!(target: "librdkafka", %error, reason, "inbox producer error");
 }
 
-/// Failures that are remembered; those behind the first follow from it, as a rule.
-const FAILURES_MAX: usize = 16;
-
-impl ClientContext for Deliveries {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, reason, "inbox producer error");
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Sent>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
-        if let Err((error, _)) = result {
-            let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            if failed.len() < FAILURES_MAX {
-                failed.push((error.clone(), *sent));
-            }
+impl From<GaplessError> for DrainError {
+    fn from(error: GaplessError) -> Self {
+        match error {
+            GaplessError::Write(error) => Self::Write(error),
+            GaplessError::CutOff => Self::CutOff("writing"),
+            GaplessError::Ending => Self::Ending,
         }
     }
 }
 
 /// A producer, and the names of the topics.
 pub(super) struct Outlet {
-    producer: BaseProducer<Deliveries>,
-    contact: Contact,
-    /// By environment: the raw topics, and how many partitions each has.
+    producer: GaplessProducer<Sent>,
+    /// The raw topics of each environment, in the order of [`Signal::ALL`], and how many partitions each topic has.
     raw: Vec<([String; 3], i32)>,
     quarantine: String,
 }
 
 impl Outlet {
     pub fn connect(cluster: &Cluster, raw_partitions: i32, others: &[Target]) -> Result<Self, DrainError> {
-        let producer = client_config(cluster).create_with_context(Deliveries::default());
-        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.topic().name()));
+        let producer = GaplessProducer::new(cluster, &client_config(cluster), log_client_error);
+        let raw = |prefix: &str| Signal::ALL.map(|signal| format!("{prefix}{}", signal.raw().name()));
         let main = (raw(&cluster.prefix), raw_partitions);
         Ok(Self {
             producer: producer.map_err(|source| DrainError::Client {
                 doing: "making a producer",
                 source,
             })?,
-            contact: Contact::new(cluster, Topic::RawLogs),
             raw: std::iter::once(main)
                 .chain(
                     others
@@ -91,7 +73,10 @@ impl Outlet {
         })
     }
 
-    /// Takes one part of an inbox record.
+    /// Takes one part of an inbox record. Blocks while the producer's queue is full.
+    ///
+    /// # Errors
+    /// A record before it failed, or this one can't be taken.
     pub fn raw(
         &self,
         record: &RawRecord,
@@ -100,14 +85,13 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let signal = Signal::of(record.topic).unwrap_or(Signal::Logs);
-        let headers = with_retry(headers(record, origin), retry_of);
+        let headers = with_retry(with_origin(record, origin), retry_of);
         let (topics, partitions) = self
             .raw
             .get(usize::from(record.environment))
             .ok_or(DrainError::Mismatch)?;
         let partition = murmur2_partition(record.key.as_bytes(), *partitions);
-        let message = BaseRecord::with_opaque_to(&topics[signal as usize], Box::new(sent));
+        let message = BaseRecord::with_opaque_to(&topics[record.signal as usize], Box::new(sent));
         self.send(
             message
                 .partition(partition)
@@ -118,7 +102,7 @@ impl Outlet {
         )
     }
 
-    /// Takes an inbox record that can't become raw ones.
+    /// Takes an inbox record that can't become raw ones, for the quarantine. Blocks and fails as [`Outlet::raw`].
     pub fn quarantine(
         &self,
         record: &Received,
@@ -126,7 +110,7 @@ impl Outlet {
         sent: Sent,
         stop: &Stop,
     ) -> Result<(), DrainError> {
-        let origin = format!("{}@{}", record.place.source, record.place.offset);
+        let origin = format!("{}@{}", record.id.source, record.id.offset);
         let bytes = quarantined_bytes(&record.value);
         let headers = OwnedHeaders::new()
             .insert(Header {
@@ -157,92 +141,27 @@ impl Outlet {
     }
 
     fn send(&self, record: BaseRecord<'_, str, [u8], Box<Sent>>, stop: &Stop) -> Result<(), DrainError> {
-        let mut record = record;
-        let mut wait = Duration::ZERO;
-        loop {
-            // What has failed already is known before another record could go past it.
-            self.producer.poll(wait);
-            self.check()?;
-            record = match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if !stop.is_over() =>
-                {
-                    back
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    return Err(DrainError::Ending);
-                }
-                Err((error, back)) => {
-                    self.note(error.clone(), *back.delivery_opaque);
-                    return Err(DrainError::Write(error));
-                }
-            };
-            self.stay_in_contact()?;
-            wait = LOOK;
-        }
+        Ok(self.producer.send(record, || stop.is_over())?)
     }
 
-    /// Waits until everything is durable: as long as it takes, or until the end.
+    /// Waits until everything that was taken is durable: for as long as it takes, or until the end's time is over.
     pub fn wait(&self, stop: &Stop) -> Result<(), DrainError> {
-        loop {
-            let flushed = self.producer.flush(LOOK).is_ok();
-            self.check()?;
-            match flushed {
-                true => return Ok(()),
-                false if stop.is_over() => return Err(DrainError::Ending),
-                false => self.stay_in_contact()?,
-            }
-        }
+        Ok(self.producer.wait(|| stop.is_over())?)
     }
 
-    /// It never gives a record up: one that is cut off would wait for ever.
-    fn stay_in_contact(&self) -> Result<(), DrainError> {
-        match self.contact.is_lost(self.producer.client()) {
-            true => Err(DrainError::CutOff("writing")),
-            false => Ok(()),
-        }
-    }
-
-    fn check(&self) -> Result<(), DrainError> {
-        let failed = self
-            .producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match failed.first() {
-            None => Ok(()),
-            Some((error, _)) => Err(DrainError::Write(error.clone())),
-        }
-    }
-
-    fn note(&self, error: KafkaError, sent: Sent) {
-        self.producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push((error, sent));
-    }
-
-    /// Records that the brokers turned down for their own size. Smaller ones share a request with others: whose fault
-    /// that is can't be told.
-    pub fn refused(&self) -> Vec<Place> {
-        let failed = self
-            .producer
-            .context()
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let refused = failed
-            .iter()
-            .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
-        refused.map(|(_, sent)| sent.place.clone()).collect()
+    /// The records that the brokers turned down for their own size. A small record shares its request with others, so nobody can
+    /// tell which of them was too large.
+    pub fn refused(&self) -> Vec<RecordId> {
+        self.producer.failures(|failed| {
+            let refused = failed
+                .iter()
+                .filter(|(error, sent)| is_too_large(error) && sent.bytes > REQUEST_BYTES_MAX);
+            refused.map(|(_, sent)| sent.id.clone()).collect()
+        })
     }
 }
 
-/// The headers, and of which quarantined record this is a retry.
+/// The headers, with which record of the quarantine this is a retry of, if it is one.
 fn with_retry(headers: OwnedHeaders, retry_of: Option<&str>) -> OwnedHeaders {
     match retry_of {
         Some(retry_of) => headers.insert(Header {

@@ -1,14 +1,14 @@
 //! A sink that is there before its cluster is: until then records are refused, and senders told to come again. With a spool
 //! that remembers the settings of an earlier run, records are taken before there is a cluster.
 
-use super::control::{Control, NotYet};
-use super::remembered::Remembered;
-use crate::environment::Routed;
+use crate::control::follow::{Control, NotYet};
+use crate::control::policy::Policies;
+use crate::control::remembered::Remembered;
 use crate::inbox::Target;
-use crate::kafka::KafkaSink;
-use crate::policy::Policies;
+use crate::sink::kafka::KafkaSink;
+use crate::sink::routed::Routed;
+use crate::sink::spool::{Spooled, Taken};
 use crate::sink::{RawRecord, Sink, SinkError};
-use crate::spool::{Spooled, Taken};
 use processor_log::cluster::Cluster;
 use settings::process::chain;
 use std::path::PathBuf;

@@ -1,12 +1,13 @@
-//! A door over a real socket, with a sink in memory, and requests for it.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! A server for OTLP/HTTP on a real socket, with a sink in memory, and requests for it.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use ingest::reply::RpcStatus;
+use ingest::connection::listener;
+use ingest::connection::rpc_status::RpcStatus;
 use ingest::sink::{RawRecord, Sink, SinkError};
-use ingest::{Config, Policies};
+use ingest::{Config, ConnectionLimits, Pipeline, Policies, Protocols};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 pub const PROTOBUF: &str = "application/x-protobuf";
 pub const JSON: &str = "application/json";
 
-/// Keeps what it gets; refuses with the next error that was put there.
+/// A sink that keeps what it gets, and refuses once with an error that was put into it.
 #[derive(Default)]
 pub struct Memory {
     pub records: Mutex<Vec<RawRecord>>,
@@ -44,6 +45,7 @@ impl Sink for Memory {
     }
 }
 
+/// A server that listens on a port of this host.
 pub struct Server {
     pub address: SocketAddr,
     pub sink: Arc<Memory>,
@@ -59,13 +61,10 @@ impl Server {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let served = tokio::spawn(ingest::http::serve(
-            config,
-            Policies::fixed(PrivacyPolicy::default()),
-            listener,
-            Arc::clone(&sink),
-            shutdown,
-        ));
+        let limits = ConnectionLimits::new(&config);
+        let policies = Policies::fixed(PrivacyPolicy::default());
+        let protocols = Protocols::http(Pipeline::new(config, policies, Arc::clone(&sink)));
+        let served = tokio::spawn(listener::run(listener, protocols, limits, shutdown));
         Self {
             address,
             sink,
@@ -74,6 +73,7 @@ impl Server {
         }
     }
 
+    /// Sends a request on a connection of its own.
     pub async fn send(&self, request: &Request<'_>) -> Reply {
         let mut head = format!(
             "{} {} HTTP/1.1\r\nhost: tacho\r\nconnection: close\r\n",
@@ -91,7 +91,7 @@ impl Server {
         Reply::of(&bytes)
     }
 
-    /// [`Server::send`] by POST, with a content encoding.
+    /// Sends a POST request with a content encoding.
     pub async fn post_encoded(&self, path: &str, content_type: &str, encoding: &str, body: &[u8]) -> Reply {
         let headers = vec![("content-type", content_type), ("content-encoding", encoding)];
         self.send(&Request {
@@ -103,6 +103,7 @@ impl Server {
         .await
     }
 
+    /// Sends a POST request.
     pub async fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Reply {
         self.send(&Request {
             method: "POST",
@@ -113,11 +114,12 @@ impl Server {
         .await
     }
 
+    /// The records that the sink got since the last call.
     pub fn taken(&self) -> Vec<RawRecord> {
         std::mem::take(&mut self.sink.records.lock().unwrap())
     }
 
-    /// A good request is answered and stored, whatever came before it.
+    /// Checks that a good request is answered and stored, whatever came before it.
     pub async fn is_well(&self) {
         self.taken();
         let good = request(vec![record(&[
@@ -142,6 +144,7 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
+/// An answer over HTTP/1; its head is in lower case.
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
@@ -171,7 +174,7 @@ impl Reply {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
-    /// Code and message of the `google.rpc.Status` in the body.
+    /// The code and message of the `google.rpc.Status` in the body.
     pub fn rpc(&self) -> (i64, String) {
         if self.header("content-type") == Some(JSON) {
             let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
@@ -186,6 +189,7 @@ impl Reply {
     }
 }
 
+/// An attribute with a text.
 pub fn pair(key: &str, text: &str) -> KeyValue {
     let value = AnyValue {
         value: Some(Value::StringValue(text.to_owned())),
@@ -197,6 +201,7 @@ pub fn pair(key: &str, text: &str) -> KeyValue {
     }
 }
 
+/// A log record with these attributes.
 pub fn record(attributes: &[(&str, &str)]) -> LogRecord {
     LogRecord {
         attributes: attributes.iter().map(|(key, text)| pair(key, text)).collect(),
@@ -204,6 +209,7 @@ pub fn record(attributes: &[(&str, &str)]) -> LogRecord {
     }
 }
 
+/// An encoded request with these log records.
 pub fn request(log_records: Vec<LogRecord>) -> Vec<u8> {
     let scope_logs = vec![ScopeLogs {
         log_records,
@@ -218,6 +224,7 @@ pub fn request(log_records: Vec<LogRecord>) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// The log records of an encoded request.
 pub fn records(value: &Bytes) -> Vec<LogRecord> {
     let request = ExportLogsServiceRequest::decode(value.clone()).unwrap();
     request

@@ -1,7 +1,7 @@
-//! Requests of every shape, with a canary wherever text must not stay.
+//! Makes requests of every shape, with a canary wherever text must not stay.
 
 use crate::model::{holds_text, is_safe};
-use ingest::privacy::TRACE_SAFE;
+use ingest::prepare::privacy::TRACE_SAFE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -20,6 +20,7 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, spa
 use proptest::prelude::*;
 use schemas::event::PRIVATE_KEYS;
 
+/// A text that must be in no cleaned request.
 pub const CANARY: &str = "canary-7f3a";
 
 pub fn holding(value: Value) -> AnyValue {
@@ -80,7 +81,7 @@ pub fn key() -> impl Strategy<Value = &'static str> {
     prop::sample::select(keys)
 }
 
-/// Attributes with a canary wherever text must not stay.
+/// Attributes with any keys and values, and a canary wherever text must not stay.
 pub fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
     prop::collection::vec((key(), value()).prop_map(|(key, value)| pair(key, value)), 0..4).prop_map(
         |mut list| {
@@ -101,6 +102,7 @@ pub fn body() -> impl Strategy<Value = Option<AnyValue>> {
     })
 }
 
+/// Puts the canary into an attribute wherever text must not stay.
 pub fn plant(pair: &mut KeyValue) {
     let Some(value) = &mut pair.value else { return };
     if PRIVATE_KEYS.contains(&pair.key.as_str()) || pair.key.starts_with("tacho.") {
@@ -233,83 +235,110 @@ pub fn traces() -> impl Strategy<Value = ExportTraceServiceRequest> {
     )
 }
 
+/// The attributes of each part of a metrics request.
+#[derive(Clone, Debug)]
+struct Lists {
+    resource: Vec<KeyValue>,
+    scope: Vec<KeyValue>,
+    metric: Vec<KeyValue>,
+    number: Vec<KeyValue>,
+    histogram: Vec<KeyValue>,
+    exponential: Vec<KeyValue>,
+    summary: Vec<KeyValue>,
+    exemplar: Vec<KeyValue>,
+}
+
+/// Data of each kind, with attributes in every point and exemplar.
+fn data(lists: &Lists) -> [Data; 5] {
+    let exemplars = vec![Exemplar {
+        filtered_attributes: lists.exemplar.clone(),
+        span_id: vec![1; 8],
+        ..Default::default()
+    }];
+    let number = NumberDataPoint {
+        attributes: lists.number.clone(),
+        exemplars: exemplars.clone(),
+        ..Default::default()
+    };
+    let histogram = HistogramDataPoint {
+        attributes: lists.histogram.clone(),
+        bucket_counts: vec![1, 2],
+        explicit_bounds: vec![0.5],
+        exemplars: exemplars.clone(),
+        ..Default::default()
+    };
+    let exponential = ExponentialHistogramDataPoint {
+        attributes: lists.exponential.clone(),
+        scale: -3,
+        exemplars,
+        ..Default::default()
+    };
+    let summary = SummaryDataPoint {
+        attributes: lists.summary.clone(),
+        ..Default::default()
+    };
+    [
+        Data::Gauge(Gauge {
+            data_points: vec![number.clone()],
+        }),
+        Data::Sum(Sum {
+            data_points: vec![number],
+            aggregation_temporality: 1,
+            is_monotonic: true,
+        }),
+        Data::Histogram(Histogram {
+            data_points: vec![histogram],
+            aggregation_temporality: 1,
+        }),
+        Data::ExponentialHistogram(ExponentialHistogram {
+            data_points: vec![exponential],
+            aggregation_temporality: 1,
+        }),
+        Data::Summary(Summary {
+            data_points: vec![summary],
+        }),
+    ]
+}
+
 pub fn metrics() -> impl Strategy<Value = ExportMetricsServiceRequest> {
-    prop::array::uniform8(attributes()).prop_map(
+    let lists = prop::array::uniform8(attributes()).prop_map(
         |[
-            of_resource,
-            of_scope,
-            of_metric,
+            resource,
+            scope,
+            metric,
             number,
             histogram,
             exponential,
             summary,
             exemplar,
-        ]| {
-            let exemplars = vec![Exemplar {
-                filtered_attributes: exemplar,
-                span_id: vec![1; 8],
-                ..Default::default()
-            }];
-            let number = NumberDataPoint {
-                attributes: number,
-                exemplars: exemplars.clone(),
-                ..Default::default()
-            };
-            let histogram = HistogramDataPoint {
-                attributes: histogram,
-                bucket_counts: vec![1, 2],
-                explicit_bounds: vec![0.5],
-                exemplars: exemplars.clone(),
-                ..Default::default()
-            };
-            let exponential = ExponentialHistogramDataPoint {
-                attributes: exponential,
-                scale: -3,
-                exemplars,
-                ..Default::default()
-            };
-            let summary = SummaryDataPoint {
-                attributes: summary,
-                ..Default::default()
-            };
-            let data = [
-                Data::Gauge(Gauge {
-                    data_points: vec![number.clone()],
-                }),
-                Data::Sum(Sum {
-                    data_points: vec![number],
-                    aggregation_temporality: 1,
-                    is_monotonic: true,
-                }),
-                Data::Histogram(Histogram {
-                    data_points: vec![histogram],
-                    aggregation_temporality: 1,
-                }),
-                Data::ExponentialHistogram(ExponentialHistogram {
-                    data_points: vec![exponential],
-                    aggregation_temporality: 1,
-                }),
-                Data::Summary(Summary {
-                    data_points: vec![summary],
-                }),
-            ];
-            let metrics = data.map(|data| Metric {
-                name: "codex.x".to_owned(),
-                metadata: of_metric.clone(),
-                data: Some(data),
-                ..Default::default()
-            });
-            let scope_metrics = vec![ScopeMetrics {
-                scope: scope(&of_scope),
-                metrics: metrics.to_vec(),
-                ..Default::default()
-            }];
-            let resource_metrics = vec![ResourceMetrics {
-                resource: resource(&of_resource),
-                scope_metrics,
-                ..Default::default()
-            }];
-            ExportMetricsServiceRequest { resource_metrics }
+        ]| Lists {
+            resource,
+            scope,
+            metric,
+            number,
+            histogram,
+            exponential,
+            summary,
+            exemplar,
         },
-    )
+    );
+    lists.prop_map(|lists| {
+        let metrics = data(&lists).map(|data| Metric {
+            name: "codex.x".to_owned(),
+            metadata: lists.metric.clone(),
+            data: Some(data),
+            ..Default::default()
+        });
+        let scope_metrics = vec![ScopeMetrics {
+            scope: scope(&lists.scope),
+            metrics: metrics.to_vec(),
+            ..Default::default()
+        }];
+        let resource_metrics = vec![ResourceMetrics {
+            resource: resource(&lists.resource),
+            scope_metrics,
+            ..Default::default()
+        }];
+        ExportMetricsServiceRequest { resource_metrics }
+    })
 }

@@ -1,4 +1,4 @@
-//! What goes in and what may come out: the walker against the same rules on decoded messages.
+//! Tests cleaning against a model: the same rules, applied to decoded messages.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod given;
@@ -7,9 +7,9 @@ mod model;
 use bytes::Bytes;
 use given::{CANARY, holding, int, logs, metrics, pair, text, traces};
 use ingest::Signal;
-use ingest::environment::Routes;
-use ingest::privacy::{Cleaned, DEPTH_MAX, PrivacyError, RECORD_BYTES_MAX, apply};
-use ingest::route::{route, route_by};
+use ingest::prepare::environment::Routes;
+use ingest::prepare::privacy::{Cleaned, DEPTH_MAX, PrivacyError, RECORD_BYTES_MAX, apply};
+use ingest::prepare::route::{route, route_by};
 use model::{Fields, clean_logs, clean_metrics, clean_traces};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -22,9 +22,7 @@ use proptest::prelude::*;
 use prost::Message;
 use schemas::privacy::{Action, Actions, FIELD_COUNT};
 
-// ---- any order of fields
-
-/// Which fields of a log request's messages are messages themselves: `(message, field, message in it)`.
+/// The fields of a log request's messages that are messages themselves: `(message, field, message in it)`.
 const NESTED: &[(&str, u32, &str)] = &[
     ("request", 1, "resource logs"),
     ("resource logs", 1, "resource"),
@@ -42,7 +40,7 @@ const NESTED: &[(&str, u32, &str)] = &[
     ("list", 1, "pair"),
 ];
 
-/// The message with its fields in the opposite order, at every depth.
+/// A message with its fields in the opposite order, at every depth.
 fn reversed(name: &str, message: &[u8]) -> Vec<u8> {
     let (mut fields, mut rest) = (Vec::new(), message);
     while !rest.is_empty() {
@@ -90,13 +88,14 @@ fn cleaned_under(signal: Signal, bytes: Vec<u8>, kept: Fields<'_>) -> Cleaned {
     .unwrap()
 }
 
-/// The fields that a policy keeps: often none.
+/// The fields that a policy keeps; often none.
 fn policies() -> impl Strategy<Value = Vec<&'static str>> {
     let fields: Vec<_> = schemas::privacy::fields().collect();
     let count = fields.len();
     prop_oneof![Just(Vec::new()), prop::sample::subsequence(fields, 0..=count)]
 }
 
+/// Cleans a request, and compares the result with that of the model.
 fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
     signal: Signal,
     bytes: Vec<u8>,
@@ -116,7 +115,7 @@ fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
         "a canary came out"
     );
     prop_assert_eq!(M::decode(output.clone()).unwrap(), expected);
-    // What is clean stays as it is, but for its own marks, which are stripped like anybody's.
+    // Cleaning what is clean drops nothing; only attributes of `tacho.*` are removed like those of any client.
     let again = cleaned_under(signal, output.to_vec(), kept);
     prop_assert_eq!(again.counts.dropped, [0; FIELD_COUNT]);
     Ok(())
@@ -171,7 +170,7 @@ proptest! {
         prop_assert_eq!(ExportLogsServiceRequest::decode(output.bytes).unwrap(), expected);
     }
 
-    /// Whatever is let through can be read by everybody else.
+    /// Whatever is let through can be read by other decoders.
     #[test]
     fn damaged_bytes_are_refused_or_readable(
         logs in logs(), traces in traces(), metrics in metrics(),
@@ -202,6 +201,7 @@ proptest! {
     }
 }
 
+/// Checks that bytes are refused, or come out as something that prost decodes.
 fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
     let Ok(cleaned) = apply(
         signal,
@@ -222,7 +222,7 @@ fn readable(signal: Signal, bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// With the conversations that cleaning has seen, or without: the same records.
+/// Checks that routing gives the same records with the conversations that cleaning has seen, and without them.
 fn routed(signal: Signal, cleaned: &Cleaned) -> Result<(), TestCaseError> {
     let slowly = route(signal, "default", &cleaned.bytes);
     prop_assert!(slowly.is_ok(), "{:?}", slowly);
@@ -236,8 +236,6 @@ fn routed(signal: Signal, cleaned: &Cleaned) -> Result<(), TestCaseError> {
     prop_assert_eq!(quickly, slowly);
     Ok(())
 }
-
-// ---- single cases
 
 fn one_record(record: LogRecord) -> ExportLogsServiceRequest {
     let scope_logs = vec![ScopeLogs {
@@ -271,7 +269,7 @@ fn what_needs_no_change_is_the_same_bytes() {
         ..Default::default()
     })
     .encode_to_vec();
-    // An unknown field, and a length that is written longer than needed.
+    // This is an unknown field, with a length that takes more bytes than needed.
     bytes.extend_from_slice(&[0xfa, 0x01, 0x82, 0x00, b'h', b'i']);
     let input = Bytes::from(bytes);
     let output = apply(Signal::Logs, input.clone(), Actions::all(Action::Drop), None).unwrap();
@@ -465,7 +463,7 @@ fn depth_has_a_limit_that_prost_reads() {
         })
         .encode_to_vec()
     };
-    // Request, resource, scope, record, attribute and value are six; each level adds two.
+    // The value is at depth six (request, resource, scope, record, attribute, value), and each level adds two.
     let most = (DEPTH_MAX - 6) / 2;
     let deepest = cleaned(Signal::Logs, nested(most)).bytes;
     ExportLogsServiceRequest::decode(deepest).unwrap();

@@ -1,7 +1,7 @@
-//! The rules of privacy once more, on decoded messages: simple, slow, and with nothing in common with the walker.
+//! The rules of cleaning once more, on decoded messages: simple, slow, and sharing nothing with the walker.
 
 use crate::given::int;
-use ingest::privacy::TRACE_SAFE;
+use ingest::prepare::privacy::TRACE_SAFE;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -35,6 +35,7 @@ pub fn holds_text(value: &AnyValue) -> bool {
     }
 }
 
+/// The size of a value, as `tacho.<key>.bytes` tells it.
 pub fn size(value: &AnyValue) -> usize {
     match &value.value {
         Some(Value::StringValue(text)) => text.len(),
@@ -42,6 +43,7 @@ pub fn size(value: &AnyValue) -> usize {
     }
 }
 
+/// Cleans attributes, and what is in their values.
 pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     list.retain(|pair| !pair.key.starts_with("tacho."));
     for pair in list {
@@ -56,7 +58,7 @@ pub fn clean(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     }
 }
 
-/// Of a span or link: texts that are neither private nor a known name go too.
+/// Cleans the attributes of a span or link, of which texts are removed too unless their key is private or a known name.
 pub fn clean_span(list: &mut Vec<KeyValue>, kept: Fields<'_>) {
     let is_name = |pair: &KeyValue| {
         ["model", "conversation.id"].contains(&pair.key.as_str())

@@ -1,11 +1,11 @@
-//! The scrubber against gitleaks' own examples, and against what only looks like a secret.
+//! Tests the scrubber with gitleaks' own examples, and with texts that only look like secrets.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use ingest::Signal;
-use ingest::hash::HashKey;
-use ingest::privacy::{self, Cleaned};
-use ingest::scrub::Scrubber;
+use ingest::prepare::hash::HashKey;
+use ingest::prepare::privacy::{self, Cleaned};
+use ingest::prepare::scrub::Scrubber;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -21,11 +21,11 @@ use schemas::event::PRIVATE_KEYS;
 use schemas::privacy::{Action, Actions};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rule, `+` or `-`, text in hexadecimal: gitleaks' examples with values of its generators, some for each rule. Where it has
-/// no negative one, the text is a positive one with its letters apart.
+/// gitleaks' examples with values of its generators, some for each rule. A line is the rule, `+` or `-`, and the text in
+/// hexadecimal. Where gitleaks has no negative example for a rule, it is a positive one with its letters apart.
 const VECTORS: &str = include_str!("vectors.tsv");
 
-/// It takes any line near "kind: Secret" for one, and after the first the next.
+/// A rule that takes any line near "kind: Secret" for a secret: when one line is taken out, it finds the next.
 const WIDE: &str = "kubernetes-secret-yaml";
 
 struct Vector {
@@ -55,14 +55,14 @@ fn vectors() -> Vec<Vector> {
     VECTORS.lines().map(of).collect()
 }
 
-/// The rules that find something, and the text after.
+/// The rules that find something in a text, and the text afterwards.
 fn found(text: &str) -> (Vec<&'static str>, String) {
     Scrubber::shared()
         .scrub(text)
         .map_or_else(|| (Vec::new(), text.to_owned()), |(after, rules)| (rules, after))
 }
 
-/// What was taken out of a text: what stands before and after each mark is in both.
+/// The secrets that were taken out of a text. What stands before and after each mark is in both texts.
 fn secrets(before: &str, after: &str) -> Vec<String> {
     let (mut secrets, mut rest, mut pieces) = (Vec::new(), before, after.split("[scrubbed:"));
     rest = rest.strip_prefix(pieces.next().unwrap()).unwrap();
@@ -120,7 +120,7 @@ fn positive_examples_are_found_and_gone_and_negative_ones_are_not_found() {
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// Other rules may find the same: each alone must find its own.
+/// Several rules may find the same secret, which is counted under one of them, so some rules are never named.
 #[test]
 fn each_rule_finds_its_own_or_is_under_another_that_finds_more() {
     let mut by_itself = BTreeSet::new();
@@ -150,7 +150,7 @@ fn an_example_in_the_json_of_a_command_is_found_too() {
         if left > 0 || after == json {
             missed.push(format!("{}: {json}", vector.rule));
         }
-        // It is JSON still, so that whoever reads it can.
+        // The text must still be JSON, so that readers understand it.
         if let Err(error) = serde_json::from_str::<serde_json::Value>(&after) {
             missed.push(format!("{}: {error}: {after}", vector.rule));
         }
@@ -324,7 +324,7 @@ fn a_secret_of_each_rule_is_in_no_field_of_no_signal() {
                 signal.name(),
                 counts.scrubbed
             );
-            // Clean is clean: nothing is changed any more.
+            // Cleaning what is clean changes nothing.
             let again = privacy::apply(signal, bytes.clone(), Actions::all(Action::Scrub), None)
                 .unwrap()
                 .bytes;
