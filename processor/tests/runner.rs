@@ -13,7 +13,7 @@ use processor_log::simulated::{SimCluster, SimLog};
 use processor_log::{Log, ReadLog};
 use prost::Message;
 use schemas::delta::Series;
-use schemas::derived::{SessionRow, SessionState};
+use schemas::derived::{SegmentState, SessionRow};
 use schemas::id::{Position, TopicPartition};
 use schemas::metric::{Amount, Label};
 use schemas::record::{HEADER_WALL, NewRecord};
@@ -205,7 +205,7 @@ fn a_new_epoch_changes_settings_from_its_tick_on() {
     let ended: Vec<_> = world
         .sessions()
         .into_iter()
-        .filter(|row| row.state == SessionState::Ended)
+        .filter(|row| row.state == SegmentState::Ended)
         .collect();
     assert_eq!(
         ended.len(),

@@ -1,11 +1,11 @@
-//! Documents written from the tables: `deploy/METRICS.md` and `deploy/topics.toml`.
+//! The documents that are generated from the tables: `deploy/METRICS.md` and `deploy/topics.toml`.
 
 use crate::metric::{Kind, Label, Metric, MetricDef, Unit};
 use crate::topic::{Cleanup, MESSAGE_BYTES_MAX, Partitions, Prefix, Topic, TopicDef};
 use std::fmt::Write;
 use strum::VariantArray;
 
-/// The document. A test compares it with the file and says how to write it anew.
+/// The text of `deploy/METRICS.md`. A test compares it with the file and says how to write the file anew.
 #[must_use]
 pub fn metrics_markdown() -> String {
     let mut out = String::from(
@@ -59,7 +59,7 @@ pub fn metrics_markdown() -> String {
     out
 }
 
-/// How a metric adds up and is shown, in words.
+/// The kind of a metric in words.
 fn kind(def: &MetricDef) -> String {
     match def.kind {
         Kind::Counter => "counter".to_owned(),
@@ -79,7 +79,7 @@ fn kind(def: &MetricDef) -> String {
     }
 }
 
-/// The document of the topics. A test compares it with the file and says how to write it anew.
+/// The text of `deploy/topics.toml`. A test compares it with the file and says how to write the file anew.
 #[must_use]
 pub fn topics_toml() -> String {
     let mut out = format!(

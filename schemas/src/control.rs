@@ -1,4 +1,4 @@
-//! What a record of `tacho.control` after the seed may say: each starts an epoch.
+//! Records of `tacho.control` after the seed, each of which starts an epoch.
 
 use crate::price::PriceTable;
 use crate::privacy::PrivacyPolicy;
@@ -7,20 +7,21 @@ use serde::{Deserialize, Serialize};
 
 /// The key of a record that starts an epoch.
 pub const EPOCH_KEY: &str = "epoch";
-/// The key of such a record in its first form: settings alone. It is read for ever, and no longer written.
+/// The key of a record that starts an epoch in its first form, which holds settings alone. It is read for ever, and no
+/// longer written.
 pub const SETTINGS_KEY: &str = "settings";
 
-/// What an epoch changes, all at once; what is absent stays as it was.
+/// What an epoch changes, all at once; what is absent stays as it was in the epoch before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpochChange {
-    /// Settings of sessions.
+    /// The settings of sessions, whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<Settings>,
-    /// The whole price table.
+    /// The price table, whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prices: Option<PriceTable>,
-    /// The whole privacy policy. Ingest goes by it; nothing that is derived depends on it.
+    /// The privacy policy, whole. Ingest follows it; nothing that is derived depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub privacy: Option<PrivacyPolicy>,
 }
@@ -29,15 +30,15 @@ impl EpochChange {
     /// Reads and checks a file with `[settings]`, `[prices]`, `[privacy]`, or several of them.
     ///
     /// # Errors
-    /// A form that is none of these, or every rule that they break.
+    /// The text is not such a file, or breaks rules; the error names every one of them.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         toml::from_str::<Self>(text)?.checked()
     }
 
-    /// Reads and checks a control record; `None` for one that changes nothing: a later seed, or a stranger's.
+    /// Reads and checks a control record; `None` for a record that starts no epoch: one under another key or without one.
     ///
     /// # Errors
-    /// A form that is not its key's, or every rule that it breaks.
+    /// The value does not have the form that goes with its key, or breaks rules; the error names every one of them.
     pub fn of_record(key: Option<&[u8]>, value: &[u8]) -> Option<Result<Self, SettingsError>> {
         let read = match key {
             Some(key) if key == EPOCH_KEY.as_bytes() => serde_json::from_slice(value),
@@ -138,11 +139,11 @@ mod tests {
         assert!(EpochChange::of_record(None, &old).is_none());
         assert!(
             EpochChange::of_record(Some(b"epoch"), &old).unwrap().is_err(),
-            "settings alone have a key of their own"
+            "a record of settings alone is under the key `settings`"
         );
         assert!(
             EpochChange::of_record(Some(b"epoch"), b"{}").unwrap().is_err(),
-            "an epoch changes something"
+            "an epoch must change something"
         );
     }
 

@@ -1,4 +1,16 @@
-//! What stages send to stage `series`: for each series and minute, how much was added.
+//! Deltas: what stages send to stage `series`. For each series and slot (a minute by default), how much was added since
+//! the sender's last commit.
+//!
+//! A [`DeltaRecord`] says who sent it (stage and partition), `previous`, `position`, the sender's clock, and the deltas.
+//! `previous` is the position in the last record of that sender to that target. The receiver drops a record that is not
+//! above its last position of the sender, and stops where `previous` is not that position: it does not rely on
+//! transactions alone. What does not fit into [`DELTA_RECORD_BYTES_MAX`] goes on in further parts with the same position,
+//! in the same transaction; position and clock count with the last part.
+//!
+//! The target of a series is xxh3 of its key modulo the number of targets. There are 8 targets by default, however many
+//! partitions the raw topics have, since the time of a Kafka commit grows with the partitions that it touches.
+//!
+//! **Invariant:** adding the deltas of any batching of the same records gives the same sums.
 
 use crate::histogram::Histogram;
 use crate::metric::{Amount, Label, Metric};
@@ -6,22 +18,22 @@ use crate::time::{EventTime, PartitionClock};
 use prost::Message;
 use std::collections::BTreeMap;
 
-/// Between the parts of a series key; no label value contains it.
+/// The character between the parts of a series key; no label value contains it.
 pub const SEPARATOR: char = '\u{1f}';
 
 /// A series: a metric and the values of its labels, in the order of its definition.
 ///
-/// Written as the metric's name and the values, with [`SEPARATOR`] between: the key of state, deltas and rows.
+/// Written as the metric's name and the values, with [`SEPARATOR`] between them: the series key of state and deltas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series<'k> {
     /// The metric.
     pub metric: Metric,
-    /// One value for each of `metric.def().labels`; an empty one is not shown.
+    /// The value of each of `metric.def().labels`; an empty value is not shown.
     pub values: Vec<&'k str>,
 }
 
 impl<'k> Series<'k> {
-    /// Reads a series key; `None` if this build does not know the metric, or its labels were others.
+    /// Reads a series key; `None` if this version does not know the metric, or gives it another number of labels.
     #[must_use]
     pub fn parse(key: &'k str) -> Option<Self> {
         let mut parts = key.split(SEPARATOR);
@@ -30,7 +42,7 @@ impl<'k> Series<'k> {
         (values.len() == metric.def().labels.len()).then_some(Self { metric, values })
     }
 
-    /// The labels that have a value, with it.
+    /// The labels that have a value, and the value of each.
     pub fn labels(&self) -> impl Iterator<Item = (Label, &'k str)> + '_ {
         self.metric
             .def()
@@ -45,44 +57,44 @@ impl<'k> Series<'k> {
 /// Where a delta belongs in event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot {
-    /// Start of the slot (a minute by default).
+    /// Start of the slot.
     pub start: EventTime,
-    /// For how many of the window sizes, smallest first, it came too late for the final.
+    /// The late level: for how many of the window sizes, smallest first, the delta came too late for the final.
     pub late: u32,
-    /// Start of the slot of its arrival; `None` if it was in time for all sizes.
+    /// Start of the slot in which the delta arrived, by the partition clock; `None` if it was in time for all sizes.
     pub arrival: Option<PartitionClock>,
 }
 
 /// Deltas of one source since its last record to this target, and how far the source has come.
 ///
-/// A source is a partition of a stage that emits deltas. What does not fit into one record goes on in further ones of
-/// the same transaction, its *parts*: all have the same `previous`, `position` and `clock`, and these count with the last
-/// part only.
+/// A source is an input partition of a stage that emits deltas. What does not fit into one record goes on in further
+/// records of the same transaction, its *parts*: all have the same `previous`, `position` and `clock`, which count with
+/// the last part only.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeltaRecord {
-    /// The partition of the stage's input.
+    /// The source's partition of the stage's input.
     #[prost(int32, tag = "1")]
     pub source: i32,
-    /// `position` of the source's last record to this target; 0 at first.
+    /// `position` of the source's last record to this target; 0 in the first one.
     #[prost(int64, tag = "2")]
     pub previous: i64,
-    /// The source's position: everything before it is in this record, in another part of it or in an earlier one.
+    /// The source's position: everything before it is in this record, in another part of it or in an earlier record.
     #[prost(int64, tag = "3")]
     pub position: i64,
-    /// The source's clock, in ms.
+    /// The source's clock, ms.
     #[prost(int64, tag = "4")]
     pub clock: i64,
-    /// Ordered by series, slot, late level and arrival, over all parts.
+    /// The deltas, ordered by series, slot, late level and arrival over all parts.
     #[prost(message, repeated, tag = "5")]
     pub deltas: Vec<DeltaEntry>,
-    /// The source's stage ([`crate::stage::StageDef::code`]); absent in records from before there were numbers, which
-    /// reads as stage `sessions`.
+    /// The source's stage ([`crate::stage::StageDef::code`]). Records of older versions carry none, which reads as stage
+    /// `sessions`.
     #[prost(uint32, tag = "6")]
     pub stage: u32,
-    /// Which part of the record this is, from 0.
+    /// The number of this part, from 0.
     #[prost(uint32, tag = "7")]
     pub part: u32,
-    /// How many parts the record has; absent where it has one.
+    /// How many parts there are; absent if there is one.
     #[prost(uint32, tag = "8")]
     pub of: u32,
 }
@@ -95,9 +107,9 @@ impl DeltaRecord {
     }
 }
 
-/// The most bytes that a delta record has; what does not fit goes on in its next part.
+/// The most bytes of a delta record; what does not fit goes on in the next part.
 pub const DELTA_RECORD_BYTES_MAX: usize = 1 << 20;
-/// The most bytes that a delta record has beside its deltas: its numbers, each with its tag.
+/// The most bytes of a delta record beside its deltas: its numbers, each with its tag.
 pub const DELTA_RECORD_HEAD_BYTES_MAX: usize = 7 * VARINT_BYTES_MAX;
 
 /// The most bytes of a field that is a 64-bit number, its tag included.
@@ -118,27 +130,27 @@ pub fn entry_bytes_max(series: &str, amount: &Amount) -> usize {
     ENTRY_BYTES_MAX + series.len() + buckets * BUCKET_BYTES_MAX
 }
 
-/// One delta.
+/// One delta: how much is added to one series in one slot.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeltaEntry {
-    /// The series key, labels resolved.
+    /// The series key, with the label values that are shown.
     #[prost(string, tag = "1")]
     pub series: String,
-    /// Start of the slot, ms.
+    /// Start of the slot, ms of event time.
     #[prost(int64, tag = "2")]
     pub slot: i64,
-    /// Late level.
+    /// The late level: for how many of the window sizes the delta came too late.
     #[prost(uint32, tag = "3")]
     pub late: u32,
-    /// Start of the arrival slot, ms, if late.
+    /// Start of the slot of arrival, ms; absent if the delta was in time.
     #[prost(int64, optional, tag = "4")]
     pub arrival: Option<i64>,
-    /// How much.
+    /// How much is added.
     #[prost(message, optional, tag = "5")]
     pub amount: Option<AmountBytes>,
 }
 
-/// An [`Amount`] as written.
+/// The encoded form of an [`Amount`].
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct AmountBytes {
     #[prost(oneof = "AmountForm", tags = "1, 2, 3")]
@@ -201,7 +213,7 @@ impl From<&Amount> for AmountBytes {
 }
 
 impl From<&AmountBytes> for Amount {
-    /// An absent form (a newer writer's) reads as a count of 0: it changes nothing.
+    /// A form that this version does not know reads as a count of 0, which changes nothing.
     fn from(bytes: &AmountBytes) -> Self {
         match &bytes.form {
             None => Self::Count(0),
@@ -225,7 +237,7 @@ impl From<&AmountBytes> for Amount {
     }
 }
 
-/// The target partition of a series among `targets`: stable, by xxh3 of the key.
+/// The partition of the deltas topic that a series goes to, of `targets` partitions: the same in every version.
 #[must_use]
 pub fn target_of(series: &str, targets: i32) -> i32 {
     let count = u64::try_from(targets.max(1)).unwrap_or(1);

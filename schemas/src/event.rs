@@ -1,11 +1,11 @@
-//! The event table: every event that Codex is known to log, one arm each, and every attribute that anything reads.
+//! The event table: every event that Codex is known to log, one arm each, and every attribute that is read.
 //!
-//! To add an event: one variant and its arm in [`EventKind::def`], its attributes in [`Attr`], a folder in
-//! `schemas/examples`. A test walks the table and is red until the example is there.
+//! To add an event: a variant of [`EventKind`] and its arm in [`EventKind::def`], its attributes in [`Attr`], a folder in
+//! `schemas/examples`. A test fails until every event of the table has an example.
 
 use strum::{EnumCount, VariantArray};
 
-/// An event, by the attribute `event.name` (the OTLP field `event_name` holds a code location and is not read).
+/// An event, identified by the attribute `event.name`. (The OTLP field `event_name` holds a code location and is not read.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, EnumCount)]
 pub enum EventKind {
     /// A session starts, or is resumed.
@@ -16,7 +16,7 @@ pub enum EventKind {
     UserPrompt,
     /// One HTTP attempt at the model API.
     ApiRequest,
-    /// One server-sent event of a response stream; with token counts, a completed response.
+    /// A server-sent event of a response stream; one with token counts is a completed response.
     SseEvent,
     /// The first token of a turn.
     TurnTtft,
@@ -34,7 +34,7 @@ pub enum EventKind {
     GuardianAssessment,
     /// A skill was used.
     SkillInvocation,
-    /// Codex' own price of a turn.
+    /// What Codex itself says that a turn cost.
     TurnCost,
     /// An attempt to recover from a 401.
     AuthRecovery,
@@ -48,21 +48,32 @@ pub enum EventKind {
     PluginInstallSuggestion,
     /// The managed network proxy allowed or denied a connection.
     NetworkPolicyDecision,
-    /// Anything else, with or without a name: kept and counted, never an error.
+    /// Any other record, with or without a name: it is counted and stays in the raw log, and is never an error.
     Unknown,
 }
 
-/// What is known of an event before any of it arrives.
+/// The definition of an event: one row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct EventDef {
     /// The value of `event.name`.
     pub name: &'static str,
-    /// What it tells, in one sentence.
+    /// What the event means, in a few words for people.
     pub about: &'static str,
-    /// The attributes of its own that derivation reads (the common ones are [`COMMON`]).
+    /// The attributes that derivation reads, beside those in [`COMMON`].
     pub reads: &'static [Attr],
-    /// Whether it changes a derived value, and so gets a dedup mark.
-    pub derives: bool,
+    /// Which records of the event change a derived value beside counts of records; only they get a dedup mark.
+    pub derives: Derives,
+}
+
+/// Which records of an event change a derived value beside counts of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derives {
+    /// Every record does.
+    Always,
+    /// Every record does that has one of these attributes.
+    WithAny(&'static [Attr]),
+    /// No record does.
+    Never,
 }
 
 /// The attributes that most events carry.
@@ -80,7 +91,7 @@ pub const COMMON: &[Attr] = &[
 ];
 
 impl EventKind {
-    /// Everything there is to know about an event.
+    /// The event's definition.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a table: one arm an event")]
     pub const fn def(self) -> EventDef {
@@ -95,19 +106,19 @@ impl EventKind {
                     Attr::ApprovalPolicy,
                     Attr::SandboxPolicy,
                 ],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::StartupPhase => EventDef {
                 name: "codex.startup_phase",
                 about: "a phase of starting up ended",
                 reads: &[],
-                derives: false,
+                derives: Derives::Never,
             },
             Self::UserPrompt => EventDef {
                 name: "codex.user_prompt",
                 about: "a turn's input, also of reviewers and of some sub-agents",
                 reads: &[Attr::PromptLength],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::ApiRequest => EventDef {
                 name: "codex.api_request",
@@ -120,7 +131,7 @@ impl EventKind {
                     Attr::ErrorMessage,
                     Attr::TachoError,
                 ],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::SseEvent => EventDef {
                 name: "codex.sse_event",
@@ -138,19 +149,19 @@ impl EventKind {
                     Attr::ModelReasoningEffort,
                     Attr::ServiceTier,
                 ],
-                derives: true,
+                derives: Derives::WithAny(&[Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError]),
             },
             Self::TurnTtft => EventDef {
                 name: "codex.turn_ttft",
                 about: "the first token of a turn, from the turn's start, retries included",
                 reads: &[Attr::DurationMs],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::ToolDecision => EventDef {
                 name: "codex.tool_decision",
                 about: "the outcome of an approval",
                 reads: &[Attr::ToolName, Attr::CallId, Attr::Decision, Attr::Source],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::ToolResult => EventDef {
                 name: "codex.tool_result",
@@ -167,7 +178,7 @@ impl EventKind {
                     Attr::TachoExitCode,
                     Attr::TachoSpawnedAgent,
                 ],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::SandboxOutcome => unread(
                 "codex.sandbox_outcome",
@@ -182,7 +193,7 @@ impl EventKind {
                     Attr::SenderThreadId,
                     Attr::ReceiverThreadId,
                 ],
-                derives: false,
+                derives: Derives::Never,
             },
             Self::AgentResponse => unread("codex.agent_response", "an agent's final answer"),
             Self::GuardianAssessment => unread("codex.guardian_assessment", "an automated review ended"),
@@ -191,7 +202,7 @@ impl EventKind {
                 name: "codex.turn_cost",
                 about: "Codex' own price of a turn, some minutes after it",
                 reads: &[Attr::UsageEstimatedUsd, Attr::TurnInterrupted],
-                derives: true,
+                derives: Derives::Always,
             },
             Self::AuthRecovery => unread("codex.auth_recovery", "an attempt to recover from a 401"),
             Self::WebsocketConnect => unread(
@@ -214,7 +225,7 @@ impl EventKind {
         }
     }
 
-    /// The event of that name; [`EventKind::Unknown`] for every other.
+    /// The event with that name; [`EventKind::Unknown`] for a name that is not in the table.
     #[must_use]
     pub fn by_name(name: &str) -> Self {
         static NAMES: Names<{ EventKind::COUNT }> = {
@@ -232,18 +243,19 @@ impl EventKind {
     }
 }
 
+/// An event of which nothing but its name is read.
 const fn unread(name: &'static str, about: &'static str) -> EventDef {
     EventDef {
         name,
         about,
         reads: &[],
-        derives: false,
+        derives: Derives::Never,
     }
 }
 
-/// An attribute that something reads: of a log record, or (the dimensions) of a resource.
+/// An attribute that is read: of a log record, or of a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, EnumCount)]
-#[expect(missing_docs, reason = "each is its key, below")]
+#[expect(missing_docs, reason = "each is explained by its key, in `Attr::key`")]
 pub enum Attr {
     EventName,
     EventTimestamp,
@@ -303,7 +315,7 @@ pub enum Attr {
 }
 
 impl Attr {
-    /// The key on the wire.
+    /// The attribute's key on the wire.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -365,9 +377,9 @@ impl Attr {
         }
     }
 
-    /// The attribute with that key.
+    /// The attribute with that key; `None` for a key that nothing reads.
     ///
-    /// On the path of every attribute of every record: one look at a table that the compiler made.
+    /// Called for every attribute of every record: one lookup in a hash table that the compiler built.
     #[must_use]
     pub fn by_key(key: &[u8]) -> Option<Self> {
         static KEYS: Names<{ Attr::COUNT }> = {
@@ -383,14 +395,14 @@ impl Attr {
     }
 }
 
-/// Names and their numbers, as an open hash table that is built at compile time.
+/// A hash table from names to their indexes, with open addressing, built at compile time.
 struct Names<const N: usize> {
     names: [&'static str; N],
-    /// Number of a name plus 1; 0 is free.
+    /// The index of a name plus 1; 0 marks a free slot.
     slots: [u8; SLOTS],
 }
 
-/// More than four times the names there are, so that a chain is short and always ends.
+/// The slots of [`Names`]: at least four times as many as names, so that probe sequences are short and always end.
 const SLOTS: usize = 256;
 
 impl<const N: usize> Names<N> {
@@ -422,7 +434,7 @@ impl<const N: usize> Names<N> {
     }
 }
 
-/// A slot from the length and four of the bytes: names of this table differ there, mostly.
+/// The hash of a name, from its length and four of its bytes, in which most names of the tables differ.
 const fn spread(name: &[u8]) -> usize {
     let length = name.len();
     if length == 0 {
@@ -433,7 +445,7 @@ const fn spread(name: &[u8]) -> usize {
     (length * 31 + first * 7 + last * 13 + middle * 37 + third * 101) % SLOTS
 }
 
-/// The attributes whose text a privacy policy may touch; they never reach a dedup mark.
+/// The keys of attributes whose text a privacy policy may change; dedup marks do not depend on them.
 pub const PRIVATE_KEYS: [&str; 8] = [
     "prompt",
     "arguments",
@@ -445,11 +457,11 @@ pub const PRIVATE_KEYS: [&str; 8] = [
     "user.account_id",
 ];
 
-/// The prefix of attributes that only Tachograph writes; one sent by a client is stripped.
+/// The prefix of attributes that only ingest writes; ingest removes those that a client sends.
 pub const OWN_PREFIX: &str = "tacho.";
 
-/// Whether no privacy policy touches attributes of that key, and cleaning adds none: what is told apart by its content
-/// is told apart by these alone.
+/// Whether no privacy policy changes attributes with that key, and ingest adds none with it. Dedup marks cover the content of
+/// these attributes only.
 #[must_use]
 pub fn is_public(key: &[u8]) -> bool {
     !key.starts_with(OWN_PREFIX.as_bytes()) && !PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key)

@@ -1,4 +1,4 @@
-//! What a record means, once its conversation's state is taken into account: the input of every metric.
+//! Facts: what a record means, given the state of its conversation. Every metric is made of facts.
 
 use crate::price::{Book, Unpriced};
 use strum::VariantArray;
@@ -6,16 +6,16 @@ use strum::VariantArray;
 /// Which agent of a session acted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agent {
-    /// The one that the user talks to, and everything not known to be another.
+    /// The agent that the user talks to, and every agent not known to be another.
     Root,
-    /// One that it spawned.
+    /// An agent that another one spawned.
     Subagent,
 }
 
-/// Who made a retry.
+/// The layer of Codex that made a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryLayer {
-    /// The HTTP client: `attempt > 0`.
+    /// The HTTP client: its requests have an `attempt` above 0.
     Http,
     /// The response stream: a new request after one that failed.
     Stream,
@@ -24,9 +24,9 @@ pub enum RetryLayer {
 /// How a compaction was noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompactionMethod {
-    /// A request to `/responses/compact`.
+    /// A request to `/responses/compact` succeeded.
     Endpoint,
-    /// Input tokens that fell by half or more, from near the limit.
+    /// The input tokens fell by half or more, from near the limit of the context.
     Inferred,
 }
 
@@ -42,7 +42,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The kinds, by their label values.
+    /// The tokens of each kind, with the kind's label value.
     #[must_use]
     pub const fn by_kind(&self) -> [(&'static str, u64); 5] {
         [
@@ -73,15 +73,15 @@ impl Tokens {
     }
 }
 
-/// An amount of money for each kind of token.
+/// An amount of money for each kind of token, in nano-dollars or millionths of a credit.
 pub type AmountByKind = Tokens;
 
-/// What dollars stand for.
+/// What an amount of dollars stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BillingBasis {
-    /// Tokens of the API, at list price.
+    /// What tokens of the API cost at list price.
     ApiList,
-    /// What tokens of a ChatGPT plan, which are paid in credits, would have cost as tokens of the API.
+    /// What tokens of a ChatGPT plan, which are paid in credits, would cost as tokens of the API.
     SubscriptionEquivalent,
 }
 
@@ -99,28 +99,28 @@ impl BillingBasis {
 /// What was decided about a tool call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum Decision {
-    /// Run it, this once.
+    /// The tool call is run, this once.
     Approved,
-    /// Run it, and the like of it for the rest of the session.
+    /// The tool call is run, and similar ones for the rest of the session.
     ApprovedForSession,
-    /// Run it, and change the policy so that the like of it is run.
+    /// The tool call is run, and the policy is changed so that similar ones are run.
     ApprovedWithAmendment,
-    /// Run it, and let it reach the network.
+    /// The tool call is run, and the network policy allows its connection.
     ApprovedWithNetworkPolicyAllow,
-    /// Do not run it.
+    /// The tool call is not run.
     Denied,
-    /// Do not run it, and keep it from the network.
+    /// The tool call is not run, and the network policy denies its connection.
     DeniedWithNetworkPolicyDeny,
-    /// Nobody decided in time.
+    /// Nobody decided in time, and the tool call is not run.
     TimedOut,
-    /// Stop the turn.
+    /// The turn is stopped.
     Abort,
-    /// A word that this version does not know, or none.
+    /// The record has no decision, or one that this version does not know.
     Other,
 }
 
 impl Decision {
-    /// The label value, and the word in rows.
+    /// The name in rows, and the label value.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -160,12 +160,12 @@ pub enum DecisionSource {
     Policy,
     /// An automated reviewer.
     AutoReviewer,
-    /// A word that this version does not know, or none.
+    /// The record has no source, or one that this version does not know.
     Unknown,
 }
 
 impl DecisionSource {
-    /// The label value, and the word in rows.
+    /// The name in rows, and the label value.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -177,100 +177,100 @@ impl DecisionSource {
     }
 }
 
-/// What a record means. Its label values are bounded already: open ones are in [`Dimensions`].
+/// What a record means. Texts in it are of bounded sets; label values that come off the wire are in [`Dimensions`].
 #[derive(Clone, Copy, Debug)]
 pub enum Fact {
-    /// A record ended in an outcome (every record, exactly once).
+    /// A log record ended in an outcome: every one does, exactly once.
     Record {
-        /// The event's name, bounded to the table.
+        /// The event's name, of those in the event table.
         event: &'static str,
-        /// What became of it.
+        /// What became of the log record.
         outcome: Outcome,
-        /// Where its event time came from.
+        /// Where the event time came from.
         time_source: TimeSource,
-        /// Whether its event time was out of bounds and clamped.
+        /// Whether the event time was out of bounds and clamped.
         clamped: bool,
     },
-    /// One attempt at the model API.
+    /// One HTTP attempt at the model API.
     Request {
-        /// Bounded to the known endpoints.
+        /// The endpoint: a known one, or `other`.
         endpoint: &'static str,
-        /// HTTP status, if there was an answer.
+        /// The HTTP status; `None` if there was no answer.
         status: Option<u16>,
-        /// Classified, never the text; `None` for a success.
+        /// The kind of error; `None` for a success.
         error: Option<&'static str>,
-        /// `Some` if it was a retry.
+        /// The layer that retried; `None` for a first attempt.
         retry: Option<RetryLayer>,
-        /// Time to the response's headers, in µs.
+        /// Time to the response's headers, µs.
         duration_us: Option<u64>,
     },
     /// A completed response.
     Response {
-        /// Its tokens, disjoint.
+        /// The response's tokens.
         tokens: Tokens,
-        /// Whether the counts contradict each other, and how.
+        /// How the token counts contradict each other; `None` if they do not.
         mismatch: Option<&'static str>,
     },
     /// The dollars of a completed response, at list price.
     Cost {
-        /// What they stand for.
+        /// What the dollars stand for.
         basis: BillingBasis,
         /// The response's tier.
         tier: &'static str,
-        /// In nano-dollars.
+        /// The cost of each kind of token, nano-dollars.
         nano_usd: AmountByKind,
-        /// What the cached tokens would have cost more without the cache, in nano-dollars.
+        /// How much more the cached tokens would have cost without the cache, nano-dollars.
         cache_savings_nano_usd: u64,
     },
     /// The credits of a completed response on a ChatGPT plan.
     Credits {
         /// The response's tier.
         tier: &'static str,
-        /// In millionths of a credit.
+        /// The cost, millionths of a credit.
         micro_credits: u64,
     },
-    /// Tokens of a completed response without a price in a book.
+    /// The tokens of a completed response have no price in a book.
     Unpriced {
         /// The book.
         book: Book,
-        /// Why.
+        /// Why there is no price.
         reason: Unpriced,
-        /// How many.
+        /// How many tokens the response has.
         tokens: u64,
     },
-    /// Codex' own price of a turn.
+    /// What Codex itself says that a turn cost.
     TurnCost {
-        /// In nano-dollars.
+        /// The cost, nano-dollars.
         nano_usd: u64,
         /// Whether the turn was interrupted.
         interrupted: bool,
     },
-    /// A response stream that broke.
+    /// A response stream broke.
     StreamFailure {
-        /// Classified, never the text.
+        /// The kind of error.
         error: &'static str,
     },
-    /// First token of a turn.
+    /// The first token of a turn came.
     FirstToken {
-        /// From the turn's start, in µs.
+        /// Time from the turn's start, µs.
         duration_us: u64,
     },
-    /// A tool call that ended.
+    /// A tool call ended.
     ToolCall {
-        /// Bounded to the built-in tools, `mcp` and `other`.
+        /// The tool: a built-in one, `mcp` or `other`.
         tool: &'static str,
-        /// Whether the tool itself worked; says nothing about a command's exit code.
+        /// Whether the tool itself worked, whatever exit code a command had.
         success: bool,
         /// Whether an MCP server ran it.
         mcp: bool,
-        /// The command's exit code, if it ran one.
+        /// The exit code of the command; `None` if the tool ran none.
         exit_code: Option<i64>,
-        /// In µs.
+        /// How long the call took, µs.
         duration_us: Option<u64>,
     },
-    /// An approval decision.
+    /// An approval of a tool call was decided.
     Decision {
-        /// Bounded like a tool call's.
+        /// The tool: a built-in one, `mcp` or `other`.
         tool: &'static str,
         /// What was decided.
         decision: Decision,
@@ -281,21 +281,21 @@ pub enum Fact {
     Turn,
     /// The context was compacted.
     Compaction {
-        /// How it was noticed.
+        /// How the compaction was noticed.
         method: CompactionMethod,
-        /// Input tokens before minus after, where both are known.
+        /// Input tokens before the compaction minus those after it; `None` if they are not known.
         reclaimed: Option<u64>,
     },
     /// A session segment began.
     SessionStarted,
-    /// The number of open sessions changed: +1 on start and re-opening, -1 on end.
+    /// The number of open sessions changed.
     SessionsActive {
-        /// The change.
+        /// By how much: 1 where a session starts or re-opens, -1 where it ends.
         change: i64,
     },
 }
 
-/// A [`Fact`] without what it tells: by it, a metric says which facts it is made of.
+/// The kind of a [`Fact`]: a metric names the kind that it is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 #[expect(missing_docs, reason = "each is the variant of that name")]
 pub enum FactKind {
@@ -317,7 +317,7 @@ pub enum FactKind {
 }
 
 impl Fact {
-    /// Its kind.
+    /// The fact's kind.
     #[must_use]
     pub const fn kind(&self) -> FactKind {
         match self {
@@ -340,20 +340,21 @@ impl Fact {
     }
 }
 
-/// What became of a record: each ends in exactly one.
+/// What became of a log record: each ends in exactly one outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Counted in its windows and totals.
+    /// The record was counted in its windows and totals.
     Applied,
-    /// Seen before.
+    /// The record was seen before, and nothing follows from it.
     Duplicate,
-    /// Counted in totals; too late for at least the smallest window, where it is a correction.
+    /// The record was counted in totals, but came too late for its smallest window or more, for which it is a correction.
     Late,
-    /// Kept in the raw log, no event of the table.
+    /// The record is no event of the table: it was counted, and stays in the raw log.
     Unknown,
-    /// In a raw record that could not be read, or under the wrong key: its bytes are in the quarantine topic.
+    /// The record was in a raw record that could not be read, or had another conversation's key: the raw record is in the
+    /// quarantine topic.
     Quarantined,
-    /// Applied, but without any time of its own, so that a duplicate could not be told.
+    /// The record was counted, but has no time of its own, so that a duplicate of it could not be recognised.
     Unmarked,
 }
 
@@ -372,7 +373,7 @@ impl Outcome {
     }
 }
 
-/// Which of a record's times was taken.
+/// Which of a record's times became its event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeSource {
     /// The attribute `event.timestamp`.
@@ -398,10 +399,10 @@ impl TimeSource {
     }
 }
 
-/// Who and what a fact is about: the values of the labels that every metric shares. Raw values, not yet capped.
+/// Who and what a fact is about: label values as they came off the wire, not yet capped.
 #[derive(Clone, Copy, Debug)]
 pub struct Dimensions<'a> {
-    /// From the key of the raw record.
+    /// The tenant, from the key of the raw record.
     pub tenant: &'a str,
     /// Resource attribute `team.id`.
     pub team: &'a str,
@@ -415,15 +416,15 @@ pub struct Dimensions<'a> {
     pub env: &'a str,
     /// The model in use.
     pub model: &'a str,
-    /// Bounded: `cli`, `exec`, `app_server`, `desktop`, `vscode`, `other`.
+    /// The kind of client: `cli`, `exec`, `app_server`, `desktop`, `vscode`, `mcp` or `other`.
     pub entrypoint: &'static str,
     /// Which agent acted.
     pub agent: Agent,
-    /// Bounded reasoning effort.
+    /// The reasoning effort: a known one, `default` or `other`.
     pub effort: &'static str,
-    /// Bounded service tier.
+    /// The service tier: a known one, `default` or `other`.
     pub tier: &'static str,
 }
 
-/// The value of a dimension that the record does not carry.
+/// The value of a dimension for which nothing was reported.
 pub const UNASSIGNED: &str = "unassigned";

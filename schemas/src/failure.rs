@@ -1,16 +1,18 @@
-//! What an error message says, in bounded words: ingest takes it out of the message (`tacho.error`) before a privacy policy
-//! touches that, and the core, which reads the same of messages without it, derives from the word.
+//! Error words: what an error message says, as one word of a bounded set.
+//!
+//! Ingest writes the word beside a message (`tacho.error`) before a privacy policy touches the message, and derivation
+//! reads that word. Where there is none, it finds the word in the message by the same functions.
 
 use crate::event::EventKind;
 
-/// The word for a message that is no text.
+/// The word for a message that is not a string.
 pub const UNREADABLE: &str = "unreadable";
 /// The word for a request that took too long.
 pub const TIMEOUT: &str = "timeout";
 /// The word for every other message.
 pub const OTHER: &str = "other";
 
-/// The words of failed response streams, but for [`OTHER`].
+/// The words for failed response streams; [`OTHER`] is a further one.
 const OF_STREAMS: [&str; 7] = [
     "idle_timeout",
     "rate_limited",
@@ -21,25 +23,43 @@ const OF_STREAMS: [&str; 7] = [
     "server",
 ];
 
-/// The word for the error message of an event; none for events whose message nothing is derived from.
+/// The word for the error message of an event; `message` is `None` if it is not a string. Gives `None` for events from
+/// whose messages nothing is derived.
 #[must_use]
 pub fn word(event: EventKind, message: Option<&str>) -> Option<&'static str> {
-    match (event, message) {
-        (EventKind::ApiRequest | EventKind::SseEvent, None) => Some(UNREADABLE),
-        (EventKind::ApiRequest, Some(message)) => Some(of_request(message)),
-        (EventKind::SseEvent, Some(message)) => Some(of_stream(message)),
-        _ => None,
+    match event {
+        EventKind::ApiRequest => Some(message.map_or(UNREADABLE, of_request)),
+        EventKind::SseEvent => Some(message.map_or(UNREADABLE, of_stream)),
+        EventKind::ConversationStarts
+        | EventKind::StartupPhase
+        | EventKind::UserPrompt
+        | EventKind::TurnTtft
+        | EventKind::ToolDecision
+        | EventKind::ToolResult
+        | EventKind::SandboxOutcome
+        | EventKind::AgentCommunication
+        | EventKind::AgentResponse
+        | EventKind::GuardianAssessment
+        | EventKind::SkillInvocation
+        | EventKind::TurnCost
+        | EventKind::AuthRecovery
+        | EventKind::WebsocketConnect
+        | EventKind::WebsocketRequest
+        | EventKind::PluginInstallElicitationSent
+        | EventKind::PluginInstallSuggestion
+        | EventKind::NetworkPolicyDecision
+        | EventKind::Unknown => None,
     }
 }
 
-/// The word that is written as that text; [`OTHER`] for every text that no build of this version writes.
+/// The word that is written as `text`; [`OTHER`] for a text that is none of this version's words.
 #[must_use]
 pub fn known(text: &str) -> &'static str {
     let words = OF_STREAMS.into_iter().chain([TIMEOUT, UNREADABLE]);
     words.into_iter().find(|word| *word == text).unwrap_or(OTHER)
 }
 
-/// The kind of failure of a request without a status.
+/// The word for the error message of a request: it says whether a request without a status timed out.
 #[must_use]
 pub fn of_request(message: &str) -> &'static str {
     if message.contains("timeout") || message.contains("timed out") {
@@ -49,7 +69,7 @@ pub fn of_request(message: &str) -> &'static str {
     }
 }
 
-/// The kind of failure of a response stream, by the words that Codex uses.
+/// The word for the error message of a response stream, by phrases that Codex uses.
 #[must_use]
 pub fn of_stream(message: &str) -> &'static str {
     let has = |word: &str| message.contains(word);

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
-/// The scale of state and topics: 32 buckets per power of two, relative error 1.1 %.
+/// The scale of histograms in state and topics: 32 buckets for each power of two, relative error 1.1 %.
 pub const SCALE: i32 = 5;
+/// Buckets for each power of two at [`SCALE`].
 const PER_OCTAVE: i32 = 1 << SCALE;
 
 /// `2^(j/32 - 1)`, correctly rounded: written out because `powf` may differ between machines, and state may not.
@@ -48,16 +49,16 @@ const BOUNDS: [f64; PER_OCTAVE as usize] = [
     0.9785720620877001,
 ];
 
-/// Counts by exponential bucket, beside the exact count and the exact integer sum.
+/// A distribution of values: their number and sum, exact, and how many are in each exponential bucket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     /// Number of values.
     pub count: u64,
-    /// Their sum in sub-units (microseconds for a unit of seconds); saturates.
+    /// Sum of the values in sub-units (microseconds for a unit of seconds); it saturates.
     pub sum: u64,
     /// Number of values that were 0.
     pub zero: u64,
-    /// Bucket index at scale 5 → number of values.
+    /// Number of values above 0 by bucket index at scale 5.
     pub buckets: BTreeMap<i32, u64>,
 }
 
@@ -78,7 +79,7 @@ fn bucket_index(value: u64, per_unit: u64) -> i32 {
     i32::try_from(within).unwrap_or(PER_OCTAVE) + (exponent - 1) * PER_OCTAVE
 }
 
-/// The upper bound of bucket `index` at scale 5, in units; for display only, never for state.
+/// The upper bound of bucket `index` at scale 5, in units. It is a float, so it is shown and never kept in state.
 #[must_use]
 pub fn upper_bound(index: i32) -> f64 {
     (f64::from(index) / f64::from(PER_OCTAVE)).exp2()

@@ -1,4 +1,4 @@
-//! Names of places in the log and of the things that records are about.
+//! Identifiers: partitions and positions of the log, epochs, and the keys of raw records.
 
 use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub struct Epoch(pub i64);
 /// One partition of one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
-    /// The topic, by its role.
+    /// The topic.
     pub topic: Topic,
     /// The partition, from 0.
     pub partition: i32,
@@ -43,12 +43,13 @@ pub fn raw_key(tenant: &str, routed_by: &str) -> String {
     format!("{tenant}/{routed_by}")
 }
 
-/// A routing id has at most that many bytes.
+/// The most bytes of a routing id.
 pub const ROUTING_ID_BYTES_MAX: usize = 128;
 
 /// Whether an id can stand in a key as it is: short, without slashes and control characters.
 ///
-/// Ingest puts a hash in the place of any other, and the processor takes no other for misrouted.
+/// Ingest puts a hash in the place of an id that can't, so the processor does not count a record as misrouted for
+/// having such an id.
 #[must_use]
 pub fn can_route(id: &str) -> bool {
     id.len() <= ROUTING_ID_BYTES_MAX && !id.chars().any(|c| c == '/' || c.is_control())

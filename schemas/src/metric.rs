@@ -1,7 +1,7 @@
-//! The metric table: every derived metric, one arm each. `/metrics`, `deploy/METRICS.md`, the window rows and the tests
-//! follow from it.
+//! The metric table: every derived metric, one arm each. `/metrics`, `deploy/METRICS.md`, window rows, state and tests follow
+//! from it.
 //!
-//! To add a metric: one variant and its arm in [`Metric::def`]. Nothing else has to be touched.
+//! To add a metric: a variant of [`Metric`] and its arm in [`Metric::def`].
 
 mod label;
 mod table;
@@ -55,18 +55,18 @@ pub enum Metric {
     Turns,
 }
 
-/// How a metric adds up and how it is shown.
+/// The kind of a metric: the form of its amounts, and how they are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A total that never goes down; window rows hold the window's part.
+    /// A total that never decreases; a window row holds what the window added.
     Counter,
-    /// A total that goes both ways.
+    /// A total that increases and decreases; a window row holds what the window added.
     UpDown,
-    /// A distribution; the total has classic buckets `2^first ..= 2^last` of the unit.
+    /// A distribution; its total is shown with classic buckets from `2^first` to `2^last` of the unit.
     Histogram {
-        /// Exponent of the lowest bound.
+        /// Exponent of the lowest bucket's upper bound.
         first: i32,
-        /// Exponent of the highest bound.
+        /// Exponent of the highest finite upper bound.
         last: i32,
     },
     /// Numerator and denominator, shown as the ratio of the last final window.
@@ -75,10 +75,10 @@ pub enum Kind {
     WindowQuantiles,
 }
 
-/// The unit of the values shown; state holds sub-units as integers.
+/// The unit of the values that are shown; state holds integers of sub-units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Things.
+    /// No unit: a number of things.
     One,
     /// Tokens.
     Tokens,
@@ -93,7 +93,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// How many sub-units of state make one unit.
+    /// How many sub-units, as state holds them, make one unit.
     #[must_use]
     pub const fn per(self) -> u64 {
         match self {
@@ -103,7 +103,7 @@ impl Unit {
         }
     }
 
-    /// The word in documents.
+    /// The unit's name in documents.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -117,24 +117,25 @@ impl Unit {
     }
 }
 
-/// What one fact adds to one series.
+/// What was added to a series: a delta, a total, or a window. The form follows from the metric's [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Amount {
-    /// To a counter or an up-down counter.
+    /// The amount of a counter or an up-down counter, in sub-units.
     Count(i64),
-    /// To a ratio.
+    /// The amount of a ratio, as two sums.
     Ratio {
-        /// Of those…
+        /// How many of the things counted in `denominator` have the property.
         numerator: u64,
-        /// …among these.
+        /// How many things there are.
         denominator: u64,
     },
-    /// To a distribution, in sub-units.
+    /// The amount of a distribution, in sub-units.
     Values(Histogram),
 }
 
 impl Amount {
-    /// Adds `other`; amounts of one metric always have one form, and another form is ignored. Sums saturate.
+    /// Adds `other`; sums saturate. All amounts of one metric have the same form, and an `other` of a different form adds
+    /// nothing.
     pub fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Self::Count(a), Self::Count(b)) => *a = a.saturating_add(*b),
@@ -157,45 +158,45 @@ impl Amount {
     }
 }
 
-/// What a fact contributes: one of these per series that it touches.
+/// What a fact adds to one series.
 #[derive(Clone, Copy, Debug)]
 pub enum Sample {
-    /// Adds to a counter.
+    /// An amount, in sub-units, for a counter or an up-down counter.
     Add(i64),
-    /// Adds to a ratio: in the numerator too, or in the denominator only.
+    /// One thing for a ratio's denominator, and for its numerator too if `true`.
     Share(bool),
-    /// Adds many to a ratio.
+    /// Many things for a ratio: what goes to the numerator, then what goes to the denominator.
     Shares(u64, u64),
-    /// Adds a value, in sub-units, to a distribution.
+    /// A value, in sub-units, for a distribution.
     Value(u64),
 }
 
-/// Takes the samples of a fact: the sample, and the value of a label that differs between samples of one fact.
+/// Receives the samples of a fact: each with the value of the label that differs between samples of one fact, if one does.
 pub type Emit<'e> = dyn FnMut(Sample, Option<&'static str>) + 'e;
 
-/// Everything there is to know about a metric.
+/// The definition of a metric: one row of the table.
 #[derive(Clone, Copy)]
 pub struct MetricDef {
-    /// Its name on `/metrics` and in window rows.
+    /// The metric's name on `/metrics` and in window rows.
     pub name: &'static str,
-    /// One sentence for `# HELP`.
+    /// What the metric is, in one sentence: the text of `# HELP`.
     pub help: &'static str,
-    /// How it adds up.
+    /// The form of the metric's amounts, and how they are shown.
     pub kind: Kind,
-    /// The unit shown.
+    /// The unit of the values that are shown.
     pub unit: Unit,
-    /// Its labels, in the order in which series keys hold them.
+    /// The metric's labels, in the order in which series keys hold their values.
     pub labels: &'static [Label],
-    /// The event it comes from, for documents.
+    /// The event that the facts come from, for documents.
     pub from: &'static str,
-    /// The kind of facts that it is made of; [`MetricDef::observe`] need not be shown any other.
+    /// The kind of facts that the metric is made of; [`MetricDef::observe`] is called with facts of this kind only.
     pub of: FactKind,
-    /// What a fact adds; nothing, for facts that are not its own.
+    /// Emits what a fact adds to the metric's series; nothing for facts of other kinds.
     pub observe: fn(&Fact, &mut Emit<'_>),
 }
 
 impl Metric {
-    /// The metric of that name.
+    /// The metric with that name; `None` for a name that this version does not know.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::VARIANTS
@@ -224,7 +225,7 @@ mod tests {
             assert_eq!(
                 def.name.ends_with("_total"),
                 counts,
-                "{}: _total is for counters and only for them",
+                "{}: counters end in _total, and no other metric does",
                 def.name
             );
             match def.unit {
@@ -246,7 +247,8 @@ mod tests {
             }
         }
     }
-    /// Facts that make every metric of their kind count something.
+
+    /// One fact of each kind, such that every metric made of that kind counts something.
     fn facts() -> Vec<Fact> {
         let tokens = Tokens {
             input_cached: 3,
@@ -323,7 +325,7 @@ mod tests {
         assert_eq!(
             facts.iter().map(Fact::kind).collect::<Vec<_>>(),
             FactKind::VARIANTS,
-            "a fact of every kind"
+            "there is one fact of every kind, in order"
         );
         for metric in Metric::VARIANTS {
             let def = metric.def();

@@ -1,28 +1,30 @@
-//! Where a raw record came from, if a foreign writer put it into an inbox topic first, or ingest into its spool.
+//! Origins: where a raw record was before, if a foreign writer put it into an inbox topic first, or ingest into its spool.
 
 use std::fmt;
 
-/// The place in an inbox of what became a raw record: the value of header [`crate::record::HEADER_ORIGIN`] there.
+/// The place in an inbox or a spool of what became a raw record: the value of the raw record's header
+/// [`HEADER_ORIGIN`](crate::record::HEADER_ORIGIN).
 ///
-/// Written as `topic/partition@offset#part stamped`, without the prefix of topics. Of one source the pairs of offset and
-/// part rise in the order of the inbox; one inbox record becomes a part for each conversation in it, or more.
+/// Written as `topic/partition@offset#part stamped`, the topic without its prefix. The pairs of offset and part of one
+/// source rise in the order of the inbox. An inbox record becomes one part or more for each conversation in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin<'a> {
-    /// `topic/partition`, or `spool/id` (then `offset` is the number there, and the stamp is 0), at most [`SOURCE_BYTES_MAX`] bytes.
+    /// `topic/partition` of the inbox, or `spool/id`, for which `offset` is the record's number in the spool and the stamp is
+    /// 0. At most [`SOURCE_BYTES_MAX`] bytes.
     pub source: &'a str,
-    /// The inbox record's own offset.
+    /// Offset of the inbox record.
     pub offset: i64,
-    /// Which of the raw records that it became: rises, from 0 or above, with holes.
+    /// Which part of the inbox record the raw record is: rises from 0 or above, with holes.
     pub part: u32,
-    /// When the brokers took the inbox record in, ms; 0 where they did not stamp it.
+    /// Append time of the inbox record, ms since the Unix epoch; 0 where the brokers did not stamp it.
     pub stamped_ms: i64,
 }
 
-/// Longest source that is read.
+/// The most bytes of [`Origin::source`]; an origin with a longer one is not read.
 pub const SOURCE_BYTES_MAX: usize = 64;
 
 impl<'a> Origin<'a> {
-    /// Reads a header's value; `None` where it is of another form.
+    /// Reads the value of a header; `None` if it has another form.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
         let (place, stamped) = text.split_once(' ')?;

@@ -1,4 +1,5 @@
-//! OTLP log requests: the zero-copy scan that derivation uses, the full decode that is its oracle, and OTLP/JSON.
+//! OTLP on the wire: the zero-copy scan of log requests that derivation uses, the full decode by prost that is its oracle,
+//! dedup marks, and OTLP/JSON of all signals.
 
 pub mod decode;
 pub mod json;

@@ -1,7 +1,11 @@
 //! Price tables: what tokens cost, by book, model, tier, time and size of the request.
 //!
-//! A table is data in the control topic, so that a replay prices as the first run did. It is written by hand, checked
-//! as a whole ([`PriceTable::faults`]), and read through [`Prices`].
+//! A table is data in the control topic, so that a replay prices as the first run did. It is written by hand, checked as a
+//! whole ([`PriceTable::faults`]), and read through [`Prices`].
+//!
+//! Prices are integers: millionths of a dollar or of a credit for a million tokens, since a rate card has prices of 12.5 and
+//! 1.875 credits a million. Amounts become dollars and credits in one place, where `/metrics` is written: an exact decimal in
+//! text, the nearest double in protobuf.
 
 mod check;
 mod lookup;
@@ -11,11 +15,11 @@ pub use lookup::{Prices, Rates};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How many rows a table has at most.
+/// The most rows of a table.
 pub const ROWS_MAX: usize = 1_024;
-/// How many bytes a table has at most, as JSON: far below what a record may have.
+/// The most bytes of a table as JSON: far fewer than a record may have.
 pub const TABLE_BYTES_MAX: usize = 262_144;
-/// How many bytes a text of a table has at most.
+/// The most bytes of a text in a table.
 pub const TEXT_BYTES_MAX: usize = 512;
 /// The highest price: one dollar, or one credit, a token.
 pub const PRICE_MAX: i64 = 1_000_000_000_000;
@@ -23,17 +27,17 @@ pub const PRICE_MAX: i64 = 1_000_000_000_000;
 /// The shipped prices: `deploy/prices.toml`.
 pub const SHIPPED_PRICES_TOML: &str = include_str!("../../deploy/prices.toml");
 
-/// A table, as in a file and in a control record. The default has no rows: nothing has a price then.
+/// A price table, as in a file and in a control record. The default has no rows, so that nothing has a price.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceTable {
     /// A name for people, such as the date of the last change.
     #[serde(default)]
     pub version: String,
-    /// Where prices come from, by the names that rows use.
+    /// Where prices were read, by the names that rows refer to.
     #[serde(default)]
     pub sources: BTreeMap<String, PriceSource>,
-    /// The prices.
+    /// The prices, each with what it is for.
     #[serde(default)]
     pub rows: Vec<PriceRow>,
 }
@@ -42,44 +46,44 @@ pub struct PriceTable {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceSource {
-    /// The list or page, with its commit where it has one.
+    /// The list or page, with its commit if it has one.
     pub what: String,
     /// The day on which it was read, as `2026-11-23`.
     pub read: String,
 }
 
-/// What the tokens of one model cost. Prices are in millionths of the book's unit for a million tokens: 2.50 dollars a
-/// million tokens is 2,500,000. Finer than a billionth of the unit a token, since half a price of 0.175 has to fit.
+/// What the tokens of one model cost, in millionths of the book's unit for a million tokens: 2.50 dollars a million tokens
+/// is 2,500,000. That is finer than a billionth of the unit a token, so that half of a price of 0.175 is an integer too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceRow {
-    /// `api_usd` or `chatgpt_credits`.
+    /// The book: `api_usd` or `chatgpt_credits`.
     pub book: String,
-    /// The model's id, exactly; an id on the wire is also tried without a date at its end.
+    /// The model's id. An id on the wire must be equal to it, as it is or without a date at its end.
     pub model: String,
-    /// `default`, `priority` or `flex`.
+    /// The service tier: `default`, `priority` or `flex`.
     #[serde(default = "default_tier")]
     pub tier: String,
-    /// The row is for requests with more input tokens than this, as a whole.
+    /// The row prices whole requests that have more input tokens than this.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub context_above: i64,
-    /// First day (UTC) of the price; always, if absent.
+    /// First day (UTC) of the price; absent if it always was the price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_from: Option<String>,
-    /// First day on which it is no longer the price; for ever, if absent.
+    /// First day (UTC) on which the price is no longer in force; absent if it has no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effective_to: Option<String>,
-    /// Input tokens that came from no cache.
+    /// Price of input tokens that came from no cache.
     pub input: i64,
-    /// Input tokens read from the cache; as `input`, if absent.
+    /// Price of input tokens read from the cache; absent if it is that of `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<i64>,
-    /// Input tokens written to the cache; as `input`, if absent.
+    /// Price of input tokens written to the cache; absent if it is that of `input`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_write: Option<i64>,
-    /// Output tokens, reasoning among them.
+    /// Price of output tokens, reasoning tokens among them.
     pub output: i64,
-    /// A name in `sources`.
+    /// Where the price was read: a name in [`PriceTable::sources`].
     pub source: String,
 }
 
@@ -91,17 +95,17 @@ const fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-/// A list of prices in one unit. Amounts of two books are never added.
+/// A book: prices in one unit. Amounts of two books are never added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Book {
-    /// Dollars, for tokens of the API.
+    /// Dollars, the unit of tokens of the API.
     ApiUsd,
-    /// Credits of a ChatGPT plan.
+    /// Credits, the unit of tokens of a ChatGPT plan.
     ChatgptCredits,
 }
 
 impl Book {
-    /// The name in tables, and the label value.
+    /// The name of the book in tables, and its label value.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -120,16 +124,16 @@ impl Book {
 /// A service tier that has prices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// The one that is not asked for.
+    /// The tier of requests that ask for none.
     Default,
-    /// Faster and dearer; also called fast.
+    /// The faster and dearer tier, also called fast.
     Priority,
-    /// Slower and cheaper.
+    /// The slower and cheaper tier.
     Flex,
 }
 
 impl Tier {
-    /// The name in tables, and the label value.
+    /// The name of the tier in tables, and its label value.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -139,7 +143,7 @@ impl Tier {
         }
     }
 
-    /// The tier of that name; `None` for any that has no prices.
+    /// The tier with that name; `None` for a tier that has no prices.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         [Self::Default, Self::Priority, Self::Flex]
@@ -153,16 +157,16 @@ impl Tier {
 pub enum Unpriced {
     /// The book has no row for the model.
     Model,
-    /// It has none for the model in this tier.
+    /// The book has rows for the model, but none in this tier.
     Tier,
-    /// It has none for that time.
+    /// The book has rows for the model in this tier, but none for that time or that size of the request.
     Date,
-    /// The amount is beyond any that could be true.
+    /// The amount is above any that could be true.
     Overflow,
 }
 
 impl Unpriced {
-    /// The label value.
+    /// The label value of the reason.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,46 +1,46 @@
-//! What becomes of texts before they are written, by tenant and field: part of an epoch, so that it changes while
-//! everything runs.
+//! Privacy policies: what happens to texts before they are written, by tenant and field. A policy is part of an epoch, so it
+//! changes without a restart.
 //!
-//! A field that a policy does not name has its [own default](unnamed). The latest policy in `tacho.control` is the whole
-//! policy: nothing of an older one goes on.
+//! A field that a policy does not name has a [default of its own](unnamed). The latest policy in `tacho.control` replaces
+//! all of the one before.
 
 use crate::event::PRIVATE_KEYS;
 use crate::id::can_route;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A policy names at most that many tenants.
+/// The most tenants with rules of their own.
 pub const TENANTS_MAX: usize = 1_000;
-/// A tenant's name has at most that many bytes.
+/// The most bytes of a tenant's name.
 pub const TENANT_BYTES_MAX: usize = 64;
 /// The field that stands for bodies of log records.
 pub const BODY: &str = "body";
-/// The field that stands for span events whose target is not a safe one.
+/// The field that stands for span events whose target is not known to be free of private texts.
 pub const SPAN_EVENTS: &str = "span_events";
-/// The field that stands for texts in attributes of spans and links that are not known to hold names and ids only.
+/// The field that stands for texts in those attributes of spans and links that are not known to hold names and ids only.
 pub const SPAN_ATTRIBUTES: &str = "span_attributes";
 /// How many fields there are.
 pub const FIELD_COUNT: usize = PRIVATE_KEYS.len() + 3;
 
-/// What becomes of a field.
+/// What a policy does with a field.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
-    /// It is removed; its size stays.
+    /// The text is removed; its size is kept.
     #[default]
     Drop,
-    /// A keyed hash takes its place: equal values stay equal, and nobody without the key can tell which.
+    /// A keyed hash takes the text's place: equal texts have equal hashes, and only who has the key can find a text's hash.
     Hash,
-    /// It stays, but for what looks like a secret.
+    /// The text is kept, but for what looks like a secret.
     Scrub,
-    /// It stays as it came.
+    /// The text is kept as it came.
     Keep,
 }
 
 impl Action {
-    /// All of them, what leaves least first.
+    /// All actions, in ascending order of how much they keep.
     pub const ALL: [Self; 4] = [Self::Drop, Self::Hash, Self::Scrub, Self::Keep];
 
-    /// As a policy says it.
+    /// The action's name in a policy.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -56,17 +56,17 @@ impl Action {
     }
 }
 
-/// Values by field, as written: [`PrivacyPolicy::faults`] says which are none.
+/// The name of an action by field, as written in a policy; [`PrivacyPolicy::faults`] finds the names of no action.
 pub type FieldRules = BTreeMap<String, String>;
 
-/// What becomes of texts before they are written.
+/// A privacy policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PrivacyPolicy {
-    /// For every tenant, unless its own rules name the field.
+    /// The rules of every tenant, but for fields that the tenant's own rules name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub default: FieldRules,
-    /// By tenant: what differs from the default.
+    /// The rules that differ from the default, by tenant.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub tenants: BTreeMap<String, FieldRules>,
 }
@@ -79,8 +79,8 @@ pub fn fields() -> impl Iterator<Item = &'static str> {
         .chain([BODY, SPAN_EVENTS, SPAN_ATTRIBUTES])
 }
 
-/// What becomes of a field that a policy does not name. Who someone is stays, since rows are by it; what may hold a secret
-/// among useful words is scrubbed; every other text goes.
+/// The action for a field that a policy does not name. Who someone is stays, since rows name it; what may hold a secret
+/// among useful words is scrubbed; every other text is dropped.
 #[must_use]
 pub fn unnamed(field: &str) -> Action {
     match field {
@@ -90,18 +90,18 @@ pub fn unnamed(field: &str) -> Action {
     }
 }
 
-/// An action for each field; by default, each is dropped.
+/// An action for each field; by default, every field is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Actions([Action; FIELD_COUNT]);
 
 impl Actions {
-    /// The same for every field.
+    /// The same action for every field.
     #[must_use]
     pub const fn all(action: Action) -> Self {
         Self([action; FIELD_COUNT])
     }
 
-    /// What `action` says for each field.
+    /// The actions that `action` gives for each field.
     #[must_use]
     pub fn of(mut action: impl FnMut(&'static str) -> Action) -> Self {
         let mut actions = Self::default();
@@ -111,25 +111,25 @@ impl Actions {
         actions
     }
 
-    /// By the field's place in [`fields`]: for attributes, their key's in [`PRIVATE_KEYS`].
+    /// The action for the field at `index` of [`fields`]. The index of an attribute is that of its key in [`PRIVATE_KEYS`].
     #[must_use]
     pub const fn at(self, index: usize) -> Action {
         self.0[index]
     }
 
-    /// Of bodies of log records.
+    /// The action for bodies of log records.
     #[must_use]
     pub const fn body(self) -> Action {
         self.0[PRIVATE_KEYS.len()]
     }
 
-    /// Of span events of unsafe targets.
+    /// The action for [`SPAN_EVENTS`].
     #[must_use]
     pub const fn span_events(self) -> Action {
         self.0[PRIVATE_KEYS.len() + 1]
     }
 
-    /// Of texts in attributes of spans.
+    /// The action for [`SPAN_ATTRIBUTES`].
     #[must_use]
     pub const fn span_attributes(self) -> Action {
         self.0[PRIVATE_KEYS.len() + 2]
@@ -143,13 +143,13 @@ impl Actions {
 }
 
 impl PrivacyPolicy {
-    /// What becomes of a tenant's records. A value that is none drops its field.
+    /// The actions for a tenant's records. A field whose value names no action is dropped.
     #[must_use]
     pub fn actions(&self, tenant: &str) -> Actions {
         self.with(self.tenants.get(tenant))
     }
 
-    /// What becomes of the records of a tenant that has no rules of its own.
+    /// The actions for the records of a tenant without rules of its own.
     #[must_use]
     pub fn default_actions(&self) -> Actions {
         self.with(None)
@@ -167,8 +167,8 @@ impl PrivacyPolicy {
         })
     }
 
-    /// The rules with that action, as `default.prompt` or `tenants.acme.prompt`; rules of identity and what no rule names
-    /// left out.
+    /// The rules with that action, as `default.prompt` or `tenants.acme.prompt`. Fields that are kept by default (who someone
+    /// is) are left out.
     #[must_use]
     pub fn rules_of(&self, action: Action) -> Vec<String> {
         let of = |rules: &FieldRules, table: &str| -> Vec<String> {
@@ -182,14 +182,14 @@ impl PrivacyPolicy {
             .collect()
     }
 
-    /// Whether any rule, of any field and tenant, has that action.
+    /// Whether any rule of any field and tenant has that action.
     #[must_use]
     pub fn uses(&self, action: Action) -> bool {
         self.tables()
             .any(|(_, rules)| rules.values().any(|value| value == action.name()))
     }
 
-    /// Every rule that the policy breaks.
+    /// The faults of the policy, each as a sentence; empty if it has none.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(
             wrong.actions("acme"),
             PrivacyPolicy::default().actions("acme"),
-            "what is wrong keeps nothing"
+            "a rule with a fault keeps no text"
         );
         let many = (0..=TENANTS_MAX)
             .map(|number| (format!("t{number}"), FieldRules::new()))

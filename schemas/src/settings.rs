@@ -1,5 +1,5 @@
-//! What `tacho.control` begins with: the seed, fixed for good but for the settings, prices and the privacy policy, which
-//! later epochs may change (`control.rs`).
+//! The seed, with which `tacho.control` begins. It is fixed for the life of the topics, but for settings, prices and the
+//! privacy policy, which later epochs may change (`control.rs`).
 
 use crate::price::PriceTable;
 use crate::privacy::PrivacyPolicy;
@@ -7,57 +7,58 @@ use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The record at offset 0 of `tacho.control`, as JSON. Everything in it but `settings`, `prices` and `privacy` is fixed for
-/// the life of the topics.
+/// The record at offset 0 of `tacho.control`, as JSON. All of it but `settings`, `prices` and `privacy` is fixed for the
+/// life of the topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
-    /// A random text that tells this log from every other; empty in a log that was begun before there was one, and in the
-    /// shipped file: whoever writes the seed makes it up.
+    /// A random text that tells this log from every other; whoever writes the seed makes it up. Empty in the shipped file, and
+    /// in logs that older versions began.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// Number of partitions of the raw topics.
+    /// Number of partitions of each raw topic, 1 to 1024.
     pub raw_partitions: i32,
-    /// Number of partitions of `tacho.deltas`.
+    /// Number of partitions of `tacho.deltas`, 1 to 256.
     pub delta_partitions: i32,
-    /// The fixed rules of time.
+    /// The rules of time.
     pub time: TimeRules,
-    /// Resource attributes that become labels.
+    /// The resource attributes that become labels; the labels of others stay empty.
     pub dimensions: Vec<String>,
-    /// Caps of open labels, by label name, where they differ from the table's.
+    /// The caps of open labels, by label name, that differ from those of the label table.
     #[serde(default)]
     pub caps: BTreeMap<String, usize>,
     /// Settings of epoch 0.
     pub settings: Settings,
-    /// Prices of epoch 0; none in a log that was begun before there were any.
+    /// Prices of epoch 0; an empty table in logs that older versions began.
     #[serde(default)]
     pub prices: PriceTable,
-    /// The privacy policy of epoch 0; an empty one in a log that was begun before there were any.
+    /// The privacy policy of epoch 0; an empty one in logs that older versions began.
     #[serde(default)]
     pub privacy: PrivacyPolicy,
 }
 
-/// How event time is judged; all in milliseconds.
+/// The rules of time: slots, windows, lateness, and the bounds of clocks and marks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeRules {
-    /// Length of a slot: the unit of deltas.
+    /// Length of a slot, the time unit of deltas, ms.
     pub slot_ms: i64,
-    /// Window sizes, ascending, multiples of the slot, at most three: 1m, 5m and 1h by name whatever their length.
+    /// Lengths of the one to three window sizes, ms: ascending multiples of the slot. Topics name them 1m, 5m and 1h, whatever
+    /// their lengths.
     pub window_sizes_ms: Vec<i64>,
-    /// How long after a window's end its records are in time.
+    /// How long after a window's end, by the partition clock, its records are still in time, ms.
     pub grace_ms: i64,
-    /// Every so often a source tells all targets its clock.
+    /// How often, by its clock, a source sends a delta record to every target, with deltas or without, ms.
     pub mark_ms: i64,
-    /// Event time may be at most that far ahead of the clock.
+    /// How far event time may be ahead of the partition clock, ms; a later one is clamped.
     pub max_skew_ms: i64,
-    /// Event time may be at most that far behind the clock.
+    /// How far event time may be behind the partition clock, ms; an earlier one is clamped.
     pub max_age_ms: i64,
-    /// A record may advance the clock by that much without proof.
+    /// How far one record may advance the partition clock unless its writer's wall time confirms it, ms.
     pub max_step_ms: i64,
-    /// How long a dedup mark is kept, by the clock.
+    /// How long a dedup mark is kept, by the partition clock, ms.
     pub mark_age_ms: i64,
-    /// How many dedup marks a conversation keeps; the oldest go first.
+    /// How many dedup marks a conversation keeps; beyond them, the oldest are dropped.
     pub marks_max: usize,
 }
 
@@ -65,22 +66,23 @@ pub struct TimeRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// What older versions wrote; it says nothing any more. The semantics belong to a derivation, and stand in its state.
+    /// A number that older versions wrote, and that is no longer used: semantics belong to a derivation, and stand in its
+    /// state.
     #[serde(default, skip_serializing_if = "is_absent")]
     pub semantics: u32,
-    /// A session ends when its partition's clock is that far past its last record.
+    /// How far past a session's last record the partition clock must be for the session to end, ms.
     pub session_gap_ms: i64,
-    /// An ended session re-opens for a record that comes within that time.
+    /// How far past a session's last record the partition clock may be for the session to re-open, ms.
     pub reopen_horizon_ms: i64,
-    /// An open session's row is published at most that often, by the clock.
+    /// How far the partition clock must move between two rows of an open session, ms.
     pub row_interval_ms: i64,
 }
 
-/// The semantics that this build computes: the number of the rules by which results follow from a log. A build goes on
-/// with no state of another number.
+/// The semantics that this version computes: the number of the rules by which results follow from a log. No version goes
+/// on with state of another number.
 pub const SEMANTICS: u32 = 1;
 
-/// The only number that older versions wrote into settings.
+/// The only value that older versions wrote into [`Settings::semantics`].
 const SEMANTICS_WRITTEN: u32 = 1;
 
 const fn is_absent(semantics: &u32) -> bool {
@@ -93,13 +95,13 @@ pub const DEFAULT_SEED_TOML: &str = include_str!("../../deploy/control.toml");
 /// Why a seed or an epoch's settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// Not the expected form.
+    /// The file does not have the form of a seed or of settings.
     #[error("not valid settings")]
     Toml(#[from] toml::de::Error),
-    /// Not the expected form, as found in the control topic.
+    /// The record of the control topic does not have the form of a seed or of an epoch.
     #[error("the control record is not valid")]
     Json(#[from] serde_json::Error),
-    /// Valid in form, wrong in content: every fault.
+    /// The form is right and the content is not; all faults are named.
     #[error("wrong settings: {}", .0.join("; "))]
     Faults(Vec<String>),
 }
@@ -114,10 +116,10 @@ impl Seed {
         Self::from_toml(DEFAULT_SEED_TOML).expect("deploy/control.toml is valid: a test reads it")
     }
 
-    /// Reads and checks a seed file. One without `[prices]` gets the shipped ones.
+    /// Reads and checks a seed file. A file without `[prices]` gets the shipped prices.
     ///
     /// # Errors
-    /// A form that is not a seed's, or every rule that it breaks.
+    /// The text does not have the form of a seed, or breaks rules; the error names every one of them.
     pub fn from_toml(text: &str) -> Result<Self, SettingsError> {
         let mut seed = toml::from_str::<Self>(text)?;
         if !toml::from_str::<toml::Table>(text)?.contains_key("prices") {
@@ -129,7 +131,7 @@ impl Seed {
     /// Reads and checks the record at offset 0 of the control topic.
     ///
     /// # Errors
-    /// A form that is not a seed's, or every rule that it breaks.
+    /// The text does not have the form of a seed, or breaks rules; the error names every one of them.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SettingsError> {
         serde_json::from_slice::<Self>(bytes)?.checked()
     }
@@ -143,8 +145,10 @@ impl Seed {
         serde_json::to_vec(self).expect("a seed is plain data with string keys")
     }
 
-    /// The id of one derivation of a log, for `tacho_log_info`: 16 hexadecimal digits. `record` is the value of the control
-    /// record that holds this seed; it tells logs apart that were begun before seeds had an id.
+    /// The id of one derivation of a log, for `tacho_log_info`: 16 hexadecimal digits.
+    ///
+    /// `record` is the value of the control record that holds the seed. It stands for the log where an older version wrote the
+    /// seed, without an id.
     #[must_use]
     pub fn derivation_id(&self, record: &[u8], derived_prefix: &str) -> String {
         let log = if self.id.is_empty() {
@@ -156,7 +160,7 @@ impl Seed {
         format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&both))
     }
 
-    /// How many partitions a topic has in this log.
+    /// How many partitions a topic has in the seed's log.
     #[must_use]
     pub const fn partitions(&self, topic: Topic) -> i32 {
         topic
@@ -217,7 +221,7 @@ impl Seed {
 }
 
 impl Settings {
-    /// Every rule that the settings break.
+    /// The rules that the settings break, each as a sentence; empty if they break none.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let rules = [

@@ -17,25 +17,25 @@ pub enum Stage {
     Series,
 }
 
-/// Everything there is to know about a stage.
+/// The definition of a stage: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageDef {
-    /// The word in labels and messages.
+    /// The stage's name in labels and messages.
     pub name: &'static str,
-    /// The topic that it reads; no two stages read the same one.
+    /// The topic that the stage reads; no two stages read the same one.
     pub input: Topic,
-    /// The topic with its state: one partition for each of the input.
+    /// The topic with the stage's state: one partition for each partition of the input.
     pub changelog: Topic,
-    /// Whether it sends deltas to stage `series`, which then waits for its clocks before a window is final.
+    /// Whether the stage sends deltas to stage `series`, which then waits for the stage's clocks before a window is final.
     pub emits_deltas: bool,
-    /// Whether the worker appends ticks to its input, so that its clock goes on while nothing comes.
+    /// Whether the worker appends ticks to the input, so that the partition clock goes on while no records come.
     pub ticked: bool,
-    /// Its number in delta records and in state: never changed, never used again.
+    /// The stage's number in delta records and in state: never changed, never used again.
     pub code: u32,
 }
 
 impl Stage {
-    /// Everything there is to know about the stage.
+    /// The stage's definition.
     #[must_use]
     pub const fn def(self) -> StageDef {
         match self {
@@ -45,7 +45,7 @@ impl Stage {
                 changelog: Topic::SessionsChangelog,
                 emits_deltas: true,
                 ticked: true,
-                // Records from before there were numbers carry none, which reads as 0.
+                // Delta records and state that older versions wrote carry no number, which reads as 0.
                 code: 0,
             },
             Self::Series => StageDef {
@@ -76,7 +76,7 @@ impl Stage {
         Some(TopicPartition { topic, partition })
     }
 
-    /// The stage of that number; `None` for a number of a newer version.
+    /// The stage with that number; `None` for a number that this version does not know.
     #[must_use]
     pub fn by_code(code: u32) -> Option<Self> {
         Self::VARIANTS

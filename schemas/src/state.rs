@@ -1,6 +1,7 @@
-//! Keys and values of the changelogs: the state of a task, entry by entry, in a versioned binary form.
+//! Keys and values of the changelogs: the state of a task, entry by entry.
 //!
-//! Every value is one protobuf message, so that fields can be added; a value replaces its key's state whole.
+//! Every value is one protobuf message, written by hand, so that fields can be added. A value replaces what its key had
+//! before.
 
 mod keys;
 mod meta;
@@ -12,10 +13,10 @@ pub use meta::{Meta, SourceState};
 pub use series::SeriesEntry;
 pub use session::{Counts, DecisionCount, Identity, MarkChunk, OriginMark, SessionState, ToolCount};
 
-/// One upsert of a changelog.
+/// One entry to be written to a changelog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The key, within the partition: a [`StateKey`], written.
+    /// The written form of a [`StateKey`].
     pub key: String,
     /// The value; `None` deletes the key.
     pub value: Option<Vec<u8>>,

@@ -14,8 +14,8 @@ pub struct AppendTime(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionClock(pub i64);
 
-/// A process's own wall time, as it wrote it into a header: milliseconds since the Unix epoch. It proves an append time,
-/// and nothing is derived from it.
+/// The wall time of a process, as it wrote it into a header: milliseconds since the Unix epoch. It can confirm an append
+/// time, and nothing is derived from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WallTime(pub i64);
 
@@ -31,8 +31,8 @@ pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
     Some(EventTime(instant.as_millisecond()))
 }
 
-/// Reads the form in which Codex writes times, and in which nearly all records have one: milliseconds, in UTC. `None` for
-/// all others, wrong ones and leap seconds too.
+/// Reads the form of time that Codex writes and nearly all records have: milliseconds, in UTC. `None` for every other
+/// form, and for dates and times of day that do not exist; a leap second is one of them.
 fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
     const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let text: &[u8; 24] = text.try_into().ok()?;
@@ -63,7 +63,7 @@ fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
     if !(1..=month_days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    // Days since 1970-01-01, counted in years that begin in March, so that the leap day is the last one.
+    // Days since 1970-01-01, counted in years that begin in March, so that the leap day is the last day of its year.
     let (year, month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -121,7 +121,7 @@ mod tests {
                 .ok()
                 .map(|instant| EventTime(instant.as_millisecond()))
         };
-        // Every day there can be, and those that can't.
+        // Days that exist, and days that do not.
         for year in (0..=9999).step_by(7).chain(1890..2110) {
             for month in 0..=13 {
                 for day in [0, 1, 15, 28, 29, 30, 31, 32] {

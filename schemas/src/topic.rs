@@ -1,18 +1,18 @@
 //! The topic table: every topic that Tachograph reads or writes, one arm each.
 //!
-//! Names, partition counts, how a topic forgets and who stamps its records are here and nowhere else: the topics of a
+//! Names, partition counts, cleanup policies and the origin of timestamps are here and nowhere else: the topics of a
 //! cluster, the keys of the embedded log, its retention and `deploy/topics.toml` follow from the table.
 
 use strum::VariantArray;
 
-/// A topic, by its role.
+/// A topic that Tachograph reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
 pub enum Topic {
     /// OTLP log requests, one conversation each: the truth that everything is derived from.
     RawLogs,
-    /// OTLP trace requests, as sent.
+    /// OTLP trace requests.
     RawTraces,
-    /// OTLP metric requests, as sent.
+    /// OTLP metric requests.
     RawMetrics,
     /// OTLP log requests of foreign writers, which ingest drains into [`Topic::RawLogs`].
     InboxLogs,
@@ -22,7 +22,7 @@ pub enum Topic {
     InboxMetrics,
     /// Raw and inbox records that could not be understood, with the reason.
     Quarantine,
-    /// Session rows: one for each segment, of which the latest counts.
+    /// Session rows: the latest row of a segment replaces the earlier ones.
     Sessions,
     /// Final windows of the smallest size, and their corrections.
     Windows1m,
@@ -42,20 +42,21 @@ pub enum Topic {
     SeriesChangelog,
 }
 
-/// Everything there is to know about a topic.
+/// The definition of a topic: one row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopicDef {
     /// The name, without the configurable prefix.
     pub name: &'static str,
-    /// Which of the two configurable prefixes stands before the name.
+    /// The configurable prefix that stands before the name.
     pub prefix: Prefix,
     /// How many partitions the topic has.
     pub partitions: Partitions,
-    /// How the topic forgets.
+    /// The cleanup policy: which records go, and when.
     pub cleanup: Cleanup,
     /// Whether the log, not the producer, stamps the records (`message.timestamp.type=LogAppendTime`).
     pub stamped: bool,
-    /// Further settings of a Kafka topic, as key and value. They serve speed and size: other values are warned of.
+    /// Further settings of a Kafka topic, as key and value. They serve speed and size, so a topic with other values is used
+    /// after a warning.
     pub config: &'static [(&'static str, &'static str)],
     /// The topic's number in the keys of the embedded log: never changed, never used again.
     pub code: u8,
@@ -63,33 +64,33 @@ pub struct TopicDef {
     pub about: &'static str,
 }
 
-/// Whose a topic is: the log's, which all derivations read, or one derivation's.
+/// Which of the two prefixes a topic stands under: that of the log, which all derivations read, or that of one derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix {
-    /// The topic stands under `prefix`, and there is one of it for a log.
+    /// The topic stands under `prefix`: a log has one of it.
     Log,
-    /// The topic stands under `derived_prefix`, and each derivation has its own.
+    /// The topic stands under `derived_prefix`: each derivation of a log has its own.
     Derived,
 }
 
-/// How a topic forgets.
+/// The cleanup policy of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleanup {
-    /// Records go when they are older than that.
+    /// Records are deleted by age.
     Delete {
-        /// Age in days.
+        /// The age from which on a record may be deleted, days.
         retention_days: u32,
     },
-    /// Records go once their consumer has committed what follows from them, and never by age or size.
+    /// Records are deleted once their consumer has committed what follows from them, and never by age or size.
     Consumed,
-    /// All but the latest record of each key go.
+    /// All but the latest record of each key are deleted.
     Compact,
-    /// All but the latest record of each key go, and that one too when it is older than that.
+    /// All but the latest record of each key are deleted, and the latest one by age.
     CompactAndDelete {
-        /// Age in days.
+        /// The age from which on the latest record of a key may be deleted, days.
         retention_days: u32,
     },
-    /// Nothing goes.
+    /// Nothing is deleted.
     Keep,
 }
 
@@ -100,14 +101,14 @@ pub enum Partitions {
     LikeRawLogs,
     /// As many as the deltas topic.
     LikeDeltas,
-    /// [`FEW_PARTITIONS`] when the topic is created; any number will do.
+    /// [`FEW_PARTITIONS`] when the topic is created; nothing depends on their number.
     Few,
     /// Exactly one.
     One,
 }
 
 impl Cleanup {
-    /// Whether only the latest record of each key stays; then every record has a key.
+    /// Whether only the latest record of each key is kept, so that every record must have a key.
     #[must_use]
     pub const fn is_compacted(self) -> bool {
         match self {
@@ -116,7 +117,7 @@ impl Cleanup {
         }
     }
 
-    /// How long records are kept; `None`: their age does not count.
+    /// For how many days records are kept; `None` if no record is deleted by age.
     #[must_use]
     pub const fn retention_days(self) -> Option<u32> {
         match self {
@@ -129,7 +130,7 @@ impl Cleanup {
 }
 
 impl Partitions {
-    /// How many that is in a log with so many raw partitions and so many deltas partitions.
+    /// The number of partitions in a log with `raw` raw partitions and `deltas` deltas partitions.
     #[must_use]
     pub const fn count(self, raw: i32, deltas: i32) -> i32 {
         match self {
@@ -141,14 +142,14 @@ impl Partitions {
     }
 }
 
-/// Partitions of a new topic whose count nothing rests on.
+/// How many partitions a new topic gets if nothing depends on their number.
 pub const FEW_PARTITIONS: i32 = 4;
 
 /// The largest record of any topic, in bytes: 8 MiB, and room for what a batch adds (`max.message.bytes`).
 pub const MESSAGE_BYTES_MAX: i64 = 8_400_000;
 
-/// Settings of Kafka for topics with state: small segments, so that a restore reads little; cleaned once half of them is
-/// old, since a lower ratio has the brokers rewrite the same records again and again.
+/// Settings of Kafka for changelogs. Segments are small, so that a restore reads little, and are cleaned once half of
+/// their bytes are outdated: with a lower ratio, brokers rewrite the same records again and again.
 const STATE_CONFIG: &[(&str, &str)] = &[
     ("delete.retention.ms", "3600000"),
     ("min.cleanable.dirty.ratio", "0.5"),
@@ -157,7 +158,7 @@ const STATE_CONFIG: &[(&str, &str)] = &[
 ];
 
 impl Topic {
-    /// Everything there is to know about the topic.
+    /// The topic's definition.
     #[must_use]
     pub const fn def(self) -> TopicDef {
         match self {
@@ -189,7 +190,7 @@ impl Topic {
                 name: "codex.sessions.v1",
                 prefix: Prefix::Derived,
                 partitions: Partitions::LikeRawLogs,
-                // Rows hold who people are: nothing of that is kept for ever.
+                // Rows name people, so they are not kept for ever.
                 cleanup: Cleanup::CompactAndDelete { retention_days: 400 },
                 stamped: false,
                 config: &[],
@@ -232,7 +233,7 @@ impl Topic {
         self.def().name
     }
 
-    /// The topic of that name, if there is one.
+    /// The topic with that name, prefix left off; `None` if there is none.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Self> {
         Self::VARIANTS.iter().copied().find(|topic| topic.name() == name)
@@ -252,7 +253,8 @@ const fn raw(name: &'static str, code: u8, about: &'static str) -> TopicDef {
     }
 }
 
-/// Their stamp tells an inbox topic that was made anew from one that is read again.
+/// An inbox topic. Brokers stamp its records, since the stamps tell a topic that was deleted and created again from one
+/// that is read once more.
 const fn inbox(name: &'static str, code: u8, about: &'static str) -> TopicDef {
     TopicDef {
         name,
@@ -279,7 +281,7 @@ const fn windows(name: &'static str, code: u8, retention_days: u32) -> TopicDef 
     }
 }
 
-/// An input beside the raw topics, whose whole history counts.
+/// An input beside the raw topics that is kept for ever, since a replay needs all of it.
 const fn input(name: &'static str, code: u8, about: &'static str) -> TopicDef {
     TopicDef {
         name,

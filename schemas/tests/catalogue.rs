@@ -1,4 +1,4 @@
-//! Documents in `deploy` say what the tables say.
+//! The generated documents in `deploy` are those that the tables give.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! Derived rows: what is written is read again, the same bytes every time, and every field is explained.
+//! Derived rows: rows are read as they were written, equal rows have equal bytes, and every field has a doc.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,7 +7,7 @@ use apache_avro::reader::datum::GenericDatumReader;
 use proptest::prelude::*;
 use schemas::delta::SEPARATOR;
 use schemas::derived::{
-    Row, RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SessionRow, SessionState, WINDOWS_AVSC, WindowRow,
+    Row, RowError, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SegmentState, SessionRow, WINDOWS_AVSC, WindowRow,
     WindowValue,
 };
 use schemas::histogram::Histogram;
@@ -66,7 +66,7 @@ fn session() -> SessionRow {
         tenant: "default".to_owned(),
         conversation_id: "01a2045b-273e-7122-a201-66623dfb1afb".to_owned(),
         segment_start_ms: 1_795_369_412_431,
-        state: SessionState::Ended,
+        state: SegmentState::Ended,
         source_topic: Topic::RawLogs.name().to_owned(),
         source_partition: 3,
         position: 42,
@@ -106,7 +106,7 @@ fn sessions_are_read_as_written() {
         SessionRow::default(),
         session(),
         SessionRow {
-            state: SessionState::Reopened,
+            state: SegmentState::Reopened,
             ended_ms: None,
             ..session()
         },
@@ -239,7 +239,7 @@ fn every_metric_has_rows() {
     }
 }
 
-/// What is in the topics must stay readable: change these only together with a new version of the topic.
+/// Rows in topics must stay readable, so the bytes here may change only together with a new version of a topic.
 #[test]
 fn the_bytes_are_these() {
     let row = WindowRow::new(
@@ -270,7 +270,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Rows are kept for as long as their session is known: those of earlier schemas stay readable, and later fields are zero.
+/// Topics hold rows of earlier schemas for a long time: they stay readable, and the fields that they lack are zero.
 #[test]
 fn rows_of_earlier_schemas_are_read() {
     let row = "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000";
@@ -343,7 +343,7 @@ proptest! {
     }
 }
 
-/// Who has only the schema reads the same: names, order and types of the fields, without our structs.
+/// A reader that has nothing but the schema gets the same names, order and types of fields as the structs have.
 #[test]
 fn the_schema_alone_is_enough() {
     let mut row = session();

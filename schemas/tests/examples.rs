@@ -1,7 +1,7 @@
-//! Every event of the table has an example in `schemas/examples`, and every attribute that is read is in one.
+//! Every event of the table has an example in `schemas/examples`, and every attribute that is read is in an example.
 //!
-//! Red after a new variant of `EventKind`? Add the folder `schemas/examples/<event.name>` with `01-<what>.in`: an
-//! OTLP/JSON log request with exactly that event, as Codex sends it, with made-up content.
+//! The tests fail after a new variant of `EventKind` until there is a folder `schemas/examples/<event.name>` with
+//! `01-<what>.in`: an OTLP/JSON log request with exactly that event, as Codex sends it, with made-up content.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -25,7 +25,7 @@ fn sorted(folder: &Path) -> Vec<PathBuf> {
     entries
 }
 
-/// Reads the examples of an event; gives the attributes that are in them.
+/// Reads the examples of an event, and gives the attributes that are in them.
 fn read_examples(kind: EventKind) -> BTreeSet<Attr> {
     let mut attrs = BTreeSet::new();
     let files = sorted(&Path::new(EXAMPLES).join(kind.def().name));
@@ -34,7 +34,7 @@ fn read_examples(kind: EventKind) -> BTreeSet<Attr> {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         assert!(
             name.as_bytes()[..2].iter().all(u8::is_ascii_digit) && name.ends_with(".in"),
-            "{name}: not 01-name.in"
+            "{name}: the name of an example has the form 01-name.in"
         );
         let request = json::logs(&fs::read(&file).unwrap())
             .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -44,7 +44,7 @@ fn read_examples(kind: EventKind) -> BTreeSet<Attr> {
         })
         .unwrap();
         assert_eq!(records, decode::records(&request), "{}", file.display());
-        assert_eq!(records.len(), 1, "{}: one event an example", file.display());
+        assert_eq!(records.len(), 1, "{}: an example holds one event", file.display());
         assert_eq!(records[0].event, kind, "{}", file.display());
         assert!(records[0].observed_ns > 0, "{}", file.display());
         attrs.extend(records[0].attrs.keys());

@@ -1,4 +1,4 @@
-//! Every recorded OTLP/JSON body is read, and holds what its manifest says.
+//! Every recorded OTLP/JSON body is read, and holds the events that its manifest counts.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -8,7 +8,7 @@ use schemas::event::{Attr, EventKind};
 use schemas::otlp::{decode, json, scan};
 use std::collections::BTreeMap;
 
-/// Log records by `event.name`, named as the manifests do.
+/// Counts log records by `event.name`, under the names that manifests use.
 fn count(bytes: &[u8], events: &mut BTreeMap<String, u64>) {
     scan::scan(bytes, |record| {
         let name = record.attrs.text(Attr::EventName).unwrap_or("None");
@@ -47,7 +47,7 @@ fn recorded_runs_hold_the_events_of_their_manifests() {
                 body.name
             );
         }
-        // Runs of which too little arrived to be counted say nothing.
+        // The manifest of a run of which too little arrived has no counts.
         if let Some(observed) = manifest["observed"].get("log_events") {
             compared += 1;
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Price tables: the shipped one is right, a wrong one is told every fault at once, and a price is found by the rules.
+//! Price tables: the shipped one has no faults, all faults of another are named at once, and lookups follow the rules.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -64,7 +64,7 @@ fn the_shipped_table_is_right_and_every_row_has_a_source_that_is_used() {
     assert_eq!(
         PriceTable::default().faults(),
         Vec::<String>::new(),
-        "no prices are no fault"
+        "an empty table has no faults"
     );
 }
 
@@ -105,7 +105,7 @@ fn large_requests_of_the_shipped_table_follow_the_rule() {
 }
 
 #[test]
-fn every_fault_is_told_at_once() {
+fn every_fault_is_named_at_once() {
     let mut wrong = table(vec![
         PriceRow {
             book: "api".to_owned(),
@@ -223,7 +223,7 @@ fn a_price_is_found_by_model_tier_time_and_size() {
     assert_eq!(
         input("a", "default", turn - 1, 5_000),
         Ok(10),
-        "large requests had no price of their own before"
+        "before that day, large requests had the price of all others"
     );
     assert_eq!(input("a", "default", turn, 1_000), Ok(20));
     assert_eq!(input("a", "default", turn, 1_001), Ok(30));
@@ -236,7 +236,7 @@ fn a_price_is_found_by_model_tier_time_and_size() {
     assert_eq!(
         input("b-2026-01-01", "default", turn, 0),
         Ok(50),
-        "as it is, first"
+        "an id is looked up as it is before its date is taken off"
     );
     for model in ["a-mini", "a-", "A", "", "b", "a-2026-01-01-x"] {
         assert_eq!(input(model, "default", turn, 0), Err(Unpriced::Model), "{model}");
@@ -261,6 +261,6 @@ fn a_price_is_found_by_model_tier_time_and_size() {
     assert_eq!(
         prices.find(Book::ApiUsd, "a", "default", turn, 1),
         Ok(plain),
-        "what has no price of its own costs what input does"
+        "a kind without a price of its own costs what input does"
     );
 }

@@ -1,4 +1,4 @@
-//! The scan shows what a full decode shows, refuses what it refuses, and never panics.
+//! The scan gives the records that a full decode gives, refuses what it refuses, and never panics.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -25,18 +25,21 @@ fn scanned(bytes: &[u8]) -> Result<Vec<OwnedRecord>, ScanError> {
     Ok(records)
 }
 
-/// The law: same records, and the same marks once prost has written them anew; or both refuse. Gives whether the bytes
-/// were valid.
+/// Checks the law of the scan, and gives whether the bytes were valid: scan and prost give equal records, and equal marks
+/// after prost has encoded them again; or both refuse.
 fn same(bytes: &[u8]) -> bool {
-    let ours = scanned(bytes);
+    let scanned = scanned(bytes);
     match decode::decode(bytes) {
         Ok(request) => {
-            assert_eq!(ours, Ok(decode::records(&request)));
+            assert_eq!(scanned, Ok(decode::records(&request)));
             assert_eq!(marks(bytes), marks(&request.encode_to_vec()));
         }
-        Err(error) => assert!(ours.is_err(), "prost refuses: {error}; the scan gives {ours:?}"),
+        Err(error) => assert!(
+            scanned.is_err(),
+            "prost refuses: {error}; the scan gives {scanned:?}"
+        ),
     }
-    ours.is_ok()
+    scanned.is_ok()
 }
 
 fn marks(bytes: &[u8]) -> Vec<[u8; 16]> {
@@ -202,7 +205,7 @@ proptest! {
             record.body = None;
             record.attributes.reverse();
         }
-        // With a key twice the last one is read, so turning the order round changes what the record says.
+        // Of a key that occurs twice the last value is read, so reversing the attributes changes such a record.
         let repeats = request.resource_logs.iter().flat_map(|logs| &logs.scope_logs).flat_map(|logs| &logs.log_records).any(|record| {
             let mut keys: Vec<_> = record.attributes.iter().map(|pair| &pair.key).collect();
             keys.sort_unstable();
@@ -213,7 +216,7 @@ proptest! {
     }
 }
 
-/// As a privacy policy does: private texts out, a length in, at every depth.
+/// Changes attributes as a privacy policy does: removes private texts and adds a length, at every depth.
 fn scrub(pairs: &mut Vec<KeyValue>) {
     pairs.retain(|pair| pair.key != "prompt" && !pair.key.starts_with("tacho."));
     for pair in &mut *pairs {
@@ -247,7 +250,7 @@ proptest! {
 
     #[test]
     fn unusual_records(choices in vec(any::<u8>(), 0..300)) {
-        // Straight to the records, so that most cases have some.
+        // The choices make a record, which is put into a request, so that most cases have a record.
         let mut bytes = wild(Kind::LogRecord, &mut Dice(&choices), 6);
         for number in [2, 2, 1] {
             let mut outer = Vec::new();
@@ -281,7 +284,7 @@ fn unusual_encodings_are_often_valid() {
     }
     assert!(
         valid > 100,
-        "only {valid} of 1000 wild requests are valid and hold records: the test tests too little"
+        "only {valid} of 1000 wild requests are valid and hold records, too few for the test"
     );
 }
 
@@ -313,97 +316,112 @@ fn recorded_records_have_marks_of_their_own() {
         })
         .unwrap();
     }
-    assert_eq!(all.len(), records, "two recorded records have one mark");
+    assert_eq!(all.len(), records, "two recorded records have the same mark");
+}
+
+fn pair(key: &str, value: Value) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        key_strindex: 0,
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::StringValue(text.to_owned())
+}
+
+fn list(values: Vec<Value>) -> Value {
+    let values = values
+        .into_iter()
+        .map(|value| AnyValue { value: Some(value) })
+        .collect();
+    Value::ArrayValue(ArrayValue { values })
+}
+
+fn map(values: Vec<KeyValue>) -> Value {
+    Value::KvlistValue(KeyValueList { values })
+}
+
+/// The mark of a record with that observed time and those attributes.
+fn mark_of(observed: u64, attributes: Vec<KeyValue>, tenant: &str, conversation: &str) -> [u8; 16] {
+    let record = LogRecord {
+        observed_time_unix_nano: observed,
+        attributes,
+        ..LogRecord::default()
+    };
+    let logs = ScopeLogs {
+        log_records: vec![record],
+        ..ScopeLogs::default()
+    };
+    let resource_logs = vec![ResourceLogs {
+        scope_logs: vec![logs],
+        ..ResourceLogs::default()
+    }];
+    let mut found = [0; 16];
+    scan(
+        &ExportLogsServiceRequest { resource_logs }.encode_to_vec(),
+        |record| found = mark(&record, tenant, conversation),
+    )
+    .unwrap();
+    found
 }
 
 #[test]
 fn every_part_of_a_record_is_in_its_mark() {
-    let pair = |key: &str, value| KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(value) }),
-        key_strindex: 0,
-    };
-    let of = |observed: u64, attributes: Vec<KeyValue>, tenant: &str, conversation: &str| {
-        let record = LogRecord {
-            observed_time_unix_nano: observed,
-            attributes,
-            ..LogRecord::default()
-        };
-        let logs = ScopeLogs {
-            log_records: vec![record],
-            ..ScopeLogs::default()
-        };
-        let resource_logs = vec![ResourceLogs {
-            scope_logs: vec![logs],
-            ..ResourceLogs::default()
-        }];
-        let mut found = [0; 16];
-        scan(
-            &ExportLogsServiceRequest { resource_logs }.encode_to_vec(),
-            |record| found = mark(&record, tenant, conversation),
-        )
-        .unwrap();
-        found
-    };
-    let text = |text: &str| Value::StringValue(text.to_owned());
-    let list = |values: Vec<Value>| {
-        Value::ArrayValue(ArrayValue {
-            values: values
-                .into_iter()
-                .map(|value| AnyValue { value: Some(value) })
-                .collect(),
-        })
-    };
-    let map = |values| Value::KvlistValue(KeyValueList { values });
     let mut variants = vec![
-        of(1, vec![], "t", "c"),
-        of(2, vec![], "t", "c"),
-        of(1, vec![], "t2", "c"),
-        of(1, vec![], "t", "c2"),
-        of(1, vec![], "tc", ""),
-        of(1, vec![pair("call_id", text("1"))], "t", "c"),
-        of(1, vec![pair("state", text("1"))], "t", "c"),
-        of(1, vec![pair("call_id", Value::IntValue(1))], "t", "c"),
-        of(
+        mark_of(1, vec![], "t", "c"),
+        mark_of(2, vec![], "t", "c"),
+        mark_of(1, vec![], "t2", "c"),
+        mark_of(1, vec![], "t", "c2"),
+        mark_of(1, vec![], "tc", ""),
+        mark_of(1, vec![pair("call_id", text("1"))], "t", "c"),
+        mark_of(1, vec![pair("state", text("1"))], "t", "c"),
+        mark_of(1, vec![pair("call_id", Value::IntValue(1))], "t", "c"),
+        mark_of(
             1,
             vec![pair("call_id", text("1")), pair("call_id", text("1"))],
             "t",
             "c",
         ),
-        of(1, vec![pair("a", text("bc"))], "t", "c"),
-        of(1, vec![pair("ab", text("c"))], "t", "c"),
-        of(1, vec![pair("a", Value::BytesValue(b"bc".to_vec()))], "t", "c"),
-        of(1, vec![pair("a", list(vec![text("b"), text("c")]))], "t", "c"),
-        of(1, vec![pair("a", list(vec![text("bc")]))], "t", "c"),
-        of(
+        mark_of(1, vec![pair("a", text("bc"))], "t", "c"),
+        mark_of(1, vec![pair("ab", text("c"))], "t", "c"),
+        mark_of(1, vec![pair("a", Value::BytesValue(b"bc".to_vec()))], "t", "c"),
+        mark_of(1, vec![pair("a", list(vec![text("b"), text("c")]))], "t", "c"),
+        mark_of(1, vec![pair("a", list(vec![text("bc")]))], "t", "c"),
+        mark_of(
             1,
             vec![pair("a", list(vec![list(vec![text("b")]), text("c")]))],
             "t",
             "c",
         ),
-        of(
+        mark_of(
             1,
             vec![pair("a", list(vec![list(vec![text("b"), text("c")])]))],
             "t",
             "c",
         ),
-        of(1, vec![pair("a", map(vec![pair("b", text("c"))]))], "t", "c"),
-        of(1, vec![pair("a", map(vec![]))], "t", "c"),
-        of(1, vec![pair("a", list(vec![]))], "t", "c"),
+        mark_of(1, vec![pair("a", map(vec![pair("b", text("c"))]))], "t", "c"),
+        mark_of(1, vec![pair("a", map(vec![]))], "t", "c"),
+        mark_of(1, vec![pair("a", list(vec![]))], "t", "c"),
     ];
     let count = variants.len();
     variants.sort_unstable();
     variants.dedup();
     assert_eq!(variants.len(), count);
+}
+
+#[test]
+fn private_attributes_and_those_of_tachograph_are_in_no_mark() {
     let private = vec![
         pair("prompt", text("x")),
         pair("tacho.exit_code", Value::IntValue(1)),
     ];
-    assert_eq!(of(1, private, "t", "c"), of(1, vec![], "t", "c"));
+    assert_eq!(mark_of(1, private, "t", "c"), mark_of(1, vec![], "t", "c"));
     let within = vec![pair("a", map(vec![pair("output", text("x"))]))];
     assert_eq!(
-        of(1, within, "t", "c"),
-        of(1, vec![pair("a", map(vec![]))], "t", "c")
+        mark_of(1, within, "t", "c"),
+        mark_of(1, vec![pair("a", map(vec![]))], "t", "c")
     );
 }
 
@@ -411,7 +429,8 @@ fn every_part_of_a_record_is_in_its_mark() {
 fn the_limit_of_nesting_is_prosts() {
     let mut verdicts = Vec::new();
     for levels in 40..60 {
-        // AnyValue in ArrayValue in AnyValue …, as the body of a record, with an unknown field at the bottom or not.
+        // The body of a record is an AnyValue in an ArrayValue in an AnyValue and so on, with an unknown field in the innermost or
+        // without.
         for bottom in [&[][..], &[0xf8, 0x01, 0x01]] {
             let mut bytes = bottom.to_vec();
             for number in std::iter::repeat_n([1, 5], levels).flatten().chain([5, 2, 2, 1]) {

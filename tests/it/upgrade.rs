@@ -10,7 +10,7 @@ use crate::support::samples::Samples;
 use crate::support::{now_ms, otlp};
 use processor::sink::prometheus::{Format, body};
 use processor_log::simulated::SimCluster;
-use schemas::derived::{SessionRow, SessionState};
+use schemas::derived::{SegmentState, SessionRow};
 use schemas::record::{HEADER_TICK, Record};
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ fn conversations(old: &OldLog) -> Vec<String> {
         .values()
         .map(|row| SessionRow::decode(row).unwrap());
     let rows: Vec<SessionRow> = rows.collect();
-    for state in [SessionState::Open, SessionState::Ended, SessionState::Reopened] {
+    for state in [SegmentState::Open, SegmentState::Ended, SegmentState::Reopened] {
         assert!(
             rows.iter().any(|row| row.state == state),
             "the old log has no session that is {state:?}"
@@ -100,7 +100,7 @@ fn one_pass(old: &OldLog, inputs: Vec<Record>) -> (Results, String) {
 fn without_positions(mut results: Results) -> Results {
     for row in results.sessions.values_mut() {
         let decoded = SessionRow::decode(row).unwrap();
-        if decoded.state != SessionState::Ended {
+        if decoded.state != SegmentState::Ended {
             *row = SessionRow {
                 position: 0,
                 revision: 0,
@@ -129,6 +129,6 @@ fn expect_same_segments(old: &OldLog, found: &Results) {
         .values()
         .map(|row| SessionRow::decode(row).unwrap())
     {
-        assert_ne!(row.state, SessionState::Ended, "{row:?}");
+        assert_ne!(row.state, SegmentState::Ended, "{row:?}");
     }
 }

@@ -4,7 +4,7 @@ use processor::runner::{Options, RunError, Runner, SeedSource};
 use processor::status::Status;
 use processor::view::View;
 use processor_log::Log;
-use schemas::derived::{SessionRow, SessionState};
+use schemas::derived::{SegmentState, SessionRow};
 use schemas::id::{Position, TopicPartition};
 use schemas::metric::Amount;
 use schemas::record::Record;
@@ -111,7 +111,7 @@ impl Results {
     pub fn all_ended(&self) -> bool {
         self.sessions
             .values()
-            .all(|row| SessionRow::decode(row).unwrap().state == SessionState::Ended)
+            .all(|row| SessionRow::decode(row).unwrap().state == SegmentState::Ended)
     }
 
     /// How many window rows are corrections.

@@ -1,25 +1,31 @@
 //! The partition clock: event-time progress of one raw partition.
 //!
-//! A running maximum of append times. Nothing else moves it: no event time, no wall clock of ours. A record whose
-//! append time is far ahead of the clock must be confirmed by its writer's own wall time, so one wrong broker clock
-//! alone moves nothing.
+//! The clock is the running maximum of the append times that the log stamps on the partition's records.
+//! Nothing else moves it: no event time, no wall clock of this process, no idle timeout. An idle partition
+//! gets ticks, empty records with an append time like any other (`processor/src/runner/ticks.rs`).
+//!
+//! A step of more than `max_step_ms` (10 min) counts only if the append time is within one minute of the
+//! record's own `tacho-wall`, the wall time of the attempt to write it. Otherwise the clock is held, and that
+//! is counted: one wrong broker clock alone moves nothing.
+//!
+//! **Invariant:** the clock never goes back, and the same records give the same clock.
 
 use schemas::settings::TimeRules;
 use schemas::time::{AppendTime, PartitionClock, WallTime};
 
-/// How near an append time must be to the writer's wall time to prove a large step, ms.
+/// How far an append time may be from the writer's wall time and still be confirmed by it, ms.
 pub const PROOF_MS: i64 = 60_000;
 
-/// What a record did to the clock.
+/// What a record did to the partition clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
-    /// It set or moved it, or confirmed it.
+    /// The clock is at the record's append time, or was there or later already.
     Moved,
-    /// It was too far ahead without proof: the clock stays.
+    /// The append time is too far ahead of the clock and was not confirmed, so the clock was not moved.
     Held,
 }
 
-/// Advances `clock` to `appended`, never back; the first record sets it.
+/// Advances `clock` to `appended`, and never sets it back; the first record sets it, whatever its append time.
 pub fn advance(
     clock: &mut Option<PartitionClock>,
     appended: AppendTime,
@@ -52,7 +58,7 @@ mod tests {
             (advance, clock.map_or(0, |clock| clock.0))
         };
         assert_eq!(step(1_000, None), (Advance::Moved, 1_000));
-        assert_eq!(step(500, None), (Advance::Moved, 1_000), "never back");
+        assert_eq!(step(500, None), (Advance::Moved, 1_000), "the clock went back");
         let far = 1_000 + rules.max_step_ms + 1;
         assert_eq!(step(far, None), (Advance::Held, 1_000));
         assert_eq!(step(far, Some(far - PROOF_MS - 1)), (Advance::Held, 1_000));

@@ -1,7 +1,7 @@
-//! Maps that are searched for every record.
+//! The hash map of the core: for maps in which something is looked up for every record.
 
-/// A map that is searched by hash and goes through its entries in the order in which they came.
+/// A map with lookup by hash and iteration in the order of insertion.
 ///
-/// Searching an ordered map with many long keys alike at their beginnings is mostly comparing them. The hash is seeded anew in
-/// each process, so that no client can choose keys that collide; the order does not depend on it.
+/// Lookup in an ordered map of many long keys with equal beginnings mostly compares keys. The hash has a new seed in each
+/// process, so that no client can choose keys that collide; the order of iteration does not depend on it.
 pub type IndexMap<K, V> = indexmap::IndexMap<K, V, foldhash::quality::RandomState>;

@@ -1,8 +1,10 @@
-//! Open labels: which values are shown, decided once for each value by its place in `tacho.labels`.
+//! Open labels: which of their values are shown, decided once for each value by its place in `tacho.labels`.
 //!
-//! The first `cap` distinct values of a (tenant, label) are admitted for ever; every other value is `other`, whenever it
-//! came. The verdict depends on the log of labels alone, so it is the same on replay, and one value's records all go to
-//! one place.
+//! The first values of a label and tenant in that topic, up to the cap, are admitted for ever. Every other value is shown
+//! as `other`.
+//!
+//! **Invariant:** a verdict depends on `tacho.labels` alone, so it is the same on a replay, and all records with one value
+//! go to the same series.
 
 use schemas::delta::{SEPARATOR, Series, Slot};
 use schemas::fact::UNASSIGNED;
@@ -11,19 +13,20 @@ use schemas::settings::Seed;
 use std::collections::{BTreeMap, BTreeSet};
 use strum::VariantArray;
 
-/// What every value beyond the cap is shown as.
+/// The value that is shown in place of every value that is not admitted.
 pub const OTHER: &str = "other";
-/// Values longer than this many bytes are never admitted.
+/// The most bytes of a value that can be admitted.
 pub const VALUE_BYTES_MAX: usize = 128;
 
 /// Amounts by series key and slot.
 pub type DeltaMap = BTreeMap<String, BTreeMap<Slot, Amount>>;
 
-/// What tasks add to series under the label values that came off the wire, not yet capped.
+/// Deltas under the label values that came off the wire, as tasks emit them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawDeltas(DeltaMap);
 
-/// What is added to the series that are shown. Only [`LabelTable::resolve`] makes them, so nothing uncapped is sent.
+/// Deltas under the label values that are shown. Only [`LabelTable::resolve`] makes them of raw ones, so that no value
+/// beyond a cap is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deltas(DeltaMap);
 
@@ -37,13 +40,13 @@ impl RawDeltas {
         merge_into(slots, slot, amount);
     }
 
-    /// Whether nothing was added.
+    /// Whether there are no deltas.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// By series key and slot.
+    /// The amounts by series key and slot.
     #[must_use]
     pub const fn map(&self) -> &DeltaMap {
         &self.0
@@ -57,13 +60,13 @@ impl FromIterator<(String, BTreeMap<Slot, Amount>)> for RawDeltas {
 }
 
 impl Deltas {
-    /// Nothing: for tasks of stages that emit none.
+    /// No deltas, for tasks of stages that emit none.
     #[must_use]
     pub const fn none() -> Self {
         Self(DeltaMap::new())
     }
 
-    /// By series key and slot.
+    /// The amounts by series key and slot.
     #[must_use]
     pub fn into_inner(self) -> DeltaMap {
         self.0
@@ -79,26 +82,27 @@ fn merge_into(slots: &mut BTreeMap<Slot, Amount>, slot: Slot, amount: Amount) {
     }
 }
 
-/// The admitted values, and how many more there may be.
+/// The admitted values of each open label and tenant, and the caps.
 #[derive(Clone, Debug)]
 pub struct LabelTable {
     caps: BTreeMap<&'static str, usize>,
     admitted: BTreeMap<(String, &'static str), BTreeSet<String>>,
 }
 
-/// What the table says of a value.
+/// How a label value is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Shown as it is.
+    /// The value is shown as it is.
     Admitted,
-    /// Shown as [`OTHER`].
+    /// The value is shown as [`OTHER`].
     Other,
-    /// Not seen yet, and there is room: propose it, read `tacho.labels`, ask again.
+    /// The value is not in the table, and the cap is not reached. It must be proposed to `tacho.labels`, and the verdict is
+    /// known after reading that.
     Unknown,
 }
 
 impl LabelTable {
-    /// A table that has read nothing yet.
+    /// A table without admitted values, with the caps of the seed.
     #[must_use]
     pub fn new(seed: &Seed) -> Self {
         let open = |label: &&Label| label.def().open;
@@ -117,9 +121,10 @@ impl LabelTable {
         }
     }
 
-    /// Takes in one record of `tacho.labels`: key `tenant/label`, value the proposed value.
+    /// Applies a record of `tacho.labels`: key `tenant/label`, and the proposed value. Records must come in the order of their
+    /// offsets.
     ///
-    /// Records of unknown labels, repeats, and proposals beyond the cap change nothing.
+    /// A record of an unknown label, of a value that is admitted already or of one beyond the cap changes nothing.
     pub fn apply(&mut self, key: &str, value: &str) {
         let Some((tenant, name)) = key.split_once('/') else {
             return;
@@ -136,7 +141,7 @@ impl LabelTable {
         }
     }
 
-    /// What a value of an open label is shown as.
+    /// How a value of an open label is shown.
     #[must_use]
     pub fn verdict(&self, tenant: &str, label: Label, value: &str) -> Verdict {
         if value == UNASSIGNED || value == OTHER {
@@ -155,7 +160,7 @@ impl LabelTable {
         }
     }
 
-    /// The values of `deltas` that have no verdict yet, as records for `tacho.labels`: key and value, in order.
+    /// The values in `deltas` whose verdict is [`Verdict::Unknown`], as keys and values of records for `tacho.labels`.
     #[must_use]
     pub fn proposals(&self, deltas: &RawDeltas) -> BTreeSet<(String, String)> {
         let mut proposals = BTreeSet::new();
@@ -170,7 +175,7 @@ impl LabelTable {
         proposals
     }
 
-    /// How many series of `deltas` have a value of each open label that is shown as [`OTHER`].
+    /// How many series of `deltas` have a value that is shown as [`OTHER`], by name of the label.
     #[must_use]
     pub fn overflow(&self, deltas: &RawDeltas) -> BTreeMap<&'static str, u64> {
         let mut overflow = BTreeMap::new();
@@ -185,9 +190,9 @@ impl LabelTable {
         overflow
     }
 
-    /// The same deltas under the series that are shown: values beyond the cap merge into [`OTHER`].
+    /// The deltas under the label values that are shown. Series that become the same are merged.
     ///
-    /// Call only when [`LabelTable::proposals`] is empty; a value still without verdict would be shown as other.
+    /// May be called only if [`LabelTable::proposals`] is empty, since a value without a verdict becomes [`OTHER`].
     #[must_use]
     pub fn resolve(&self, deltas: RawDeltas) -> Deltas {
         let mut resolved = DeltaMap::new();
@@ -218,11 +223,11 @@ impl LabelTable {
     }
 }
 
-/// A value that can be shown: short, and free of control characters.
+/// Whether a value can be admitted: it has at most [`VALUE_BYTES_MAX`] bytes and no control characters.
 #[must_use]
 pub fn admissible(value: &str) -> bool {
     let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
-    // Nearly all are plain ASCII, where looking at bytes is enough.
+    // Nearly all values are ASCII, of which it is enough to check the bytes.
     value.len() <= VALUE_BYTES_MAX && (value.bytes().all(plain) || !value.chars().any(char::is_control))
 }
 
@@ -257,7 +262,7 @@ mod tests {
         assert_eq!(
             table.verdict("u", Label::Team, "c"),
             Verdict::Unknown,
-            "caps are per tenant"
+            "each tenant has a cap of its own"
         );
         assert_eq!(table.verdict("t", Label::Team, UNASSIGNED), Verdict::Admitted);
         assert_eq!(table.verdict("t", Label::Team, &"x".repeat(129)), Verdict::Other);

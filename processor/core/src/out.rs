@@ -1,4 +1,4 @@
-//! Where an event handler puts what a record means: facts, which become deltas, and rows.
+//! The output of event handlers: facts, which become deltas, and rows.
 
 use crate::sessions::Combiner;
 use schemas::delta::Slot;
@@ -6,7 +6,7 @@ use schemas::derived::Row;
 use schemas::fact::{Dimensions, Fact};
 use schemas::id::{Position, TopicPartition};
 
-/// The way out of an event handler, for one record.
+/// Takes what one record means: the facts and rows that its handler emits.
 #[derive(Debug)]
 pub struct Out<'a> {
     pub(crate) combiner: &'a mut Combiner,
@@ -18,23 +18,23 @@ pub struct Out<'a> {
 }
 
 impl Out<'_> {
-    /// Adds what every metric makes of a fact.
-    pub fn tell(&mut self, fact: &Fact) {
+    /// Emits a fact: every metric that is made of its kind adds what it makes of the fact.
+    pub fn emit(&mut self, fact: &Fact) {
         self.combiner.observe(fact, &self.who, self.slot);
     }
 
-    /// Publishes a row with the next commit.
+    /// Emits a row, which is published with the next commit.
     pub fn row(&mut self, row: Row) {
         self.rows.push(row);
     }
 
-    /// The partition of the record, for rows that say where they come from.
+    /// The partition of the raw record, for rows that say where they come from.
     #[must_use]
     pub const fn at(&self) -> TopicPartition {
         self.at
     }
 
-    /// The position after the raw record, for rows that say how much they hold.
+    /// The position after the raw record, for rows that say up to where they are complete.
     #[must_use]
     pub const fn position(&self) -> Position {
         self.position

@@ -1,4 +1,12 @@
-//! What a source has sent to the partitions of the deltas topic, and how the next deltas become records.
+//! The outbox of a source: how far its delta records have come in each target partition, and how the next
+//! deltas become records.
+//!
+//! A target gets a record when there are deltas for it. Every target gets one when the source's clock has
+//! passed a mark of `mark_ms` (10 s), so that windows close in targets that get nothing. More deltas than one
+//! record takes go on in parts, one after another.
+//!
+//! **Invariant:** the records of a source to one target are a chain: each names the position of the one
+//! before it.
 
 use crate::{Deltas, Rules};
 use schemas::delta::{
@@ -9,33 +17,33 @@ use schemas::stage::Stage;
 use schemas::time::PartitionClock;
 use std::collections::BTreeMap;
 
-/// How far the delta records of one source have come.
+/// The outbox of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
-    /// For each target partition: the position in the last record sent there.
-    pub sent: Vec<i64>,
-    /// The mark (clock / mark_ms) of the last record that was sent to all targets.
+    /// The position in the last record sent to each target partition; 0 before the first one.
+    pub sent: Vec<Position>,
+    /// The number of the mark (clock divided by `mark_ms`) at which a record last went to all targets.
     pub marked: Option<i64>,
 }
 
-/// Who sends, and how far its input has come.
+/// The source of delta records, at a commit.
 #[derive(Clone, Copy, Debug)]
 pub struct Source {
-    /// The stage.
+    /// The stage that emits the deltas.
     pub stage: Stage,
-    /// The partition of its input.
+    /// The partition of the stage's input.
     pub partition: i32,
-    /// The position up to which the deltas hold everything.
+    /// The position before which every record's deltas are sent with this commit or were sent earlier.
     pub position: Position,
-    /// The clock at that position.
+    /// The source's clock at that position.
     pub clock: PartitionClock,
 }
 
-/// Deltas for one target, cut into parts that each fit into a record.
+/// Deltas for one target, divided into parts, each of which fits into a record.
 #[derive(Default)]
 struct Parts {
     parts: Vec<Vec<DeltaEntry>>,
-    /// At most how many bytes the last part has.
+    /// An upper bound of the last part's size in bytes.
     bytes: usize,
 }
 
@@ -54,19 +62,19 @@ impl Parts {
 }
 
 impl Outbox {
-    /// Of a source that has sent nothing yet.
+    /// The outbox of a source that has sent nothing yet.
     pub fn new(rules: &Rules) -> Self {
         let targets = usize::try_from(rules.seed.delta_partitions).unwrap_or(1);
         Self {
-            sent: vec![0; targets],
+            sent: vec![Position(0); targets],
             marked: None,
         }
     }
 
-    /// Turns deltas into records, and remembers what was sent.
+    /// Turns deltas into records, each with its target partition, and remembers what was sent.
     ///
-    /// A target gets a record when there are deltas for it, and every target does when the clock has passed a mark. More
-    /// deltas than one record takes go on in further parts of it, one after another.
+    /// A target gets a record if there are deltas for it, and every target gets one if the clock has passed a mark. Deltas that
+    /// do not fit into one record go on in further parts, one after another.
     pub fn seal(&mut self, deltas: Deltas, source: Source, rules: &Rules) -> Vec<(i32, DeltaRecord)> {
         let mark = source.clock.0.div_euclid(rules.seed.time.mark_ms);
         let to_all = self.marked != Some(mark);
@@ -82,12 +90,12 @@ impl Outbox {
                 }
                 parts.push(Vec::new());
             }
-            let previous = std::mem::replace(sent, source.position.0);
+            let previous = std::mem::replace(sent, source.position);
             let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
             for (part, deltas) in (0..).zip(parts) {
                 let record = DeltaRecord {
                     source: source.partition,
-                    previous,
+                    previous: previous.0,
                     position: source.position.0,
                     clock: source.clock.0,
                     deltas,
@@ -174,7 +182,7 @@ mod tests {
                 .collect();
             assert!(
                 parts.len() > 1,
-                "target {target}: the test is about several parts"
+                "target {target} got one part, and the test needs several"
             );
             for (number, part) in (0..).zip(&parts) {
                 assert!(
@@ -188,7 +196,7 @@ mod tests {
                 assert_eq!(part.is_last_part(), number as usize + 1 == parts.len());
             }
         }
-        assert_eq!(outbox.sent, vec![17; 8]);
+        assert_eq!(outbox.sent, vec![Position(17); 8]);
         let nothing = outbox.seal(
             Deltas::none(),
             Source {
@@ -197,6 +205,9 @@ mod tests {
             },
             &rules,
         );
-        assert!(nothing.is_empty(), "no deltas, and no mark was passed");
+        assert!(
+            nothing.is_empty(),
+            "without deltas and without a new mark, nothing is sent"
+        );
     }
 }

@@ -25,17 +25,17 @@ use windows::{Correction, Window, Windows};
 pub struct SeriesTask {
     partition: i32,
     position: Position,
-    /// Running maximum of the append times of this deltas partition: the timestamp of the results.
+    /// Running maximum of the append times of the deltas partition: the timestamp of the results.
     timestamp: AppendTime,
     sources: BTreeMap<(Stage, i32), SourceState>,
-    /// How many sources there are in this log.
+    /// How many sources send deltas in this log.
     sources_all: usize,
     totals: BTreeMap<String, Amount>,
     windows: Windows,
     dirty_totals: BTreeSet<String>,
     touched: BTreeSet<String>,
     rows: Vec<Row>,
-    /// Bytes of `rows` and of the entries of `dirty_totals`.
+    /// An upper bound of the bytes of `rows` and of the changelog entries of `dirty_totals`.
     pending_bytes: usize,
 }
 
@@ -77,7 +77,7 @@ impl Task for SeriesTask {
         Ok(task)
     }
 
-    /// Merges one record of the deltas partition: first its deltas, then its clock.
+    /// Merges one record of the deltas partition: its deltas first, then its clock, which can make windows final.
     fn apply(&mut self, input: Input<'_>, rules: &Rules) -> Result<Applied, Halt> {
         let record = DeltaRecord::decode(input.value).map_err(|_| Halt::Foreign)?;
         let stage = Stage::by_code(record.stage)
@@ -88,8 +88,8 @@ impl Task for SeriesTask {
         let applied = follows(&have, &record).ok_or(Halt::Gap {
             stage,
             source_partition: record.source,
-            have: have.position,
-            previous: record.previous,
+            have: Position(have.position),
+            previous: Position(record.previous),
         })?;
         self.timestamp = self.timestamp.max(input.appended);
         self.position = input.position();
@@ -110,7 +110,7 @@ impl Task for SeriesTask {
                     ..have
                 }
             };
-            // A source counts as heard with its first whole record: only that has a clock.
+            // A part that is not the last one leaves the source's position and clock as they were.
             self.sources.insert((stage, record.source), heard);
             if record.is_last_part() {
                 self.close(rules);
@@ -179,19 +179,19 @@ impl SeriesTask {
         self.partition
     }
 
-    /// The timestamp of the results.
+    /// The timestamp of the results: running maximum of the append times of the deltas partition.
     #[must_use]
     pub const fn timestamp(&self) -> AppendTime {
         self.timestamp
     }
 
-    /// How many series are in state.
+    /// How many series have a total in state.
     #[must_use]
     pub fn state_keys(&self) -> usize {
         self.totals.len()
     }
 
-    /// The smallest clock of all sources; `None` until each was heard.
+    /// The smallest clock of all sources; `None` until every source has sent a whole record.
     #[must_use]
     pub fn watermark(&self) -> Option<PartitionClock> {
         let clocks = || self.clocks();
@@ -202,7 +202,7 @@ impl SeriesTask {
         }
     }
 
-    /// The largest clock of all sources: how new the newest result is.
+    /// The largest clock of all sources; `None` until a source has sent a whole record.
     #[must_use]
     pub fn newest_clock(&self) -> Option<PartitionClock> {
         self.clocks().max()
@@ -216,19 +216,20 @@ impl SeriesTask {
             .map(|source| PartitionClock(source.clock))
     }
 
-    /// The cumulative value of a series, for metrics that have one.
+    /// The total of a series; `None` for a series that is not in state, or whose metric has no totals.
     #[must_use]
     pub fn total(&self, series: &str) -> Option<&Amount> {
         self.totals.get(series)
     }
 
-    /// The last final window of a series by size: its start and its value; only if it is the latest of all.
+    /// The series' value in the latest final window of each size, with the window's start; sizes are left out where the series
+    /// has no value in that window.
     #[must_use]
     pub fn last_final(&self, series: &str) -> BTreeMap<usize, (EventTime, Amount)> {
         self.windows.last_final(series)
     }
 
-    /// The start of the latest final window, by size.
+    /// The start of the latest final window of each size; `None` before the first one.
     #[must_use]
     pub fn latest_final(&self, rules: &Rules) -> Vec<Option<EventTime>> {
         let sizes = &rules.seed.time.window_sizes_ms;
@@ -236,7 +237,7 @@ impl SeriesTask {
         self.windows.final_until.iter().zip(sizes).map(start).collect()
     }
 
-    /// All series keys in state.
+    /// The keys of all series with a total or a value in a latest final window, ascending.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let finals = self.windows.finals.iter().flat_map(|(_, series)| series.keys());
         let all: BTreeSet<&str> = self.totals.keys().chain(finals).map(String::as_str).collect();
@@ -258,7 +259,7 @@ impl SeriesTask {
         self.windows.merge(delta, &amount, &rules.seed.time);
     }
 
-    /// Publishes what has become final.
+    /// Emits the rows of windows that have become final, and of corrections that are due.
     fn close(&mut self, rules: &Rules) {
         let Some(watermark) = self.watermark() else {
             return;
@@ -335,7 +336,7 @@ fn sources_of(rules: &Rules) -> usize {
         .sum()
 }
 
-/// Whether a record is the next one of its source, or one that is merged already; `None`: one between is missing.
+/// Whether a record is the next one of its source, or was merged already; `None` if one before it is missing.
 fn follows(have: &SourceState, record: &DeltaRecord) -> Option<Applied> {
     if record.position <= have.position {
         return Some(Applied::Duplicate);
@@ -348,7 +349,7 @@ fn follows(have: &SourceState, record: &DeltaRecord) -> Option<Applied> {
     } else if have.parts == 0 {
         0
     } else {
-        // Parts of another record wait for their last one.
+        // Parts of an earlier record are merged, and the last part of it is missing.
         return None;
     };
     match record.part.cmp(&merged) {
@@ -358,7 +359,7 @@ fn follows(have: &SourceState, record: &DeltaRecord) -> Option<Applied> {
     }
 }
 
-/// Whether a series has a cumulative value: those shown by their last final window alone have none.
+/// Whether a series has a total. Metrics that are shown by their last final window alone have none.
 fn has_total(series: &str) -> bool {
     match Series::parse(series).map(|series| series.metric.def().kind) {
         Some(Kind::WindowRatio | Kind::WindowQuantiles) => false,
@@ -366,8 +367,9 @@ fn has_total(series: &str) -> bool {
     }
 }
 
+/// Adds an amount to that of a series, and gives the sum.
 fn add<'m>(map: &'m mut BTreeMap<String, Amount>, series: &str, amount: &Amount) -> &'m Amount {
-    // Looked for twice where it is new, so that a known series costs no copy of its key.
+    // The map is searched twice for a new key, so that a known one is not copied.
     if !map.contains_key(series) {
         map.insert(series.to_owned(), amount.clone());
         return &map[series];
@@ -377,6 +379,7 @@ fn add<'m>(map: &'m mut BTreeMap<String, Amount>, series: &str, amount: &Amount)
     sum
 }
 
+/// The value of a changelog entry.
 fn entry(amount: &Amount, start: Option<EventTime>) -> Vec<u8> {
     SeriesEntry {
         amount: Some(AmountBytes::from(amount)),

@@ -1,12 +1,14 @@
 //! Stage `sessions`: one task folds exactly one raw partition into sessions, and into deltas for stage `series`.
 //!
 //! ```text
-//! raw record ─► clock, timers ─► parse ─► Ledger::record ─► outcome, mark ─► touch ─► on/* ─► facts, rows
-//!                                                                                   └─► Combiner ─► deltas
+//! raw record ─► clock, timers ─► parse ─► Ledger::record ─► outcome, mark ─► touch ─► on/* ─► rows
+//!                                                   │                           │        └──► facts ─┐
+//!                                                   └── count of records ───────┴── sessions ────────┴► Combiner ─► deltas
 //! ```
 //!
-//! **Architecture Invariant:** a task's state, rows and deltas are a function of the records before its position, of
-//! `tacho.control` and of nothing else. What a commit holds depends on when it happens; their sum does not.
+//! **Architecture Invariant:** state, rows and deltas of a task are a function of the records before its position and of
+//! `tacho.control`, and of nothing else. What a single commit holds depends on when it happens; the sum over commits does
+//! not.
 
 mod classify;
 mod combiner;
@@ -44,14 +46,14 @@ use schemas::stage::Stage;
 use schemas::state::{Change, MarkChunk, Meta, OriginMark, SessionState, StateKey};
 use schemas::time::PartitionClock;
 
-/// What the task keeps of one conversation.
+/// The state of one conversation.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Conversation {
     session: Option<SessionState>,
     marks: Marks,
     /// Whether the session changed since the last take.
     dirty: bool,
-    /// The sender of the session's last record, if the identity cache knows it for good.
+    /// The sender of the session's last record, if both of its reports are interned.
     last_sender: Option<Sender>,
 }
 
@@ -71,7 +73,7 @@ pub struct SessionTask {
     conversations: IndexMap<String, Conversation>,
     identities: IdentityCache,
     ledger: Ledger,
-    /// How far each inbox partition and spool has come.
+    /// The last record taken from each inbox partition and spool.
     origins: Origins,
     outbox: Outbox,
     clock_holds: u64,
@@ -102,7 +104,7 @@ impl Task for SessionTask {
         let mut task = Self::new(at, rules, Position(meta.position));
         task.clock = meta.clock.map(PartitionClock);
         task.epoch = Epoch(meta.epoch);
-        task.outbox.sent.clone_from(&meta.sent);
+        task.outbox.sent = meta.sent.iter().copied().map(Position).collect();
         task.outbox.marked = meta.marked;
         for (key, value) in entries {
             task.restore_entry(key, value)?;
@@ -111,12 +113,12 @@ impl Task for SessionTask {
         Ok(task)
     }
 
-    /// Folds one record; what is wrong with it is an outcome, so that nothing a client sends can halt the task.
+    /// Folds one record. Its faults are outcomes, so nothing that a client sends can halt the task.
     fn apply(&mut self, input: Input<'_>, rules: &Rules) -> Result<Applied, Halt> {
         if clock::advance(&mut self.clock, input.appended, input.wall, &rules.seed.time) == Advance::Held {
             self.clock_holds += 1;
         }
-        // Timers see the position up to this record: what they close does not hold it.
+        // Timers fire before the position moves: the rows of sessions that end do not hold this record.
         self.fire_timers(rules);
         self.epoch = self.epoch.max(input.epoch.unwrap_or(Epoch(0)));
         if !input.tick {
@@ -149,7 +151,7 @@ impl Task for SessionTask {
             let state = self.conversations.get(&conversation);
             let marks = state.and_then(|conversation| conversation.marks.bytes(chunk));
             let key = StateKey::Marks {
-                bucket: chunk.bucket,
+                bucket: chunk.bucket.0,
                 number: chunk.number,
                 conversation: &conversation,
             };
@@ -170,7 +172,7 @@ impl Task for SessionTask {
 
     fn seal(&mut self, deltas: Deltas, writer: &str, rules: &Rules) -> Sealed {
         let deltas = match self.clock {
-            // Before the first record there is nothing to send.
+            // Before the first record there is no clock, and nothing to send.
             None => Vec::new(),
             Some(clock) => {
                 let source = Source {
@@ -188,7 +190,7 @@ impl Task for SessionTask {
             semantics: SEMANTICS,
             writer: writer.to_owned(),
             clock: self.clock.map(|clock| clock.0),
-            sent: self.outbox.sent.clone(),
+            sent: self.outbox.sent.iter().map(|sent| sent.0).collect(),
             marked: self.outbox.marked,
             final_until: Vec::new(),
             sources: Vec::new(),
@@ -218,7 +220,7 @@ impl SessionTask {
         self.clock
     }
 
-    /// The partition's epoch.
+    /// The epoch of the partition.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
@@ -230,13 +232,13 @@ impl SessionTask {
         self.conversations.len()
     }
 
-    /// How many records could not move the clock since the task began (see [`crate::clock`]).
+    /// How many records were too far ahead of the clock to move it since the task was made (see [`crate::clock`]).
     #[must_use]
     pub const fn clock_holds(&self) -> u64 {
         self.clock_holds
     }
 
-    /// The rows of the sessions in state as they are now, at most `max`, those with the latest records first.
+    /// The rows of at most `max` sessions in state, as they are now, those with the latest records first.
     #[must_use]
     pub fn latest_rows(&self, max: usize) -> Vec<SessionRow> {
         let sessions = self
@@ -252,7 +254,8 @@ impl SessionTask {
             .collect()
     }
 
-    /// Publishes the open sessions that changed, each at the first commit whose clock is far enough past its last row.
+    /// Emits the rows of open sessions that changed. A session whose last row is more recent than the row interval waits for a
+    /// later commit.
     fn publish_open(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
         let keys = in_order(&mut self.ledger.unpublished);
@@ -300,6 +303,7 @@ impl SessionTask {
                 conversation,
             } => {
                 let chunk = MarkChunk::decode(value).map_err(unread)?;
+                let bucket = PartitionClock(bucket);
                 let id = ChunkId { bucket, number };
                 self.conversation(conversation).marks.restore(id, &chunk.marks);
             }
@@ -326,7 +330,7 @@ impl SessionTask {
     }
 }
 
-/// Takes the keys out, each once, ascending: what a commit holds does not depend on which records came first.
+/// Takes the keys out, each once and ascending, so that their order does not depend on the order of records.
 fn in_order(keys: &mut Vec<String>) -> Vec<String> {
     let mut keys = std::mem::take(keys);
     keys.sort_unstable();

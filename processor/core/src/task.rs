@@ -1,8 +1,8 @@
-//! What the worker asks of every task, whatever its stage.
+//! Tasks: the state that folds one partition of a stage's input, and what a worker asks of it.
 //!
-//! A commit goes: [`Task::take`] for each task that moved; labels resolved for all of them at once; [`Task::seal`] with
-//! the resolved deltas. The types keep that order: only [`crate::LabelTable::resolve`] makes [`Deltas`] of [`RawDeltas`],
-//! and only `seal` gives the [`Meta`] that a commit must hold.
+//! A commit has three steps: [`Task::take`] of each task that moved; labels resolved for all of them at once;
+//! [`Task::seal`] of each with its resolved deltas. The types keep that order: only [`crate::LabelTable::resolve`] makes
+//! [`Deltas`] of [`RawDeltas`], and only `seal` gives the [`Meta`] that a commit must hold.
 
 use crate::{Deltas, RawDeltas, Rules, SeriesTask, SessionTask};
 use schemas::delta::DeltaRecord;
@@ -17,13 +17,13 @@ use std::collections::BTreeSet;
 
 /// State that folds one partition of a stage's input.
 pub trait Task: Sized {
-    /// The task at its first start: nothing known, to be fed from `from` on.
+    /// An empty task, whose first record is the one at `from`.
     fn new(at: TopicPartition, rules: &Rules, from: Position) -> Self;
 
     /// Rebuilds a task from its changelog: the meta record, and the latest value of every other key, in any order.
     ///
     /// # Errors
-    /// An entry that can't be read, or is none of this stage.
+    /// An entry can't be read, or belongs to no state of this stage.
     fn restore<'c>(
         at: TopicPartition,
         rules: &Rules,
@@ -31,36 +31,37 @@ pub trait Task: Sized {
         entries: impl IntoIterator<Item = (StateKey<'c>, &'c [u8])>,
     ) -> Result<Self, RestoreError>;
 
-    /// Folds one record. What is wrong with a record of a client is an outcome, never an error.
+    /// Folds one record; records must come in the order of their offsets. A fault of a client's record is an outcome, never an
+    /// error.
     ///
     /// # Errors
-    /// The log itself is broken: nothing was folded, and the task must stop.
+    /// The log itself is broken. Nothing was folded, and the task must not go on.
     fn apply(&mut self, input: Input<'_>, rules: &Rules) -> Result<Applied, Halt>;
 
-    /// Takes what follows from the records since the last take. The caller commits it, or drops the task.
+    /// Takes the effects of the records since the last call. The caller commits them, or drops the task.
     fn take(&mut self, rules: &Rules) -> Effects;
 
-    /// Turns resolved deltas into the records that carry them, remembers what was sent, and gives the meta record of the
-    /// commit; to be called after each [`Task::take`]. `writer` is the `transactional.id` that commits.
+    /// Turns resolved deltas into delta records, remembers what was sent, and gives the meta record of the commit. Must be
+    /// called once after each [`Task::take`]. `writer` is the `transactional.id` that commits.
     fn seal(&mut self, deltas: Deltas, writer: &str, rules: &Rules) -> Sealed;
 
     /// The next offset to read.
     fn position(&self) -> Position;
 
-    /// How much the next take is going to hold, at least.
+    /// How much the next [`Task::take`] gives, at least.
     fn pending(&self) -> Pending;
 }
 
 /// A task of any stage.
 #[derive(Clone, Debug)]
 pub enum AnyTask {
-    /// Of [`Stage::Sessions`].
+    /// A task of [`Stage::Sessions`].
     Sessions(Box<SessionTask>),
-    /// Of [`Stage::Series`].
+    /// A task of [`Stage::Series`].
     Series(Box<SeriesTask>),
 }
 
-/// Calls the same method of whichever task it is.
+/// Evaluates `$call` with the task of whichever variant is there.
 macro_rules! of_any {
     ($any:expr, $task:ident => $call:expr) => {
         match $any {
@@ -71,7 +72,7 @@ macro_rules! of_any {
 }
 
 impl AnyTask {
-    /// A task of that stage at its first start; see [`Task::new`].
+    /// An empty task of that stage, as by [`Task::new`].
     #[must_use]
     pub fn new(stage: Stage, at: TopicPartition, rules: &Rules, from: Position) -> Self {
         match stage {
@@ -80,10 +81,10 @@ impl AnyTask {
         }
     }
 
-    /// A task of that stage from its changelog; see [`Task::restore`].
+    /// Rebuilds a task of that stage from its changelog, as by [`Task::restore`].
     ///
     /// # Errors
-    /// See [`Task::restore`].
+    /// An entry can't be read, or belongs to no state of that stage.
     pub fn restore<'c>(
         stage: Stage,
         at: TopicPartition,
@@ -97,31 +98,31 @@ impl AnyTask {
         })
     }
 
-    /// See [`Task::apply`].
+    /// Folds one record, as by [`Task::apply`].
     ///
     /// # Errors
-    /// See [`Task::apply`].
+    /// The log itself is broken. Nothing was folded, and the task must not go on.
     pub fn apply(&mut self, input: Input<'_>, rules: &Rules) -> Result<Applied, Halt> {
         of_any!(self, task => task.apply(input, rules))
     }
 
-    /// See [`Task::take`].
+    /// Takes the effects since the last call, as by [`Task::take`].
     pub fn take(&mut self, rules: &Rules) -> Effects {
         of_any!(self, task => task.take(rules))
     }
 
-    /// See [`Task::seal`].
+    /// Turns resolved deltas into delta records, as by [`Task::seal`].
     pub fn seal(&mut self, deltas: Deltas, writer: &str, rules: &Rules) -> Sealed {
         of_any!(self, task => task.seal(deltas, writer, rules))
     }
 
-    /// See [`Task::position`].
+    /// The next offset to read.
     #[must_use]
     pub fn position(&self) -> Position {
         of_any!(self, task => task.position())
     }
 
-    /// See [`Task::pending`].
+    /// How much the next [`AnyTask::take`] gives, at least.
     #[must_use]
     pub fn pending(&self) -> Pending {
         of_any!(self, task => task.pending())
@@ -136,7 +137,7 @@ impl AnyTask {
         }
     }
 
-    /// How many keys are in state: conversations, or series.
+    /// How many keys are in state: conversations in stage `sessions`, series in stage `series`.
     #[must_use]
     pub fn state_keys(&self) -> usize {
         of_any!(self, task => task.state_keys())
@@ -160,7 +161,7 @@ impl AnyTask {
         }
     }
 
-    /// The partition clock, for a stage whose input is ticked; `None` before its first record, and for other stages.
+    /// The partition clock of a task whose input is ticked; `None` before its first record, and for tasks of other stages.
     #[must_use]
     pub fn clock(&self) -> Option<PartitionClock> {
         match self {
@@ -169,7 +170,7 @@ impl AnyTask {
         }
     }
 
-    /// The epoch of the partition; epoch 0 for stages that have none.
+    /// The epoch of the partition; epoch 0 for tasks of stages that have none.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         match self {
@@ -179,30 +180,30 @@ impl AnyTask {
     }
 }
 
-/// A record offered to a task, in the order of offsets.
+/// A record as a task reads it.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// Its offset.
+    /// The record's offset.
     pub offset: i64,
-    /// When the log took it in.
+    /// When the log took the record in.
     pub appended: AppendTime,
     /// The writer's wall time (header `tacho-wall`).
     pub wall: Option<WallTime>,
-    /// Whether it is a tick.
+    /// Whether the record is a tick.
     pub tick: bool,
-    /// The epoch that it starts, if it is a tick that starts one.
+    /// The epoch that the record starts; `None` for all but some ticks.
     pub epoch: Option<Epoch>,
-    /// Where in an inbox it came from, if it did.
+    /// Where the record was in an inbox or a spool; `None` if it was in neither.
     pub origin: Option<Origin<'a>>,
-    /// Its key.
+    /// The record's key.
     pub key: &'a str,
-    /// Its value.
+    /// The record's value.
     pub value: &'a [u8],
 }
 
 impl<'a> Input<'a> {
-    /// Reads what a task needs off a log record; a key that is not text becomes the empty one. Of a header that is there
-    /// more than once, the last counts.
+    /// Reads what a task needs from a log record. A key that is not UTF-8 becomes the empty one; of several headers with the
+    /// same name the last one counts.
     #[must_use]
     pub fn of(record: &Offered<'a>) -> Self {
         let mut input = Self {
@@ -241,44 +242,44 @@ impl<'a> Input<'a> {
 /// What became of a record that was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It was folded.
+    /// The record was folded.
     Folded,
-    /// It was there before, whole: dropped. Only the log itself can repeat a record so; what clients repeat is an
-    /// outcome of the fold.
+    /// The record was folded before, and was dropped. Only the log itself can repeat a record; what clients repeat is an outcome
+    /// of folding.
     Duplicate,
 }
 
-/// Why a task can't go on: the log is not what it must be.
+/// Why a task can't go on: the log is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
-    /// The record is not what its topic holds.
+    /// The record is none that its topic may hold.
     #[error("the record is not what this topic holds")]
     Foreign,
-    /// A delta record between the last one of its source and this one is missing.
-    #[error("deltas of source {source_partition} of stage {} are missing between {have} and {previous}", .stage.def().name)]
+    /// A delta record of the same source before this one is missing.
+    #[error("deltas of source {source_partition} of stage {} are missing between {} and {}", .stage.def().name, .have.0, .previous.0)]
     Gap {
-        /// The stage that sent it.
+        /// The stage of the source.
         stage: Stage,
-        /// The partition of that stage's input.
+        /// The source's partition of that stage's input.
         source_partition: i32,
-        /// The position up to which the source is merged.
-        have: i64,
-        /// The position at which the record begins.
-        previous: i64,
+        /// The position up to which the source's deltas are merged.
+        have: Position,
+        /// The position after which the record's deltas begin.
+        previous: Position,
     },
 }
 
-/// How much follows from the records since the last take: a commit is brought forward by it.
+/// How much the next take gives: a commit comes early when it is much.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Records to be written: changelog entries and rows.
     pub entries: usize,
-    /// Bytes to be written of what is not bounded by its number: deltas, rows, large state and quarantined values.
+    /// Bytes to be written of what the number of records does not bound: deltas, rows, large state and quarantined values.
     pub bytes: usize,
 }
 
 impl Pending {
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -287,7 +288,7 @@ impl Pending {
         }
     }
 
-    /// What is left of `self` when `other` is taken away.
+    /// The difference of both, 0 where `other` is larger.
     #[must_use]
     pub const fn minus(self, other: Self) -> Self {
         Self {
@@ -297,68 +298,68 @@ impl Pending {
     }
 }
 
-/// A raw record that can't be folded: its bytes go to the quarantine topic.
+/// A raw record that can't be folded, for the quarantine topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
-    /// Its offset in the raw partition.
+    /// The record's offset in the raw partition.
     pub offset: i64,
-    /// Why, in one word: `undecodable` or `misrouted`.
+    /// Why the record can't be folded: `undecodable` or `misrouted`.
     pub reason: &'static str,
-    /// Its key.
+    /// The record's key.
     pub key: String,
-    /// Its value.
+    /// The record's value.
     pub value: Vec<u8>,
 }
 
-/// Everything that follows from the inputs since the last take, in a fixed order.
+/// Everything that follows from the records since the last take. Its order is fixed: the same records give the same bytes.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Effects {
-    /// Upserts of the changelog, without the meta record.
+    /// The changes of the changelog, without the meta record.
     pub changes: Vec<Change>,
     /// Rows, in the order in which they came about.
     pub rows: Vec<Row>,
-    /// Deltas under raw series keys.
+    /// Deltas under series keys whose label values are not resolved yet.
     pub deltas: RawDeltas,
     /// Records for the quarantine topic.
     pub quarantined: Vec<Quarantined>,
-    /// The series whose total or last final window changed, ascending.
+    /// The keys of the series whose total or last final window changed.
     pub touched: BTreeSet<String>,
 }
 
-/// What completes a commit of a task.
+/// What [`Task::seal`] adds to the effects of a task to make a commit of them.
 #[derive(Debug)]
 #[must_use]
 pub struct Sealed {
     /// Delta records, each with its partition of the deltas topic, in the order in which they must be written.
     pub deltas: Vec<(i32, DeltaRecord)>,
-    /// The changelog's meta record.
+    /// The meta record of the changelog.
     pub meta: Meta,
 }
 
 /// Why state can't be rebuilt from a changelog.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// An entry is not what its key says.
+    /// The value of an entry can't be decoded as what its key stands for.
     #[error("changelog entry {key:?} can't be read")]
     Entry {
-        /// Its key.
+        /// The entry's key.
         key: String,
-        /// What prost said.
+        /// Why the value can't be decoded.
         #[source]
         source: prost::DecodeError,
     },
-    /// A key of no known form.
+    /// The key of an entry has no known form.
     #[error(transparent)]
     Key(#[from] StateKeyError),
-    /// A key that another stage has, or with a number that this log can't have.
+    /// The key of an entry belongs to another stage, or has a number that this log can't have.
     #[error(
         "changelog key {key:?} is none of stage {stage}: the changelog was written by another program, or mixed up"
     )]
     Stage {
-        /// The key.
+        /// The entry's key.
         key: String,
-        /// Name of the stage.
+        /// The name of the stage that is restored.
         stage: &'static str,
     },
     /// The meta record names a stage that this version does not know.
@@ -366,7 +367,7 @@ pub enum RestoreError {
         "the meta record names a source of stage {stage}, which this version does not know: use the version that wrote it"
     )]
     Source {
-        /// Number of the stage.
+        /// The number of the stage ([`schemas::stage::StageDef::code`]).
         stage: u32,
     },
 }

@@ -1,56 +1,18 @@
-//! What responses cost: vectors computed by hand from the shipped prices, and laws over any prices.
+//! The cost of responses by the shipped prices: vectors that were computed by hand.
+//!
+//! What holds for any prices is in `cost_laws.rs`.
 
 #![allow(clippy::unwrap_used, reason = "numbers of tests fit")]
 
 mod support;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use proptest::prelude::*;
-use schemas::control::EpochChange;
-use schemas::id::Epoch;
-use schemas::price::{PriceRow, PriceSource, PriceTable};
 use schemas::settings::Seed;
 use schemas::time::parse_rfc3339;
-use std::collections::BTreeMap;
-use support::{Driven, Event, NOON, count, event, int, labelled, text};
+use support::responses::{Vector, response};
+use support::{Driven, NOON, count, event, int, labelled, text};
 
-/// A response and what it comes to: dollars in nano-dollars by basis, credits in millionths, tokens without a price.
-#[derive(Clone, Debug, Default)]
-struct Vector {
-    model: &'static str,
-    auth: &'static str,
-    tier: &'static str,
-    /// Input, of which cached, of which written to the cache; output, of which reasoning.
-    tokens: [i64; 5],
-    usd: i64,
-    equivalent: i64,
-    credits: i64,
-    /// `book reason`, with the number of tokens.
-    unpriced: &'static [(&'static str, &'static str, i64)],
-}
-
-fn response(time: i64, vector: &Vector) -> Event {
-    let [input, cached, cache_write, output, reasoning] = vector.tokens;
-    let mut attributes = vec![
-        ("event.kind", text("response.completed")),
-        ("input_token_count", text(input.to_string())),
-        ("output_token_count", text(output.to_string())),
-        ("cached_token_count", int(cached)),
-        ("cache_write_token_count", int(cache_write)),
-        ("reasoning_token_count", int(reasoning)),
-        ("tool_token_count", text(input.saturating_add(output).to_string())),
-        ("model", text(vector.model)),
-    ];
-    if !vector.auth.is_empty() {
-        attributes.push(("auth_mode", text(vector.auth)));
-    }
-    if !vector.tier.is_empty() {
-        attributes.push(("service_tier", text(vector.tier)));
-    }
-    event("c", time, "codex.sse_event", attributes)
-}
-
-/// Folds one response, and compares all that it comes to.
+/// Folds the response of a vector, and compares metrics and row with the vector.
 fn check(time: i64, vector: &Vector) {
     let mut run = Driven::new(Seed::shipped());
     run.send(time, &[response(time, vector)]);
@@ -109,6 +71,7 @@ fn check(time: i64, vector: &Vector) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table: a vector for each rule of prices")]
 fn responses_paid_in_dollars() {
     let unpriced = |model, tier, unpriced| Vector {
         model,
@@ -118,7 +81,7 @@ fn responses_paid_in_dollars() {
         ..Vector::default()
     };
     let vectors = [
-        // 60,000 x 2.50 + 40,000 x 0.25 + 2,000 x 15 dollars a million
+        // 60,000 x 2.50 + 40,000 x 0.25 + 2,000 x 15 dollars a million.
         Vector {
             model: "gpt-5.4",
             auth: "ApiKey",
@@ -133,7 +96,7 @@ fn responses_paid_in_dollars() {
             usd: 190_000_000,
             ..Vector::default()
         },
-        // The last request at the lower price, and the first at the higher one, which holds for all of its tokens.
+        // Up to 272,000 input tokens the lower price holds; with one more, the higher price holds for all tokens.
         Vector {
             model: "gpt-5.4",
             tokens: [272_000, 0, 0, 1_000, 0],
@@ -152,7 +115,7 @@ fn responses_paid_in_dollars() {
             usd: 622_500_000,
             ..Vector::default()
         },
-        // Twice and half of it.
+        // Tier priority costs twice as much as the default tier, and flex half.
         Vector {
             model: "gpt-5.4",
             tier: "priority",
@@ -174,7 +137,7 @@ fn responses_paid_in_dollars() {
             usd: 87_500_000,
             ..Vector::default()
         },
-        // One cached token of 37.5 nano-dollars is rounded up.
+        // The cost of one cached token, 37.5 nano-dollars, is rounded up.
         Vector {
             model: "gpt-5.4-mini",
             tier: "flex",
@@ -182,21 +145,21 @@ fn responses_paid_in_dollars() {
             usd: 375_000 + 38 + 6_750,
             ..Vector::default()
         },
-        // 5,000 x 2 + 2,000 x 0.20 + 3,000 x 2.50 + 500 x 12
+        // 5,000 x 2 + 2,000 x 0.20 + 3,000 x 2.50 + 500 x 12 dollars a million.
         Vector {
             model: "gpt-5.6-terra",
             tokens: [10_000, 2_000, 3_000, 500, 0],
             usd: 23_900_000,
             ..Vector::default()
         },
-        // Without a price of their own, writes cost what input does.
+        // Tokens written to the cache cost what input does if they have no price of their own.
         Vector {
             model: "gpt-5.4",
             tokens: [1_000, 0, 1_000, 0, 0],
             usd: 2_500_000,
             ..Vector::default()
         },
-        // More cached than input, more reasoning than output: both are clamped. 100 x 0.25 + 10 x 15
+        // More cached tokens than input, and more reasoning than output, are clamped: 100 x 0.25 + 10 x 15 dollars a million.
         Vector {
             model: "gpt-5.4",
             tokens: [100, 150, 0, 10, 20],
@@ -208,7 +171,7 @@ fn responses_paid_in_dollars() {
             tokens: [0, 0, 0, 0, 0],
             ..Vector::default()
         },
-        // Parts of an id, and ids that begin like another one, have no price.
+        // An id that is part of another one, or begins like another one, has no price.
         unpriced("gpt-5", "scale", &[("api_usd", "tier", 110)]),
         unpriced("gpt-5.4-turbo", "", &[("api_usd", "model", 110)]),
         unpriced("gpt-5.5-codex", "", &[("api_usd", "model", 110)]),
@@ -236,7 +199,7 @@ fn responses_paid_in_credits() {
         ..Vector::default()
     };
     let vectors = [
-        // 6,000 x 125 + 4,000 x 12.5 + 100 x 750 credits a million; in dollars, the same by 25.
+        // 6,000 x 125 + 4,000 x 12.5 + 100 x 750 credits a million; prices in dollars are a 25th of that.
         Vector {
             credits: 875_000,
             equivalent: 35_000_000,
@@ -247,19 +210,19 @@ fn responses_paid_in_credits() {
             equivalent: 87_500_000,
             ..plan("gpt-5.5", "priority", [10_000, 4_000, 0, 100, 40])
         },
-        // Large requests are dearer in dollars only.
+        // Large requests have a higher price in dollars only.
         Vector {
             credits: 37_500_000,
             equivalent: 3_000_000_000,
             ..plan("gpt-5.5", "", [300_000, 0, 0, 0, 0])
         },
-        // 1.875 millionths of a credit are two.
+        // 1.875 millionths of a credit are rounded to two.
         Vector {
             credits: 2 + 113_000,
             equivalent: 75 + 4_500_000,
             ..plan("gpt-5.4-mini", "", [1, 1, 0, 1_000, 0])
         },
-        // Each book by itself.
+        // A model can have a price in one book and none in the other.
         Vector {
             equivalent: 23_900_000,
             unpriced: &[("chatgpt_credits", "model", 10_500)],
@@ -290,7 +253,7 @@ fn the_price_is_that_of_the_events_day() {
         usd,
         ..Vector::default()
     };
-    // Above 272,000: 100,000 x 2 + 900,000 x 0.20 + 1,000 x 9, and a fifth of it.
+    // The price of a large request: 100,000 x 2 + 900,000 x 0.20 + 1,000 x 9 dollars a million, and later a fifth of that.
     check(at("2026-07-29T23:59:59.999Z"), &luna(389_000_000));
     check(at("2026-07-30T00:00:00Z"), &luna(77_800_000));
     let sol = |usd| Vector {
@@ -347,7 +310,7 @@ fn kinds_tiers_and_savings_are_shown() {
         kinds.map(|of| kind(of, "priority")),
         [250_000_000, 20_000_000, 50_000_000, 45_000_000, 15_000_000]
     );
-    // 40,000 x (2.50 - 0.25), and twice that.
+    // 40,000 x (2.50 - 0.25) dollars a million in the default tier, and twice that in tier priority.
     assert_eq!(
         count(&deltas, "tacho_cache_savings_usd_total", &["api_list"]),
         90_000_000 + 180_000_000
@@ -380,7 +343,7 @@ fn a_tier_is_the_responses_own() {
 }
 
 #[test]
-fn codex_own_price_of_a_turn_is_counted_once_and_beside_ours() {
+fn codex_own_price_of_a_turn_is_counted_once_and_in_a_metric_of_its_own() {
     let mut run = Driven::new(Seed::shipped());
     let turn = |time, usd, interrupted| {
         let attributes = vec![
@@ -394,14 +357,14 @@ fn codex_own_price_of_a_turn_is_counted_once_and_beside_ours() {
         NOON + 9,
         &[
             turn(NOON, text("0.0123"), false),
-            turn(NOON, text("0.0123"), false),          // sent again
-            turn(NOON + 1, text("1.0000000019"), true), // finer than a nano-dollar
+            turn(NOON, text("0.0123"), false), // the same record sent again
+            turn(NOON + 1, text("1.0000000019"), true), // a fraction of a nano-dollar is cut off
             turn(NOON + 2, text("2.5e-7"), false),
             turn(NOON + 3, Value::DoubleValue(0.29), false),
             turn(NOON + 4, int(2), false),
             turn(NOON + 5, text("-1"), false),
             turn(NOON + 6, text("much"), false),
-            turn(NOON + 7, text("1000000.01"), false), // more than a turn can cost
+            turn(NOON + 7, text("1000000.01"), false), // more than a turn may cost
         ],
     );
     let effects = run.commit();
@@ -423,140 +386,4 @@ fn codex_own_price_of_a_turn_is_counted_once_and_beside_ours() {
         count(&effects.deltas, "tacho_log_records_total", &["duplicate"]),
         1
     );
-}
-
-fn table(input: i64, cached: i64, output: i64) -> PriceTable {
-    let row = PriceRow {
-        book: "api_usd".to_owned(),
-        model: "gpt-5.5".to_owned(),
-        tier: "default".to_owned(),
-        input,
-        cached_input: Some(cached),
-        output,
-        source: "test".to_owned(),
-        ..PriceRow::default()
-    };
-    let source = PriceSource {
-        what: "a test".to_owned(),
-        read: "2026-11-23".to_owned(),
-    };
-    PriceTable {
-        version: "test".to_owned(),
-        sources: BTreeMap::from([("test".to_owned(), source)]),
-        rows: vec![row],
-    }
-}
-
-#[test]
-fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
-    let mut run = Driven::new(Seed {
-        prices: PriceTable::default(),
-        ..Seed::shipped()
-    });
-    let vector = Vector {
-        model: "gpt-5.5",
-        tokens: [1_000, 0, 0, 0, 0],
-        ..Vector::default()
-    };
-    let mut now = NOON;
-    let mut send = |run: &mut Driven| {
-        now += 1;
-        run.send(now, &[response(now, &vector)]);
-    };
-    send(&mut run);
-    run.rules.add(Epoch(3), table(1_000_000, 0, 0));
-    // The control record is known, but the partition has not begun its epoch.
-    send(&mut run);
-    run.start_epoch(NOON + 10, 3);
-    send(&mut run);
-    let _ = run.commit();
-    run.restart();
-    send(&mut run);
-    // Settings change, prices stay; then both.
-    let settings = schemas::settings::Settings {
-        session_gap_ms: 7_000,
-        ..run.rules.seed.settings.clone()
-    };
-    run.rules.add(Epoch(4), settings.clone());
-    run.start_epoch(NOON + 11, 4);
-    send(&mut run);
-    run.rules.add(
-        Epoch(9),
-        EpochChange {
-            settings: Some(settings),
-            prices: Some(table(10_000_000, 0, 0)),
-            ..EpochChange::default()
-        },
-    );
-    run.start_epoch(NOON + 12, 9);
-    send(&mut run);
-    run.rules.add(Epoch(10), PriceTable::default());
-    run.start_epoch(NOON + 13, 10);
-    send(&mut run);
-    // Past the interval of rows.
-    run.tick(NOON + 5_000);
-    let row = run
-        .commit()
-        .rows
-        .pop()
-        .expect("the session has changed since its last row");
-    assert_eq!(row.cost_nano_usd, 3 * 1_000_000 + 10_000_000);
-    assert_eq!((row.unpriced_tokens, row.tokens.total), (3_000, 7_000));
-    assert_eq!(
-        (
-            run.rules.settings(Epoch(10)).session_gap_ms,
-            run.rules.prices(Epoch(4)).version()
-        ),
-        (7_000, "test")
-    );
-}
-
-/// The rule of rounding, written again from the definition: to the nearest nano-dollar, half of one upwards.
-fn nano_usd(tokens: i64, rate: i64) -> i64 {
-    let pico = i128::from(tokens) * i128::from(rate);
-    i64::try_from(pico / 1_000 + i128::from(pico % 1_000 >= 500)).unwrap()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
-
-    #[test]
-    fn kinds_add_up_in_any_order(
-        rates in (0i64..100_000_000, 0i64..100_000_000, 0i64..100_000_000),
-        responses in proptest::collection::vec((0i64..1_000_000, 0i64..1_000_000, 0i64..100_000, 0i64..100_000), 1..20),
-        cuts: u64,
-    ) {
-        let (input_rate, cached_rate, output_rate) = rates;
-        let seed = Seed { prices: table(input_rate, cached_rate, output_rate), ..Seed::shipped() };
-        let fold = |order: &mut dyn Iterator<Item = usize>, cuts: u64| {
-            let mut run = Driven::new(seed.clone());
-            let (mut by_kind, mut total) = (0, 0);
-            let mut row = 0;
-            for (step, index) in order.enumerate() {
-                let (input, cached, output, reasoning) = responses[index];
-                let vector = Vector { model: "gpt-5.5", tokens: [input, cached, 0, output, reasoning], ..Vector::default() };
-                let time = NOON + i64::try_from(index).unwrap();
-                run.send(NOON + i64::try_from(step).unwrap(), &[response(time, &vector)]);
-                if cuts >> (step % 64) & 1 == 1 || step + 1 == responses.len() {
-                    // Past the interval of rows, so that the last one is published.
-                    run.tick(NOON + 5_000 * i64::try_from(step + 1).unwrap());
-                    let effects = run.commit();
-                    by_kind += count(&effects.deltas, "tacho_cost_by_kind_usd_total", &[]);
-                    total += count(&effects.deltas, "tacho_cost_usd_total", &[]);
-                    row = effects.rows.last().map_or(row, |row| row.cost_nano_usd);
-                }
-            }
-            (by_kind, total, row)
-        };
-        let cost = |&(input, cached, output, reasoning): &(i64, i64, i64, i64)| {
-            let (cached, reasoning) = (cached.min(input), reasoning.min(output));
-            let inputs = nano_usd(input - cached, input_rate) + nano_usd(cached, cached_rate);
-            inputs + nano_usd(output - reasoning, output_rate) + nano_usd(reasoning, output_rate)
-        };
-        let expected: i64 = responses.iter().map(cost).sum();
-        let forwards = fold(&mut (0..responses.len()), 0);
-        prop_assert_eq!(forwards, (expected, expected, expected));
-        let (by_kind, total, _) = fold(&mut (0..responses.len()).rev(), cuts);
-        prop_assert_eq!((by_kind, total), (expected, expected));
-    }
 }

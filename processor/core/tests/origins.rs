@@ -1,4 +1,4 @@
-//! The law of the inbox: however often and by whomever its records are drained, they count once.
+//! The law of origins: however often and by whomever the records of an inbox are drained, they count once.
 
 #![allow(clippy::unwrap_used, reason = "numbers of tests fit")]
 
@@ -15,24 +15,24 @@ use support::{Driven, Event, NOON, count, encode, event, prompt, text};
 const CONVERSATIONS: [&str; 3] = ["c0", "c1", "c2"];
 const SOURCES: [&str; 2] = ["codex.inbox.logs.v1/0", "codex.inbox.logs.v1/1"];
 
-/// What one source holds for our raw partition, in its order: offset, part, conversation.
+/// What a source holds for the raw partition, in its order: offset, part, conversation.
 type Stream = Vec<(i64, u32, usize)>;
 
-/// What happens at a drainer's end of the log.
+/// What happens while an inbox is drained.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The group's position goes on, to anywhere below the first record that is not durable.
+    /// The group commits a position, which is not above the first record that is not durable.
     Commit(prop::sample::Index),
-    /// Somebody begins to drain at the group's position; who did so before is slow, or dead.
+    /// A further drainer begins at the group's position; earlier ones are slow or dead.
     Begin,
-    /// One of those who ever began appends its next records.
+    /// One of the drainers that ever began appends its next records.
     Append(prop::sample::Index, usize),
-    /// The processor commits, and perhaps restarts.
+    /// The processor commits, and then restarts if `restart` is set.
     Processor { restart: bool },
 }
 
 fn stream() -> impl Strategy<Value = Stream> {
-    // Offsets and parts have holes: what is missing went to other raw partitions.
+    // Offsets and parts have holes, since other parts went to other raw partitions.
     proptest::collection::vec((1i64..4, 1u32..3, 0..CONVERSATIONS.len(), 0u32..4), 1..30).prop_map(
         |records| {
             let (mut offset, mut part, mut stream) = (0, 0, Vec::new());
@@ -59,7 +59,7 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     proptest::collection::vec((0..SOURCES.len(), step), 0..80)
 }
 
-/// Records of which only the origin can tell that they came before: stream noise has no mark, and counts each time.
+/// Events of which two do not derive. They have no dedup mark, so only the origin keeps them from counting twice.
 fn events(conversation: usize) -> Vec<Event> {
     let noise = |time| {
         event(
@@ -76,13 +76,14 @@ fn events(conversation: usize) -> Vec<Event> {
     ]
 }
 
-/// A source's stream and what became of it.
+/// A source, and how far it was drained.
 struct Drained {
     stream: Stream,
-    /// How much of the stream is durable, from its start without a hole.
+    /// How many records of the stream are durable, from its start without a hole.
     durable: usize,
+    /// The group's position in the stream.
     committed: usize,
-    /// Where each of those who ever drained goes on.
+    /// The position in the stream of each drainer that ever began.
     runs: Vec<usize>,
 }
 
@@ -159,7 +160,8 @@ impl World {
         }
     }
 
-    /// Drains all to the end: counters by series, but for those that count a repetition as such.
+    /// Drains all sources to the end. Gives the counters by series, without those that count duplicates too; how many log
+    /// records were duplicates; and how many raw records were appended.
     fn finish(mut self) -> (BTreeMap<String, i64>, i64, i64) {
         for source in 0..SOURCES.len() {
             self.step(source, &Step::Begin);
@@ -199,13 +201,13 @@ proptest! {
         steps.iter().for_each(|(source, step)| world.step(*source, step));
         let (often, repeated, appended) = world.finish();
         prop_assert_eq!(once, often);
-        // The prompts of one conversation are equal records: all but the first are duplicates anyway.
-        prop_assert_eq!(repeated, none + 3 * (appended - records), "each log record of what came again is a duplicate");
+        // All prompts of a conversation are equal records, of which all but the first are duplicates in any case.
+        prop_assert_eq!(repeated, none + 3 * (appended - records), "a log record of a raw record that came again is no duplicate");
     }
 }
 
 #[test]
-fn what_came_again_and_can_not_be_read_is_one_duplicate() {
+fn a_raw_record_that_came_again_and_can_not_be_read_is_one_duplicate() {
     let mut driven = Driven::new(Seed {
         raw_partitions: 1,
         ..Seed::shipped()

@@ -1,12 +1,13 @@
-//! Stage `sessions`, rule by rule.
+//! The rules of stage `sessions`, each by an example: records in, rows and deltas out.
 
 mod support;
 
-use schemas::derived::SessionState;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use schemas::derived::SegmentState;
 use schemas::id::Epoch;
 use schemas::settings::Seed;
 use schemas::time::{EventTime, PartitionClock};
-use support::{Driven, NOON, count, event, int, prompt, request, text, tokens};
+use support::{Driven, Event, NOON, count, event, int, prompt, request, text, tokens};
 
 fn driven() -> Driven {
     Driven::new(Seed::shipped())
@@ -20,7 +21,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     run.send(NOON, &[prompt("c", NOON)]);
     let rows = run.commit().rows;
     assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].state, rows[0].user_prompts), (SessionState::Open, 1));
+    assert_eq!((rows[0].state, rows[0].user_prompts), (SegmentState::Open, 1));
 
     run.tick(NOON + gap - 1);
     assert!(run.commit().rows.is_empty());
@@ -29,7 +30,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     assert_eq!(effects.rows.len(), 1);
     assert_eq!(
         (effects.rows[0].state, effects.rows[0].ended_ms),
-        (SessionState::Ended, Some(NOON))
+        (SegmentState::Ended, Some(NOON))
     );
     assert_eq!(count(&effects.deltas, "tacho_sessions_active", &[]), -1);
 
@@ -38,12 +39,12 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     let effects = run.commit();
     assert_eq!(
         (effects.rows[0].state, effects.rows[0].segment_start_ms),
-        (SessionState::Reopened, NOON)
+        (SegmentState::Reopened, NOON)
     );
     assert_eq!(
         count(&effects.deltas, "tacho_sessions_started_total", &[]),
         0,
-        "a re-opened session is no new one"
+        "a re-opened session is not counted as started"
     );
     assert_eq!(count(&effects.deltas, "tacho_sessions_active", &[]), 1);
 
@@ -55,7 +56,7 @@ fn a_session_ends_by_the_clock_and_opens_again() {
     let last = effects.rows.last().expect("a new segment has a row");
     assert_eq!(
         (last.state, last.segment_start_ms, last.user_prompts),
-        (SessionState::Open, much_later, 1)
+        (SegmentState::Open, much_later, 1)
     );
     assert_eq!(count(&effects.deltas, "tacho_sessions_started_total", &[]), 1);
 }
@@ -74,33 +75,39 @@ fn an_epoch_with_a_shorter_gap_ends_sessions_sooner() {
         run.commit()
             .rows
             .iter()
-            .all(|row| row.state == SessionState::Open)
+            .all(|row| row.state == SegmentState::Open)
     );
     run.tick(NOON + 2 + 10_000);
     let rows = run.commit().rows;
     assert_eq!(
         (rows.len(), rows[0].state, rows[0].epoch),
-        (1, SessionState::Ended, 1)
+        (1, SegmentState::Ended, 1)
     );
 }
 
 #[test]
-fn an_open_session_is_published_now_and_then() {
+fn an_open_session_is_published_at_most_once_per_row_interval() {
     let mut run = driven();
     run.send(NOON, &[prompt("c", NOON)]);
     assert_eq!(run.commit().rows.len(), 1);
     run.send(NOON + 500, &[request("c", NOON + 500, 200, 0)]);
-    assert!(run.commit().rows.is_empty(), "its last row is not 2 s old");
+    assert!(
+        run.commit().rows.is_empty(),
+        "a row came before the row interval was over"
+    );
     run.tick(NOON + 2_000);
     let rows = run.commit().rows;
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].api_requests, 1);
     run.tick(NOON + 5_000);
-    assert!(run.commit().rows.is_empty(), "nothing has changed since");
+    assert!(
+        run.commit().rows.is_empty(),
+        "a session that did not change got a row"
+    );
 }
 
 #[test]
-fn active_sessions_leave_the_series_that_they_are_in() {
+fn an_active_session_moves_to_the_series_of_its_new_entrypoint() {
     let mut run = driven();
     let gap = run.rules.seed.settings.session_gap_ms;
     run.send(NOON, &[prompt("c", NOON)]);
@@ -130,20 +137,20 @@ fn retries_of_both_layers() {
         &[
             prompt("c", at(0)),
             request("c", at(1), 500, 0),
-            request("c", at(2), 500, 1), // http
-            request("c", at(3), 429, 0), // stream: the one before failed
-            request("c", at(4), 200, 0), // stream
+            request("c", at(2), 500, 1), // a retry of layer http
+            request("c", at(3), 429, 0), // a retry of layer stream: the last request failed
+            request("c", at(4), 200, 0), // a retry of layer stream: the last request failed
             tokens("c", at(5), 100, 0, 10, 0),
-            request("c", at(6), 200, 0), // a new request
+            request("c", at(6), 200, 0), // no retry: a response completed
             event(
                 "c",
                 at(7),
                 "codex.sse_event",
                 vec![("error.message", text("idle timeout waiting for SSE"))],
             ),
-            request("c", at(8), 200, 0), // stream: the stream failed
+            request("c", at(8), 200, 0), // a retry of layer stream: the stream failed
             prompt("c", at(9)),
-            request("c", at(10), 200, 0), // a new turn
+            request("c", at(10), 200, 0), // no retry: a turn began
         ],
     );
     let effects = run.commit();
@@ -185,7 +192,7 @@ fn tokens_are_disjoint_and_checked() {
     assert_eq!(
         effects.rows[0].tokens.total,
         1260 + 3 * 110,
-        "kinds add up to the total, whatever is wrong"
+        "kinds add up to the total, whatever counts contradict each other"
     );
     for mismatch in ["cached_gt_input", "reasoning_gt_output", "total_ne_sum"] {
         assert_eq!(
@@ -225,11 +232,11 @@ fn compactions_are_inferred_and_not_counted_twice() {
             ),
             tokens("c", NOON + 1, 9_500, 0, 50, 0),
             tokens("c", NOON + 2, 9_000, 0, 50, 0),
-            tokens("c", NOON + 3, 700, 0, 20, 0), // inferred
-            tokens("c", NOON + 4, 300, 0, 20, 0), // fell, but from far below the limit
+            tokens("c", NOON + 3, 700, 0, 20, 0), // a compaction is inferred
+            tokens("c", NOON + 4, 300, 0, 20, 0), // none is inferred: the tokens fell from far below the limit
             tokens("c", NOON + 5, 9_000, 0, 20, 0),
             compact(NOON + 6),
-            tokens("c", NOON + 7, 500, 0, 20, 0), // the same one
+            tokens("c", NOON + 7, 500, 0, 20, 0), // the compaction that was requested
         ],
     );
     let effects = run.commit();
@@ -244,35 +251,30 @@ fn compactions_are_inferred_and_not_counted_twice() {
     assert_eq!(effects.rows[0].compactions, 2);
 }
 
+fn decision(time: i64, call: &str, decision: &str, source: &str) -> Event {
+    let attributes = vec![
+        ("tool_name", text("exec_command")),
+        ("call_id", text(call)),
+        ("decision", text(decision)),
+        ("source", text(source)),
+    ];
+    event("c", time, "codex.tool_decision", attributes)
+}
+
+fn result(time: i64, tool: &str, call: &str, success: &str, more: Vec<(&'static str, Value)>) -> Event {
+    let mut attributes = vec![
+        ("tool_name", text(tool)),
+        ("call_id", text(call)),
+        ("success", text(success)),
+        ("duration_ms", text("7")),
+    ];
+    attributes.extend(more);
+    event("c", time, "codex.tool_result", attributes)
+}
+
 #[test]
-fn decisions_and_tools_by_who_and_what() {
+fn decisions_are_counted_by_source_and_tool_calls_by_outcome() {
     let mut run = driven();
-    let decision = |time, call: &str, decision: &str, source: &str| {
-        let attributes = vec![
-            ("tool_name", text("exec_command")),
-            ("call_id", text(call)),
-            ("decision", text(decision)),
-            ("source", text(source)),
-        ];
-        event("c", time, "codex.tool_decision", attributes)
-    };
-    let result = |time,
-                  tool: &str,
-                  call: &str,
-                  success: &str,
-                  more: Vec<(
-        &'static str,
-        opentelemetry_proto::tonic::common::v1::any_value::Value,
-    )>| {
-        let mut attributes = vec![
-            ("tool_name", text(tool)),
-            ("call_id", text(call)),
-            ("success", text(success)),
-            ("duration_ms", text("7")),
-        ];
-        attributes.extend(more);
-        event("c", time, "codex.tool_result", attributes)
-    };
     run.send(
         NOON + 10,
         &[
@@ -350,7 +352,7 @@ fn every_record_ends_in_one_outcome() {
     assert_eq!(
         records("unknown") - records("quarantined"),
         1,
-        "what is quarantined is of an unknown event too"
+        "a quarantined record counts under event unknown too"
     );
     assert_eq!(records("quarantined"), 2);
     assert_eq!(records("late"), 1);
@@ -368,14 +370,14 @@ fn lateness_is_judged_by_window_size() {
     let mut run = driven();
     run.send(NOON, &[prompt("c", NOON)]);
     let _ = run.commit();
-    // Two minutes later: too late for the minute, in time for five minutes and the hour.
+    // Two minutes later the record is too late for its minute, and in time for five minutes and the hour.
     run.send(NOON + 120_000, &[prompt("c", NOON + 1)]);
     let deltas = run.commit().deltas;
     let (_, slots) = deltas
         .iter()
         .find(|(key, _)| key.starts_with("tacho_turns_total"))
         .expect("a turn was counted");
-    let slot = slots.keys().next().expect("it has a slot");
+    let slot = slots.keys().next().expect("a series with deltas has a slot");
     assert_eq!(
         (slot.start, slot.late, slot.arrival),
         (EventTime(NOON), 1, Some(PartitionClock(NOON + 120_000)))

@@ -1,4 +1,4 @@
-//! Avro's single-object encoding of rows: C3 01, the schema's CRC-64-AVRO fingerprint, the datum.
+//! Avro's single-object encoding of rows: C3 01, the CRC-64-AVRO fingerprint of the schema, the datum.
 //!
 //! Source: Avro specification 1.12, "Single-object encoding".
 
@@ -12,23 +12,23 @@ use serde::de::DeserializeOwned;
 use std::sync::OnceLock;
 
 const MAGIC: [u8; 2] = [0xc3, 0x01];
-/// Length of magic and fingerprint.
+/// Length of the magic bytes and the fingerprint.
 const HEADER_BYTES: usize = 10;
 
 /// Writes and reads the rows of one schema.
 pub(super) struct AvroCodec {
     avsc: &'static str,
-    /// Schemas that rows were written with before, oldest first.
+    /// Earlier schemas of the rows, oldest first.
     past: &'static [&'static str],
     ready: OnceLock<Ready>,
 }
 
-/// A schema, parsed once.
+/// What follows from a schema, made at its first use.
 struct Ready {
     header: Vec<u8>,
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
-    /// By header: readers of rows that were written with an earlier schema. A field that such a row lacks has its default.
+    /// Readers of rows that were written with an earlier schema, by header. A field that such a row lacks gets its default.
     past: Vec<(Vec<u8>, GenericDatumReader<'static>)>,
 }
 
@@ -76,7 +76,7 @@ impl AvroCodec {
 }
 
 impl Ready {
-    /// The writer and readers borrow their schema for good, so it is leaked: once for each schema of the program.
+    /// Parses the schemas. Writer and readers borrow them for the life of the program, so each is leaked, once.
     fn new(avsc: &str, past: &[&str]) -> Self {
         let parse = |avsc: &str| -> &'static Schema {
             Box::leak(Box::new(
@@ -119,7 +119,8 @@ fn reader(schema: &'static Schema) -> GenericDatumReader<'static> {
         .expect("the schema is whole: a test reads it")
 }
 
-/// The fingerprint in a header, as people write it: the bytes stand there in the other order.
+/// The fingerprint in a header as hexadecimal digits, most significant first; the header holds its bytes in the opposite
+/// order.
 fn fingerprint(header: &[u8]) -> String {
     let bytes = header.get(MAGIC.len()..).unwrap_or_default();
     bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()

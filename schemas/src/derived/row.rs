@@ -1,7 +1,7 @@
-//! The row table: every kind of row that derivation publishes, one arm each.
+//! The row table: every kind of row that a derivation publishes, one arm each.
 //!
-//! A task emits rows; where each goes, under which key and in which form, is said here. To add a kind of row: its topic
-//! in `topic.rs`, its struct and Avro schema in a file beside this one, and its arms below.
+//! A task emits rows; the topic, key and encoding of each are decided here. To add a kind of row: its topic in `topic.rs`,
+//! its struct and Avro schema in a file beside this one, and its arms below.
 
 use super::{RowError, SessionRow, WindowRow, WindowSize};
 use crate::topic::Topic;
@@ -9,7 +9,7 @@ use crate::topic::Topic;
 /// A derived row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// A segment of a session, as of a position.
+    /// A segment of a session, as it is at a position of its partition.
     Session(Box<SessionRow>),
     /// A final window of a series, or a correction of one.
     Window(WindowSize, Box<WindowRow>),
@@ -34,7 +34,7 @@ impl Row {
         }
     }
 
-    /// The value of the row's record: the same bytes for the same row, always.
+    /// The value of the row's record. Equal rows always have equal bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match self {
@@ -46,7 +46,7 @@ impl Row {
     /// Reads the value of a record of a derived topic.
     ///
     /// # Errors
-    /// The topic holds no derived rows, or the bytes are not one.
+    /// The topic holds no derived rows, or the bytes are not a row of it.
     pub fn decode(topic: Topic, bytes: &[u8]) -> Result<Self, RowError> {
         let window = |size| Ok(Self::Window(size, Box::new(WindowRow::decode(bytes)?)));
         match topic {
@@ -69,7 +69,7 @@ impl Row {
         }
     }
 
-    /// The row as a plain JSON object, for people. It can hold more than the row itself: quantiles beside a distribution.
+    /// The row as a JSON object, for people. It can hold more than the row itself, such as the quantiles of a distribution.
     ///
     /// # Panics
     /// Never: rows are plain data with text keys.
@@ -81,7 +81,7 @@ impl Row {
         }
     }
 
-    /// About how many bytes the row takes in a commit: what a commit is bounded by, so rather more than less.
+    /// About how many bytes the row takes in a commit. Commits are bounded by the sum, so it is rather too high than too low.
     #[must_use]
     pub fn bytes_about(&self) -> usize {
         match self {
@@ -91,7 +91,7 @@ impl Row {
     }
 }
 
-/// A session row with its key, as written: identity texts, forty counts, tables of tools and decisions.
+/// About how many bytes a session row takes with its key: identity texts, forty counts, tables of tools and decisions.
 const SESSION_BYTES_ABOUT: usize = 4_096;
-/// A window row beside its labels and buckets.
+/// About how many bytes a window row takes beside its labels and buckets.
 const WINDOW_BYTES_ABOUT: usize = 256;

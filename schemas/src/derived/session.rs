@@ -1,4 +1,4 @@
-//! The row of `codex.sessions.v1`. Its fields are those of `avro/codex.sessions.v1.avsc`, in that order.
+//! The row of `codex.sessions.v1`. Its fields are those of `avro/codex.sessions.v1.avsc`, in the same order.
 
 use crate::derived::RowError;
 use crate::derived::avro::AvroCodec;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 /// The Avro schema of `codex.sessions.v1`.
 pub const SESSIONS_AVSC: &str = include_str!("../../avro/codex.sessions.v1.avsc");
-/// The schemas that rows of `codex.sessions.v1` were written with before, oldest first; each has fewer fields at its end.
+/// The earlier schemas of `codex.sessions.v1`, oldest first; each lacks the last fields of the next one.
 pub const SESSIONS_AVSC_PAST: &[&str] = &[include_str!("../../avro/past/codex.sessions.v1-1.avsc")];
 
 static CODEC: AvroCodec = AvroCodec::new(SESSIONS_AVSC, SESSIONS_AVSC_PAST);
 
-/// Where a segment is in its life.
+/// The state of a segment in its life, as rows name it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SessionState {
-    /// Records may come.
+pub enum SegmentState {
+    /// The segment goes on: further records may come.
     #[default]
     Open,
-    /// Silent for the session gap.
+    /// The segment was silent for the session gap.
     Ended,
-    /// Records came again after it had ended.
+    /// The segment had ended, and further records came.
     Reopened,
 }
 
@@ -29,17 +29,17 @@ pub enum SessionState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "Session")]
 pub struct SessionRow {
-    /// Tenant: from the key of the raw records.
+    /// Tenant, from the key of the raw records.
     pub tenant: String,
     /// Id of the conversation on the wire.
     pub conversation_id: String,
     /// Event time of the segment's first record. With tenant and conversation it identifies the segment.
     pub segment_start_ms: i64,
     /// open: records may come; ended: silent for the session gap; reopened: records came again after it had ended.
-    pub state: SessionState,
+    pub state: SegmentState,
     /// Topic of the raw records that the row was folded from.
     pub source_topic: String,
-    /// Partition of that topic.
+    /// Partition of source_topic.
     pub source_partition: i32,
     /// Offset to read next: the row holds everything before it on its partition.
     pub position: i64,
@@ -57,13 +57,13 @@ pub struct SessionRow {
     pub duration_ms: i64,
     /// Offset of the segment's first raw record.
     pub first_offset: i64,
-    /// Offset of its last raw record so far: a timeline is a scan from first_offset to here.
+    /// Offset of the segment's last raw record so far: its timeline is a scan from first_offset to here.
     pub last_offset: i64,
     /// Model last in use (attribute model).
     pub model: String,
     /// Client, as it names itself (attribute originator).
     pub originator: String,
-    /// Kind of client: cli, exec, app_server, desktop, vscode or other.
+    /// Kind of client: cli, exec, app_server, desktop, vscode, mcp or other.
     pub entrypoint: String,
     /// Resource attribute service.name.
     pub service_name: String,
@@ -105,15 +105,15 @@ pub struct SessionRow {
     pub user_prompts: i64,
     /// HTTP attempts at the model API.
     pub api_requests: i64,
-    /// Attempts that failed.
+    /// HTTP attempts that failed.
     pub api_errors: i64,
-    /// Attempts that were retries; api_retries_http plus api_retries_stream.
+    /// HTTP attempts that were retries: api_retries_http plus api_retries_stream.
     pub api_retries: i64,
     /// Retries by the HTTP client.
     pub api_retries_http: i64,
     /// Requests after a failed request or stream of the same turn.
     pub api_retries_stream: i64,
-    /// Sum of the attempts' times to the response's headers, in microseconds.
+    /// Sum of the HTTP attempts' times to the response's headers, in microseconds.
     pub api_duration_us: i64,
     /// Response streams that broke.
     pub stream_failures: i64,
@@ -123,7 +123,7 @@ pub struct SessionRow {
     pub tokens: Tokens,
     /// Tool calls that ended.
     pub tool_calls: i64,
-    /// Of these, where the tool itself failed; a command's exit code is no failure of the tool.
+    /// Tool calls where the tool itself failed; a command's exit code is no failure of the tool.
     pub tool_failures: i64,
     /// Sum of the tool calls' durations, in microseconds.
     pub tool_duration_us: i64,
@@ -135,13 +135,13 @@ pub struct SessionRow {
     pub spawned_agents: i64,
     /// First tokens of turns.
     pub ttft_count: i64,
-    /// Sum of their times from the turn's start, in microseconds.
+    /// Sum of the times from a turn's start to its first token, in microseconds.
     pub ttft_us: i64,
     /// Approval decisions, ordered by tool, decision and source.
     pub decisions: Vec<DecisionCount>,
     /// Tool calls by tool, ordered by tool.
     pub tools: Vec<ToolCount>,
-    /// Calls that were decided on but have not ended.
+    /// Tool calls that were approved and have not ended.
     pub open_calls: i64,
     /// Estimated cost at list price of the tokens that are paid in dollars, in nano-dollars.
     #[serde(default)]
@@ -152,7 +152,7 @@ pub struct SessionRow {
     /// Estimated credits of the tokens of a ChatGPT plan, in millionths of a credit.
     #[serde(default)]
     pub micro_credits: i64,
-    /// Tokens without a price in the book that they are paid by: they are in none of these amounts.
+    /// Tokens without a price in the book that they are paid by: no amount of the row includes them.
     #[serde(default)]
     pub unpriced_tokens: i64,
     /// What Codex itself says that turns cost, in nano-dollars.
@@ -160,7 +160,7 @@ pub struct SessionRow {
     pub native_cost_nano_usd: i64,
 }
 
-/// Tokens in disjoint kinds.
+/// Tokens of a segment in disjoint kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
     /// Input tokens that came from no cache and went into none.
@@ -180,24 +180,24 @@ pub struct Tokens {
 /// How often one decision was made about one tool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionCount {
-    /// Tool: bounded to the built-in ones, mcp and other.
+    /// The tool: a built-in one, mcp or other.
     pub tool: String,
     /// What was decided.
     pub decision: String,
     /// Who or what decided: human, policy, auto_reviewer or unknown.
     pub source: String,
-    /// How often.
+    /// How often the decision was made.
     pub count: i64,
 }
 
 /// How often one tool was called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ToolCount {
-    /// Tool: bounded to the built-in ones, mcp and other.
+    /// The tool: a built-in one, mcp or other.
     pub tool: String,
     /// Calls that ended.
     pub calls: i64,
-    /// Of these, where the tool itself failed.
+    /// Calls where the tool itself failed.
     pub failures: i64,
 }
 
@@ -211,7 +211,7 @@ impl SessionRow {
         )
     }
 
-    /// The row in Avro's single-object encoding: the same bytes for the same row, always.
+    /// The row in Avro's single-object encoding. Equal rows always have equal bytes.
     ///
     /// # Panics
     /// Never: a test writes rows of every shape.
@@ -220,15 +220,15 @@ impl SessionRow {
         CODEC.encode(self)
     }
 
-    /// Reads a row.
+    /// Reads a row in Avro's single-object encoding.
     ///
     /// # Errors
-    /// The bytes are not a row of this schema.
+    /// The bytes are not a row of this schema or of an earlier one.
     pub fn decode(bytes: &[u8]) -> Result<Self, RowError> {
         CODEC.decode(bytes)
     }
 
-    /// Takes over who and what the session is; `entrypoint` is not among it.
+    /// Sets the fields that say who and what the session is, but for `entrypoint`.
     pub fn set_identity(&mut self, identity: &Identity) {
         let from = identity.clone();
         self.model = from.model;
@@ -251,7 +251,8 @@ impl SessionRow {
         self.env = from.env;
     }
 
-    /// Takes over what happened in the session, with the sums that a row adds. Beyond `i64::MAX` counts saturate.
+    /// Sets the fields that say what happened in the session, with the sums that only rows have. Counts saturate at
+    /// `i64::MAX`.
     pub fn set_counts(&mut self, counts: &Counts) {
         self.records = long(counts.records);
         self.conversation_starts = long(counts.conversation_starts);
@@ -314,7 +315,7 @@ impl SessionRow {
     }
 }
 
-/// Avro's only 64-bit integer is signed.
+/// A count as Avro's `long`, its only 64-bit integer, which is signed.
 fn long(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The row of the windows topics. Its fields are those of `avro/codex.windows.v1.avsc`, in that order.
+//! The row of the windows topics. Its fields are those of `avro/codex.windows.v1.avsc`, in the same order.
 
 use crate::delta::Series;
 use crate::derived::RowError;
@@ -15,7 +15,7 @@ pub const WINDOWS_AVSC: &str = include_str!("../../avro/codex.windows.v1.avsc");
 
 static CODEC: AvroCodec = AvroCodec::new(WINDOWS_AVSC, &[]);
 
-/// One of the window sizes; their lengths are in the seed ([`crate::settings::TimeRules::window_sizes_ms`]).
+/// A window size; its length is in the seed ([`crate::settings::TimeRules::window_sizes_ms`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum WindowSize {
     /// The smallest: a minute by default.
@@ -27,13 +27,13 @@ pub enum WindowSize {
 }
 
 impl WindowSize {
-    /// The size at that place among the seed's sizes, from 0; `None` beyond the third, which no valid seed has.
+    /// The size at `index` of the seed's sizes, from 0; `None` beyond the third, which no valid seed has.
     #[must_use]
     pub fn at(index: usize) -> Option<Self> {
         Self::VARIANTS.get(index).copied()
     }
 
-    /// The topic of its rows.
+    /// The topic with the rows of windows of this size.
     #[must_use]
     pub const fn topic(self) -> Topic {
         match self {
@@ -44,13 +44,13 @@ impl WindowSize {
     }
 }
 
-/// What one series did in one window: its final, or a correction to be added.
+/// What was added to one series in one window: the final, or a correction to be added to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "Window")]
 pub struct WindowRow {
     /// Name of the metric.
     pub metric: String,
-    /// Labels in the order of the metric's definition; those without a value are left out.
+    /// The labels that have a value, in the order of the metric's definition.
     pub labels: Vec<LabelValue>,
     /// Length of the window, ms.
     pub size_ms: i64,
@@ -58,67 +58,67 @@ pub struct WindowRow {
     pub start_ms: i64,
     /// End of the window, ms.
     pub end_ms: i64,
-    /// `None`: the final. Else a correction: start of the slot of its arrival, ms of the partition clock.
+    /// For a correction, the start of the slot in which its records arrived, ms of the partition clock; `None` for the final.
     pub arrival_ms: Option<i64>,
-    /// How much.
+    /// How much was added.
     pub value: WindowValue,
 }
 
 /// A label of a series.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelValue {
-    /// Its name.
+    /// The label's name.
     pub name: String,
-    /// Its value, never empty.
+    /// The label's value, never empty.
     pub value: String,
 }
 
-/// How much, in the form that the metric's kind asks for. The order of variants is that of the schema's union.
+/// How much was added, in the form of the metric's kind. The order of variants is that of the schema's union.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WindowValue {
-    /// For a counter or an up-down counter.
+    /// The value of a counter or an up-down counter.
     Count {
-        /// How much was added: for money, in nano-dollars or millionths of a credit.
+        /// How much was added; money is in nano-dollars or millionths of a credit.
         count: i64,
     },
-    /// For a ratio.
+    /// The value of a ratio, as two sums.
     Ratio {
-        /// Of those…
+        /// How many of the things counted in `denominator` have the property.
         numerator: i64,
-        /// …among these.
+        /// How many things there are.
         denominator: i64,
     },
-    /// For a distribution: see [`histogram::Histogram`].
+    /// The value of a distribution, as a [`histogram::Histogram`].
     Histogram {
-        /// [`histogram::SCALE`].
+        /// The scale of the buckets: [`histogram::SCALE`].
         scale: i32,
         /// How many sub-units of `sum` make one unit.
         per_unit: i64,
         /// Number of values.
         count: i64,
-        /// Their sum, in sub-units.
+        /// Sum of the values, in sub-units.
         sum: i64,
         /// Number of values that were 0.
         zero: i64,
-        /// By ascending index.
+        /// The buckets that hold values, by ascending index.
         buckets: Vec<Bucket>,
     },
 }
 
-/// A bucket that holds values.
+/// A bucket of a distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
-    /// Its index.
+    /// The bucket's index at the row's scale.
     pub index: i32,
-    /// How many values it holds.
+    /// How many values the bucket holds.
     pub count: i64,
 }
 
-/// The quantiles that are shown, in thousandths.
+/// The quantiles in [`WindowRow::to_json`]: name, and value in thousandths.
 const QUANTILES: [(&str, u64); 4] = [("p50", 500), ("p90", 900), ("p95", 950), ("p99", 990)];
 
 impl WindowRow {
-    /// The row of a series; `None` if this build does not know the key's metric, or its labels were others.
+    /// The row of a series' window; `None` if this version does not know the key's metric, or gives it another number of labels.
     #[must_use]
     pub fn new(
         series_key: &str,
@@ -169,7 +169,7 @@ impl WindowRow {
         })
     }
 
-    /// The series as people and Prometheus write it: `metric{label="value",…}`; the key of the row's record.
+    /// The series as Prometheus writes it, `metric{label="value",…}`: the key of the row's record.
     #[must_use]
     pub fn series(&self) -> String {
         let labels: Vec<String> = self
@@ -180,7 +180,7 @@ impl WindowRow {
         format!("{}{{{}}}", self.metric, labels.join(","))
     }
 
-    /// How many bytes labels and buckets take, in key and value together.
+    /// About how many bytes labels and buckets take in the record's key and value.
     pub(super) fn variable_bytes(&self) -> usize {
         let labels: usize = self
             .labels
@@ -194,7 +194,7 @@ impl WindowRow {
         labels + buckets * size_of::<Bucket>()
     }
 
-    /// The row in Avro's single-object encoding: the same bytes for the same row, always.
+    /// The row in Avro's single-object encoding. Equal rows always have equal bytes.
     ///
     /// # Panics
     /// Never: a test writes rows of every shape.
@@ -203,7 +203,7 @@ impl WindowRow {
         CODEC.encode(self)
     }
 
-    /// Reads a row.
+    /// Reads a row in Avro's single-object encoding.
     ///
     /// # Errors
     /// The bytes are not a row of this schema.
@@ -211,8 +211,8 @@ impl WindowRow {
         CODEC.decode(bytes)
     }
 
-    /// The row for people: with `quantiles` in units beside a distribution, `ratio` beside a ratio and `per_unit` beside a
-    /// count of parts of its unit, none of which is in the topic.
+    /// The row as a JSON object for people. It adds what the topic does not hold: `quantiles`, in units, beside a distribution;
+    /// `ratio` beside a ratio; `per_unit` beside a count of sub-units.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut row = json!({
@@ -226,7 +226,7 @@ impl WindowRow {
         match &self.value {
             WindowValue::Count { count } => {
                 row["value"] = json!({ "count": count });
-                // Money: the count is of nano-dollars, or of millionths of a credit.
+                // Counts of money are in nano-dollars or millionths of a credit.
                 let per_unit = Metric::by_name(&self.metric).map_or(1, |metric| metric.def().unit.per());
                 if per_unit != 1 {
                     row["value"]["per_unit"] = json!(per_unit);
@@ -266,7 +266,7 @@ impl WindowRow {
         row
     }
 
-    /// The distribution; `None` for a row of another form or another scale.
+    /// The distribution that the row holds; `None` for a row with a value of another form or scale.
     #[must_use]
     pub fn histogram(&self) -> Option<histogram::Histogram> {
         let WindowValue::Histogram {
@@ -292,7 +292,7 @@ impl WindowRow {
     }
 }
 
-/// Avro's only 64-bit integer is signed.
+/// A count as Avro's `long`, its only 64-bit integer, which is signed.
 fn long(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -1,11 +1,16 @@
-//! The labels of series, and the value of each for a fact.
+//! The label table: every label of a derived metric, whether it is open, and how many values it may have for each tenant;
+//! and the value of each label for a fact.
+//!
+//! Values of an open label come off the wire and are admitted by `tacho.labels`; those of all others are of closed sets in
+//! code. Never a label: an e-mail address, a conversation id, a call id, a path, a session. Those are in rows. Histograms
+//! carry no team, project, cost centre or department: one has dozens of series already.
 
 use crate::fact::{Agent, CompactionMethod, Dimensions, Fact, RetryLayer};
 use strum::VariantArray;
 
 /// A label of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray)]
-#[expect(missing_docs, reason = "each is explained in its definition, below")]
+#[expect(missing_docs, reason = "each is explained by its name, in `Label::def`")]
 pub enum Label {
     Tenant,
     Team,
@@ -39,16 +44,17 @@ pub enum Label {
     Interrupted,
 }
 
-/// What is known of a label.
+/// The definition of a label: one row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelDef {
-    /// Its name.
+    /// The label's name.
     pub name: &'static str,
-    /// How many values it can have; for an open label, per tenant, before `other`.
+    /// How many values the label can have. For an open label: how many are admitted for each tenant, unless the seed sets
+    /// another cap; all further values are shown as `other`.
     pub cap: usize,
-    /// Whether its values come off the wire, so that `tacho.labels` admits them first come, first served.
+    /// Whether values come off the wire, so that `tacho.labels` admits them, first come, first served.
     pub open: bool,
-    /// The resource attribute that it shows, if it is a dimension that the seed can switch off.
+    /// The resource attribute that the label shows, if it is a dimension, which the seed can switch off.
     pub dimension: Option<&'static str>,
 }
 
@@ -71,7 +77,7 @@ const fn dimension(name: &'static str, cap: usize, attribute: &'static str) -> L
 }
 
 impl Label {
-    /// Everything there is to know about a label. Caps of open labels are defaults: the seed can set others.
+    /// The label's definition.
     #[must_use]
     pub const fn def(self) -> LabelDef {
         match self {
@@ -113,9 +119,11 @@ impl Label {
         }
     }
 }
-/// The value of a label for a fact; `varying` is what the metric gave for the label that differs between samples.
+
+/// The value of a label for a fact; `varying` is the value that the metric gave for the label that differs between samples
+/// of one fact.
 ///
-/// A label that the fact says nothing about is empty, and not shown.
+/// The value is empty, and not shown, if the fact does not determine it.
 #[must_use]
 pub fn label_value<'a>(
     label: Label,
@@ -159,15 +167,28 @@ pub fn label_value<'a>(
     }
 }
 
-/// A response says its own tier; what comes between two responses is counted under the session's last one.
+/// The value of label `tier`. A cost has the tier of its own response; every other fact has the one that its session used
+/// last.
 const fn tier(dimensions: &Dimensions<'_>, fact: &Fact) -> &'static str {
     match fact {
         Fact::Cost { tier, .. } | Fact::Credits { tier, .. } => tier,
-        _ => dimensions.tier,
+        Fact::Record { .. }
+        | Fact::Request { .. }
+        | Fact::Response { .. }
+        | Fact::Unpriced { .. }
+        | Fact::TurnCost { .. }
+        | Fact::StreamFailure { .. }
+        | Fact::FirstToken { .. }
+        | Fact::ToolCall { .. }
+        | Fact::Decision { .. }
+        | Fact::Turn
+        | Fact::Compaction { .. }
+        | Fact::SessionStarted
+        | Fact::SessionsActive { .. } => dimensions.tier,
     }
 }
 
-/// The value of a label that tells how a request went.
+/// The value of a label that describes a request, a response or a stream; empty for facts of other kinds.
 fn request_value(label: Label, fact: &Fact) -> &'static str {
     match (label, fact) {
         (Label::Endpoint, Fact::Request { endpoint, .. }) => endpoint,
@@ -189,7 +210,7 @@ fn request_value(label: Label, fact: &Fact) -> &'static str {
     }
 }
 
-/// The value of a label that tells what else a fact holds.
+/// The value of a label that describes what a fact itself holds; empty for facts that do not hold it.
 fn fact_value(label: Label, fact: &Fact) -> &'static str {
     match (label, fact) {
         (Label::Tool, Fact::ToolCall { tool, .. } | Fact::Decision { tool, .. }) => tool,

@@ -1,4 +1,4 @@
-//! What each metric is: the one place to read, and to add to.
+//! The definitions of all metrics.
 
 use super::{Emit, Kind, Label, Metric, MetricDef, Sample, Unit};
 use crate::fact::{DecisionSource, Fact, FactKind};
@@ -59,13 +59,13 @@ const CREDITS: &[Label] = &[
     Label::Department,
     Label::Tier,
 ];
-/// 2^-6 s (16 ms) to 2^10 s (17 min).
+/// Histograms of durations have bounds from 2^-6 s (16 ms) to 2^10 s (17 min).
 const SECONDS: Kind = Kind::Histogram { first: -6, last: 10 };
-/// 1 to 2^22 (4 M) tokens.
+/// Histograms of token counts have bounds from 1 to 2^22 (4 M).
 const TOKEN_COUNTS: Kind = Kind::Histogram { first: 0, last: 22 };
 
 impl Metric {
-    /// Everything there is to know about a metric. Rendering, documents and tests read this and nothing else.
+    /// The metric's definition.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a table: one arm a metric")]
     pub const fn def(self) -> MetricDef {
@@ -571,12 +571,12 @@ fn first_token(fact: &Fact, emit: &mut Emit<'_>) {
     }
 }
 
-/// Adds an amount to a counter.
+/// Emits an amount for a counter.
 fn add(amount: u64, varying: Option<&'static str>, emit: &mut Emit<'_>) {
     emit(Sample::Add(i64::try_from(amount).unwrap_or(i64::MAX)), varying);
 }
 
-/// Counts one, if the fact is among those that the metric counts.
+/// Emits 1 for a counter if `counts` says that the metric counts the fact.
 fn one(counts: bool, emit: &mut Emit<'_>) {
     if counts {
         emit(Sample::Add(1), None);

@@ -1,4 +1,4 @@
-//! The full decode of an OTLP log request, by prost: slow, complete, and the oracle of the scan.
+//! The full decode of an OTLP log request by prost: slow and complete. Tests compare the scan with it.
 
 use super::scan::{self, Attrs, LogRecord};
 use crate::event::{Attr, EventKind};
@@ -11,12 +11,12 @@ use strum::VariantArray;
 /// Decodes an `ExportLogsServiceRequest`.
 ///
 /// # Errors
-/// The bytes are not one.
+/// The bytes are not an encoded `ExportLogsServiceRequest`.
 pub fn decode(bytes: &[u8]) -> Result<ExportLogsServiceRequest, prost::DecodeError> {
     ExportLogsServiceRequest::decode(bytes)
 }
 
-/// A [`scan::Value`] that owns its content; equal exactly if the content is, for every float too.
+/// A [`scan::Value`] that owns its content. Two are equal exactly if their content is; floats are compared by their bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedValue {
     /// A string.
@@ -27,32 +27,32 @@ pub enum OwnedValue {
     Bool(bool),
     /// The bits of a floating-point number.
     Double(u64),
-    /// Anything else, as prost encodes the `AnyValue`.
+    /// An array, key-value list, byte string or nothing, as prost encodes the `AnyValue`.
     Other(Vec<u8>),
 }
 
 /// The content of a [`LogRecord`], owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedRecord {
-    /// What of its resource is read.
+    /// The attributes of the record's resource that are read.
     pub resource: BTreeMap<Attr, OwnedValue>,
-    /// What of its own attributes is read.
+    /// The attributes of the record that are read.
     pub attrs: BTreeMap<Attr, OwnedValue>,
-    /// All of its own attributes, in order.
+    /// All attributes of the record, in order.
     pub attributes: Vec<(String, OwnedValue)>,
-    /// `time_unix_nano`.
+    /// Field `time_unix_nano`.
     pub time_ns: u64,
-    /// `observed_time_unix_nano`.
+    /// Field `observed_time_unix_nano`.
     pub observed_ns: u64,
-    /// `trace_id`.
+    /// Field `trace_id`.
     pub trace_id: Vec<u8>,
-    /// By the attribute `event.name`.
+    /// The event that the attribute `event.name` names.
     pub event: EventKind,
-    /// The record's number within the request.
+    /// The record's number in the request, from 0.
     pub index: usize,
 }
 
-/// The records of a decoded request, with the content that [`scan::scan`] must show for its bytes.
+/// The records of a decoded request: the content that [`scan::scan`] must give for the request's bytes.
 #[must_use]
 pub fn records(request: &ExportLogsServiceRequest) -> Vec<OwnedRecord> {
     let mut records = Vec::new();
@@ -113,7 +113,7 @@ fn value_of(pair: &KeyValue) -> OwnedValue {
 }
 
 impl From<scan::Value<'_>> for OwnedValue {
-    /// A [`scan::Value::Other`] that no scan gave out, and that can't be decoded, becomes an empty one.
+    /// A [`scan::Value::Other`] that can't be decoded, which no scan gives, becomes an empty value.
     fn from(value: scan::Value<'_>) -> Self {
         match value {
             scan::Value::Str(text) => Self::Str(text.to_owned()),

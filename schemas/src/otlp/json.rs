@@ -1,20 +1,22 @@
-//! OTLP/JSON into the binary form, in one pass and without a tree of the document in between: what it takes is what the
-//! result takes.
+//! OTLP/JSON to protobuf in one pass, without a tree of the document: memory is that of the result.
 //!
-//! Source: OTLP specification, "JSON Protobuf Encoding", and proto3's JSON mapping: ids in hex, enums as integers, 64-bit
-//! integers as strings or numbers, unknown members ignored, absent members and nulls are defaults. A member that comes
-//! twice is merged as every protobuf decoder merges a field that comes twice. Text that is not Unicode (half a surrogate
-//! pair) is kept with U+FFFD in its place: no request is lost for it.
+//! Ids are in hex, enums are integers, 64-bit integers are strings or numbers, unknown members are ignored, absent members
+//! and nulls are defaults. A member that occurs twice is written twice, and merged by whoever decodes the result. U+FFFD
+//! stands for text that is not Unicode (half of a surrogate pair), so that no request is refused for it.
+//!
+//! Source: OTLP specification, "JSON Protobuf Encoding"; proto3's JSON mapping.
 
 mod read;
 mod table;
+mod text;
+mod write;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use serde_json::error::Category;
 
-/// Which request a body is.
+/// The kind of an export request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// `ExportLogsServiceRequest`.
@@ -26,7 +28,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// All of them.
+    /// All kinds of requests.
     pub const ALL: [Self; 3] = [Self::Logs, Self::Traces, Self::Metrics];
 
     const fn table(self) -> &'static table::Message {
@@ -38,40 +40,40 @@ impl Request {
     }
 }
 
-/// Why a body is not an OTLP/JSON request. Nothing of the body is in it.
+/// Why a body is not an OTLP/JSON request. The error holds nothing of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Not JSON at all, or nested deeper than 128 levels.
+    /// The body is not JSON, or is nested deeper than 128 levels.
     #[error("not valid JSON, or nested too deeply: line {line}, column {column}")]
     Syntax {
-        /// From 1.
+        /// Line of the fault, from 1.
         line: usize,
-        /// From 1.
+        /// Column of the fault, from 1.
         column: usize,
     },
-    /// JSON, but not of the form of the request.
+    /// The body is JSON, but does not have the form of the request.
     #[error(
         "not an OTLP request of this signal: line {line}, column {column}; see the OTLP specification, JSON Protobuf Encoding"
     )]
     Form {
-        /// From 1.
+        /// Line of the fault, from 1.
         line: usize,
-        /// From 1.
+        /// Column of the fault, from 1.
         column: usize,
     },
-    /// In its binary form it is over the limit.
+    /// The body's protobuf form is larger than the limit, in bytes.
     #[error("over {0} bytes in its binary form")]
     TooLarge(usize),
 }
 
-/// The request in its binary form, of `limit` bytes at most, in `room`, which is empty. A body without content is an empty
-/// request.
+/// Writes the protobuf form of a JSON body, of at most `limit` bytes, into `room`, which must be empty and is given back. A
+/// body without content is an empty request.
 ///
 /// # Errors
-/// The body is not JSON, not a request of that kind, or too large.
+/// The body is not JSON, not a request of that kind, or its protobuf form is too large.
 pub fn to_protobuf(request: Request, body: &[u8], room: Vec<u8>, limit: usize) -> Result<Vec<u8>, JsonError> {
     let body = content(body);
-    let mut out = read::Out::new(room, limit);
+    let mut out = write::Writer::new(room, limit);
     if body.is_empty() {
         return Ok(out.into_bytes());
     }
@@ -84,7 +86,7 @@ pub fn to_protobuf(request: Request, body: &[u8], room: Vec<u8>, limit: usize) -
     }
 }
 
-/// Which requests the members of the body are of; none for a body without content or without a known member.
+/// The kinds of requests that have the body's members; none for a body without content or without a known member.
 ///
 /// # Errors
 /// The body is not a JSON object.
@@ -112,7 +114,7 @@ pub fn requests(body: &[u8]) -> Result<Vec<Request>, JsonError> {
 /// Reads a log request.
 ///
 /// # Errors
-/// The body is not one.
+/// The body is not such a request.
 pub fn logs(body: &[u8]) -> Result<ExportLogsServiceRequest, JsonError> {
     decoded(Request::Logs, body)
 }
@@ -120,7 +122,7 @@ pub fn logs(body: &[u8]) -> Result<ExportLogsServiceRequest, JsonError> {
 /// Reads a trace request.
 ///
 /// # Errors
-/// The body is not one.
+/// The body is not such a request.
 pub fn traces(body: &[u8]) -> Result<ExportTraceServiceRequest, JsonError> {
     decoded(Request::Traces, body)
 }
@@ -128,7 +130,7 @@ pub fn traces(body: &[u8]) -> Result<ExportTraceServiceRequest, JsonError> {
 /// Reads a metric request.
 ///
 /// # Errors
-/// The body is not one.
+/// The body is not such a request.
 pub fn metrics(body: &[u8]) -> Result<ExportMetricsServiceRequest, JsonError> {
     decoded(Request::Metrics, body)
 }
@@ -138,7 +140,7 @@ fn decoded<M: prost::Message + Default>(request: Request, body: &[u8]) -> Result
     Ok(M::decode(bytes.as_slice()).expect("what was written by the tables of a message is that message"))
 }
 
-/// Without a byte order mark and without space at the ends.
+/// The body without a byte order mark, and without space at its ends.
 fn content(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii()
 }

@@ -1,11 +1,11 @@
-//! The dedup mark: 128 bits that two records share exactly if they are the same record.
+//! The dedup mark: 128 bits that two log records share if they are the same record, and hardly ever otherwise.
 
 use super::scan::{LogRecord, Value, key_value};
 use super::wire::{Fields, Payload};
 use crate::event::{Attr, is_public};
 use xxhash_rust::xxh3::Xxh3;
 
-/// The attributes that are in the mark by their own right, beside their part in the sum over all.
+/// The attributes that the mark covers one by one, beside the sum over all attributes.
 const NAMED: [Attr; 5] = [
     Attr::EventName,
     Attr::CallId,
@@ -14,10 +14,10 @@ const NAMED: [Attr; 5] = [
     Attr::ToolResultSeq,
 ];
 
-/// The mark of a record that belongs to `conversation` of `tenant`.
+/// The mark of a record of `conversation` of `tenant`.
 ///
-/// Does not depend on the order of fields or attributes, nor on what a privacy policy removed or changed, nor on what Tachograph added,
-/// at any depth: keys that are not [public](is_public) are left out.
+/// It does not depend on the order of fields or attributes, on what a privacy policy removed or changed, or on what ingest
+/// added: attributes whose keys are not [public](is_public) are left out at any depth.
 #[must_use]
 pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
@@ -45,7 +45,7 @@ pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8
     hash.digest128().to_le_bytes()
 }
 
-/// Length first, so that no two sequences of texts look alike.
+/// Hashes a text with its length before it, so that no two sequences of texts give the same bytes.
 fn text(hash: &mut Xxh3, text: &str) {
     bytes(hash, text.as_bytes());
 }
@@ -74,16 +74,16 @@ fn value(hash: &mut Xxh3, value: Value<'_>) {
     }
 }
 
-/// Where the parts of an `AnyValue` are.
+/// Where the fields of an `AnyValue` are.
 enum AnyValue<'a> {
-    /// In one piece.
+    /// The fields of one `AnyValue` message.
     Plain(Fields<'a>),
-    /// In a `KeyValue`, in one piece or in several.
+    /// The fields of a `KeyValue` message, which holds the value in one part or several.
     Within(Fields<'a>),
 }
 
 impl<'a> AnyValue<'a> {
-    /// Shows every member that was set, in order; the bytes were checked by the scan.
+    /// Calls `show` with every member that is set, in order. The scan has checked the bytes.
     fn members(&self, mut show: impl FnMut(u32, Payload<'a>, &Fields<'a>)) {
         let mut each = |mut fields: Fields<'a>| {
             while let Some((number, payload)) = fields.good() {
@@ -108,7 +108,8 @@ impl<'a> AnyValue<'a> {
     }
 }
 
-/// The member set last counts; lists that follow one another directly are one list, as protobuf merges them.
+/// Hashes an `AnyValue`. The member that is set last counts, and lists that follow one another directly are one list, as
+/// protobuf merges them.
 fn nested(hash: &mut Xxh3, any: &AnyValue<'_>) {
     let (mut last, mut start, mut count) = (0, 0, 0usize);
     any.members(|number, _, _| {
@@ -133,7 +134,7 @@ fn member<'a>(hash: &mut Xxh3, number: u32, payload: Payload<'a>, fields: &Field
         (1 | 7, Payload::Bytes(content)) => bytes(hash, content),
         (2, Payload::Varint(flag)) => hash.update(&[u8::from(flag != 0)]),
         (3, Payload::Varint(number)) | (4, Payload::Fixed64(number)) => hash.update(&number.to_le_bytes()),
-        // An int32: prost keeps the low half.
+        // The member is an int32, of which prost keeps the low half.
         (8, Payload::Varint(number)) => hash.update(&(number as u32).to_le_bytes()),
         (5 | 6, _) => {
             let Ok(mut list) = fields.enter(payload) else {
@@ -149,7 +150,7 @@ fn member<'a>(hash: &mut Xxh3, number: u32, payload: Payload<'a>, fields: &Field
     }
 }
 
-/// Each item begins with a 1, so that the 0 at the end of its list can't be taken for one.
+/// Hashes an item of a list. Each begins with a 1, which tells it from the 0 at the end of a value.
 fn list_item<'a>(hash: &mut Xxh3, kind: u32, item: Payload<'a>, list: &Fields<'a>) {
     let Ok(inner) = list.enter(item) else { return };
     if kind == 5 {

@@ -1,157 +1,32 @@
-//! A zero-copy scan over the bytes of an `ExportLogsServiceRequest`: any order of fields, no allocation per record.
+//! The zero-copy scan over the bytes of an `ExportLogsServiceRequest`: fields in any order, no allocation for a record.
+//!
+//! **Invariant:** the scan refuses exactly the bytes that prost refuses, and never panics.
 //!
 //! Source: opentelemetry-proto `logs/v1/logs.proto`, `common/v1/common.proto`; protobuf encoding guide.
 
+mod attrs;
+
+pub use attrs::{Attrs, Value};
+
 use super::wire::{Fields, Payload};
 use crate::event::{Attr, EventKind};
-use strum::EnumCount;
-
-/// The value of an attribute, borrowed from the request's bytes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
-    /// A string.
-    Str(&'a str),
-    /// An integer.
-    Int(i64),
-    /// A boolean.
-    Bool(bool),
-    /// A floating-point number.
-    Double(f64),
-    /// An array, key-value list, byte string or nothing: the encoded `KeyValue` that holds it, key included.
-    ///
-    /// (The value alone need not be one piece: protobuf merges a message field that occurs twice.)
-    Other(&'a [u8]),
-}
-
-/// The attributes that something reads, by [`Attr`]; the last occurrence of a key wins.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attrs<'a> {
-    slots: [Option<Value<'a>>; Attr::COUNT],
-}
-
-impl Default for Attrs<'_> {
-    fn default() -> Self {
-        Self {
-            slots: [None; Attr::COUNT],
-        }
-    }
-}
-
-impl<'a> Attrs<'a> {
-    /// Sets one.
-    pub const fn set(&mut self, attr: Attr, value: Value<'a>) {
-        self.slots[attr as usize] = Some(value);
-    }
-
-    /// The value as it is.
-    #[must_use]
-    pub const fn get(&self, attr: Attr) -> Option<Value<'a>> {
-        self.slots[attr as usize]
-    }
-
-    /// The value if it is a string.
-    #[must_use]
-    pub const fn text(&self, attr: Attr) -> Option<&'a str> {
-        match self.get(attr) {
-            Some(Value::Str(text)) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The value as an integer, whether it came as one or as a decimal string: Codex mixes both.
-    #[must_use]
-    pub fn int(&self, attr: Attr) -> Option<i64> {
-        match self.get(attr)? {
-            Value::Int(int) => Some(int),
-            Value::Str(text) => text.trim().parse().ok(),
-            Value::Double(double) if double.fract() == 0.0 && double.abs() < 9e15 => Some(double as i64),
-            _ => None,
-        }
-    }
-
-    /// The value as a count: an integer that is not negative.
-    #[must_use]
-    pub fn count(&self, attr: Attr) -> Option<u64> {
-        u64::try_from(self.int(attr)?).ok()
-    }
-
-    /// A value in milliseconds as whole microseconds: an integer, a decimal string or a number with a fraction.
-    ///
-    /// Codex sends whole milliseconds as strings; a fraction beyond the microsecond is cut off.
-    #[must_use]
-    pub fn micros(&self, attr: Attr) -> Option<u64> {
-        match self.get(attr)? {
-            Value::Str(text) => scaled(text, 3),
-            Value::Double(double) if (0.0..9e12).contains(&double) => {
-                format!("{:.0}", (double * 1_000.0).floor()).parse().ok()
-            }
-            _ => self.count(attr).map(|ms| ms.saturating_mul(1_000)),
-        }
-    }
-
-    /// A value as whole billionths: an integer, a decimal string (Codex sends money so) or a number with a fraction. What is
-    /// finer than a billionth is cut off.
-    #[must_use]
-    pub fn billionths(&self, attr: Attr) -> Option<u64> {
-        match self.get(attr)? {
-            Value::Str(text) if text.contains(['e', 'E']) => {
-                scaled(&text.trim().parse::<f64>().ok()?.to_string(), 9)
-            }
-            Value::Str(text) => scaled(text, 9),
-            // Its shortest decimal, which is never in scientific form.
-            Value::Double(double) => scaled(&double.to_string(), 9),
-            _ => self.count(attr).map(|whole| whole.saturating_mul(1_000_000_000)),
-        }
-    }
-
-    /// The value as a boolean, whether it came as one or as `"true"` or `"false"`.
-    #[must_use]
-    pub fn flag(&self, attr: Attr) -> Option<bool> {
-        match self.get(attr)? {
-            Value::Bool(flag) => Some(flag),
-            Value::Str(text) => text.parse().ok(),
-            _ => None,
-        }
-    }
-}
-
-/// A decimal that is not negative, times ten to the power of `digits`; what is finer is cut off.
-fn scaled(text: &str, digits: u32) -> Option<u64> {
-    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || !plain(whole) || !plain(fraction) {
-        return None;
-    }
-    let rest = fraction
-        .bytes()
-        .chain(std::iter::repeat(b'0'))
-        .take(digits as usize);
-    let rest = rest.fold(0, |rest: u64, digit| rest * 10 + u64::from(digit - b'0'));
-    Some(
-        whole
-            .parse::<u64>()
-            .ok()?
-            .saturating_mul(10_u64.pow(digits))
-            .saturating_add(rest),
-    )
-}
 
 /// One log record, borrowed from the request's bytes.
 #[derive(Clone, Debug)]
 pub struct LogRecord<'r, 'a> {
-    /// Attributes of its resource; none, where [`Visit::resource`] said that it is known.
+    /// Attributes of the record's resource; empty if [`Visit::resource`] returned that the resource is known.
     pub resource: &'r Attrs<'a>,
-    /// Its own attributes.
+    /// Attributes of the record.
     pub attrs: Attrs<'a>,
-    /// `time_unix_nano`; 0 where Codex is the sender.
+    /// Field `time_unix_nano`; Codex leaves it 0.
     pub time_ns: u64,
-    /// `observed_time_unix_nano`.
+    /// Field `observed_time_unix_nano`.
     pub observed_ns: u64,
-    /// 16 bytes, or none; the length is the sender's and not checked.
+    /// Field `trace_id`: 16 bytes or none by the specification, which is not checked.
     pub trace_id: &'a [u8],
-    /// By the attribute `event.name`.
+    /// The event that the attribute `event.name` names.
     pub event: EventKind,
-    /// The record's number within the request.
+    /// The record's number in the request, from 0.
     pub index: usize,
     /// The encoded `LogRecord` message.
     pub bytes: &'a [u8],
@@ -171,9 +46,9 @@ impl<'r, 'a> LogRecord<'r, 'a> {
         }
     }
 
-    /// All of the record's own attributes, as they are in the record: in its order, repeated keys too.
+    /// All attributes of the record, in the order of the encoded record, repeated keys included.
     ///
-    /// Reads the encoded record again, which was checked when the record was visited.
+    /// They are read from the encoded record, which the scan checked before it showed the record.
     pub fn attributes(&self) -> impl Iterator<Item = (&'a str, Value<'a>)> + use<'a> {
         let mut fields = Fields::new(self.bytes);
         std::iter::from_fn(move || {
@@ -193,16 +68,16 @@ pub enum ScanError {
     /// The bytes end within a field.
     #[error("the message ends within a field")]
     Truncated,
-    /// A varint is longer than ten bytes, or a tag is no tag.
+    /// A varint is longer than ten bytes, or a tag has no valid field number or wire type.
     #[error("not a protobuf message")]
     Malformed,
-    /// A field has another wire type than its number says.
+    /// A known field has another wire type than the message's definition says.
     #[error("a field has the wrong wire type")]
     WireType,
     /// A string is not UTF-8.
     #[error("a string is not valid UTF-8")]
     Utf8,
-    /// Values are nested deeper than the limit.
+    /// Values are nested deeper than prost's limit of 100 levels.
     #[error("values are nested too deep")]
     TooDeep,
 }
@@ -210,30 +85,30 @@ pub enum ScanError {
 const REQUEST_RESOURCE_LOGS: u32 = 1;
 const LOG_RECORD_ATTRIBUTES: u32 = 6;
 
-/// Shows every log record of an encoded `ExportLogsServiceRequest`, and says how many there were.
+/// Calls `visit` with every log record of an encoded `ExportLogsServiceRequest`, and gives their number.
 ///
-/// Records are shown before the bytes after them are checked: after an error some were shown. Who must not act on
-/// part of a request calls [`check`] first. Nothing is allocated on the heap.
+/// A record is visited before the bytes after it are checked, so records may have been visited when an error comes. A caller
+/// that must not act on part of a request calls [`check`] first. Nothing is allocated on the heap.
 ///
 /// # Errors
-/// Exactly for the bytes that prost refuses to decode, its limit of nesting included.
+/// Prost would refuse to decode the bytes, its limit of nesting included.
 pub fn scan<'a>(request: &'a [u8], visit: impl FnMut(LogRecord<'_, 'a>)) -> Result<usize, ScanError> {
     scan_for(request, &mut Each(visit))
 }
 
-/// What a scan shows, in order.
+/// The visitor of a scan, called in the order of the request.
 pub trait Visit<'a> {
-    /// The resource of the records to come: the encoded `Resource` message, if it is in one piece. Whether it is known:
-    /// then it is not read.
+    /// Called before the records of a resource, with the encoded `Resource` message if that is in one piece. Returns whether
+    /// the visitor knows the resource; then its attributes are not read.
     ///
-    /// Only a resource may be known whose records a scan has shown before: its bytes are not checked again.
+    /// A visitor may know only resources of records that a scan has shown it before, since their bytes are not checked again.
     fn resource(&mut self, encoded: Option<&'a [u8]>) -> bool;
 
-    /// A log record of that resource.
+    /// Called with each log record of the resource shown last.
     fn record(&mut self, record: LogRecord<'_, 'a>);
 }
 
-/// Knows no resource.
+/// A visitor that knows no resource.
 struct Each<F>(F);
 
 impl<'a, F: FnMut(LogRecord<'_, 'a>)> Visit<'a> for Each<F> {
@@ -246,10 +121,10 @@ impl<'a, F: FnMut(LogRecord<'_, 'a>)> Visit<'a> for Each<F> {
     }
 }
 
-/// As [`scan`], for who remembers resources.
+/// Scans like [`scan`], for a visitor that may know resources.
 ///
 /// # Errors
-/// As [`scan`].
+/// Prost would refuse to decode the bytes, its limit of nesting included.
 pub fn scan_for<'a>(request: &'a [u8], visit: &mut impl Visit<'a>) -> Result<usize, ScanError> {
     let mut count = 0;
     let mut fields = Fields::new(request);
@@ -264,15 +139,15 @@ pub fn scan_for<'a>(request: &'a [u8], visit: &mut impl Visit<'a>) -> Result<usi
     Ok(count)
 }
 
-/// Checks an encoded `ExportLogsServiceRequest` as a whole, and says how many records it holds.
+/// Checks an encoded `ExportLogsServiceRequest` as a whole, and gives the number of its log records.
 ///
 /// # Errors
-/// As [`scan`].
+/// Prost would refuse to decode the bytes, its limit of nesting included.
 pub fn check(request: &[u8]) -> Result<usize, ScanError> {
     scan(request, |_| {})
 }
 
-/// Two passes, because the resource may come after the records that are its own, and may come in parts.
+/// Scans a `ResourceLogs` message in two passes, since the resource may come after its records, and in several parts.
 fn resource_logs<'a>(
     message: Fields<'a>,
     count: &mut usize,
@@ -280,7 +155,7 @@ fn resource_logs<'a>(
 ) -> Result<(), ScanError> {
     let mut attrs = Attrs::default();
     let mut fields = message;
-    // The first part of the resource waits for whether it is the only one.
+    // The first part of the resource is read late: if it is the only one, the visitor may know it.
     let (mut first, mut is_whole) = (None, true);
     while let Some((number, payload)) = fields.good() {
         match number {
@@ -399,7 +274,8 @@ fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a
             attrs.set(attr, value);
         }
     };
-    // Apart from each other: what two ways of reading may give goes through memory, see `Fields::good`.
+    // `keep` is called in both branches, since a value that joins the two results would go through memory (see
+    // `Fields::good`).
     if let Some((key, value)) = plain_key_value(parent, payload) {
         keep(key, value);
     } else {
@@ -409,7 +285,7 @@ fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a
     Ok(())
 }
 
-/// Reads a `KeyValue`.
+/// Reads a `KeyValue`: the key and the value.
 pub(super) fn key_value<'a>(
     parent: &Fields<'a>,
     payload: Payload<'a>,
@@ -417,7 +293,7 @@ pub(super) fn key_value<'a>(
     plain_key_value(parent, payload).map_or_else(|| any_key_value(parent, payload), Ok)
 }
 
-/// Reads a `KeyValue` of any form: the value may come before the key, and in parts.
+/// Reads a `KeyValue` of any form, whose value may come before its key, and in several parts.
 #[inline(never)]
 fn any_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a str, Value<'a>), ScanError> {
     let mut fields = parent.enter(payload)?;
@@ -435,8 +311,8 @@ fn any_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a s
     Ok((key, value.unwrap_or(Value::Other(payload.bytes()?))))
 }
 
-/// Reads the usual `KeyValue` at once: key, then a value that is a string, a boolean or an integer, each with a length
-/// or number of one byte. `None` for all others, wrong ones too: those are read field by field.
+/// Reads a `KeyValue` of the usual form at once: a key, then a string, a boolean or an integer, each with a length or number
+/// of one byte. `None` for every other form, invalid ones included, which [`any_key_value`] reads field by field.
 #[inline(always)]
 fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a str, Value<'a>)> {
     const KEY: u8 = 1 << 3 | 2;
@@ -460,7 +336,7 @@ fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a
     if any.len() != usize::from(*length) {
         return None;
     }
-    // Tags and lengths are below 128, and so are text themselves: key and value are checked at once.
+    // Tags and lengths are below 128, which makes them valid UTF-8: key and value are checked at once.
     let text = std::str::from_utf8(bytes).ok()?;
     let value = match any {
         [STRING, length @ 0..=127, value @ ..] if value.len() == usize::from(*length) => {
@@ -473,7 +349,7 @@ fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a
     Some((text.get(2..2 + usize::from(*key_length))?, value))
 }
 
-/// Reads an `AnyValue`: `value` is the member seen last, `None` for what [`Value::Other`] stands for.
+/// Reads an `AnyValue` into `value`: its last member, or `None` for a member that [`Value::Other`] stands for.
 fn any_value<'a>(mut fields: Fields<'a>, value: &mut Option<Value<'a>>) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.good() {
         *value = match number {
@@ -518,33 +394,4 @@ fn key_values(mut fields: Fields<'_>) -> Result<(), ScanError> {
         }
     }
     fields.end()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn milliseconds_in_every_form() {
-        let micros = |value| {
-            let mut attrs = Attrs::default();
-            attrs.set(Attr::DurationMs, value);
-            attrs.micros(Attr::DurationMs)
-        };
-        assert_eq!(micros(Value::Str("120")), Some(120_000));
-        assert_eq!(micros(Value::Str("1.5")), Some(1_500));
-        assert_eq!(micros(Value::Str("0.00099")), Some(0));
-        assert_eq!(micros(Value::Int(7)), Some(7_000));
-        assert_eq!(micros(Value::Double(2.25)), Some(2_250));
-        for nonsense in [
-            Value::Str("-1"),
-            Value::Str("1e3"),
-            Value::Str("."),
-            Value::Str(""),
-            Value::Double(f64::NAN),
-            Value::Int(-1),
-        ] {
-            assert_eq!(micros(nonsense), None, "{nonsense:?}");
-        }
-    }
 }

@@ -1,24 +1,26 @@
-//! Reading protobuf, field by field, from borrowed bytes: what is refused and where is what prost refuses.
+//! Protobuf from borrowed bytes, field by field.
+//!
+//! **Invariant:** exactly those messages are refused that prost refuses.
 //!
 //! Source: protobuf "Encoding" guide; prost 0.14 `encoding.rs` (recursion limit, varint overflow, groups).
 
 use super::scan::ScanError;
 
-/// How deep messages may be nested below the request; prost's limit.
+/// How many levels messages may be nested below the request, which is prost's limit.
 pub const DEPTH_MAX: u32 = 100;
 
-/// What a field holds, by wire type.
+/// The content of a field, by wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
     /// Wire type 0.
     Varint(u64),
     /// Wire type 1.
     Fixed64(u64),
-    /// Wire type 2: string, bytes or message.
+    /// Wire type 2: a string, bytes, a message or packed numbers.
     Bytes(&'a [u8]),
-    /// Wire types 3 and 4: a group, already skipped. No field that is read is one.
+    /// Wire types 3 and 4: a group, which was skipped. No field that is read is a group.
     Group,
-    /// Wire type 5.
+    /// Wire type 5; the value is not kept, since no field of this type is read.
     Fixed32,
 }
 
@@ -27,7 +29,7 @@ impl<'a> Payload<'a> {
     pub const fn varint(self) -> Result<u64, ScanError> {
         match self {
             Self::Varint(value) => Ok(value),
-            _ => Err(ScanError::WireType),
+            Self::Fixed64(_) | Self::Bytes(_) | Self::Group | Self::Fixed32 => Err(ScanError::WireType),
         }
     }
 
@@ -35,7 +37,7 @@ impl<'a> Payload<'a> {
     pub const fn fixed64(self) -> Result<u64, ScanError> {
         match self {
             Self::Fixed64(value) => Ok(value),
-            _ => Err(ScanError::WireType),
+            Self::Varint(_) | Self::Bytes(_) | Self::Group | Self::Fixed32 => Err(ScanError::WireType),
         }
     }
 
@@ -43,7 +45,7 @@ impl<'a> Payload<'a> {
     pub const fn fixed32(self) -> Result<(), ScanError> {
         match self {
             Self::Fixed32 => Ok(()),
-            _ => Err(ScanError::WireType),
+            Self::Varint(_) | Self::Fixed64(_) | Self::Bytes(_) | Self::Group => Err(ScanError::WireType),
         }
     }
 
@@ -51,7 +53,7 @@ impl<'a> Payload<'a> {
     pub const fn bytes(self) -> Result<&'a [u8], ScanError> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
-            _ => Err(ScanError::WireType),
+            Self::Varint(_) | Self::Fixed64(_) | Self::Group | Self::Fixed32 => Err(ScanError::WireType),
         }
     }
 
@@ -61,13 +63,13 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// The fields of one message, in the order they are in.
+/// The fields of one message, in the order of its bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
-    /// How many levels may still be entered.
+    /// How many further levels of messages may be entered.
     depth: u32,
-    /// What is wrong with the field after the last good one.
+    /// The fault of the field after the last good one.
     error: Option<ScanError>,
 }
 
@@ -81,10 +83,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The next field's number and payload; `None` at the end, about which [`Fields::end`] says more.
+    /// The next field's number and payload; `None` at the end of the message or at a fault, which [`Fields::end`] tells apart.
     ///
-    /// Not a `Result`: the usual field stays in registers, where a field or an error would be written to memory and read
-    /// back in other pieces, for which processors wait. That was a third of a scan.
+    /// It is not a `Result`, so that the usual field stays in registers. A `Result` would be written to memory and read back
+    /// with another width, which stalls the processor: that took a third of a scan's time.
     #[inline(always)]
     pub fn good(&mut self) -> Option<(u32, Payload<'a>)> {
         if let [key @ 8..0x80, length @ 0..0x80, rest @ ..] = self.rest
@@ -97,7 +99,7 @@ impl<'a> Fields<'a> {
         self.any()
     }
 
-    /// Whether there was no further field because of the end.
+    /// Gives the fault that ended the fields, if one did.
     pub const fn end(&self) -> Result<(), ScanError> {
         match self.error {
             Some(error) => Err(error),
@@ -105,7 +107,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The next field, whatever its form.
+    /// The next field in any valid form.
     #[inline(never)]
     fn any(&mut self) -> Option<(u32, Payload<'a>)> {
         if self.rest.is_empty() {
@@ -133,13 +135,13 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Whether messages may be nested that many levels deeper.
+    /// Whether messages `levels` further down may be entered.
     #[inline]
     pub const fn reaches(&self, levels: u32) -> bool {
         self.depth >= levels
     }
 
-    /// Passes over a field that is not known. (prost counts it as a level of its own.)
+    /// Skips an unknown field, which prost counts as a level of nesting.
     #[inline]
     pub const fn unknown(&self) -> Result<(), ScanError> {
         if self.depth == 0 {
@@ -171,12 +173,12 @@ impl<'a> Fields<'a> {
             }
             3 => self.group(number, self.depth).map(|()| Payload::Group),
             5 => self.array::<4>().map(|_| Payload::Fixed32),
-            // 4 ends a group that was not begun; 6 and 7 are not in use.
+            // Wire type 4 ends a group that was not begun; 6 and 7 do not exist.
             _ => Err(ScanError::Malformed),
         }
     }
 
-    /// Passes over the rest of a group, and the groups in it, `depth` levels of them at most.
+    /// Skips the rest of a group with the groups in it, which may be nested `depth` levels deep.
     fn group(&mut self, number: u32, depth: u32) -> Result<(), ScanError> {
         if depth == 0 {
             return Err(ScanError::TooDeep);
@@ -191,7 +193,7 @@ impl<'a> Fields<'a> {
                     };
                 }
                 (inner, 3) => self.group(inner, depth - 1)?,
-                // A field is a level below its group.
+                // A field is one level below its group.
                 _ if depth == 1 => return Err(ScanError::TooDeep),
                 (inner, wire_type) => {
                     self.payload(inner, wire_type)?;
@@ -216,7 +218,7 @@ impl<'a> Fields<'a> {
         for (index, &byte) in self.rest.iter().take(10).enumerate() {
             value |= u64::from(byte & 0x7f) << (index * 7);
             if byte < 0x80 {
-                // The tenth byte has room for one bit.
+                // The tenth byte holds one bit of the 64.
                 if index == 9 && byte > 1 {
                     return Err(ScanError::Malformed);
                 }
@@ -246,9 +248,9 @@ mod tests {
     #[test]
     fn varints_like_prost() {
         let check = |bytes: &[u8]| {
-            let ours = Fields::new(bytes).varint();
-            let theirs = prost::encoding::decode_varint(&mut &bytes[..]);
-            assert_eq!(ours.ok(), theirs.ok(), "{bytes:x?}");
+            let read = Fields::new(bytes).varint();
+            let by_prost = prost::encoding::decode_varint(&mut &bytes[..]);
+            assert_eq!(read.ok(), by_prost.ok(), "{bytes:x?}");
         };
         check(&[]);
         check(&[0x80]);

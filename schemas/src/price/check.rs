@@ -1,4 +1,4 @@
-//! A table is right as a whole, or every fault is told.
+//! The check of a price table: it is used as a whole, or refused with all of its faults.
 
 use super::lookup::Entry;
 use super::{Book, PRICE_MAX, PriceRow, PriceTable, ROWS_MAX, TABLE_BYTES_MAX, TEXT_BYTES_MAX, Tier};
@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const DAY_BYTES: usize = "2026-11-23".len();
 
-/// What rows must not share at one time: book, model, tier and size of the request.
+/// What no two rows may share at one time: book, model, tier and size of the request.
 type Key<'a> = (Book, &'a str, Tier, u64);
-/// From when to when, ms, and the row's number.
+/// The times of rows, each as start and end, ms, and the row's number, from 1.
 type Times = Vec<(i64, i64, usize)>;
 
 impl PriceTable {
-    /// Everything that is wrong with the table; empty if nothing is.
+    /// The faults of the table, each as a sentence; empty if it has none.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -110,7 +110,7 @@ impl PriceTable {
         faults
     }
 
-    /// What is wrong between rows: overlapping times, and prices of large requests alone.
+    /// The faults between rows: times that overlap, and rows for large requests without one for all others.
     fn faults_between(&self) -> Vec<String> {
         let mut by_key: BTreeMap<Key<'_>, Times> = BTreeMap::new();
         for (number, row) in (1..).zip(&self.rows).take(ROWS_MAX) {
@@ -147,7 +147,7 @@ impl PriceTable {
                         named(row)
                     ));
                 }
-                // The one that goes on longest may overlap with the next, too.
+                // A row that goes on for longest may overlap with several after it.
                 if to > last.1 {
                     last = (from, to, number);
                 }
@@ -157,7 +157,7 @@ impl PriceTable {
     }
 }
 
-/// A row, so that its writer finds it.
+/// The name of a row in messages: its writer finds the row by it.
 fn named(row: &PriceRow) -> String {
     let shown = |text: &str| text.chars().take(64).collect::<String>();
     let above = if row.context_above == 0 {
@@ -177,7 +177,7 @@ fn is_text(text: &str) -> bool {
     (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// The start of a day in UTC, ms.
+/// The start of a day in UTC, ms since the Unix epoch; `None` for a text that is not a day such as 2026-11-23.
 pub(super) fn day(text: &str) -> Option<i64> {
     let time = (text.len() == DAY_BYTES).then(|| parse_rfc3339(&format!("{text}T00:00:00Z")))?;
     Some(time?.0)

@@ -1,36 +1,36 @@
-//! A table made ready for questions.
+//! The lookup of prices in a table, by book, model, tier, time and size of the request.
 
 use super::check::day;
 use super::{Book, PriceRow, PriceTable, Tier, Unpriced};
 use std::collections::BTreeMap;
 
-/// What a million tokens cost, in millionths of the book's unit.
+/// What a million tokens of each kind cost, in millionths of the book's unit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// Input from no cache.
+    /// Price of input tokens that came from no cache.
     pub input: u64,
-    /// Input read from the cache.
+    /// Price of input tokens read from the cache.
     pub cached_input: u64,
-    /// Input written to the cache.
+    /// Price of input tokens written to the cache.
     pub cache_write: u64,
-    /// Output, reasoning among it.
+    /// Price of output tokens, reasoning tokens among them.
     pub output: u64,
 }
 
-/// A row with its texts read.
+/// A row of a price table, parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub tier: Tier,
     pub above: u64,
-    /// From this time on, ms…
+    /// The first time at which the row is in force, ms.
     pub from: i64,
-    /// …and before this one.
+    /// The first time at which the row is no longer in force, ms.
     pub to: i64,
     rates: Rates,
 }
 
 impl Entry {
-    /// `None` for a row that is at fault by itself.
+    /// Parses a row; `None` for one that has faults of its own.
     pub fn of(row: &PriceRow) -> Option<(Book, Self)> {
         let price = |price: i64| u64::try_from(price).ok();
         let time = |text: &Option<String>, open: i64| text.as_deref().map_or(Some(open), day);
@@ -53,7 +53,7 @@ impl Entry {
     }
 }
 
-/// A table by book and model.
+/// A price table by book and model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prices {
     version: String,
@@ -62,7 +62,7 @@ pub struct Prices {
 }
 
 impl Prices {
-    /// The table's. Rows that [`PriceTable::faults`] would name by themselves are left out.
+    /// The prices of a table. Rows that have faults of their own ([`PriceTable::faults`]) are left out.
     #[must_use]
     pub fn new(table: &PriceTable) -> Self {
         let mut prices = Self {
@@ -88,13 +88,13 @@ impl Prices {
         &self.version
     }
 
-    /// What tokens of `model` cost in a request at `time` (ms) with so many input tokens, by a tier's name.
+    /// What tokens of `model` cost in a request at `time` (ms) with `input_tokens`, in the tier named `tier`.
     ///
-    /// The model's id must be in the table as it is, or without a date at its end: never by a part of it, or a new
-    /// model would get another one's price.
+    /// The model's id must be in the table as it is, or without a date at its end. No other part of an id is compared, since a
+    /// new model would then get the price of another one.
     ///
     /// # Errors
-    /// Why there is no price.
+    /// There is no price; the error says why.
     pub fn find(
         &self,
         book: Book,
@@ -124,7 +124,7 @@ impl Prices {
     }
 }
 
-/// An id without `-2026-04-23` at its end; `None` if it does not end so.
+/// An id without the date, such as `-2026-04-23`, at its end; `None` if no date is there.
 fn without_date(model: &str) -> Option<&str> {
     let (id, date) = model.split_at_checked(model.len().checked_sub("-2026-04-23".len())?)?;
     let is_date = date.bytes().enumerate().all(|(at, byte)| {

@@ -1,4 +1,17 @@
 //! Keys of the changelogs: one form for each kind of entry, written and read here and nowhere else.
+//!
+//! A changelog partition belongs to one input partition. A value replaces what its key had before.
+//!
+//! | stage | key | value |
+//! |---|---|---|
+//! | sessions | `s/TENANT/CONVERSATION` | [`SessionState`](super::SessionState): who, counts, last offsets, what detectors remember |
+//! | sessions | `m/BUCKET/NUMBER/TENANT/CONVERSATION` | [`MarkChunk`](super::MarkChunk): up to 128 dedup marks of 10 minutes |
+//! | sessions | `i/INBOX TOPIC/PARTITION`, `i/spool/ID` | [`OriginMark`](super::OriginMark): the last record taken from that inbox partition or spool |
+//! | series | `t/SERIES` | [`SeriesEntry`](super::SeriesEntry): the total |
+//! | series | `o/SIZE/START/SERIES` | [`SeriesEntry`](super::SeriesEntry): an open window |
+//! | series | `c/ARRIVAL/SIZE/START/SERIES` | [`SeriesEntry`](super::SeriesEntry): a correction that is not published yet |
+//! | series | `f/SIZE/SERIES` | [`SeriesEntry`](super::SeriesEntry): the last final window, for gauges |
+//! | all | `meta` | [`Meta`](super::Meta): position, clock, epoch, semantics, writer, positions of sources or targets |
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,11 +21,11 @@ use std::str::FromStr;
 /// Written with slashes between its parts; the last part may hold slashes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StateKey<'k> {
-    /// `meta`: how far the state has come.
+    /// `meta`: the position up to which the partition's state is complete.
     Meta,
     /// `s/TENANT/CONVERSATION`: a session.
     Session {
-        /// Key of the conversation's raw records: tenant and conversation.
+        /// The key of the conversation's raw records: tenant and conversation.
         conversation: &'k str,
     },
     /// `m/BUCKET/NUMBER/TENANT/CONVERSATION`: a chunk of dedup marks.
@@ -21,12 +34,12 @@ pub enum StateKey<'k> {
         bucket: i64,
         /// Number of the chunk within its bucket.
         number: u32,
-        /// Key of the conversation's raw records.
+        /// The key of the conversation's raw records: tenant and conversation.
         conversation: &'k str,
     },
     /// `i/SOURCE`: the last record taken from an inbox partition or a spool.
     Origin {
-        /// The source, as in [`crate::origin::Origin`].
+        /// The source, as in [`Origin::source`](crate::origin::Origin::source).
         source: &'k str,
     },
     /// `t/SERIES`: the total of a series.
@@ -43,11 +56,11 @@ pub enum StateKey<'k> {
         /// The series key.
         series: &'k str,
     },
-    /// `c/ARRIVAL/SIZE/START/SERIES`: a correction that is not out yet.
+    /// `c/ARRIVAL/SIZE/START/SERIES`: a correction that is not published yet.
     Correction {
         /// Start of the slot of arrival, ms of the source's clock.
         arrival: i64,
-        /// Index of the window's size.
+        /// Index of the window's size; 0 is the smallest.
         size: usize,
         /// Start of the window, ms of event time.
         start: i64,
@@ -56,14 +69,14 @@ pub enum StateKey<'k> {
     },
     /// `f/SIZE/SERIES`: the last final window of a series, for gauges.
     LastFinal {
-        /// Index of the window's size.
+        /// Index of the window's size; 0 is the smallest.
         size: usize,
         /// The series key.
         series: &'k str,
     },
 }
 
-/// A changelog key that is none of the known forms.
+/// Why a text is not a changelog key: it has none of the known forms.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "changelog key {key:?} is of no known form: it was written by a newer version, or by another program"
@@ -77,7 +90,7 @@ impl<'k> StateKey<'k> {
     /// Reads a key.
     ///
     /// # Errors
-    /// The key is none of the known forms: an unknown kind, a part too few, or a number that is none.
+    /// The key has none of the known forms: its kind is unknown, a part is missing, or a number can't be read.
     pub fn parse(key: &'k str) -> Result<Self, StateKeyError> {
         known(key).ok_or_else(|| StateKeyError { key: key.to_owned() })
     }

@@ -1,67 +1,69 @@
-//! State of stage `sessions`: sessions, dedup marks and marks of origins.
+//! State of stage `sessions`: sessions, chunks of dedup marks, and the last record taken from each origin.
 
 use prost::Message;
 
-/// State of one session segment.
+/// The state of one session segment.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct SessionState {
-    /// Event time of the segment's first record, ms: its identity.
+    /// Event time of the segment's first record, ms. With tenant and conversation it identifies the segment.
     #[prost(int64, tag = "1")]
     pub segment_start_ms: i64,
-    /// Latest event time, ms.
+    /// Latest event time of the segment's records, ms.
     #[prost(int64, tag = "2")]
     pub last_event_ms: i64,
-    /// Partition clock at the last record, ms: what the gap counts from.
+    /// Partition clock at the segment's last record, ms: the session gap counts from here.
     #[prost(int64, tag = "3")]
     pub last_clock_ms: i64,
-    /// Offset of the first record.
+    /// Offset of the segment's first raw record.
     #[prost(int64, tag = "4")]
     pub first_offset: i64,
-    /// Offset of the last record.
+    /// Offset of the segment's last raw record.
     #[prost(int64, tag = "5")]
     pub last_offset: i64,
-    /// 0 open, 1 ended, 2 re-opened.
+    /// Where the segment is in its life: 0 open, 1 ended, 2 re-opened.
     #[prost(uint32, tag = "6")]
     pub phase: u32,
-    /// Clock at which a row was last published, ms.
+    /// Partition clock when a row of the segment was last published, ms; absent before the first row and after a re-opening,
+    /// where the next commit publishes one.
     #[prost(int64, optional, tag = "7")]
     pub row_clock_ms: Option<i64>,
     /// Who and what the session is.
     #[prost(message, optional, tag = "8")]
     pub identity: Option<Identity>,
-    /// What happened in it.
+    /// What happened in the segment.
     #[prost(message, optional, tag = "9")]
     pub counts: Option<Counts>,
-    /// Whether a request or stream failed since the last prompt or token record.
+    /// Whether a request or a stream failed since the last prompt or completed response.
     #[prost(bool, tag = "10")]
     pub failed: bool,
     /// Input tokens of the last completed response.
     #[prost(uint64, optional, tag = "11")]
     pub last_input_tokens: Option<u64>,
-    /// `context_window` of the last `conversation_starts`.
+    /// Attribute `context_window` of the last `codex.conversation_starts`, in tokens.
     #[prost(uint64, optional, tag = "12")]
     pub context_window: Option<u64>,
-    /// `auto_compact_token_limit` of the last `conversation_starts`.
+    /// Attribute `auto_compact_token_limit` of the last `codex.conversation_starts`, in tokens.
     #[prost(uint64, optional, tag = "13")]
     pub compact_limit: Option<u64>,
-    /// Event time of the last compaction seen by its endpoint, ms.
+    /// Event time of the last successful request to the endpoint that compacts, ms; absent once a later response was compared
+    /// with it.
     #[prost(int64, optional, tag = "14")]
     pub compacted_ms: Option<i64>,
-    /// Whether the row has not been published since the last change.
+    /// Whether the segment changed since its last row.
     #[prost(bool, tag = "15")]
     pub unpublished: bool,
-    /// Epoch of the partition at the last change.
+    /// Epoch of the partition at the segment's last record.
     #[prost(int64, tag = "16")]
     pub epoch: i64,
-    /// Calls that were decided on but have not ended, at most a bounded number.
+    /// Ids of tool calls that were approved and have not ended; their number is bounded.
     #[prost(string, repeated, tag = "17")]
     pub open_calls: Vec<String>,
-    /// Event time of the session's end, once it ended: the last event's.
+    /// Event time of an ended segment's last record, ms; absent while the segment is open.
     #[prost(int64, optional, tag = "18")]
     pub ended_ms: Option<i64>,
 }
 
-/// Who and what a session is; the latest value wins, an absent one changes nothing.
+/// Who and what a session is: the latest value of each attribute that is not empty.
 #[derive(Clone, PartialEq, Eq, Message)]
 #[expect(missing_docs, reason = "the names are the attributes'")]
 pub struct Identity {
@@ -156,10 +158,10 @@ pub struct Counts {
     pub ttft_count: u64,
     #[prost(uint64, tag = "23")]
     pub ttft_us: u64,
-    /// Ordered by tool, decision, source.
+    /// Approval decisions, ordered by tool, decision and source.
     #[prost(message, repeated, tag = "24")]
     pub decisions: Vec<DecisionCount>,
-    /// Ordered by tool.
+    /// Tool calls, ordered by tool.
     #[prost(message, repeated, tag = "25")]
     pub tools: Vec<ToolCount>,
     #[prost(uint64, tag = "26")]
@@ -200,27 +202,27 @@ pub struct ToolCount {
     pub failures: u64,
 }
 
-/// A chunk of dedup marks: 16 bytes each, in log order.
+/// A chunk of dedup marks, each of 16 bytes.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct MarkChunk {
-    /// The marks, one after another.
+    /// The marks one after another, in log order.
     #[prost(bytes = "vec", tag = "1")]
     pub marks: Vec<u8>,
 }
 
-/// How far the records of one inbox partition have come on a raw partition.
+/// The last record that a raw partition took from one inbox partition or spool.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct OriginMark {
-    /// Offset in the inbox of the last record taken.
+    /// Offset of that record in the inbox, or its number in the spool.
     #[prost(int64, tag = "1")]
     pub offset: i64,
-    /// Which part of it.
+    /// The part of the inbox record that was taken last.
     #[prost(uint32, tag = "2")]
     pub part: u32,
-    /// Latest stamp of the inbox so far, ms.
+    /// The latest stamp of any record taken from the source, ms.
     #[prost(int64, tag = "3")]
     pub stamped_ms: i64,
-    /// Offset of the last record taken, on the raw partition.
+    /// Offset of the raw record that was taken last.
     #[prost(int64, tag = "4")]
     pub last_offset: i64,
 }

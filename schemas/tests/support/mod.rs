@@ -1,5 +1,5 @@
-//! What the tests share: the recorded runs, and encoders that write what no well-behaved one would.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Support of the tests: the recorded runs, and encoders of unusual requests.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod wild;
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// One recorded request body.
 pub struct Body {
-    /// `folder/file`, for messages.
+    /// The name in messages: `folder/file`.
     pub name: String,
     /// The body as Codex sent it.
     pub bytes: Vec<u8>,
@@ -62,7 +62,7 @@ pub fn bodies_of(folder: &Path, manifest: &serde_json::Value, signal: &str, enco
     bodies
 }
 
-/// The bodies of all runs for a signal and encoding.
+/// The bodies of all runs for a signal, in the encoding `pb` or `json`.
 pub fn bodies(signal: &str, encoding: &str) -> Vec<Body> {
     runs()
         .iter()

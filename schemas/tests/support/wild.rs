@@ -1,4 +1,4 @@
-//! Encoders of OTLP log requests that do what the format allows and usual encoders never do.
+//! Encoders of OTLP log requests that use what protobuf allows and usual encoders never do.
 
 use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
 
@@ -18,7 +18,7 @@ pub enum Kind {
     KeyValues,
 }
 
-/// What a field holds.
+/// The content of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     Varint,
@@ -81,8 +81,8 @@ pub const fn fields(kind: Kind) -> &'static [(u32, Holds)] {
     }
 }
 
-/// Writes the fields of every message with the highest numbers first, as the OpenTelemetry Collector does; repeated
-/// fields stay in order. `message` must be valid.
+/// Encodes a valid message again with the highest field numbers first, as the OpenTelemetry Collector does. Repeated fields
+/// stay in order.
 pub fn reversed(kind: Kind, mut message: &[u8]) -> Vec<u8> {
     let mut parts: Vec<(u32, Vec<u8>)> = Vec::new();
     while !message.is_empty() {
@@ -111,7 +111,7 @@ pub fn reversed(kind: Kind, mut message: &[u8]) -> Vec<u8> {
     parts.into_iter().flat_map(|(_, part)| part).collect()
 }
 
-/// Choices, taken from bytes that proptest makes and shrinks; zeros once they are used up.
+/// A source of choices: bytes that proptest makes and shrinks, then zeros.
 pub struct Dice<'b>(pub &'b [u8]);
 
 impl Dice<'_> {
@@ -137,8 +137,8 @@ const TEXTS: [&[u8]; 10] = [
     b"\xff\xfe",
 ];
 
-/// A message whose fields come in any order, any number of times, in parts, with unknown ones and groups between
-/// them, and now and then with a fault.
+/// A message whose fields come in any order, any number of times and in parts, with unknown fields and groups between
+/// them, and sometimes with a fault.
 pub fn wild(kind: Kind, dice: &mut Dice<'_>, depth: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let known = fields(kind);
@@ -146,7 +146,7 @@ pub fn wild(kind: Kind, dice: &mut Dice<'_>, depth: usize) -> Vec<u8> {
         match dice.roll(40) {
             0 => unknown(dice, &mut out, 0),
             1 => {
-                // A fault, mostly: a field under another's number.
+                // A field of any wire type under a known number is mostly a fault.
                 let (number, _) = known[dice.roll(known.len())];
                 field(
                     number,
@@ -180,7 +180,7 @@ fn field(number: u32, holds: Holds, dice: &mut Dice<'_>, out: &mut Vec<u8>, dept
             out.extend(7u32.to_le_bytes());
         }
         Text | Bytes => {
-            // The last is not UTF-8: rare in texts, or nothing would ever be valid.
+            // The last text is not UTF-8. It is rare in string fields, so that most messages stay valid.
             let any = holds == Bytes || dice.roll(50) == 1;
             let choice = dice.roll(if any { TEXTS.len() } else { TEXTS.len() - 1 });
             content(number, TEXTS[choice], out);
@@ -196,7 +196,7 @@ fn field(number: u32, holds: Holds, dice: &mut Dice<'_>, out: &mut Vec<u8>, dept
     }
 }
 
-/// A length-delimited field.
+/// Writes a length-delimited field.
 pub fn content(number: u32, content: &[u8], out: &mut Vec<u8>) {
     encode_key(number, WireType::LengthDelimited, out);
     encode_varint(content.len() as u64, out);

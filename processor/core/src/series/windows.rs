@@ -1,4 +1,19 @@
-//! Open windows, corrections, and the last final window of each size.
+//! Open windows, corrections that are due, and the last final window of each size.
+//!
+//! ```text
+//!  delta, late level 0 ──► open window ── every source clock ≥ end + grace ──► final, published once
+//!  delta, late level n ──► open windows of larger sizes, and corrections of the n smallest sizes
+//!                          correction ── every source clock past its arrival minute, the final is out ──► published once
+//! ```
+//!
+//! A source is a partition of a stage that emits deltas. A window is final when the clocks of all sources
+//! have passed its end and the grace; a source that was not heard yet keeps every window open. A correction
+//! is keyed by the minute of arrival on the partition that it came by, and is published beside the final,
+//! never in place of it: final and corrections add up. Totals take every delta at once and are no concern of
+//! this module.
+//!
+//! **Invariant:** a window that was published as final is never opened again, and the same deltas give the
+//! same rows however they were batched.
 
 use super::{add, entry};
 use crate::task::Pending;
@@ -9,21 +24,21 @@ use schemas::state::{Change, StateKey};
 use schemas::time::{EventTime, PartitionClock, window_start};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A window of one of the sizes.
+/// A window of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Window {
     /// Index of its size; 0 is the smallest.
     pub size: usize,
-    /// Its start.
+    /// The start of the window.
     pub start: EventTime,
 }
 
-/// What came too late for a window, by the slot in which it came.
+/// A correction of a window: the deltas that came too late for it and arrived in one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Correction {
     /// Start of the slot of arrival, by the source's clock.
     pub arrival: PartitionClock,
-    /// The window that it corrects.
+    /// The window that is corrected.
     pub window: Window,
 }
 
@@ -32,18 +47,19 @@ type BySeries = BTreeMap<String, Amount>;
 /// The start of a window before all others.
 const NEVER: EventTime = EventTime(i64::MIN);
 
+/// The windows and corrections of one deltas partition.
 #[derive(Clone, Debug)]
 pub struct Windows {
     open: BTreeMap<Window, BySeries>,
     corrections: BTreeMap<Correction, BySeries>,
-    /// By size: the start of the latest final window, and its rows.
+    /// The start of the latest final window of each size, and the amounts of the series in it.
     pub finals: Vec<(EventTime, BySeries)>,
-    /// By size: the end of the latest final window.
+    /// The end of the latest final window of each size; `None` before the first one.
     pub final_until: Vec<Option<EventTime>>,
     dirty_open: BTreeSet<(Window, String)>,
     dirty_corrections: BTreeSet<(Correction, String)>,
     dirty_finals: BTreeSet<(usize, String)>,
-    /// Bytes of the entries that changed.
+    /// An upper bound of the bytes of the changelog entries that changed.
     pending_bytes: usize,
 }
 
@@ -61,7 +77,7 @@ impl Windows {
         }
     }
 
-    /// Adds a delta to its window of each size, or to that window's correction where it came too late.
+    /// Adds a delta to its window of each size, or to a correction of that window if it came too late for it.
     pub fn merge(&mut self, delta: &DeltaEntry, amount: &Amount, time: &TimeRules) {
         let series = &delta.series;
         for (size, &size_ms) in time.window_sizes_ms.iter().enumerate() {
@@ -87,7 +103,7 @@ impl Windows {
         }
     }
 
-    /// How much the next [`Windows::take`] is going to hold.
+    /// How much the next [`Windows::take`] gives.
     pub fn pending(&self) -> Pending {
         Pending {
             entries: self.dirty_open.len() + self.dirty_corrections.len() + self.dirty_finals.len(),
@@ -95,7 +111,8 @@ impl Windows {
         }
     }
 
-    /// Takes out the windows of a size that are final at `watermark`, in order of start.
+    /// Takes out the windows of a size that have become final at `watermark`, in the order of their starts. Adds to `touched`
+    /// the series that were or are in the latest final window.
     pub fn close(
         &mut self,
         size: usize,
@@ -134,7 +151,7 @@ impl Windows {
         closed
     }
 
-    /// Takes out the corrections whose slot of arrival every clock has passed and whose final is out.
+    /// Takes out the corrections whose slot of arrival is over by the clock of every source and whose window is final.
     pub fn corrections_due(
         &mut self,
         watermark: PartitionClock,
@@ -165,6 +182,7 @@ impl Windows {
         out
     }
 
+    /// The series' value in the latest final window of each size, with the window's start.
     pub fn last_final(&self, series: &str) -> BTreeMap<usize, (EventTime, Amount)> {
         let of = |(size, (start, by_series)): (usize, &(EventTime, BySeries))| {
             Some((size, (*start, by_series.get(series)?.clone())))
@@ -172,7 +190,7 @@ impl Windows {
         self.finals.iter().enumerate().filter_map(of).collect()
     }
 
-    /// Moves what changed into `changes`, in order of keys.
+    /// Moves the entries that changed since the last call into `changes`, in a fixed order.
     pub fn take(&mut self, changes: &mut Vec<Change>) {
         self.pending_bytes = 0;
         let mut change = |key: StateKey<'_>, amount: Option<&Amount>, start| {
@@ -210,7 +228,7 @@ impl Windows {
         }
     }
 
-    /// Puts an entry back; `None` if its key is none of a window, or of a size that there is not.
+    /// Restores an entry; `None` if its key is not that of a window, or names a size that the seed does not have.
     pub fn restore(&mut self, key: StateKey<'_>, amount: Amount, start_ms: Option<i64>) -> Option<()> {
         let (by, series) = match key {
             StateKey::OpenWindow { size, start, series } => {
@@ -243,7 +261,7 @@ impl Windows {
         Some(())
     }
 
-    /// A window of a size that there is.
+    /// The window of that size and start; `None` for a size that the seed does not have.
     fn window(&self, size: usize, start: i64) -> Option<Window> {
         let start = EventTime(start);
         (size < self.finals.len()).then_some(Window { size, start })

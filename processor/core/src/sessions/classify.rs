@@ -1,4 +1,4 @@
-//! From the wire's free words to the bounded values of closed labels.
+//! Classification: maps the free texts of records to the bounded values of closed labels.
 
 use schemas::event::Attr;
 use schemas::fact::{Decision, DecisionSource};
@@ -6,7 +6,7 @@ use schemas::failure;
 use schemas::otlp::scan::Attrs;
 use strum::VariantArray;
 
-/// The tools that Codex brings along; every other one is `other`, and all of MCP servers' are `mcp`.
+/// The names of Codex' built-in tools.
 const TOOLS: &[&str] = &[
     "exec_command",
     "write_stdin",
@@ -71,7 +71,7 @@ pub fn is_mcp(attrs: &Attrs<'_>) -> bool {
             .is_some_and(|name| name.starts_with("mcp__"))
 }
 
-/// A built-in tool's name, `mcp` or `other`.
+/// The tool of a call: a built-in tool's name, `mcp` for all tools of MCP servers, or `other`.
 pub fn tool(attrs: &Attrs<'_>) -> &'static str {
     if is_mcp(attrs) {
         return "mcp";
@@ -82,7 +82,7 @@ pub fn tool(attrs: &Attrs<'_>) -> &'static str {
         .unwrap_or("other")
 }
 
-/// An approval's outcome; the older name of an amendment is the newer one's.
+/// The decision of an approval. An approval with an amendment has an older and a newer name.
 pub fn decision(attrs: &Attrs<'_>) -> Decision {
     let of_name = |name: &str| {
         Decision::VARIANTS
@@ -97,7 +97,7 @@ pub fn decision(attrs: &Attrs<'_>) -> Decision {
     }
 }
 
-/// Who or what decided; Codex writes the word in two ways.
+/// Who or what decided, a word that Codex writes in two ways.
 pub fn source(attrs: &Attrs<'_>) -> DecisionSource {
     match attrs.text(Attr::Source) {
         Some("User" | "user") => DecisionSource::Human,
@@ -107,9 +107,9 @@ pub fn source(attrs: &Attrs<'_>) -> DecisionSource {
     }
 }
 
-/// A known endpoint of the model API, without its query, or `other`.
+/// The endpoint of a request to the model API, without its query; `other` if it is not known.
 pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
-    // Older versions of Codex do not say; they knew no other endpoint.
+    // Older versions of Codex do not report the endpoint, and use this one only.
     let Some(text) = attrs.text(Attr::Endpoint) else {
         return "/responses";
     };
@@ -117,7 +117,7 @@ pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
     known(ENDPOINTS, path).unwrap_or("other")
 }
 
-/// What an error message says: as ingest took it out of the message, else by the message itself.
+/// The word for an error message: the one that ingest wrote beside the message, else the one that `of` finds in it.
 fn error_word(attrs: &Attrs<'_>, of: fn(&str) -> &'static str) -> Option<&'static str> {
     match attrs.text(Attr::TachoError) {
         Some(word) => Some(failure::known(word)).filter(|word| *word != failure::UNREADABLE),
@@ -125,7 +125,7 @@ fn error_word(attrs: &Attrs<'_>, of: fn(&str) -> &'static str) -> Option<&'stati
     }
 }
 
-/// The kind of error of a request, by its status; `None` for a success.
+/// The kind of error of a request, by its status and error message; `None` for a success.
 pub fn request_error(status: Option<u16>, attrs: &Attrs<'_>) -> Option<&'static str> {
     let word = error_word(attrs, failure::of_request);
     match status {
@@ -145,12 +145,12 @@ pub fn request_error(status: Option<u16>, attrs: &Attrs<'_>) -> Option<&'static 
     }
 }
 
-/// The kind of failure of a response stream; `None` where there is no message.
+/// The kind of failure of a response stream; `None` if there is no error message.
 pub fn stream_error(attrs: &Attrs<'_>) -> Option<&'static str> {
     error_word(attrs, failure::of_stream)
 }
 
-/// Reasoning effort, `default` where it is not said.
+/// The reasoning effort: a known one, `default` if none is reported, else `other`.
 pub fn effort(text: &str) -> &'static str {
     if text.is_empty() {
         "default"
@@ -159,7 +159,7 @@ pub fn effort(text: &str) -> &'static str {
     }
 }
 
-/// Service tier, `default` where it is not said.
+/// The service tier: a known one, `default` if none is reported, else `other`.
 pub fn tier(text: &str) -> &'static str {
     match text {
         "" | "default" | "auto" | "standard" => "default",
@@ -169,15 +169,15 @@ pub fn tier(text: &str) -> &'static str {
     }
 }
 
-/// Whether the tokens are a ChatGPT plan's, which is paid in credits. An API key pays in dollars, and so, as far as anybody
-/// can tell, does a provider with a key of its own, for which nothing is said.
+/// Whether tokens are paid by a ChatGPT plan, in credits. An API key pays in dollars; a provider with a key of its own reports
+/// no sign-in, and is assumed to do so too.
 pub fn is_chatgpt(auth_mode: &str) -> bool {
     auth_mode
         .get(.."chatgpt".len())
         .is_some_and(|start| start.eq_ignore_ascii_case("chatgpt"))
 }
 
-/// Where a session was started, by the client's names for itself.
+/// The kind of client that started a session, by the names that the client gives itself.
 pub fn entrypoint(service_name: &str, originator: &str) -> &'static str {
     match (originator, service_name) {
         ("codex_vscode", _) => "vscode",

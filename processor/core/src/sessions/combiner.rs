@@ -1,4 +1,10 @@
-//! The combiner: what the facts since the last commit add to each series and slot, summed before it is sent.
+//! The combiner: what the facts since the last take add to each series and slot, summed before it is sent, as by a combiner
+//! in map-reduce.
+//!
+//! Counts of records ([`Fact::Record`]) are summed in a small table first, since nearly every record adds to the same few
+//! series, whose keys need not be written each time.
+//!
+//! **Invariant:** the sums of any batching of the same facts add up to the same amounts.
 
 use crate::RawDeltas;
 use crate::indexed::IndexMap;
@@ -13,54 +19,54 @@ use schemas::state::Identity;
 use std::collections::BTreeMap;
 use strum::{EnumCount, VariantArray};
 
-/// Collects deltas under raw series keys: label values as they came, not yet capped.
+/// Sums up deltas under raw series keys: with the label values that came off the wire, not yet resolved.
 #[derive(Clone, Debug)]
 pub struct Combiner {
-    /// By metric.
-    gathered: Vec<Gathered>,
-    /// For each kind of fact, the metrics made of it.
+    /// The sums of each metric, in the order of [`Metric::VARIANTS`].
+    sums: Vec<MetricSums>,
+    /// The metrics that are made of each kind of fact, in the order of [`FactKind::VARIANTS`].
     observers: Vec<Vec<Metric>>,
-    /// Dimensions that the seed switched off, so that their labels stay empty.
+    /// The labels of dimensions that the seed switches off; they stay empty.
     hidden: Vec<Label>,
-    /// Reused for every key: most keys are known already, and cost no allocation.
+    /// The buffer in which every key is written, so that a known key costs no allocation.
     key: String,
-    /// Counts of records that are in no series yet, each in a place of its own: nearly every record is one of a few.
-    counted: Vec<Option<Counted>>,
-    /// At most how many bytes the gathered deltas take when they are sent.
+    /// Counts of records that are in no series yet: a direct-mapped table, indexed by [`index_of`].
+    counts: Vec<Option<RecordCount>>,
+    /// An upper bound of the bytes that the sums take when they are sent.
     bytes: usize,
 }
 
-/// How a record ended: a [`Fact::Record`].
+/// The class of a record: what a [`Fact::Record`] says of it. Records of one class are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct RecordClass {
     pub event: EventKind,
     pub outcome: Outcome,
     pub time_source: TimeSource,
     pub clamped: bool,
 }
 
-/// So many records ended alike.
+/// How many records of one class, tenant and slot there were.
 #[derive(Clone, Debug)]
-struct Counted {
-    ended: Ended,
+struct RecordCount {
+    class: RecordClass,
     tenant: String,
     slot: Slot,
     records: i64,
 }
 
-/// How many counts of records are kept apart; with one more, an older one goes into its series.
-const COUNTED_MAX: usize = 256;
+/// The most counts of records in the table. A count whose index is taken moves the older one into its series.
+const COUNTS_MAX: usize = 256;
 
-/// What was added to the series of one metric, in the order in which they came up.
+/// The sums of one metric by series and slot; series are in the order in which they were first added to.
 #[derive(Clone, Debug, Default)]
-struct Gathered {
+struct MetricSums {
     series: IndexMap<String, BTreeMap<Slot, Amount>>,
-    /// The series that was added to last: the next one often is the same.
+    /// Index of the series that was added to last, which often is the next one too.
     last: usize,
 }
 
 impl Combiner {
-    /// A combiner that has gathered nothing yet.
+    /// A combiner without sums.
     pub fn new(seed: &Seed) -> Self {
         let off = |label: &Label| {
             label
@@ -76,35 +82,35 @@ impl Combiner {
                 .collect()
         };
         Self {
-            gathered: vec![Gathered::default(); Metric::COUNT],
+            sums: vec![MetricSums::default(); Metric::COUNT],
             observers: FactKind::VARIANTS.iter().map(made_of).collect(),
             hidden: Label::VARIANTS.iter().copied().filter(off).collect(),
             key: String::new(),
-            counted: vec![None; COUNTED_MAX],
+            counts: vec![None; COUNTS_MAX],
             bytes: 0,
         }
     }
 
     /// Takes the sums since the last call.
     pub fn take(&mut self) -> RawDeltas {
-        for place in 0..COUNTED_MAX {
-            self.gather(place);
+        for index in 0..COUNTS_MAX {
+            self.flush(index);
         }
         self.bytes = 0;
-        self.gathered
+        self.sums
             .iter_mut()
-            .flat_map(|gathered| std::mem::take(&mut gathered.series))
+            .flat_map(|sums| std::mem::take(&mut sums.series))
             .collect()
     }
 
-    /// Adds what every metric makes of `fact`.
+    /// Adds what every metric makes of a fact.
     pub fn observe(&mut self, fact: &Fact, dimensions: &Dimensions<'_>, slot: Slot) {
         self.add(fact, dimensions, slot, 1);
     }
 
     fn add(&mut self, fact: &Fact, dimensions: &Dimensions<'_>, slot: Slot, times: i64) {
         let Self {
-            gathered,
+            sums,
             observers,
             hidden,
             key,
@@ -117,7 +123,7 @@ impl Combiner {
                 write_key(key, hidden, &def, &|label| {
                     label_value(label, dimensions, fact, varying)
                 });
-                let amount = gathered[*metric as usize].amount(key, slot, def.kind, bytes);
+                let amount = sums[*metric as usize].amount(key, slot, def.kind, bytes);
                 let before = buckets(amount);
                 add_sample(amount, &def, sample, times);
                 *bytes += (buckets(amount) - before) * BUCKET_BYTES_MAX;
@@ -125,22 +131,22 @@ impl Combiner {
         }
     }
 
-    /// At most how many bytes the gathered deltas take when they are sent.
+    /// An upper bound of the bytes that the sums take when they are sent.
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Counts a record; metrics made of [`Fact::Record`] carry no identity labels.
-    pub fn count(&mut self, ended: Ended, tenant: &str, slot: Slot) {
-        let place = place_of(ended, slot);
-        match &mut self.counted[place] {
-            Some(counted) if counted.ended == ended && counted.slot == slot && counted.tenant == tenant => {
-                counted.records += 1
+    /// Counts a record of that class. Metrics made of [`Fact::Record`] have no identity labels but the tenant.
+    pub fn count(&mut self, class: RecordClass, tenant: &str, slot: Slot) {
+        let index = index_of(class, slot);
+        match &mut self.counts[index] {
+            Some(count) if count.class == class && count.slot == slot && count.tenant == tenant => {
+                count.records += 1;
             }
-            _ => {
-                self.gather(place);
-                self.counted[place] = Some(Counted {
-                    ended,
+            Some(_) | None => {
+                self.flush(index);
+                self.counts[index] = Some(RecordCount {
+                    class,
                     tenant: tenant.to_owned(),
                     slot,
                     records: 1,
@@ -149,23 +155,23 @@ impl Combiner {
         }
     }
 
-    /// Puts a count of records into its series.
-    fn gather(&mut self, place: usize) {
-        let Some(Counted {
-            ended,
+    /// Moves a count of records from the table into its series.
+    fn flush(&mut self, index: usize) {
+        let Some(RecordCount {
+            class,
             tenant,
             slot,
             records,
-        }) = self.counted[place].take()
+        }) = self.counts[index].take()
         else {
             return;
         };
-        let Ended {
+        let RecordClass {
             event,
             outcome,
             time_source,
             clamped,
-        } = ended;
+        } = class;
         let fact = Fact::Record {
             event: event.def().name,
             outcome,
@@ -181,13 +187,15 @@ impl Combiner {
     }
 }
 
-/// The place for counts of records that end so; others may have the same one.
-const fn place_of(ended: Ended, slot: Slot) -> usize {
-    // A few minutes are written to at a time.
+/// The index in the table of counts for records of that class and slot; other records may have the same index.
+const fn index_of(class: RecordClass, slot: Slot) -> usize {
+    // Records of a few minutes come at a time, so four of them get indexes of their own.
     let minute = slot.start.0.div_euclid(60_000).rem_euclid(4) as usize;
-    (ended.event as usize * 8 + ended.outcome as usize + minute * 64) % COUNTED_MAX
+    (class.event as usize * 8 + class.outcome as usize + minute * 64) % COUNTS_MAX
 }
 
+/// Writes the key of the series of a metric that has those label values. A value that can never be admitted is written as
+/// [`OTHER`].
 fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: &dyn Fn(Label) -> &'v str) {
     key.clear();
     key.push_str(def.name);
@@ -204,8 +212,8 @@ fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: 
     }
 }
 
-impl Gathered {
-    /// What was added to a series in a slot so far; a new delta adds to `bytes` what it takes.
+impl MetricSums {
+    /// The sum of a series and slot so far. A new sum adds the bytes that it takes to `bytes`.
     fn amount(&mut self, key: &str, slot: Slot, kind: Kind, bytes: &mut usize) -> &mut Amount {
         if self
             .series
@@ -225,7 +233,7 @@ impl Gathered {
     }
 }
 
-/// How many buckets of a distribution hold values.
+/// How many buckets of an amount hold values.
 fn buckets(amount: &Amount) -> usize {
     match amount {
         Amount::Count(_) | Amount::Ratio { .. } => 0,
@@ -233,11 +241,11 @@ fn buckets(amount: &Amount) -> usize {
     }
 }
 
-/// Adds a sample `times` times; only counts of records come more than once.
+/// Adds a sample `times` times. Only the samples of records are added more than once at a time.
 fn add_sample(amount: &mut Amount, def: &MetricDef, sample: Sample, times: i64) {
     debug_assert!(
         times == 1 || matches!(sample, Sample::Add(_)),
-        "{}: made of records, and no counter",
+        "{}: a metric made of records must be a counter",
         def.name
     );
     match (amount, sample) {
@@ -267,7 +275,7 @@ fn add_sample(amount: &mut Amount, def: &MetricDef, sample: Sample, times: i64) 
         (Amount::Values(histogram), Sample::Value(value)) => histogram.record(value, def.unit.per()),
         _ => debug_assert!(
             false,
-            "{}: a sample of another form than the metric's kind",
+            "{}: the form of a sample is not that of the metric's kind",
             def.name
         ),
     }
@@ -290,7 +298,7 @@ mod tests {
     use schemas::time::EventTime;
 
     #[test]
-    fn counts_of_records_need_nobodys_identity() {
+    fn metrics_of_records_have_no_identity_labels() {
         for def in Metric::VARIANTS
             .iter()
             .map(|metric| metric.def())
@@ -307,9 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn records_that_end_alike_are_counted_together_and_others_apart() {
+    fn records_of_one_class_are_counted_together_and_others_apart() {
         let mut combiner = Combiner::new(&Seed::shipped());
-        let ended = |event, clamped| Ended {
+        let class = |event, clamped| RecordClass {
             event,
             outcome: Outcome::Applied,
             time_source: TimeSource::Attribute,
@@ -324,7 +332,7 @@ mod tests {
             };
             for event in EventKind::VARIANTS {
                 for tenant in ["a", "b", "a"] {
-                    combiner.count(ended(*event, tenant == "b"), tenant, slot);
+                    combiner.count(class(*event, tenant == "b"), tenant, slot);
                     sent += 1;
                 }
             }

@@ -1,7 +1,19 @@
 //! What a response cost: disjoint tokens times the prices of the partition's epoch, at the time of the event.
 //!
-//! All in integers. An amount of one kind is rounded once, to the nearest billionth of a dollar or millionth of a credit,
-//! and everything else is a sum of such amounts: so the kinds add up to the total, in any order.
+//! The response's own attributes decide: tokens, model, `service_tier` (absent: the default tier),
+//! `auth_mode`, event time. `auth_mode` chooses the book. With an API key that is `api_usd`; for a ChatGPT
+//! plan it is `chatgpt_credits`, and beside it `api_usd` as an equivalent that is never added. The row of the
+//! price table is found by exact model id (then without a date at its end), tier, day, and the largest
+//! `context_above` that the input tokens exceed; it prices the whole request. Tokens written to the cache
+//! cost what input does where the row has no price for them.
+//!
+//! Where no row fits, the tokens are `Fact::Unpriced` with a reason, never an amount of 0. An amount beyond a
+//! million dollars for one response ([`AMOUNT_MAX`]) is a wrong count, and is unpriced with reason
+//! `overflow`.
+//!
+//! **Invariant:** all amounts are integers. An amount of one kind is a product in 128 bits, rounded once to a
+//! nano-dollar or a millionth of a credit, and everything else is a sum of such amounts: so kinds add up to
+//! the total, in any order and any batch. Sums saturate.
 
 use crate::out::Out;
 use schemas::fact::{AmountByKind, BillingBasis, Fact, Tokens};
@@ -9,31 +21,32 @@ use schemas::price::{Book, Prices, Rates, Unpriced};
 use schemas::state::Counts;
 use schemas::time::EventTime;
 
-/// The most that one response, or one turn, can be thought to cost: a million dollars in nano-dollars, or a billion
-/// credits in millionths. More is a wrong count, and would drown what is right in its sum.
+/// The most that one response or one turn may cost: a million dollars in nano-dollars, or a billion credits in millionths. A
+/// higher amount comes from a wrong count, and would make every sum that includes it useless.
 pub const AMOUNT_MAX: u64 = 1_000_000_000_000_000;
 
-/// A rate is in millionths for a million tokens: that many of its parts make a nano-dollar a token…
+/// What a product of tokens and a rate (millionths of a dollar for a million tokens) is divided by to be in nano-dollars.
 const PER_NANO_USD: u64 = 1_000;
-/// …and a millionth of a credit a token.
+/// What a product of tokens and a rate (millionths of a credit for a million tokens) is divided by to be in millionths of a
+/// credit.
 const PER_MICRO_CREDIT: u64 = 1_000_000;
 
-/// What decides about a response's price, beside its tokens.
+/// What the price of a response depends on beside its tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms<'a> {
-    /// Of the partition's epoch.
+    /// The prices of the partition's epoch.
     pub prices: &'a Prices,
     /// The model's id on the wire.
     pub model: &'a str,
-    /// Whether it is a ChatGPT plan's, which is paid in credits.
+    /// Whether the response is paid by a ChatGPT plan, in credits.
     pub plan: bool,
-    /// The response's own tier, bounded.
+    /// The service tier of the response.
     pub tier: &'static str,
-    /// Time of the event.
+    /// The event time.
     pub time: EventTime,
 }
 
-/// Tells the cost of a response in each book that applies to it, and adds it to the session's counts.
+/// Emits the cost of a response in each book that applies to it, and adds it to the session's counts.
 pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out: &mut Out<'_>) {
     let plan = terms.plan;
     let find = |book| {
@@ -59,7 +72,7 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
                 &mut counts.cost_nano_usd
             };
             *sum = sum.saturating_add(nano_usd.total());
-            out.tell(&Fact::Cost {
+            out.emit(&Fact::Cost {
                 basis,
                 tier,
                 nano_usd,
@@ -73,14 +86,14 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
             Ok(amounts) => {
                 let micro_credits = amounts.total();
                 counts.micro_credits = counts.micro_credits.saturating_add(micro_credits);
-                out.tell(&Fact::Credits { tier, micro_credits });
+                out.emit(&Fact::Credits { tier, micro_credits });
             }
             Err(reason) => unpriced(Book::ChatgptCredits, reason, true, tokens, counts, out),
         }
     }
 }
 
-/// Tells tokens without a price; those that are paid by this book are the session's unpriced ones.
+/// Emits tokens without a price in a book. If they are paid by that book, they are added to the session's unpriced tokens.
 fn unpriced(
     book: Book,
     reason: Unpriced,
@@ -92,14 +105,17 @@ fn unpriced(
     if paid {
         counts.unpriced_tokens = counts.unpriced_tokens.saturating_add(tokens.total());
     }
-    out.tell(&Fact::Unpriced {
+    out.emit(&Fact::Unpriced {
         book,
         reason,
         tokens: tokens.total(),
     });
 }
 
-/// The amount of each kind, and their total, within [`AMOUNT_MAX`].
+/// The amount of each kind of token.
+///
+/// # Errors
+/// [`Unpriced::Overflow`] if an amount or the total is above [`AMOUNT_MAX`].
 fn priced(tokens: &Tokens, rates: Rates, per: u64) -> Result<AmountByKind, Unpriced> {
     let amount = |count, rate| {
         u64::try_from(amount(count, rate, per))
@@ -114,7 +130,7 @@ fn priced(tokens: &Tokens, rates: Rates, per: u64) -> Result<AmountByKind, Unpri
         output_visible: amount(tokens.output_visible, rates.output)?,
         output_reasoning: amount(tokens.output_reasoning, rates.output)?,
     };
-    // Five amounts, each far below the type's limit.
+    // The total can't overflow: each of the five amounts is far below the limit of the type.
     if amounts.total() > AMOUNT_MAX {
         Err(Unpriced::Overflow)
     } else {
@@ -122,7 +138,7 @@ fn priced(tokens: &Tokens, rates: Rates, per: u64) -> Result<AmountByKind, Unpri
     }
 }
 
-/// What the cache saved; nothing, where reading from it is dearer.
+/// How much less the cached tokens cost than uncached ones, nano-dollars; 0 where reading from the cache is dearer.
 fn savings(tokens: &Tokens, rates: Rates) -> u64 {
     let saved = amount(
         tokens.input_cached,
@@ -132,7 +148,7 @@ fn savings(tokens: &Tokens, rates: Rates) -> u64 {
     u64::try_from(saved).unwrap_or(AMOUNT_MAX).min(AMOUNT_MAX)
 }
 
-/// `count` times `rate`, divided by `per`, to the nearest whole; half of one goes up.
+/// `count` times `rate` divided by `per`, rounded to the nearest integer, and half up.
 const fn amount(count: u64, rate: u64, per: u64) -> u128 {
     (count as u128 * rate as u128 + per as u128 / 2) / per as u128
 }

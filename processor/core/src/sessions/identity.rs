@@ -1,47 +1,55 @@
-//! Who and what a session is, by what its records say.
+//! The identity of a session: who and what it is, by the reports of its records.
 
 use super::classify;
-use super::identity_cache::IdentityCache;
+use super::identity_cache::{IdentityCache, Reported};
 use super::parse::{Parsed, Sender};
 use schemas::event::Attr;
 use schemas::fact::{Agent, Dimensions, UNASSIGNED};
 use schemas::otlp::scan::Attrs;
 use schemas::state::Identity;
 
-/// Bytes kept of a text of identity; ids and names are far shorter.
+/// The most bytes that are kept of a text; ids and names are far shorter.
 pub const TEXT_BYTES_MAX: usize = 160;
 
-/// Whether what a sender reports changes the series that an open session is counted under.
+/// Whether the reports of a sender change the series under which an open session is counted.
 pub fn moves(identity: &Identity, sender: Sender, cache: &IdentityCache) -> bool {
-    cache.texts(sender).any(|(attr, text)| {
-        let known = match attr {
-            Attr::TeamId => &identity.team,
-            Attr::ServiceName => &identity.service_name,
-            Attr::Originator => &identity.originator,
-            _ => return false,
+    cache.texts(sender).any(|(reported, text)| {
+        let known = match reported {
+            Reported::Team => &identity.team,
+            Reported::ServiceName => &identity.service_name,
+            Reported::Originator => &identity.originator,
+            Reported::Project
+            | Reported::CostCentre
+            | Reported::Department
+            | Reported::Env
+            | Reported::Model
+            | Reported::AppVersion
+            | Reported::AuthMode
+            | Reported::TerminalType
+            | Reported::UserEmail
+            | Reported::UserAccountId => return false,
         };
         !text.is_empty() && known != cut(text)
     })
 }
 
-/// Takes over what a record reports of who and what its session is.
+/// Takes over the reports of a record and its resource, and the attributes that few records have.
 pub fn learn(identity: &mut Identity, record: &Parsed<'_>, cache: &IdentityCache) {
-    for (attr, text) in cache.texts(record.sender) {
-        let field = match attr {
-            Attr::Model => &mut identity.model,
-            Attr::Originator => &mut identity.originator,
-            Attr::AppVersion => &mut identity.app_version,
-            Attr::AuthMode => &mut identity.auth_mode,
-            Attr::TerminalType => &mut identity.terminal_type,
-            Attr::UserEmail => &mut identity.user_email,
-            Attr::UserAccountId => &mut identity.user_account_id,
-            Attr::ServiceName => &mut identity.service_name,
-            Attr::TeamId => &mut identity.team,
-            Attr::Project => &mut identity.project,
-            Attr::CostCentre => &mut identity.cost_centre,
-            Attr::Department => &mut identity.department,
-            Attr::Env => &mut identity.env,
-            _ => continue,
+    for (reported, text) in cache.texts(record.sender) {
+        let field = match reported {
+            Reported::Model => &mut identity.model,
+            Reported::Originator => &mut identity.originator,
+            Reported::AppVersion => &mut identity.app_version,
+            Reported::AuthMode => &mut identity.auth_mode,
+            Reported::TerminalType => &mut identity.terminal_type,
+            Reported::UserEmail => &mut identity.user_email,
+            Reported::UserAccountId => &mut identity.user_account_id,
+            Reported::ServiceName => &mut identity.service_name,
+            Reported::Team => &mut identity.team,
+            Reported::Project => &mut identity.project,
+            Reported::CostCentre => &mut identity.cost_centre,
+            Reported::Department => &mut identity.department,
+            Reported::Env => &mut identity.env,
         };
         set(field, Some(text));
     }
@@ -50,7 +58,7 @@ pub fn learn(identity: &mut Identity, record: &Parsed<'_>, cache: &IdentityCache
     }
 }
 
-/// Takes over the attributes that few records have.
+/// Takes over the attributes that say what a session is and that few records have.
 pub fn learn_seldom(identity: &mut Identity, attrs: &Attrs<'_>) {
     set(&mut identity.agent_name, attrs.text(Attr::AgentName));
     set(&mut identity.approval_policy, attrs.text(Attr::ApprovalPolicy));
@@ -64,6 +72,7 @@ pub fn learn_seldom(identity: &mut Identity, attrs: &Attrs<'_>) {
     set(&mut identity.tier, attrs.text(Attr::ServiceTier));
 }
 
+/// Sets a field to a text, unless the text is missing or empty.
 fn set(field: &mut String, value: Option<&str>) {
     let Some(value) = value.filter(|value| !value.is_empty()).map(cut) else {
         return;
@@ -74,13 +83,13 @@ fn set(field: &mut String, value: Option<&str>) {
     }
 }
 
-/// As much of a text of identity as is kept.
+/// As much of a text as is kept: at most [`TEXT_BYTES_MAX`] bytes, cut between characters.
 fn cut(text: &str) -> &str {
     text.get(..text.floor_char_boundary(TEXT_BYTES_MAX))
         .unwrap_or(text)
 }
 
-/// The dimensions that a session of that identity is counted under.
+/// The dimensions under which a session with that identity is counted.
 pub fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a> {
     let or_unassigned = |value: &'a String| {
         if value.is_empty() {

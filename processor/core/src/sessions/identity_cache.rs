@@ -1,65 +1,85 @@
-//! The identity cache: what records say of who sent them, each distinct report interned once.
+//! The identity cache: interns what resources and records report of who sent them.
 //!
-//! Resource and sign-in come with every record, and hardly ever differ from the conversation's record before. Read and
-//! compared once, a report is a number from then on; and a conversation whose last record reported that number has nothing
-//! to learn.
+//! Every record repeats its resource and who is signed in, and these hardly ever differ from those of the conversation's
+//! record before. A distinct report is read once and gets a number; a conversation whose last record had the same numbers
+//! has nothing to learn from the next one.
 //!
-//! Nothing that is derived depends on what is cached: the cache is empty after a restart, and is emptied when it is full.
+//! **Invariant:** nothing that is derived depends on what is cached. The cache is empty after a restart, and is emptied when
+//! it is full.
 
 use super::parse::Sender;
 use crate::indexed::IndexMap;
 use schemas::event::Attr;
 use schemas::otlp::scan::Attrs;
 
-/// How many distinct reports are interned; with one more, all are forgotten.
+/// How many distinct reports of one kind are interned; when there are as many, all are dropped before the next raw record.
 pub const INTERNED_MAX: usize = 1024;
-/// A report of more bytes is not interned: it is known until the end of its raw record.
+/// The most bytes of a report that is interned; a larger one is kept until the end of its raw record.
 pub const INTERNED_BYTES_MAX: usize = 1024;
 
-/// The attributes of a resource that say who sent its records.
-pub const RESOURCE_ATTRS: [Attr; 6] = [
-    Attr::ServiceName,
-    Attr::TeamId,
-    Attr::Project,
-    Attr::CostCentre,
-    Attr::Department,
-    Attr::Env,
+/// A text that a resource or a record reports of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reported {
+    ServiceName,
+    Team,
+    Project,
+    CostCentre,
+    Department,
+    Env,
+    Model,
+    Originator,
+    AppVersion,
+    AuthMode,
+    TerminalType,
+    UserEmail,
+    UserAccountId,
+}
+
+/// The texts that a resource reports, by attribute.
+pub const OF_RESOURCE: [(Attr, Reported); 6] = [
+    (Attr::ServiceName, Reported::ServiceName),
+    (Attr::TeamId, Reported::Team),
+    (Attr::Project, Reported::Project),
+    (Attr::CostCentre, Reported::CostCentre),
+    (Attr::Department, Reported::Department),
+    (Attr::Env, Reported::Env),
 ];
-/// The attributes of a record that say who sent it, and that most records repeat.
-pub const SENDER_ATTRS: [Attr; 7] = [
-    Attr::Model,
-    Attr::Originator,
-    Attr::AppVersion,
-    Attr::AuthMode,
-    Attr::TerminalType,
-    Attr::UserEmail,
-    Attr::UserAccountId,
+/// The texts that a record itself reports, by attribute; most records repeat them.
+pub const OF_RECORD: [(Attr, Reported); 7] = [
+    (Attr::Model, Reported::Model),
+    (Attr::Originator, Reported::Originator),
+    (Attr::AppVersion, Reported::AppVersion),
+    (Attr::AuthMode, Reported::AuthMode),
+    (Attr::TerminalType, Reported::TerminalType),
+    (Attr::UserEmail, Reported::UserEmail),
+    (Attr::UserAccountId, Reported::UserAccountId),
 ];
 
-/// Texts by attribute.
-pub type Texts = Vec<(Attr, String)>;
+/// The texts of a report that are there.
+pub type Texts = Vec<(Reported, String)>;
 
-/// The number of a report.
+/// The identifier of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportId {
-    /// An interned report; the number is never given to another one.
+    /// The number of an interned report, which no other report gets.
     Interned(u64),
-    /// A report that is known until the next raw record.
+    /// The index of a report that is kept until the next raw record.
     Transient(usize),
 }
 
-/// The reports of one kind.
+/// The reports of one kind, resources or records.
 #[derive(Clone, Debug, Default)]
 pub struct Interner {
-    /// Interned reports, by their bytes.
+    /// The texts of interned reports, by the reports' bytes.
     interned: IndexMap<Box<[u8]>, Texts>,
-    /// The number of the first of the interned reports.
+    /// The number of the first report in `interned`.
     first: u64,
     transient: Vec<Texts>,
 }
 
 impl Interner {
-    /// Makes room; to be called between two raw records.
+    /// Drops the reports of the last raw record that are not interned, and all reports if their number is at its limit. Must be
+    /// called before each raw record.
     pub fn begin(&mut self) {
         self.transient.clear();
         if self.interned.len() >= INTERNED_MAX {
@@ -68,19 +88,19 @@ impl Interner {
         }
     }
 
-    /// The report of these bytes, if it is interned.
+    /// The interned report with these bytes; `None` if there is none.
     pub fn find(&self, bytes: &[u8]) -> Option<ReportId> {
         self.interned
             .get_index_of(bytes)
             .map(|index| ReportId::Interned(self.first + index as u64))
     }
 
-    /// Adds a report that is not interned yet: the texts of those of the attributes that are there. Without `bytes` it is
-    /// not interned.
-    pub fn add(&mut self, bytes: Option<&[u8]>, attrs: &Attrs<'_>, of: &[Attr]) -> ReportId {
+    /// Adds a report that is not interned yet, with the texts of the attributes in `of` that are there. Without `bytes` the
+    /// report is not interned.
+    pub fn add(&mut self, bytes: Option<&[u8]>, attrs: &Attrs<'_>, of: &[(Attr, Reported)]) -> ReportId {
         let texts = of
             .iter()
-            .filter_map(|attr| Some((*attr, attrs.text(*attr)?.to_owned())))
+            .filter_map(|(attr, reported)| Some((*reported, attrs.text(*attr)?.to_owned())))
             .collect();
         match bytes.filter(|bytes| bytes.len() <= INTERNED_BYTES_MAX && self.interned.len() < INTERNED_MAX) {
             Some(bytes) => {
@@ -93,8 +113,8 @@ impl Interner {
         }
     }
 
-    /// The texts of a report of this raw record.
-    pub fn texts(&self, report: ReportId) -> &[(Attr, String)] {
+    /// The texts of a report that was found or added for the current raw record.
+    pub fn texts(&self, report: ReportId) -> &[(Reported, String)] {
         let found = match report {
             ReportId::Interned(number) => self
                 .interned
@@ -106,36 +126,36 @@ impl Interner {
     }
 }
 
-/// The reports of one raw partition.
+/// The identity cache of one raw partition.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityCache {
     pub resources: Interner,
     pub records: Interner,
-    /// Reused for the bytes of each record's report.
+    /// The buffer in which the bytes of each record's report are written.
     bytes: Vec<u8>,
 }
 
 impl IdentityCache {
-    /// See [`Interner::begin`].
+    /// Makes room, as by [`Interner::begin`]. Must be called before each raw record.
     pub fn begin(&mut self) {
         self.resources.begin();
         self.records.begin();
     }
 
     /// The texts that a record and its resource report.
-    pub fn texts(&self, sender: Sender) -> impl Iterator<Item = &(Attr, String)> {
+    pub fn texts(&self, sender: Sender) -> impl Iterator<Item = &(Reported, String)> {
         self.resources
             .texts(sender.resource)
             .iter()
             .chain(self.records.texts(sender.record))
     }
 
-    /// The report of a record.
+    /// The report of a record, interned if it is new.
     pub fn of_record(&mut self, attrs: &Attrs<'_>) -> ReportId {
         self.bytes.clear();
-        for (number, attr) in (0..).zip(SENDER_ATTRS) {
+        for (number, (attr, _)) in (0..).zip(OF_RECORD) {
             if let Some(text) = attrs.text(attr) {
-                // The length of each text keeps two reports from having the same bytes.
+                // With the length of each text, no two reports have the same bytes.
                 self.bytes.push(number);
                 self.bytes.extend_from_slice(&text.len().to_le_bytes());
                 self.bytes.extend_from_slice(text.as_bytes());
@@ -143,7 +163,7 @@ impl IdentityCache {
         }
         self.records
             .find(&self.bytes)
-            .unwrap_or_else(|| self.records.add(Some(&self.bytes), attrs, &SENDER_ATTRS))
+            .unwrap_or_else(|| self.records.add(Some(&self.bytes), attrs, &OF_RECORD))
     }
 }
 
@@ -166,9 +186,9 @@ mod tests {
         assert_ne!(
             a,
             cache.of_record(&of(Attr::Originator, "a")),
-            "of another attribute"
+            "the same text of another attribute is another report"
         );
-        assert_eq!(cache.records.texts(b), [(Attr::Model, "b".to_owned())]);
+        assert_eq!(cache.records.texts(b), [(Reported::Model, "b".to_owned())]);
     }
 
     #[test]
@@ -181,12 +201,12 @@ mod tests {
             assert!(cache.records.interned.len() <= INTERNED_MAX);
         }
         let again = cache.of_record(&of(Attr::Model, "0"));
-        assert_ne!(again, first, "it was forgotten meanwhile");
-        assert_eq!(cache.records.texts(again), [(Attr::Model, "0".to_owned())]);
+        assert_ne!(again, first, "a report that was dropped got its number again");
+        assert_eq!(cache.records.texts(again), [(Reported::Model, "0".to_owned())]);
         let long = "x".repeat(INTERNED_BYTES_MAX);
         let transient = cache.of_record(&of(Attr::Model, &long));
         assert_eq!(transient, ReportId::Transient(0));
-        assert_eq!(cache.records.texts(transient), [(Attr::Model, long)]);
+        assert_eq!(cache.records.texts(transient), [(Reported::Model, long)]);
         cache.begin();
         assert!(cache.records.transient.is_empty());
     }

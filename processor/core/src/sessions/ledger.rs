@@ -1,6 +1,19 @@
-//! One raw record into sessions, marks, deltas and rows.
+//! Folds the log records of one raw record into sessions, dedup marks, deltas and rows.
+//!
+//! Every log record ends in exactly one outcome, which is itself a fact (`tacho_log_records_total`). The
+//! questions are asked in this order: has its dedup mark been seen (duplicate), is its event known (unknown),
+//! is it late (late), does it derive something but has no mark (unmarked); otherwise it is applied. A raw record
+//! that can't be read or has another conversation's key counts as one quarantined record.
+//!
+//! **Lateness** is a property of the record, judged when it is folded. A window [s, e) is closed on a
+//! partition when the partition's clock reaches e + grace (30 s). The late level of a record says for how
+//! many of the window sizes it came after that. For a size that is not among them the record is part of the
+//! final; for one that is, of a correction, keyed by the minute of arrival.
+//!
+//! **Invariant:** an outcome depends on the records before it on the partition and on the seed, never on when
+//! or in which batch it was folded.
 
-use super::combiner::{Combiner, Ended};
+use super::combiner::{Combiner, RecordClass};
 use super::identity::{learn, learn_seldom, moves, of_identity};
 use super::identity_cache::IdentityCache;
 use super::marks::{Added, ChunkId};
@@ -23,7 +36,7 @@ use schemas::state::{Identity, SessionState};
 use schemas::time::{EventTime, PartitionClock, window_start};
 use std::collections::BTreeSet;
 
-/// What folding a record adds to, beside its conversation.
+/// What folding adds to beside the record's conversation: deltas, rows, timers, quarantined records, and what changed.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub combiner: Combiner,
@@ -31,15 +44,15 @@ pub struct Ledger {
     pub timers: BTreeSet<Timer>,
     pub quarantined: Vec<Quarantined>,
     pub quarantined_bytes: usize,
-    /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; may repeat.
+    /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; some may be there twice.
     pub dirty_sessions: Vec<String>,
     pub dirty_chunks: BTreeSet<(String, ChunkId)>,
-    /// Conversations with [`SessionState::unpublished`] set; may repeat, and hold some where it is not set any more.
+    /// Conversations with [`SessionState::unpublished`] set; some may be there twice, and some where it is no longer set.
     pub unpublished: Vec<String>,
     at: TopicPartition,
 }
 
-/// The slot of an event at `time` on a partition whose clock is at `clock`, and for how many window sizes it is late.
+/// The slot of an event at `time` on a partition whose clock is at `clock`, with its late level and slot of arrival.
 pub fn slot(time: EventTime, clock: PartitionClock, rules: &TimeRules) -> Slot {
     let end = |size: i64| window_start(time, size).0.saturating_add(size);
     let late = rules
@@ -55,24 +68,24 @@ pub fn slot(time: EventTime, clock: PartitionClock, rules: &TimeRules) -> Slot {
     }
 }
 
-/// Counts a change in the number of open sessions.
+/// Adds a change of the number of open sessions to the series of a session.
 pub fn active(combiner: &mut Combiner, key: &str, session: &SessionState, change: i64, slot: Slot) {
     let nobody = Identity::default();
     let dimensions = of_identity(split_raw_key(key).0, session.identity.as_ref().unwrap_or(&nobody));
     combiner.observe(&Fact::SessionsActive { change }, &dimensions, slot);
 }
 
-/// A raw record while it is folded.
+/// A raw record that is being folded, and what its log records are folded with.
 struct Folding<'a> {
     input: Input<'a>,
     tenant: &'a str,
     clock: PartitionClock,
     epoch: Epoch,
     rules: &'a Rules,
-    /// Prices of the partition's epoch.
+    /// The prices of the partition's epoch.
     prices: &'a Prices,
     identities: &'a IdentityCache,
-    /// The chunk of marks that is known to be dirty already.
+    /// The chunk of marks that the last mark went into, which is in [`Ledger::dirty_chunks`] already.
     dirty_chunk: Option<ChunkId>,
 }
 
@@ -143,14 +156,14 @@ impl Ledger {
         }
     }
 
-    /// Remembers that a conversation's session changed, unless that is known already.
+    /// Adds a conversation whose session changed to the dirty ones, unless `dirty` says that it is there; sets `dirty`.
     pub fn changed(&mut self, key: &str, dirty: &mut bool) {
         if !std::mem::replace(dirty, true) {
             self.dirty_sessions.push(key.to_owned());
         }
     }
 
-    /// How much the next take is going to hold, at least.
+    /// How much the next take gives, at least.
     pub fn pending(&self) -> Pending {
         let (sessions, chunks) = (self.dirty_sessions.len(), self.dirty_chunks.len());
         Pending {
@@ -159,8 +172,8 @@ impl Ledger {
         }
     }
 
-    /// Counts the records of a raw record that was taken before, and was drained or sent once more: nothing else follows
-    /// from it.
+    /// Counts the log records of a raw record that was taken from its origin before, as duplicates. Nothing else follows from
+    /// them.
     fn repeated(&mut self, records: Option<&[Parsed<'_>]>, context: Context<'_>) {
         let Some(records) = records else {
             return self.unread(Outcome::Duplicate, context);
@@ -168,7 +181,7 @@ impl Ledger {
         for record in records {
             let slot = slot(record.time, context.clock, context.rules);
             self.combiner
-                .count(outcome_of(record, Outcome::Duplicate), context.tenant, slot);
+                .count(class_of(record, Outcome::Duplicate), context.tenant, slot);
         }
     }
 
@@ -183,24 +196,24 @@ impl Ledger {
         });
     }
 
-    /// Counts a raw record of which nothing is known but its tenant.
+    /// Counts a raw record that can't be folded as one log record, at the time of the clock.
     fn unread(&mut self, outcome: Outcome, context: Context<'_>) {
         let Context { clock, rules, .. } = context;
-        let ended = Ended {
+        let class = RecordClass {
             event: EventKind::Unknown,
             outcome,
             time_source: TimeSource::Received,
             clamped: false,
         };
         let slot = slot(EventTime(clock.0), clock, rules);
-        self.combiner.count(ended, context.tenant, slot);
+        self.combiner.count(class, context.tenant, slot);
     }
 
     fn record(&mut self, record: &Parsed<'_>, folding: &mut Folding<'_>, conversation: &mut Conversation) {
         let slot = slot(record.time, folding.clock, &folding.rules.seed.time);
         let outcome = self.outcome(record, folding, conversation, slot);
         self.combiner
-            .count(outcome_of(record, outcome), folding.tenant, slot);
+            .count(class_of(record, outcome), folding.tenant, slot);
         if outcome == Outcome::Duplicate {
             return;
         }
@@ -220,7 +233,7 @@ impl Ledger {
         }
         let session = self.touch(record, folding, conversation, slot);
         let Some(attrs) = attrs else { return };
-        // A handler changes the session, but never who it is: its identity stands aside meanwhile, instead of being copied.
+        // A handler does not change who the session is, so the identity is lent to the event instead of being copied.
         let identity = session.identity.take().unwrap_or_default();
         let event = Event {
             record,
@@ -244,7 +257,7 @@ impl Ledger {
         }
     }
 
-    /// Decides what becomes of a record, and remembers its mark.
+    /// Decides the outcome of a record, and adds its dedup mark.
     fn outcome(
         &mut self,
         record: &Parsed<'_>,
@@ -254,7 +267,7 @@ impl Ledger {
     ) -> Outcome {
         if let Some(mark) = record.mark {
             let marks_max = folding.rules.seed.time.marks_max;
-            match conversation.marks.add(mark, folding.clock.0, marks_max) {
+            match conversation.marks.add(mark, folding.clock, marks_max) {
                 Added::Seen => return Outcome::Duplicate,
                 Added::New {
                     chunk,
@@ -274,7 +287,7 @@ impl Ledger {
         }
     }
 
-    /// Remembers that a mark went into a chunk, and which chunk made way for it.
+    /// Records that a mark went into a chunk, which has to be written, and that another chunk may have been dropped.
     fn marked(
         &mut self,
         chunk: ChunkId,
@@ -294,7 +307,7 @@ impl Ledger {
         folding.dirty_chunk = Some(chunk);
     }
 
-    /// Begins, goes on with or re-opens the record's session.
+    /// Starts, continues or re-opens the session of a record.
     fn touch<'s>(
         &mut self,
         record: &Parsed<'_>,
@@ -329,8 +342,8 @@ impl Ledger {
         self.identify(record, folding, session, is_new, is_open, slot);
         session.counts.get_or_insert_default().records += u64::from(record.derives);
         if !is_open || renewed {
-            // A timer looks for itself when the session is really due, which suits records that put it off. An epoch
-            // with a shorter gap brings it forward: that needs a timer of its own.
+            // A record need not move its session's timer, which puts itself off when it is due too early. An epoch with
+            // a shorter gap makes the session due earlier, so it needs a timer of its own.
             let gap_ms = rules.settings(epoch).session_gap_ms;
             let at = PartitionClock(clock.0.saturating_add(gap_ms));
             self.timers.insert(Timer::of_session(key, at));
@@ -346,15 +359,15 @@ impl Ledger {
         } else {
             session.phase = REOPENED;
             session.ended_ms = None;
-            // A re-opening is published at once, whatever the time of the last row.
+            // Without a time of the last row, the next commit publishes the re-opening.
             session.row_clock_ms = None;
         }
         active(&mut self.combiner, key, session, 1, slot);
         session
     }
 
-    /// Takes over what a record reports of its session. An open session that turns out to be another team's leaves the one
-    /// series of open sessions and joins the other.
+    /// Takes over what a record reports of its session. If that changes the series under which an open session is counted, the
+    /// session is moved from the old series to the new one.
     fn identify(
         &mut self,
         record: &Parsed<'_>,
@@ -386,7 +399,7 @@ impl Ledger {
     }
 }
 
-/// The session of a conversation's first record.
+/// A new session that begins with a record.
 fn begin(record: &Parsed<'_>, offset: i64) -> SessionState {
     SessionState {
         segment_start_ms: record.time.0,
@@ -396,8 +409,9 @@ fn begin(record: &Parsed<'_>, offset: i64) -> SessionState {
     }
 }
 
-const fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Ended {
-    Ended {
+/// The class of a record, given its outcome.
+const fn class_of(record: &Parsed<'_>, outcome: Outcome) -> RecordClass {
+    RecordClass {
         event: record.event,
         outcome,
         time_source: record.time_source,
@@ -405,7 +419,8 @@ const fn outcome_of(record: &Parsed<'_>, outcome: Outcome) -> Ended {
     }
 }
 
-/// Whether a record is of another conversation than its key says. Ids that can't be keys were replaced before they got here.
+/// Whether a record belongs to another conversation than the key of its raw record says. An id that can't be part of a key
+/// was replaced by ingest, and is not compared.
 fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
     record
         .conversation

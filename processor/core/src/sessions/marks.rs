@@ -1,46 +1,47 @@
-//! Dedup marks of one conversation: which records were seen, for a time by the clock and up to a number.
+//! Dedup marks: which records of a conversation were seen, for a time by the partition clock and up to a number.
 //!
-//! Marks are kept in chunks of 128 under keys of their own, by 10-minute bucket of the clock: a full chunk is never
-//! written again, and expiring deletes whole chunks, in log order.
+//! Marks are kept in chunks of 128 with a changelog key each, by 10-minute bucket of the partition clock. A full chunk is
+//! never written again, and whole chunks expire, in log order.
 
+use schemas::time::PartitionClock;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Length of a bucket, ms of the partition clock.
 pub const BUCKET_MS: i64 = 600_000;
-/// Marks in a full chunk.
+/// How many marks a full chunk has.
 pub const CHUNK_MARKS: usize = 128;
 
-/// A mark: 128 bits over what makes a record itself.
+/// A dedup mark: 128 bits that tell a record from every other one ([`schemas::otlp::mark`]).
 pub type Mark = [u8; 16];
 
-/// Names a chunk within its conversation.
+/// The identifier of a chunk within its conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChunkId {
-    /// Start of its bucket, ms.
-    pub bucket: i64,
-    /// Its number within the bucket.
+    /// Start of the chunk's bucket.
+    pub bucket: PartitionClock,
+    /// Number of the chunk within its bucket, from 0.
     pub number: u32,
 }
 
-/// The marks of one conversation.
+/// The marks of one conversation, in chunks in log order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     seen: BTreeSet<Mark>,
     chunks: VecDeque<(ChunkId, Vec<Mark>)>,
 }
 
-/// What adding a mark did.
+/// The result of adding a mark.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Added {
-    /// It is there already: the record is a duplicate.
+    /// The mark was there already: the record is a duplicate.
     Seen,
-    /// It is in that chunk now; and if the number of marks went over the limit, another chunk is gone.
+    /// The mark was added.
     New {
-        /// To be written.
+        /// The chunk that the mark went into, which has to be written.
         chunk: ChunkId,
-        /// Whether it is the first of its bucket.
+        /// Whether the mark is the first one in its bucket.
         first: bool,
-        /// To be deleted.
+        /// The oldest chunk, if it was dropped because there were too many marks; it has to be deleted.
         dropped: Option<ChunkId>,
     },
 }
@@ -51,12 +52,12 @@ impl Marks {
         self.chunks.is_empty()
     }
 
-    /// Adds the mark of a record that came at `clock`.
-    pub fn add(&mut self, mark: Mark, clock: i64, marks_max: usize) -> Added {
+    /// Adds the mark of a record that came at `clock`. Drops the oldest chunk if there are more than `marks_max` marks.
+    pub fn add(&mut self, mark: Mark, clock: PartitionClock, marks_max: usize) -> Added {
         if !self.seen.insert(mark) {
             return Added::Seen;
         }
-        let bucket = clock - clock.rem_euclid(BUCKET_MS);
+        let bucket = PartitionClock(clock.0 - clock.0.rem_euclid(BUCKET_MS));
         let (chunk, first) = match self.chunks.back() {
             Some((id, marks)) if id.bucket == bucket && marks.len() < CHUNK_MARKS => (*id, false),
             Some((id, _)) if id.bucket == bucket => (
@@ -92,8 +93,8 @@ impl Marks {
         Some(id)
     }
 
-    /// Forgets the buckets up to and with `bucket`; the chunks that are gone, in order.
-    pub fn expire(&mut self, bucket: i64) -> Vec<ChunkId> {
+    /// Drops the chunks of `bucket` and of all earlier buckets, and gives them in order.
+    pub fn expire(&mut self, bucket: PartitionClock) -> Vec<ChunkId> {
         let mut gone = Vec::new();
         while self.chunks.front().is_some_and(|(id, _)| id.bucket <= bucket) {
             gone.extend(self.drop_first());
@@ -101,13 +102,13 @@ impl Marks {
         gone
     }
 
-    /// The marks of a chunk, one after another, as written.
+    /// The marks of a chunk one after another, as the changelog holds them; `None` if there is no such chunk.
     pub fn bytes(&self, id: ChunkId) -> Option<Vec<u8>> {
         let (_, marks) = self.chunks.iter().rev().find(|(other, _)| *other == id)?;
         Some(marks.concat())
     }
 
-    /// Puts a chunk back as it was written; chunks may come in any order.
+    /// Restores a chunk from the changelog; chunks may come in any order.
     pub fn restore(&mut self, id: ChunkId, bytes: &[u8]) {
         let marks: Vec<Mark> = bytes
             .chunks_exact(16)
@@ -119,7 +120,7 @@ impl Marks {
     }
 
     /// The buckets that hold marks, ascending.
-    pub fn buckets(&self) -> BTreeSet<i64> {
+    pub fn buckets(&self) -> BTreeSet<PartitionClock> {
         self.chunks.iter().map(|(id, _)| id.bucket).collect()
     }
 }
@@ -128,60 +129,61 @@ impl Marks {
 mod tests {
     use super::*;
 
+    const FIRST: PartitionClock = PartitionClock(0);
+    const SECOND: PartitionClock = PartitionClock(BUCKET_MS);
+
     fn mark(number: u128) -> Mark {
         number.to_be_bytes()
+    }
+
+    const fn chunk(bucket: PartitionClock, number: u32) -> ChunkId {
+        ChunkId { bucket, number }
     }
 
     #[test]
     fn chunks_fill_and_are_not_written_again() {
         let mut marks = Marks::default();
         for number in 0..130 {
-            let chunk = u32::from(number >= 128);
-            let added = marks.add(mark(number), 5, 1_000);
+            let added = marks.add(mark(number), PartitionClock(5), 1_000);
             assert_eq!(
                 added,
                 Added::New {
-                    chunk: ChunkId {
-                        bucket: 0,
-                        number: chunk
-                    },
+                    chunk: chunk(FIRST, u32::from(number >= 128)),
                     first: number == 0,
                     dropped: None
                 }
             );
         }
-        assert_eq!(marks.add(mark(3), BUCKET_MS * 2, 1_000), Added::Seen);
         assert_eq!(
-            marks
-                .bytes(ChunkId { bucket: 0, number: 1 })
-                .map(|bytes| bytes.len()),
-            Some(32)
+            marks.add(mark(3), PartitionClock(BUCKET_MS * 2), 1_000),
+            Added::Seen
         );
+        assert_eq!(marks.bytes(chunk(FIRST, 1)).map(|bytes| bytes.len()), Some(32));
     }
 
     #[test]
     fn oldest_go_first_by_count_and_by_clock() {
         let mut marks = Marks::default();
         (0..256).for_each(|number| {
-            marks.add(mark(number), 0, 256);
+            marks.add(mark(number), FIRST, 256);
         });
-        let Added::New { dropped, .. } = marks.add(mark(256), BUCKET_MS, 256) else {
-            panic!("it is new")
+        let Added::New { dropped, .. } = marks.add(mark(256), SECOND, 256) else {
+            panic!("mark 256 is not new")
         };
-        assert_eq!(dropped, Some(ChunkId { bucket: 0, number: 0 }));
+        assert_eq!(dropped, Some(chunk(FIRST, 0)));
         assert!(
-            matches!(marks.add(mark(0), BUCKET_MS, 512), Added::New { .. }),
-            "forgotten, so new again"
+            matches!(marks.add(mark(0), SECOND, 512), Added::New { .. }),
+            "a mark that was dropped is new again"
         );
-        assert_eq!(marks.expire(0), vec![ChunkId { bucket: 0, number: 1 }]);
-        assert_eq!(marks.buckets(), BTreeSet::from([BUCKET_MS]));
+        assert_eq!(marks.expire(FIRST), vec![chunk(FIRST, 1)]);
+        assert_eq!(marks.buckets(), BTreeSet::from([SECOND]));
     }
 
     #[test]
     fn restored_marks_are_the_same() {
         let mut marks = Marks::default();
         (0..300).for_each(|number| {
-            marks.add(mark(number), if number < 200 { 0 } else { BUCKET_MS }, 10_000);
+            marks.add(mark(number), if number < 200 { FIRST } else { SECOND }, 10_000);
         });
         let mut restored = Marks::default();
         for (id, _) in marks.chunks.iter().rev() {

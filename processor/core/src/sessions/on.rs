@@ -1,7 +1,8 @@
-//! What each event means in its session: one handler an event, in a file named after what it is about.
+//! Event handlers: what each event means in its session. There is one handler for each event, in a file named after what the
+//! event is about.
 //!
-//! A handler changes the session's state, and tells facts or rows to [`Out`]. It never sees who the session is other than
-//! through [`Event::identity`], which it can't change.
+//! A handler changes the state of the session, and emits facts and rows to [`Out`]. It can read who the session is, in
+//! [`Event::identity`], and can't change it.
 
 mod compaction;
 mod decision;
@@ -21,22 +22,20 @@ use schemas::otlp::scan::Attrs;
 use schemas::price::Prices;
 use schemas::state::{Identity, SessionState};
 
-/// A record that derives, with what its handler reads.
+/// A record that derives, with all that its handler reads.
 #[derive(Clone, Copy)]
 pub struct Event<'r> {
     /// The record.
     pub record: &'r Parsed<'r>,
-    /// Its attributes.
+    /// The record's attributes.
     pub attrs: &'r Attrs<'r>,
     /// Who and what the session is.
     pub identity: &'r Identity,
-    /// Prices of the partition's epoch.
+    /// The prices of the partition's epoch.
     pub prices: &'r Prices,
 }
 
-/// Calls the handler of the event.
-///
-/// `session` lacks its identity for that long: it is the event's.
+/// Calls the handler of the event. The identity of `session` is absent meanwhile: it is in `event`.
 pub fn handle(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     match event.record.event {
         EventKind::ConversationStarts => start::conversation_starts(event.attrs, session),
@@ -47,7 +46,7 @@ pub fn handle(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
         EventKind::TurnCost => turn::cost(event.attrs, session, out),
         EventKind::ToolDecision => decision::tool_decision(event.attrs, session, out),
         EventKind::ToolResult => tool::tool_result(event.attrs, session, out),
-        // Nothing is derived from these yet beside the count of records.
+        // Nothing is derived from these events beside counts of records.
         EventKind::StartupPhase
         | EventKind::SandboxOutcome
         | EventKind::AgentCommunication
@@ -64,12 +63,12 @@ pub fn handle(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     }
 }
 
-/// The duration that an event reports, µs.
+/// The duration that a record reports, µs.
 fn duration_us(attrs: &Attrs<'_>) -> Option<u64> {
     attrs.micros(Attr::DurationMs)
 }
 
-/// Adds to a sum of values from the wire, which may be as large as they like: sums saturate.
+/// Adds a value from the wire, which may have any size, to a sum, which saturates.
 const fn add(sum: &mut u64, value: u64) {
     *sum = sum.saturating_add(value);
 }

@@ -1,29 +1,37 @@
-//! How far the records of each inbox partition have come on this raw partition.
+//! Origins: how far the records of each inbox partition and spool have come on this raw partition.
 //!
-//! Ingest drains an inbox at least once. Whatever crashes, is slow or wakes up: on a raw partition the records of one
-//! source are runs that each begin at or before the first one that was missing, and go on without a hole. So a record
-//! is new exactly if it is above the last one taken, and of a run that comes again only the new end is taken.
+//! Ingest drains an inbox at least once. Whatever crashes, is slow or wakes up: on a raw partition the
+//! records of one source are runs that each begin at or before the first one that was missing, and go on
+//! without a hole. So a record is new exactly if it is above the last one taken, and of a run that comes
+//! again only the new end is taken. The log records of what is not above it count as `duplicate`.
 //!
-//! An inbox topic that was deleted and made anew begins at offset 0 again. Its records have later stamps than any of the
-//! old one, so a stamp above all that were seen is new too, whatever its offset.
+//! Header `tacho-origin` of a raw record names the inbox topic and partition, the offset, which part of the
+//! request it is (the rank of its last item), and the inbox's stamp. An inbox topic that was deleted and made
+//! anew begins at offset 0 again. Its records have later stamps than any of the old one, so a stamp above all
+//! that were seen is new too, whatever its offset.
+//!
+//! The test `processor/core/tests/origins.rs` makes such runs at random.
+//!
+//! **Invariant:** what is skipped is skipped for good, so the parts of one source must come in order and
+//! without a hole (`ingest/src/inbox`).
 
 use schemas::origin::Origin;
 use schemas::state::OriginMark;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many sources are known at once; one more takes the place of the one that was silent for longest.
+/// The most sources that are known; a further one takes the place of the source that was silent for longest.
 pub const ORIGINS_MAX: usize = 1024;
 
-/// The last record taken of each source.
+/// The last record that was taken from each source.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Origins {
     marks: BTreeMap<String, OriginMark>,
-    /// Sources whose mark changed or went since the last take.
+    /// Sources whose mark was changed or dropped since the last call of [`Origins::changes`].
     dirty: BTreeSet<String>,
 }
 
 impl Origins {
-    /// Whether a record of that origin, at `at` on the raw partition, was not taken before; it is taken now.
+    /// Takes the raw record at offset `at`, which has that origin, and returns `true`, unless the origin was taken before.
     pub fn take(&mut self, origin: Origin<'_>, at: i64) -> bool {
         let Origin {
             source,
@@ -68,7 +76,7 @@ impl Origins {
         }
     }
 
-    /// What changed since the last call, by source; `None`: it is forgotten.
+    /// The marks that changed since the last call, by source; `None` for a source that was dropped.
     pub fn changes(&mut self) -> BTreeMap<String, Option<OriginMark>> {
         let with_mark = |source: String| {
             let mark = self.marks.get(&source).copied();
@@ -80,7 +88,7 @@ impl Origins {
             .collect()
     }
 
-    /// Puts a mark back as it was written.
+    /// Restores a mark from the changelog.
     pub fn restore(&mut self, source: &str, mark: OriginMark) {
         self.marks.insert(source.to_owned(), mark);
     }
@@ -104,12 +112,12 @@ mod tests {
         let mut origins = Origins::default();
         let mut take = |offset, part, stamped| origins.take(origin("a", offset, part, stamped), 0);
         assert_eq!([take(5, 0, 10), take(5, 1, 10), take(9, 0, 12)], [true; 3]);
-        // Again from the start, then further.
+        // The inbox is drained again from the start, and further than before.
         assert_eq!(
             [take(5, 0, 10), take(5, 1, 10), take(9, 0, 12), take(9, 1, 12)],
             [false, false, false, true]
         );
-        // A new leader's clock is behind; then all of it again.
+        // A new leader of the inbox partition has a clock that is behind; then the end is drained again.
         assert_eq!(
             [take(10, 0, 8), take(9, 1, 12), take(10, 0, 8)],
             [true, false, false]

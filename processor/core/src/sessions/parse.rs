@@ -1,15 +1,22 @@
-//! The records of one raw record, in the order in which they are folded.
+//! Reads the log records of one raw record, and sorts them into the order in which they are folded: event
+//! time, observed time, `tool_result_seq`, index.
+//!
+//! **Event time** of a log record is the first of these that it has: the attribute `event.timestamp`,
+//! `time_unix_nano`, the observed time, the append time of the raw record. `tacho_event_time_source_total`
+//! counts which one it was. The time is clamped to [clock − `max_age_ms`, clock + `max_skew_ms`], by default
+//! 7 days and 5 s, and clamped records are counted.
 
-use super::identity_cache::{IdentityCache, RESOURCE_ATTRS, ReportId};
+use super::identity_cache::{IdentityCache, OF_RESOURCE, ReportId};
 use super::marks::Mark;
-use schemas::event::{Attr, EventKind};
+use schemas::event::{Attr, Derives, EventKind};
 use schemas::fact::TimeSource;
 use schemas::otlp::mark::mark;
 use schemas::otlp::scan::{Attrs, LogRecord, ScanError, Visit, scan_for};
 use schemas::settings::TimeRules;
 use schemas::time::{AppendTime, EventTime, PartitionClock, parse_rfc3339};
 
-/// The attributes that tell what a session is and that few records have.
+/// The attributes that say what a session is and that few records have, as
+/// [`learn_seldom`](super::identity::learn_seldom) reads them.
 const SELDOM: [Attr; 6] = [
     Attr::AgentName,
     Attr::ApprovalPolicy,
@@ -19,27 +26,27 @@ const SELDOM: [Attr; 6] = [
     Attr::ServiceTier,
 ];
 
-/// One log record with its event time decided.
+/// One log record, with its event time and its dedup mark.
 #[derive(Clone, Debug)]
 pub struct Parsed<'a> {
-    /// Its attributes, if it changes something derived beside counts of records, or has some of [`SELDOM`]. They are large,
-    /// and most records have none of use.
+    /// The attributes, if the record changes something derived beside counts of records, or has one of [`SELDOM`]. They are
+    /// large, and of no use for most records.
     pub attrs: Option<Box<Attrs<'a>>>,
-    /// Who sent it, by its own report and its resource's.
+    /// Who sent the record.
     pub sender: Sender,
     pub event: EventKind,
     pub conversation: Option<&'a str>,
     pub time: EventTime,
     pub time_source: TimeSource,
     pub clamped: bool,
-    /// The dedup mark; `None` for records that change nothing derived, and for those without any time of their own.
+    /// The dedup mark; `None` for records that do not derive, and for those without a time of their own.
     pub mark: Option<Mark>,
-    /// Whether it changes something derived.
+    /// Whether the record changes something derived beside counts of records.
     pub derives: bool,
     order: (u64, i64, usize),
 }
 
-/// Who sent a record: the numbers of its resource's report and of its own.
+/// Who sent a record: what its resource and the record itself report of that, interned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
     pub resource: ReportId,
@@ -47,7 +54,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Whether the numbers stand for the same reports for good.
+    /// Whether both reports are interned, so that an equal sender always means equal reports.
     pub const fn is_interned(&self) -> bool {
         matches!(
             (self.resource, self.record),
@@ -56,7 +63,7 @@ impl Sender {
     }
 }
 
-/// Where a raw record is, and the rules for its time.
+/// What decides the event time of a raw record's log records.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'c> {
     pub tenant: &'c str,
@@ -66,9 +73,10 @@ pub struct Context<'c> {
     pub rules: &'c TimeRules,
 }
 
-/// Reads a raw record's value.
+/// Reads the log records of a raw record's value, in the order in which they are folded.
 ///
-/// Source of the order: event time, observed time, `tool_result_seq`, index within the record.
+/// # Errors
+/// The value is not an OTLP log request.
 pub fn parse<'a>(
     value: &'a [u8],
     context: Context<'_>,
@@ -91,9 +99,9 @@ pub fn parse<'a>(
 struct Reading<'c, 'a> {
     context: Context<'c>,
     cache: &'c mut IdentityCache,
-    /// Bytes of the resource of the records to come.
+    /// The encoded resource of the records that come next, if it is in one piece.
     encoded: Option<&'a [u8]>,
-    /// The report of that resource, once it is known.
+    /// The report of the resource of the records that come next, once it is found or added.
     resource: Option<ReportId>,
     records: Vec<Parsed<'a>>,
 }
@@ -114,7 +122,7 @@ impl<'a> Visit<'a> for Reading<'_, 'a> {
         } = self;
         let resource = *self
             .resource
-            .get_or_insert_with(|| cache.resources.add(*encoded, record.resource, &RESOURCE_ATTRS));
+            .get_or_insert_with(|| cache.resources.add(*encoded, record.resource, &OF_RESOURCE));
         let sender = Sender {
             resource,
             record: cache.of_record(&record.attrs),
@@ -160,7 +168,7 @@ fn one<'a>(record: LogRecord<'_, 'a>, sender: Sender, context: Context<'_>) -> P
     }
 }
 
-/// The time that a record claims, and where it was found.
+/// The event time that a record claims, and where it was found.
 fn event_time(record: &LogRecord<'_, '_>, appended: AppendTime) -> (EventTime, TimeSource) {
     let from_ns = |ns: u64| EventTime(i64::try_from(ns / 1_000_000).unwrap_or(i64::MAX));
     if let Some(time) = record.attrs.text(Attr::EventTimestamp).and_then(parse_rfc3339) {
@@ -174,13 +182,11 @@ fn event_time(record: &LogRecord<'_, '_>, appended: AppendTime) -> (EventTime, T
     }
 }
 
-/// Whether a record changes something derived beside counts of records. Of the many events of a response stream only those
-/// with tokens or an error do.
+/// Whether a record changes something derived beside counts of records.
 fn derives(record: &LogRecord<'_, '_>) -> bool {
-    match record.event {
-        EventKind::SseEvent => [Attr::InputTokenCount, Attr::ErrorMessage, Attr::TachoError]
-            .into_iter()
-            .any(|attr| record.attrs.get(attr).is_some()),
-        other => other.def().derives,
+    match record.event.def().derives {
+        Derives::Always => true,
+        Derives::WithAny(attrs) => attrs.iter().any(|attr| record.attrs.get(*attr).is_some()),
+        Derives::Never => false,
     }
 }

@@ -1,17 +1,17 @@
-//! A session's row, from its state.
+//! The row of a session, made of its state.
 
-use schemas::derived::{SessionRow, SessionState as Shown};
+use schemas::derived::{SegmentState, SessionRow};
 use schemas::id::{Position, TopicPartition, split_raw_key};
 use schemas::state::SessionState;
 
-/// Phase of a session that waits for its next record.
+/// The phase of a session that is open.
 pub const OPEN: u32 = 0;
-/// Phase of a session whose gap has passed.
+/// The phase of a session that was silent for the session gap.
 pub const ENDED: u32 = 1;
-/// Phase of a session that ended and has got another record since.
+/// The phase of a session that had ended and got another record.
 pub const REOPENED: u32 = 2;
 
-/// The row of the session under `key`, as of `position`.
+/// The row of the session of conversation `key`, as it is at `position`.
 pub fn of(key: &str, session: &SessionState, at: TopicPartition, position: Position) -> SessionRow {
     let (tenant, conversation) = split_raw_key(key);
     let (nobody, nothing) = Default::default();
@@ -21,9 +21,9 @@ pub fn of(key: &str, session: &SessionState, at: TopicPartition, position: Posit
         conversation_id: conversation.to_owned(),
         segment_start_ms: session.segment_start_ms,
         state: match session.phase {
-            ENDED => Shown::Ended,
-            REOPENED => Shown::Reopened,
-            _ => Shown::Open,
+            ENDED => SegmentState::Ended,
+            REOPENED => SegmentState::Reopened,
+            _ => SegmentState::Open,
         },
         source_topic: at.topic.name().to_owned(),
         source_partition: at.partition,

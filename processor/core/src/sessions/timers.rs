@@ -1,6 +1,7 @@
-//! Timers by the partition clock: sessions that end, ended sessions that are removed, dedup marks that expire.
+//! Timers by the partition clock: they end sessions, remove ended sessions, and let dedup marks expire.
 //!
-//! A record does not move its session's timer: the timer looks for itself when it is due, and puts itself off.
+//! A record does not move its session's timer. A timer that is due looks at the session, and puts itself off if a record
+//! has come since it was set.
 
 use super::marks::BUCKET_MS;
 use super::{Conversation, SessionTask, ledger, row};
@@ -10,29 +11,29 @@ use schemas::id::Epoch;
 use schemas::state::SessionState;
 use schemas::time::{EventTime, PartitionClock};
 
-/// Something to do when the clock reaches a time; ordered by time, then key.
+/// A timer. Timers are ordered by time, then key, then bucket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer {
-    /// When it is due.
+    /// When the timer is due.
     pub at: PartitionClock,
-    /// The conversation.
+    /// The key of the conversation.
     pub key: String,
-    /// The bucket of marks to forget; `None` is the session's own timer.
-    pub bucket: Option<i64>,
+    /// The start of the bucket of marks that expires; `None` for the timer of the session.
+    pub bucket: Option<PartitionClock>,
 }
 
 impl Timer {
-    /// When a bucket of a conversation's marks expires.
-    pub fn of_marks(key: &str, bucket: i64, rules: &Rules) -> Self {
+    /// The timer for a bucket of a conversation's marks: due when all marks in it are older than `mark_age_ms`.
+    pub fn of_marks(key: &str, bucket: PartitionClock, rules: &Rules) -> Self {
         let age_ms = BUCKET_MS.saturating_add(rules.seed.time.mark_age_ms);
         Self {
-            at: PartitionClock(bucket.saturating_add(age_ms)),
+            at: PartitionClock(bucket.0.saturating_add(age_ms)),
             key: key.to_owned(),
             bucket: Some(bucket),
         }
     }
 
-    /// When a session is to be looked at.
+    /// The timer for a conversation's session, due at `at`.
     pub fn of_session(key: &str, at: PartitionClock) -> Self {
         Self {
             at,
@@ -42,7 +43,7 @@ impl Timer {
     }
 }
 
-/// When a session's timer is due: its end while it is open, its removal once it ended.
+/// When a session is due: to end while it is open, to be removed once it has ended.
 pub fn deadline(session: &SessionState, rules: &Rules) -> PartitionClock {
     let settings = rules.settings(Epoch(session.epoch));
     let wait_ms = if session.phase == row::ENDED {
@@ -54,7 +55,7 @@ pub fn deadline(session: &SessionState, rules: &Rules) -> PartitionClock {
 }
 
 impl SessionTask {
-    /// Does all that is due at the clock, in order of time and key.
+    /// Fires all timers that are due at the clock, in their order.
     pub(super) fn fire_timers(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
         while self.ledger.timers.first().is_some_and(|timer| timer.at <= clock) {
@@ -62,13 +63,13 @@ impl SessionTask {
                 return;
             };
             match timer.bucket {
-                Some(bucket) => self.forget_marks(&timer.key, bucket),
+                Some(bucket) => self.expire_marks(&timer.key, bucket),
                 None => self.session_due(timer, rules),
             }
         }
     }
 
-    fn forget_marks(&mut self, key: &str, bucket: i64) {
+    fn expire_marks(&mut self, key: &str, bucket: PartitionClock) {
         let Some(conversation) = self.conversations.get_mut(key) else {
             return;
         };
@@ -84,7 +85,7 @@ impl SessionTask {
         }
     }
 
-    /// Ends or removes a session, or puts its timer off where a record has come since it was set.
+    /// Ends or removes the session of a timer, or puts the timer off if a record has come since it was set.
     fn session_due(&mut self, timer: Timer, rules: &Rules) {
         let conversation = self.conversations.get(&timer.key);
         let Some(session) = conversation.and_then(|conversation| conversation.session.as_ref()) else {
@@ -128,7 +129,7 @@ impl SessionTask {
         self.drop_if_empty(key);
     }
 
-    /// Sets the timers of all that is in state, after a restore.
+    /// Sets the timers for all sessions and marks in state, after a restore.
     pub(super) fn set_timers(&mut self, rules: &Rules) {
         for (key, conversation) in &self.conversations {
             if let Some(session) = &conversation.session {

@@ -1,9 +1,11 @@
-//! Records as Codex sends them, and a task driven by hand.
+//! Support of the tests: records as Codex sends them, and a session task that is driven record by record.
 #![allow(
     dead_code,
     clippy::unwrap_used,
-    reason = "each test binary uses its own part; numbers of tests fit"
+    reason = "each test binary uses a part of it; numbers of tests fit"
 )]
+
+pub mod responses;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -22,16 +24,26 @@ use schemas::time::{AppendTime, EventTime, WallTime, format_rfc3339};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 
-/// Noon of a quiet day: a multiple of every window size.
+/// Noon of 2026-11-22 in UTC, ms: a multiple of every window size.
 pub const NOON: i64 = 1_795_348_800_000;
 
-/// An attribute's value; Codex sends counts now as text, now as integers.
+/// A text as the value of an attribute; Codex sends some counts as texts, and others as integers.
 pub fn text(value: impl Into<String>) -> Value {
     Value::StringValue(value.into())
 }
 
 pub fn int(value: i64) -> Value {
     Value::IntValue(value)
+}
+
+/// The shipped seed with short times, so that a short run meets every rule.
+pub fn short_times() -> Seed {
+    let mut seed = Seed::shipped();
+    seed.delta_partitions = 2;
+    seed.settings.session_gap_ms = 60_000;
+    seed.settings.reopen_horizon_ms = 300_000;
+    seed.time.mark_age_ms = 100_000;
+    seed
 }
 
 /// One log record of a conversation.
@@ -79,7 +91,7 @@ pub fn request(conversation: &'static str, time: i64, status: i64, attempt: i64)
     event(conversation, time, "codex.api_request", attributes)
 }
 
-/// A completed response with `input` (of which `cached`) and `output` (of which `reasoning`) tokens.
+/// A completed response. `cached` tokens are part of `input`, and `reasoning` tokens are part of `output`.
 pub fn tokens(
     conversation: &'static str,
     time: i64,
@@ -107,7 +119,7 @@ fn attribute(key: &str, value: Value) -> KeyValue {
     }
 }
 
-/// An OTLP request of these events.
+/// An OTLP log request with these events.
 pub fn encode(events: &[Event]) -> Vec<u8> {
     let record = |event: &Event| {
         let mut attributes = vec![
@@ -141,13 +153,13 @@ pub fn encode(events: &[Event]) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// The partition that tests fold.
+/// The raw partition that the tests fold.
 pub const RAW: TopicPartition = TopicPartition {
     topic: Topic::RawLogs,
     partition: 0,
 };
 
-/// What one commit of a session task holds.
+/// What a commit of a session task holds.
 #[derive(Debug, Default)]
 pub struct Committed {
     pub changes: Vec<Change>,
@@ -156,7 +168,7 @@ pub struct Committed {
     pub quarantined: Vec<Quarantined>,
 }
 
-/// A task with its changelog, fed record by record.
+/// A session task with its changelog.
 pub struct Driven {
     pub rules: Rules,
     pub task: SessionTask,
@@ -178,7 +190,7 @@ impl Driven {
         }
     }
 
-    /// Applies one raw record of one conversation, appended at `appended`.
+    /// Applies a raw record with events of one conversation, appended at `appended`.
     pub fn send(&mut self, appended: i64, events: &[Event]) {
         let key = format!(
             "default/{}",
@@ -191,7 +203,7 @@ impl Driven {
         self.drained(appended, None, key, value);
     }
 
-    /// Applies one raw record that was drained from an inbox.
+    /// Applies a raw record that was drained from an inbox, if it has an origin.
     pub fn drained(&mut self, appended: i64, origin: Option<Origin<'_>>, key: &str, value: &[u8]) {
         let input = Input {
             offset: self.offset,
@@ -213,7 +225,7 @@ impl Driven {
         self.control(appended, None);
     }
 
-    /// A tick that starts an epoch; its settings must be in the rules.
+    /// Applies a tick that starts an epoch, which must be in the rules.
     pub fn start_epoch(&mut self, appended: i64, epoch: i64) {
         self.control(appended, Some(Epoch(epoch)));
     }
@@ -235,7 +247,7 @@ impl Driven {
         self.offset += 1;
     }
 
-    /// Takes the effects, and keeps the changelog as a log would.
+    /// Takes the effects, and applies their changes to the changelog as a log would.
     pub fn commit(&mut self) -> Committed {
         let Effects {
             changes,
@@ -268,7 +280,7 @@ impl Driven {
     }
 }
 
-/// The entries of a changelog as a restore is given them.
+/// The entries of a changelog, as a restore gets them.
 pub fn entries(changelog: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (StateKey<'_>, &[u8])> {
     changelog.iter().map(|(key, value)| {
         let key = StateKey::parse(key).expect("keys were written by the task itself");
@@ -285,7 +297,7 @@ pub fn store(changelog: &mut BTreeMap<String, Vec<u8>>, changes: &[Change]) {
     }
 }
 
-/// A table that admits everything that is asked for.
+/// A label table that admits all values in the deltas.
 pub fn admit_all(rules: &Rules, deltas: &RawDeltas) -> LabelTable {
     let mut labels = LabelTable::new(&rules.seed);
     labels
@@ -295,14 +307,14 @@ pub fn admit_all(rules: &Rules, deltas: &RawDeltas) -> LabelTable {
     labels
 }
 
-/// The sum of a counter's deltas over the series whose labels hold all of `with`.
+/// The sum of a counter's deltas over the series that have all label values in `with`.
 pub fn count(deltas: &DeltaMap, metric: &str, with: &[&str]) -> i64 {
     sum(deltas, metric, |series| {
         with.iter().all(|value| series.values.contains(value))
     })
 }
 
-/// The sum of a counter's deltas over the series that have all these label values, by the labels' names.
+/// The sum of a counter's deltas over the series that have all labels in `with`, by name and value.
 pub fn labelled(deltas: &DeltaMap, metric: &str, with: &[(&str, &str)]) -> i64 {
     let has = |series: &Series<'_>, wanted: (&str, &str)| {
         series

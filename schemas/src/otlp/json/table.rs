@@ -1,22 +1,22 @@
-//! The OTLP messages by their JSON names: name → field number and form.
+//! The table of OTLP messages: JSON name, field number and form of each field.
 //!
 //! Source: opentelemetry-proto `common`, `resource`, `logs`, `trace`, `metrics` v1 and the three collector services.
 
-/// How a field looks in JSON, and how it is written.
+/// The form of a field in JSON and in protobuf. A plural is a repeated field.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
-    /// UTF-8.
+    /// A string in both forms.
     Text,
-    /// Hexadecimal digits: trace and span ids.
+    /// Bytes that are hexadecimal digits in JSON: trace and span ids.
     Hex,
-    /// Bytes as base64.
+    /// Bytes that are base64 in JSON.
     Base64,
     Bool,
     Fixed64,
     Sfixed64,
     Fixed32,
     Uint32,
-    /// Enums too: OTLP/JSON writes them as integers.
+    /// A 32-bit integer, or an enum, which OTLP/JSON writes as an integer.
     Int32,
     Int64,
     Sint32,
@@ -29,17 +29,42 @@ pub(super) enum Kind {
     Many(&'static Message),
 }
 
+impl Kind {
+    /// Whether a number of the field is a double in protobuf.
+    pub const fn is_float(self) -> bool {
+        match self {
+            Self::Double | Self::Doubles => true,
+            Self::Text
+            | Self::Hex
+            | Self::Base64
+            | Self::Bool
+            | Self::Fixed64
+            | Self::Sfixed64
+            | Self::Fixed32
+            | Self::Uint32
+            | Self::Int32
+            | Self::Int64
+            | Self::Sint32
+            | Self::Texts
+            | Self::Fixed64s
+            | Self::Uint64s
+            | Self::One(_)
+            | Self::Many(_) => false,
+        }
+    }
+}
+
 /// A field of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     pub name: &'static str,
     pub number: u32,
     pub kind: Kind,
-    /// Whether a default value differs from none at all: members of a oneof, and optional fields.
+    /// Whether the field is written with its default value too: members of a oneof, and optional fields.
     pub is_explicit: bool,
 }
 
-/// A message: its fields.
+/// The fields of a message.
 #[derive(Debug)]
 pub(super) struct Message(pub &'static [Field]);
 
@@ -54,6 +79,7 @@ use Kind::{
     Sint32, Text, Texts, Uint32, Uint64s,
 };
 
+/// A field that is written unless it has its default value.
 const fn f(name: &'static str, number: u32, kind: Kind) -> Field {
     Field {
         name,
@@ -63,6 +89,7 @@ const fn f(name: &'static str, number: u32, kind: Kind) -> Field {
     }
 }
 
+/// A field that is written with its default value too.
 const fn x(name: &'static str, number: u32, kind: Kind) -> Field {
     Field {
         name,

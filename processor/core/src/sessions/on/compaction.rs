@@ -1,28 +1,28 @@
-//! Compactions of the context: asked for at their endpoint, or inferred from input tokens that fell.
+//! Compactions of the context: requested at an endpoint, or inferred from a fall of the input tokens.
 
 use crate::out::Out;
 use schemas::fact::{CompactionMethod, Fact};
 use schemas::state::SessionState;
 use schemas::time::EventTime;
 
-/// The endpoint that compacts.
+/// The endpoint at which Codex requests a compaction.
 pub const ENDPOINT: &str = "/responses/compact";
 
-/// An inferred compaction this soon after one seen by its endpoint is the same one, ms.
+/// How long after a request to the endpoint an inferred compaction is taken for the requested one, ms.
 const SAME_COMPACTION_MS: i64 = 60_000;
 
-/// A request at the endpoint succeeded.
+/// Counts a compaction that was requested at the endpoint.
 pub fn requested(at: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
     session.compacted_ms = Some(at.0);
     session.counts.get_or_insert_default().compactions += 1;
-    out.tell(&Fact::Compaction {
+    out.emit(&Fact::Compaction {
         method: CompactionMethod::Endpoint,
         reclaimed: None,
     });
 }
 
-/// Takes a compaction for given where a response has at most half of the input tokens of the one before, which came near
-/// the limit of the context.
+/// Counts a compaction if a response has at most half of the input tokens of the one before, which had at least 60 % of the
+/// limit of the context.
 pub fn infer(at: EventTime, before: Option<u64>, input: u64, session: &mut SessionState, out: &mut Out<'_>) {
     let limit = session.compact_limit.or(session.context_window);
     let (Some(before), Some(limit)) = (before, limit) else {
@@ -35,7 +35,7 @@ pub fn infer(at: EventTime, before: Option<u64>, input: u64, session: &mut Sessi
         .is_some_and(|seen| at.0.saturating_sub(seen) <= SAME_COMPACTION_MS);
     if fell && !seen {
         session.counts.get_or_insert_default().compactions += 1;
-        out.tell(&Fact::Compaction {
+        out.emit(&Fact::Compaction {
             method: CompactionMethod::Inferred,
             reclaimed: Some(before - input),
         });

@@ -1,4 +1,4 @@
-//! The outcome of an approval.
+//! Approval decisions about tool calls.
 
 use crate::out::Out;
 use crate::sessions::classify;
@@ -8,12 +8,12 @@ use schemas::fact::{Decision, DecisionSource, Fact};
 use schemas::otlp::scan::Attrs;
 use schemas::state::{Counts, DecisionCount, SessionState};
 
-/// Calls of a session that may be open at once in its state; more are not followed.
+/// The most open calls in a session's state; further ones are not followed.
 pub const CALLS_MAX: usize = 16;
-/// Distinct counts by tool, decision and source that a session keeps; the last one stands for all beyond these.
+/// The most counts by tool, decision and source in a session's state; further decisions go to the last count.
 const DECISIONS_MAX: usize = 32;
 
-/// Counts the decision; a call that is approved is open until its result comes.
+/// Counts a decision. An approved call is open until its result comes.
 pub fn tool_decision(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let tool = classify::tool(attrs);
     let (decision, source) = (classify::decision(attrs), classify::source(attrs));
@@ -25,14 +25,14 @@ pub fn tool_decision(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Ou
         session.open_calls.push(call.to_owned());
     }
     count(session.counts.get_or_insert_default(), tool, decision, source);
-    out.tell(&Fact::Decision {
+    out.emit(&Fact::Decision {
         tool,
         decision,
         source,
     });
 }
 
-/// Counts in order of tool, decision and source, by their names.
+/// Adds a decision to its count; counts are ordered by the names of tool, decision and source.
 fn count(counts: &mut Counts, tool: &str, decision: Decision, source: DecisionSource) {
     let wanted = (tool, decision.name(), source.name());
     let order = |count: &DecisionCount| {
@@ -55,7 +55,7 @@ fn count(counts: &mut Counts, tool: &str, decision: Decision, source: DecisionSo
             };
             counts.decisions.insert(at, count);
         }
-        // Rows stay small, and the sum over all decisions stays right.
+        // The row stays small, and the sum over all counts stays right.
         Err(_) => {
             if let Some(last) = counts.decisions.last_mut() {
                 last.count += 1;

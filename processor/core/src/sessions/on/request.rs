@@ -1,4 +1,4 @@
-//! One HTTP attempt at the model API.
+//! HTTP requests to the model API.
 
 use super::{Event, add, compaction, duration_us};
 use crate::out::Out;
@@ -7,7 +7,7 @@ use schemas::event::Attr;
 use schemas::fact::{Fact, RetryLayer};
 use schemas::state::SessionState;
 
-/// Counts the attempt, and says whether it failed and whether it was a retry.
+/// Counts an HTTP attempt, and decides whether it failed and whether it was a retry.
 pub fn api_request(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let attrs = event.attrs;
     let endpoint = classify::endpoint(attrs);
@@ -18,7 +18,7 @@ pub fn api_request(event: Event<'_>, session: &mut SessionState, out: &mut Out<'
     let retry = if attrs.int(Attr::Attempt).is_some_and(|attempt| attempt > 0) {
         Some(RetryLayer::Http)
     } else if session.failed && endpoint.starts_with("/responses") {
-        // `attempt` begins at 0 again when the stream layer asks anew.
+        // A new request of the stream layer begins with `attempt` 0 again.
         Some(RetryLayer::Stream)
     } else {
         None
@@ -31,7 +31,7 @@ pub fn api_request(event: Event<'_>, session: &mut SessionState, out: &mut Out<'
     counts.api_retries_http += u64::from(retry == Some(RetryLayer::Http));
     counts.api_retries_stream += u64::from(retry == Some(RetryLayer::Stream));
     add(&mut counts.api_duration_us, duration_us.unwrap_or(0));
-    out.tell(&Fact::Request {
+    out.emit(&Fact::Request {
         endpoint,
         status,
         error,

@@ -1,4 +1,4 @@
-//! Response streams: a completed response with its tokens, or a stream that broke.
+//! Response streams: completed responses with their tokens, and streams that broke.
 
 use super::{Event, add, compaction};
 use crate::out::Out;
@@ -9,7 +9,8 @@ use schemas::fact::{Fact, Tokens};
 use schemas::otlp::scan::Attrs;
 use schemas::state::SessionState;
 
-/// Tells a completed response from a stream that broke; other events of a stream don't get here.
+/// Handles an event of a response stream: a record with token counts is a completed response, and any other that derives
+/// reports an error.
 pub fn sse_event(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     if event.attrs.get(Attr::InputTokenCount).is_some() {
         completed(event, session, out);
@@ -18,7 +19,8 @@ pub fn sse_event(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>
     }
 }
 
-/// A broken stream leaves two records: what the reader met, and `response.completed`, which ends the response and counts.
+/// Counts a broken stream. It leaves two records: the error that the reader met, and `response.completed`, which ends the
+/// response. The second one is counted.
 fn broken(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let Some(error) = classify::stream_error(attrs) else {
         return;
@@ -26,7 +28,7 @@ fn broken(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     session.failed = true;
     if attrs.text(Attr::EventKindName) == Some("response.completed") {
         session.counts.get_or_insert_default().stream_failures += 1;
-        out.tell(&Fact::StreamFailure { error });
+        out.emit(&Fact::StreamFailure { error });
     }
 }
 
@@ -41,15 +43,16 @@ fn completed(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     add(&mut counts.input_cache_write, tokens.input_cache_write);
     add(&mut counts.output_visible, tokens.output_visible);
     add(&mut counts.output_reasoning, tokens.output_reasoning);
-    out.tell(&Fact::Response { tokens, mismatch });
+    out.emit(&Fact::Response { tokens, mismatch });
     cost::of_response(&tokens, &terms(event), counts, out);
     compaction::infer(event.record.time, before, tokens.input(), session, out);
 }
 
-/// Splits the counts of a completed response into disjoint kinds; what contradicts itself is clamped and told.
+/// Divides the token counts of a completed response into disjoint kinds. Counts that contradict each other are clamped, and
+/// the contradiction is given too.
 ///
-/// Cached and cache-write tokens are part of the input, reasoning tokens of the output, and `tool_token_count` is the
-/// sum of both, which makes it a checksum.
+/// Cached and cache-write tokens are part of the input tokens, reasoning tokens are part of the output tokens, and
+/// `tool_token_count` is the sum of input and output, which makes it a checksum.
 fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
     let count = |attr| attrs.count(attr).unwrap_or(0);
     let (input, output) = (count(Attr::InputTokenCount), count(Attr::OutputTokenCount));
@@ -77,8 +80,8 @@ fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
     (tokens, mismatch)
 }
 
-/// By what the response is priced. Tier and sign-in are the record's own: a tier that it does not tell is the default,
-/// whatever the session's last one was.
+/// The terms of a response's price. Tier and sign-in are those of the record: a record without a tier has the default one,
+/// whichever tier the session used before.
 fn terms(event: Event<'_>) -> Terms<'_> {
     let text = |attr| event.attrs.text(attr).unwrap_or("");
     Terms {

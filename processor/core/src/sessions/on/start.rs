@@ -1,10 +1,10 @@
-//! A conversation starts, or is resumed.
+//! Starts and resumptions of conversations.
 
 use schemas::event::Attr;
 use schemas::otlp::scan::Attrs;
 use schemas::state::SessionState;
 
-/// Counts the start, and keeps the limits of the context for the detection of compactions.
+/// Counts a start, and keeps the limits of the context, by which compactions are inferred.
 pub fn conversation_starts(attrs: &Attrs<'_>, session: &mut SessionState) {
     session.counts.get_or_insert_default().conversation_starts += 1;
     session.context_window = attrs.count(Attr::ContextWindow).or(session.context_window);

@@ -1,4 +1,4 @@
-//! A tool call ended.
+//! Results of tool calls.
 
 use super::{add, duration_us};
 use crate::out::Out;
@@ -8,7 +8,7 @@ use schemas::fact::Fact;
 use schemas::otlp::scan::Attrs;
 use schemas::state::{SessionState, ToolCount};
 
-/// Counts the call; it is open no longer.
+/// Counts a tool call that ended, and removes it from the open calls.
 pub fn tool_result(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let (tool, mcp) = (classify::tool(attrs), classify::is_mcp(attrs));
     let success = attrs.flag(Attr::Success).unwrap_or(false);
@@ -24,7 +24,7 @@ pub fn tool_result(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<
     counts.nonzero_exits += u64::from(exit_code.is_some_and(|code| code != 0));
     counts.spawned_agents += u64::from(attrs.text(Attr::TachoSpawnedAgent).is_some());
     count(&mut counts.tools, tool, success);
-    out.tell(&Fact::ToolCall {
+    out.emit(&Fact::ToolCall {
         tool,
         success,
         mcp,
@@ -33,7 +33,7 @@ pub fn tool_result(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<
     });
 }
 
-/// Counts in order of tool.
+/// Adds a call to the count of its tool; counts are ordered by tool.
 fn count(tools: &mut Vec<ToolCount>, tool: &str, success: bool) {
     let order = |count: &ToolCount| count.tool.as_str().cmp(tool);
     match tools.binary_search_by(order) {

@@ -1,4 +1,4 @@
-//! What Codex measures of a whole turn: the time to its first token, and its own price of it.
+//! Measurements of whole turns: the time to the first token, and the price by Codex itself.
 
 use super::{add, duration_us};
 use crate::out::Out;
@@ -8,7 +8,7 @@ use schemas::fact::Fact;
 use schemas::otlp::scan::Attrs;
 use schemas::state::SessionState;
 
-/// Counts the turn's first token, and the time that it took.
+/// Counts the first token of a turn, and adds the time that it took.
 pub fn first_token(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let Some(duration_us) = duration_us(attrs) else {
         return;
@@ -16,10 +16,10 @@ pub fn first_token(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<
     let counts = session.counts.get_or_insert_default();
     counts.ttft_count += 1;
     add(&mut counts.ttft_us, duration_us);
-    out.tell(&Fact::FirstToken { duration_us });
+    out.emit(&Fact::FirstToken { duration_us });
 }
 
-/// Adds up what Codex itself says that the turn cost; an amount beyond [`AMOUNT_MAX`] is no price.
+/// Adds what Codex itself says that a turn cost; an amount above [`AMOUNT_MAX`] is ignored.
 pub fn cost(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let estimate = attrs
         .billionths(Attr::UsageEstimatedUsd)
@@ -27,7 +27,7 @@ pub fn cost(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let Some(nano_usd) = estimate else { return };
     let counts = session.counts.get_or_insert_default();
     add(&mut counts.native_cost_nano_usd, nano_usd);
-    out.tell(&Fact::TurnCost {
+    out.emit(&Fact::TurnCost {
         nano_usd,
         interrupted: attrs.flag(Attr::TurnInterrupted).unwrap_or(false),
     });
