@@ -22,10 +22,10 @@ const SECOND: &str = "beside-again.";
 /// How many conversations are sent, each a prompt and a response.
 const CONVERSATIONS: i64 = 40;
 
-/// Opens a directory that deletes raw records as soon as it may.
-fn open(dir: &Path, old: &OldLog, derived_prefix: &str) -> Arc<Embedded> {
+/// Opens a directory that keeps raw records for so long, or for longer where a derivation has not committed them.
+fn open(dir: &Path, old: &OldLog, derived_prefix: &str, raw_age_ms: i64) -> Arc<Embedded> {
     let retention = Retention {
-        raw_age_ms: 0,
+        raw_age_ms,
         ..Retention::default()
     };
     let limits = Limits {
@@ -52,14 +52,15 @@ fn raw_starts(log: &Arc<Embedded>) -> Vec<i64> {
 fn a_directory_holds_two_and_deletes_raw_records_below_the_slower_one() {
     let old = old::log("traffic-1");
     let dir = tempfile::tempdir().unwrap();
-    let first = open(dir.path(), &old, "");
+    // The records are as old as the data file is.
+    let first = open(dir.path(), &old, "", now_ms());
     first.import(old.inputs.clone()).unwrap();
     replay(first.handle(), &old.seed, 1_000)
         .unwrap()
         .assert_same(&old.results, "the first derivation and the old results");
     drop(first);
 
-    let second = open(dir.path(), &old, "again.");
+    let second = open(dir.path(), &old, "again.", 0);
     second.retain(now_ms()).unwrap();
     assert!(
         raw_starts(&second).iter().all(|start| *start == 0),
@@ -75,7 +76,7 @@ fn a_directory_holds_two_and_deletes_raw_records_below_the_slower_one() {
     );
     drop(second);
 
-    let first = open(dir.path(), &old, "");
+    let first = open(dir.path(), &old, "", 0);
     let mut kept = Results::of(&mut first.handle(), &View::default());
     kept.totals.clone_from(&old.results.totals);
     kept.assert_same(&old.results, "rows of the first derivation, as they were");

@@ -188,7 +188,7 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     wait_for(&mut client, &view, &PRICES[..2]);
     let text = String::from_utf8(body(&view, "", Format::Text)).unwrap();
     assert!(
-        text.contains("billing_basis=\"api_list\"} 0.33 "),
+        text.contains("billing_basis=\"api_list\",log=\"main\"} 0.33 "),
         "dollars are shown as dollars:\n{text}"
     );
 

@@ -9,7 +9,7 @@ use crate::support::traffic::{Random, quick_seed};
 use crate::support::{now_ms, otlp};
 use nix::sys::signal::Signal;
 use processor::sink::prometheus;
-use processor::view::View;
+use processor::view::{MAIN, View};
 use processor_log::Log;
 use processor_log::cluster::Cluster;
 use processor_log::kafka::{KafkaConfig, KafkaLog, topics};
@@ -258,8 +258,8 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     let derived = Results::of(reader, &View::default());
     alone.import(inputs(reader)).unwrap();
     let (oracle, view) = replay_into_view(alone.log("worker"), seed, 1_000).unwrap();
-    let totals = counters(&Samples::parse(&text_of(&view)));
-    let shown = counters(&shown);
+    let totals = counters(&Samples::parse(&text_of(&view)), MAIN);
+    let shown = counters(&shown, PREFIX);
     assert_eq!(shown.len(), totals.len());
     for (series, value) in &totals {
         assert_eq!(shown.get(series), Some(value), "{series:?}");
@@ -283,13 +283,15 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     );
 }
 
-/// The derived counters and histograms of a scrape: what never goes down.
-fn counters(samples: &Samples) -> BTreeMap<Series, String> {
-    samples
-        .0
-        .iter()
-        .filter(|((name, _), _)| is_counter(name))
-        .map(|(series, value)| (series.clone(), value.to_string()))
+/// The derived counters and histograms of a scrape, which never go down; without the label `log`, which must be that name.
+fn counters(samples: &Samples, log: &str) -> BTreeMap<Series, String> {
+    let of_log = samples.0.iter().filter(|((name, _), _)| is_counter(name));
+    of_log
+        .map(|((name, labels), value)| {
+            let mut labels = labels.clone();
+            assert_eq!(labels.remove("log").as_deref(), Some(log), "{name} {labels:?}");
+            ((name.clone(), labels), value.to_string())
+        })
         .collect()
 }
 

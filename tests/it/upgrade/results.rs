@@ -1,4 +1,5 @@
-//! The same log gives the same results as commit 6f5a53d gave, byte for byte, however it is cut into polls and commits.
+//! The same log gives the same results as commit 6f5a53d gave, byte for byte: whatever polls and commits hold, and
+//! wherever state is restored.
 
 use crate::support::old::{self, OldLog};
 use crate::support::replay::{Results, settle, worker};
@@ -21,6 +22,8 @@ struct Cut {
     poll_max: usize,
     /// A commit comes after so many records.
     commit_records: usize,
+    /// State is dropped, with what is not committed, and restored after so many polls.
+    restore_polls: usize,
 }
 
 /// Folds all that is in the log; gives the results, and the text of `/metrics`.
@@ -36,8 +39,11 @@ fn fold(log: impl Log, seed: &Seed, records: usize, cut: &Cut) -> (Results, Stri
     };
     let (mut runner, view) = worker(log, seed, options);
     // Until the raw records are folded, commits come by their number alone; `settle` commits after every turn.
-    for _ in 0..records / cut.poll_max {
+    for turn in 1..=records / cut.poll_max {
         runner.turn().unwrap();
+        if turn % cut.restore_polls == 0 {
+            runner.drop_state();
+        }
     }
     settle(&mut runner).unwrap();
     let text = String::from_utf8(body(&view, "", Format::Text)).unwrap();
@@ -85,6 +91,7 @@ fn expect_same(name: &str) {
     let few = Cut {
         poll_max: 40,
         commit_records: 1,
+        restore_polls: usize::MAX,
     };
     compare(
         "a commit every 40 records",
@@ -96,13 +103,14 @@ fn expect_same(name: &str) {
     let dir = tempfile::tempdir().unwrap();
     let embedded = Embedded::open(dir.path(), &seed).unwrap();
     let many = Cut {
-        poll_max: 333,
-        commit_records: 1_500,
+        poll_max: 100,
+        commit_records: 450,
+        restore_polls: 7,
     };
     let count = inputs.len();
     embedded.import(inputs).unwrap();
     compare(
-        "a commit every 1,500 records",
+        "a commit every 450 records, with restores",
         fold(embedded.handle(), &seed, count, &many),
     );
 }

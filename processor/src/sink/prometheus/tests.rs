@@ -108,7 +108,7 @@ fn histograms_have_cumulative_powers_of_two_and_an_exact_sum() {
     );
     let text = render(&view);
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
-    let labels = "tenant=\"default\",model=\"m\"";
+    let labels = "tenant=\"default\",model=\"m\",log=\"main\"";
     assert_eq!(lines.len(), 17 + 3);
     assert_eq!(
         lines[0],
@@ -182,7 +182,8 @@ fn window_gauges_show_the_last_final_window_only() {
          # TYPE tacho_ttft_window_seconds gauge\n",
     );
     for quantile in ["0.5", "0.9", "0.95", "0.99"] {
-        let labels = format!("tenant=\"default\",model=\"m\",window=\"1m\",quantile=\"{quantile}\"");
+        let labels =
+            format!("tenant=\"default\",model=\"m\",window=\"1m\",quantile=\"{quantile}\",log=\"main\"");
         writeln!(
             expected,
             "tacho_ttft_window_seconds{{{labels}}} {shown} 1700000000123"
@@ -345,7 +346,7 @@ fn native(shown: &protobuf::Histogram) -> BTreeMap<i32, u64> {
 }
 
 const OWN: &str = "# HELP tacho_ticks_total Ticks.\n# TYPE tacho_ticks_total counter\ntacho_ticks_total 4\n\n\
-                   # TYPE tacho_size summary\ntacho_size{signal=\"logs\",quantile=\"0.5\",log=\"main\"} 2.5\ntacho_size_sum{signal=\"logs\",log=\"main\"} 5\ntacho_size_count{signal=\"logs\",log=\"main\"} 2\n\n";
+                   # TYPE tacho_size summary\ntacho_size{signal=\"logs\",quantile=\"0.5\"} 2.5\ntacho_size_sum{signal=\"logs\"} 5\ntacho_size_count{signal=\"logs\"} 2\n\n";
 
 #[test]
 fn protobuf_holds_what_the_text_holds_and_native_buckets() {

@@ -247,9 +247,17 @@ fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogE
     Ok(replicas.map(|replicas| (i32::try_from(partitions.len()).unwrap_or(i32::MAX), replicas)))
 }
 
+/// The setting that says how a topic forgets.
+const POLICY: &str = "cleanup.policy";
+/// The policy that keeps the latest record of each key.
+const COMPACT: &str = "compact";
+
 /// Settings that a topic must have, with the value of each and why: correctness rests on these, so other values are
 /// refused.
-fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
+fn required(
+    topic: Topic,
+    found: &impl Fn(&str) -> String,
+) -> Vec<(&'static str, &'static str, &'static str)> {
     let mut required = vec![(
         "unclean.leader.election.enable",
         "false",
@@ -269,8 +277,12 @@ fn required(topic: Topic) -> Vec<(&'static str, &'static str, &'static str)> {
             "compact",
             "the latest record of each key must stay",
         )),
-        // Older tables had no age limit for these topics, so `current` says what is to be changed.
-        Cleanup::CompactAndDelete { .. } => {}
+        // Older tables had no age limit for these topics: a policy that compacts is enough, and `current` adds the rest.
+        Cleanup::CompactAndDelete { .. } => {
+            if !found(POLICY).contains(COMPACT) {
+                required.push((POLICY, COMPACT, "the latest record of each key must stay"));
+            }
+        }
         Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Keep => {
             required.push(("cleanup.policy", "delete", "equal keys are different records"))
         }
@@ -297,11 +309,11 @@ fn current(topic: Topic, found: &impl Fn(&str) -> String) -> Vec<(&'static str, 
         Cleanup::CompactAndDelete { .. } => {
             let wanted = settings(topic);
             // Kafka keeps the two policies in the order in which they were given.
-            if found("cleanup.policy") != "delete,compact" {
-                current.push(("cleanup.policy", wanted["cleanup.policy"].clone()));
+            if found(POLICY).contains(COMPACT) && found(POLICY) != "delete,compact" {
+                current.push((POLICY, wanted[POLICY].clone()));
             }
             // Another age limit is an operator's choice. A topic that was made without one has Kafka's default.
-            if found("cleanup.policy") == "compact" {
+            if found(POLICY) == COMPACT {
                 current.push(("retention.ms", wanted["retention.ms"].clone()));
             }
         }
@@ -321,7 +333,7 @@ fn setting_faults(
     faults: &mut Vec<Fault>,
 ) {
     let value = |key: &str| value_of(config, key);
-    for (key, wanted, why) in required(topic) {
+    for (key, wanted, why) in required(topic, &value) {
         let found = value(key);
         if found != wanted {
             faults.push(refused(
