@@ -1,4 +1,4 @@
-//! The whole system, as its users meet it: a `tacho` process, its ports, and a real Kafka broker.
+//! Tests of the whole system: processes, their ports, and real Kafka brokers.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! `tacho-ingest` and `tacho-processor` as processes of their own, and the commands that prepare a cluster for them.
+//! `tacho-ingest` and `tacho-processor` as processes: their work, their settings, and their end.
 
 use crate::support::broker::Broker;
 use crate::support::facts::differ_in_metrics;
@@ -25,7 +25,7 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// `tacho topics apply`, with that seed.
+/// Runs `tacho topics apply` with that seed.
 fn apply(bootstrap: &str, prefix: &str, seed: Option<&Path>) {
     let mut launch = tacho().args(&[
         "topics",
@@ -44,7 +44,7 @@ fn apply(bootstrap: &str, prefix: &str, seed: Option<&Path>) {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// A recording that went over that protocol.
+/// A recording that was made over that protocol.
 fn recording(name: &str) -> Recording {
     fixtures::all()
         .into_iter()
@@ -52,7 +52,7 @@ fn recording(name: &str) -> Recording {
         .unwrap_or_else(|| panic!("there is no recording {name}"))
 }
 
-/// Sends a recording's bodies as if it had just ended, and waits for its facts.
+/// Sends the bodies of a recording as if it had just ended, and waits for its facts.
 fn replay(recording: &Recording, processor: &Process, send: impl Fn(&str, &[u8])) {
     let before = processor.metrics_when("a scrape", |samples| Ok(samples.clone()));
     let shift = recording.shift_to(now_ms());
@@ -115,7 +115,7 @@ fn a_recording_comes_through_by_each_protocol_and_on_one_port_for_both() {
     replay(&grpc, &worker, |signal, body| by_grpc(&door, signal, body));
     assert_eq!(door.grpc("/no.such.Service/Export", &[]), "12");
 
-    // Bound and let go: the kernel does not give out a port again soon.
+    // The port was bound and released; the kernel does not give it out again soon.
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -138,7 +138,7 @@ fn a_recording_comes_through_by_each_protocol_and_on_one_port_for_both() {
     assert_eq!(both.grpc("/no.such.Service/Export", &[]), "12");
     assert_eq!(both.post("/nowhere", PROTOBUF, &[]), Ok(404));
 
-    // Each shows its own series, and ends when told to.
+    // Each processor shows its own series, and ends after SIGTERM.
     both.metrics_when("requests", |samples| {
         match samples.count(
             "tacho_ingest_requests_total",
@@ -162,7 +162,7 @@ fn requests_under_way_are_answered_before_the_end() {
     let door = ingest(&bootstrap, "grace.").ready();
     let address = door.at("http").to_owned();
     let body = otlp::encode(vec![otlp::prompt("slow", now_ms())]);
-    // The head and half of the body come before the signal, the rest after it.
+    // The head and half of the body are sent before the signal, and the rest after it.
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     let head = format!(
         "POST /v1/logs HTTP/1.1\r\nhost: {address}\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {}\r\n\r\n",
@@ -209,7 +209,7 @@ fn ingest_waits_for_the_settings_and_refuses_until_then() {
     door.logs(&body);
 }
 
-/// A refused start names all of this, each fault in one line.
+/// Checks that a start is refused, and that each part is named in a line of the output.
 fn assert_refused(launch: Launch, code: i32, parts: &[&str]) {
     let output = launch.run();
     let said = String::from_utf8(output.stderr.clone()).unwrap();
@@ -289,7 +289,7 @@ fn the_settings_in_force_are_printed_without_secrets() {
     assert!(!printed.contains("hunter2"));
 }
 
-/// Makes a topic by hand.
+/// Creates a topic with other settings than those of the table.
 fn plant(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<_> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -386,10 +386,10 @@ fn topics_that_are_wrong_are_all_named_with_what_mends_them() {
     }
     assert!(
         !said.contains("codex.raw.logs.v1: message"),
-        "what is right is not named:\n{said}"
+        "a topic without faults is named:\n{said}"
     );
 
-    // The processor starts on none of this, and names the same.
+    // The processor does not start with these topics either, and names the same faults.
     let refused = [
         "raw.traces",
         "raw.metrics",
@@ -415,7 +415,7 @@ fn topics_that_are_wrong_are_all_named_with_what_mends_them() {
         &[&refused[..], &missing].concat(),
     );
 
-    // Apply makes what is missing, changes nothing, and says what is still wrong.
+    // `topics apply` creates the missing topic, changes no other, and names the faults that are left.
     let output = tacho()
         .args(&["topics", "apply", "--kafka", &bootstrap, "--prefix", "wrong."])
         .run();
@@ -462,7 +462,7 @@ fn one_replica_is_told_unless_it_is_meant() {
 fn a_new_epoch_changes_the_session_gap_while_it_runs() {
     let bootstrap = Broker::shared().bootstrap();
     let dir = tempfile::tempdir().unwrap();
-    // Sessions that would not end while this test runs.
+    // Sessions have a gap that is longer than the test.
     let mut seed = quick_seed();
     seed.settings.session_gap_ms = 3_600_000;
     seed.settings.reopen_horizon_ms = 7_200_000;
@@ -506,8 +506,8 @@ fn a_new_epoch_changes_the_session_gap_while_it_runs() {
         text(&applied)
     );
 
-    // A session goes by the settings of its last record: one that gets another ends by the new gap, and so does a new
-    // one; one that gets none stays open.
+    // The settings of its last record hold for a session. A session that gets another record ends by the new gap, and so does a
+    // new session; a session that gets none stays open.
     eventually("the epoch's start in every partition", || {
         let ticks = read("codex.raw.logs.v1", &place.map(OsStr::new));
         let begun = ticks
@@ -561,7 +561,7 @@ fn a_new_epoch_changes_the_session_gap_while_it_runs() {
         seed.prices.version.as_str()
     );
 
-    // Prices are an epoch too; every fault of a table is told before anything is written.
+    // New prices start an epoch too. All faults of a table are named before anything is written.
     std::fs::write(&file, "[prices]\nversion = \"\"\nrows = [{ book = \"b\", model = \"m\", input = -1, output = 1, source = \"s\" }]\n")
         .unwrap();
     let refused = control(&["apply", file_name]);
@@ -593,7 +593,7 @@ fn a_new_epoch_changes_the_session_gap_while_it_runs() {
         (&2.into(), &"none".into(), None)
     );
 
-    // Not without the settings that are fixed.
+    // Settings that are fixed for the life of a log can't be applied.
     let nowhere = tacho()
         .args(&[
             "control", "apply", file_name, "--kafka", &bootstrap, "--prefix", "no.",
