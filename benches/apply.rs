@@ -1,7 +1,8 @@
-//! The fold of stage `sessions` in log records a second, with a thousand, a hundred thousand and a million conversations
-//! open; beside the floors of the same run: a pass that touches every byte, a scan, and a full decode by prost.
+//! Speed of the fold of stage `sessions`, in log records a second, with a thousand, a hundred thousand and a million
+//! conversations open. The same run measures floors: a pass that touches every byte, a scan, and a full decode by prost.
 //!
-//! Times are those of the processor, not of the wall. One iteration is one commit interval: apply its raw records, then take, resolve and seal what follows from them.
+//! Times are CPU times of the thread. An iteration is one commit interval: the task applies its raw records; then their effects
+//! are taken, resolved and sealed.
 
 mod support;
 
@@ -19,15 +20,15 @@ use std::time::Duration;
 use support::requests::{Raw, START, Traffic};
 use support::{CpuTime, cpu_time, touch};
 
-/// Open conversations in state.
+/// How many conversations are open in state.
 const OPEN: [u64; 3] = [1_000, 100_000, 1_000_000];
-/// Log records in one raw record: alone, and as the batch exporter of Codex sends them.
+/// How many log records a raw record has: one, and as many as the batch exporter of Codex sends.
 const PER_MESSAGE: [usize; 2] = [1, 20];
-/// Log records between two commits.
+/// How many log records come between two commits.
 const COMMIT_RECORDS: usize = 10_000;
-/// By how much the log's clock moves from commit to commit, ms: what the worker's default interval is.
+/// How far the log's clock moves between two commits, ms: the default commit interval.
 const COMMIT_MS: i64 = 250;
-/// The messages of one commit interval that begins at `time`.
+/// The raw records of a commit interval that begins at `time`.
 fn interval(traffic: &Traffic, per_message: usize, open: u64, time: i64, turns: &mut u64) -> Vec<Raw> {
     let message = |_| {
         *turns += 1;
@@ -36,13 +37,13 @@ fn interval(traffic: &Traffic, per_message: usize, open: u64, time: i64, turns: 
     (0..COMMIT_RECORDS / per_message).map(message).collect()
 }
 
-/// The partition that is folded.
+/// The raw partition that is folded.
 const RAW: TopicPartition = TopicPartition {
     topic: Topic::RawLogs,
     partition: 0,
 };
 
-/// A task with so many open conversations, driven as the worker does.
+/// A task with open conversations, which is driven as a worker does it.
 struct Driven {
     rules: Rules,
     task: SessionTask,
@@ -54,7 +55,7 @@ struct Driven {
 }
 
 impl Driven {
-    /// Opens the conversations, each by its first records.
+    /// Opens the conversations by the first records of each.
     fn filled(traffic: &Traffic, open: u64) -> Self {
         let rules = Rules::new(Seed::shipped());
         let (task, labels) = (
@@ -123,7 +124,7 @@ impl Driven {
     }
 }
 
-/// Bytes of this process in memory; 0 where the system does not say.
+/// The resident set size of this process, bytes; 0 on systems other than Linux.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,9 +1,10 @@
-//! The whole processor over a real broker: CPU seconds of the process for a million log records, from the raw topic to
-//! `/metrics`; beside the floors of the same run on the same topic: a bare consumer that touches every byte, and one
-//! that decodes with prost. Then the latency at a steady load.
+//! Cost of the whole processor over a real broker: CPU seconds of the process for a million log records, from the raw topic to
+//! `/metrics`. The same run measures floors on the same topic: a bare consumer that touches every byte, and one that decodes
+//! with prost. Then it measures the latency at a steady load.
 //!
-//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS] [LOG RECORDS A MESSAGE] [WORKERS]`: with the last two only that
-//! row, and no latencies. `-- commits`: only how long commits take. Not criterion: what is measured is a process.
+//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS] [LOG RECORDS A MESSAGE] [WORKERS]`: with the last two, only that row
+//! is measured, and no latency. `-- commits`: only the duration of commits is measured. Criterion is not used, since it can't
+//! measure another process.
 
 mod support;
 
@@ -28,20 +29,20 @@ use support::process::{PARTITIONS, Processor, RUN_MAX, now_ms, prepare, used};
 use support::requests::Traffic;
 use support::touch;
 
-/// Conversations among which the messages are spread.
+/// How many conversations the messages are spread over.
 const CONVERSATIONS: u64 = 10_000;
-/// Log records in one message: as a batch, and alone.
+/// How many log records a message has: a batch, and one.
 const PER_MESSAGE: [usize; 2] = [50, 1];
-/// Workers of the process.
+/// How many workers the process has.
 const WORKERS: [usize; 3] = [1, 2, 4];
-/// Messages a second of the latency run, and for how long.
+/// How many messages a second the latency run sends, and for how long.
 const STEADY: (u32, Duration) = (500, Duration::from_secs(20));
 
-/// Partitions that a transaction writes to, and how many are timed.
+/// How many partitions a transaction writes to, and how many transactions are timed.
 const TOUCHED: [i32; 4] = [4, 16, 64, 256];
 const COMMITS: usize = 40;
 
-/// What one run took.
+/// The cost of one run.
 struct Run {
     cpu_s: f64,
     wall_s: f64,
@@ -83,7 +84,7 @@ fn main() {
             for repeat in 0..repeats {
                 let prefix = format!("b{per_message}-{workers}-{repeat}.");
                 let messages = fill(&bootstrap, &prefix, per_message, records);
-                // The floors once are enough: they do not depend on the workers.
+                // The floors are measured once, since they do not depend on the number of workers.
                 if workers == WORKERS[0] || args.len() > 2 {
                     rows[0].1.push(run_floor("touch", &bootstrap, &prefix, messages));
                     rows[1].1.push(run_floor("prost", &bootstrap, &prefix, messages));
@@ -152,7 +153,7 @@ fn send(producer: &ThreadedProducer<DefaultProducerContext>, topic: &str, key: &
     }
 }
 
-/// Fills a raw topic; how many messages that took.
+/// Fills a raw topic, and gives the number of messages.
 fn fill(bootstrap: &str, prefix: &str, per_message: usize, records: usize) -> usize {
     prepare(bootstrap, prefix, PARTITIONS);
     let (traffic, producer) = (Traffic::recorded(per_message), producer(bootstrap));
@@ -166,7 +167,7 @@ fn fill(bootstrap: &str, prefix: &str, per_message: usize, records: usize) -> us
     messages
 }
 
-/// Reads the topic once, in a process of its own.
+/// Reads the topic once in a new process, and gives the cost.
 fn run_floor(kind: &str, bootstrap: &str, prefix: &str, messages: usize) -> Run {
     let topic = format!("{prefix}{}", Topic::RawLogs.name());
     let output = Command::new(std::env::current_exe().expect("this program has a path"))
@@ -230,7 +231,7 @@ fn run_processor(bootstrap: &str, prefix: &str, workers: usize, records: usize) 
     }
 }
 
-/// From the append of a raw record to the commit that made it visible, at a steady load.
+/// Measures the time from the append of a raw record to the commit that made it visible, at a steady load.
 fn latency(bootstrap: &str) {
     let (rate, length) = STEADY;
     let prefix = "steady.";
@@ -261,7 +262,7 @@ fn latency(bootstrap: &str) {
     }
 }
 
-/// How long a commit takes by the number of partitions that it writes to, one small record to each.
+/// Measures how long a commit takes by the number of partitions that it writes to, with one small record to each.
 fn commit_latency(bootstrap: &str) {
     let prefix = "touched.";
     let cluster = Cluster::plain(bootstrap, prefix);
@@ -285,7 +286,7 @@ fn commit_latency(bootstrap: &str) {
     for count in TOUCHED {
         let records = || (0..count).map(record).collect();
         let mut took: Vec<Duration> = Vec::new();
-        // The first of each size meets partitions whose leaders the client does not know yet.
+        // The first commit of each size is left out, since the client does not know the leaders of the partitions yet.
         for _ in 0..=COMMITS {
             let began = Instant::now();
             let part = Part {

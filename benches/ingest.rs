@@ -1,10 +1,10 @@
-//! `tacho-ingest` beside an OpenTelemetry Collector and a bare server, over one broker: CPU seconds for a million log
-//! records, time to an answer, peak memory. All three answer when Kafka has confirmed.
+//! Cost of `tacho-ingest` compared with an OpenTelemetry Collector and a bare server, over one broker: CPU seconds for a
+//! million log records, time to an answer, peak memory. All three answer after Kafka has confirmed.
 //!
 //! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN] [LOG RECORDS A REQUEST] [PARTITIONS]`: with the second
-//! only those rows, with 0 only the times of answers, with `all` all.
-//! `.ci/run interop` builds a Collector into
-//! `~/.cache/tachograph/collector`. The floor is this program itself: a server that hands each body to librdkafka.
+//! argument only those rows are measured, with 0 only the times to an answer, with `all` everything. `.ci/run interop` builds
+//! a Collector into `~/.cache/tachograph/collector`. The floor is this program itself: a server that gives each body to
+//! librdkafka.
 
 mod support;
 
@@ -21,25 +21,25 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use support::load::{Load, Plan, Way, run};
+use support::load::{Load, Plan, Protocol, run};
 use support::process::broker::Broker;
 use support::process::{Ingest, free_address, prepare, used};
 use support::requests::Traffic;
 
-/// Log records a request, and how many requests are in flight.
+/// How many log records a request has, and how many requests are in flight.
 const SIZES: [(usize, usize); 4] = [(1, 64), (10, 64), (100, 16), (500, 8)];
-/// Partitions of the topic, if none are named: a produce request is sent for each, so they are part of what is measured.
+/// The default number of partitions of the topic. It is part of what is measured, since a produce request is sent for each.
 const PARTITIONS: i32 = 4;
-/// The steady rate, log records a second in requests of ten.
+/// The steady rate in log records a second, in requests of ten.
 const STEADY: f64 = 5_000.0;
-/// Requests a second of a lone client, and how often the times of answers are measured.
+/// How many requests a second a lone client sends, and how often the times to an answer are measured.
 const LONE: f64 = 20.0;
 const TURNS: usize = 7;
-/// A run before each that counts.
+/// The length of the run before each measured one.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// How long a server may take to listen.
+/// How long a server may take until it listens.
 const START_MAX: Duration = Duration::from_secs(60);
-/// Compression towards the broker, the same for all.
+/// The compression towards the broker, the same for all servers.
 const COMPRESSION: &str = "lz4";
 
 fn main() {
@@ -54,7 +54,7 @@ fn main() {
     if let [mode, bootstrap, topic, partitions, address] = &args[..]
         && mode == "floor"
     {
-        // As many as `tacho-ingest` has.
+        // The server has as many threads as `tacho-ingest`.
         return runtime(serving_threads()).block_on(floor(
             bootstrap,
             topic,
@@ -74,7 +74,7 @@ fn main() {
     };
     println!("{partitions} partitions, {} s a row\n", length.as_secs());
     println!(
-        "| way | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |"
+        "| protocol | log records a request | server | CPU s a million | p50, ms | p99, ms | log records a second | RSS, MiB |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     let only: Option<usize> = args.get(1).and_then(|arg| arg.parse().ok());
@@ -83,8 +83,8 @@ fn main() {
         .filter(|(size, _)| only.is_none_or(|only| only == *size))
     {
         let traffic = Arc::new(Traffic::recorded(per_request));
-        for way in [Way::Http, Way::Grpc] {
-            bench.row(&Kind::ALL, way, &traffic, per_request, (clients, None), "");
+        for protocol in [Protocol::Http, Protocol::Grpc] {
+            bench.row(&Kind::ALL, protocol, &traffic, per_request, (clients, None), "");
         }
     }
     let ten = Arc::new(Traffic::recorded(10));
@@ -95,7 +95,7 @@ fn main() {
     }
     bench.row(
         &Kind::ALL,
-        Way::Http,
+        Protocol::Http,
         &ten,
         10,
         (64, Some(STEADY / 10.0)),
@@ -103,7 +103,7 @@ fn main() {
     );
     bench.row(
         &Kind::ALL,
-        Way::Http,
+        Protocol::Http,
         &Arc::new(Traffic::tool_results(10)),
         10,
         (64, None),
@@ -134,15 +134,15 @@ impl Kind {
 
 struct Bench {
     bootstrap: String,
-    /// Of the topic that the servers write to.
+    /// The number of partitions of the topic that the servers write to.
     partitions: i32,
     length: Duration,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Bench {
-    /// None: there is no such server here, which is said.
-    fn start(&self, kind: Kind, way: Way) -> Option<Server> {
+    /// Starts a server; `None`, with a message, if there is no such program.
+    fn start(&self, kind: Kind, protocol: Protocol) -> Option<Server> {
         let bootstrap = &self.bootstrap;
         let prefix = format!("i{}.", uuid::Uuid::new_v4().simple());
         prepare(bootstrap, &prefix, self.partitions);
@@ -150,7 +150,7 @@ impl Bench {
         match kind {
             Kind::Tacho => {
                 let ingest = Ingest::start(bootstrap, &prefix);
-                let address = if way == Way::Http {
+                let address = if protocol == Protocol::Http {
                     ingest.1.clone()
                 } else {
                     ingest.2.clone()
@@ -161,7 +161,7 @@ impl Bench {
                     _files: None,
                 })
             }
-            Kind::Floor if way == Way::Grpc => None,
+            Kind::Floor if protocol == Protocol::Grpc => None,
             Kind::Floor => {
                 let address = free_address();
                 let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
@@ -182,31 +182,31 @@ impl Bench {
                 command.arg("--config").arg(config);
                 Some(Server::other(
                     command,
-                    if way == Way::Http { http } else { grpc },
+                    if protocol == Protocol::Http { http } else { grpc },
                     Some(files),
                 ))
             }
         }
     }
 
-    /// One row a server.
+    /// Measures and prints a row for each server.
     fn row(
         &self,
         kinds: &[Kind],
-        way: Way,
+        protocol: Protocol,
         traffic: &Arc<Traffic>,
         per_request: usize,
         (clients, rate): (usize, Option<f64>),
         note: &str,
     ) {
         for &kind in kinds {
-            let Some(server) = self.start(kind, way) else {
+            let Some(server) = self.start(kind, protocol) else {
                 continue;
             };
-            let (load, cpu_s) = self.load(&server, way, traffic, per_request, (clients, rate));
+            let (load, cpu_s) = self.load(&server, protocol, traffic, per_request, (clients, rate));
             let (_, rss) = used(&server.pid());
             println!(
-                "| {way:?}{note} | {per_request} | {} | {:.2} | {:.1} | {:.1} | {:.0} | {rss:.0} |",
+                "| {protocol:?}{note} | {per_request} | {} | {:.2} | {:.1} | {:.1} | {:.0} | {rss:.0} |",
                 kind.name(),
                 cpu_s / load.records as f64 * 1e6,
                 load.at(50.0),
@@ -216,18 +216,18 @@ impl Bench {
         }
     }
 
-    /// A run, and the CPU seconds that the server took for it.
+    /// Runs a load, and gives its answers and the CPU seconds of the server.
     fn load(
         &self,
         server: &Server,
-        way: Way,
+        protocol: Protocol,
         traffic: &Arc<Traffic>,
         per_request: usize,
         (clients, rate): (usize, Option<f64>),
     ) -> (Load, f64) {
         let address = server.address.clone();
         let plan = Plan {
-            way,
+            protocol,
             address,
             traffic: Arc::clone(traffic),
             per_request,
@@ -244,18 +244,18 @@ impl Bench {
         (load, used(&server.pid()).0 - before)
     }
 
-    /// Time to an answer: at half of what `tacho-ingest` takes at most, and of a client that is alone.
+    /// Measures the time to an answer at half of the highest rate of `tacho-ingest`, and for a lone client.
     fn answers(&self, traffic: &Arc<Traffic>) {
-        let Some(server) = self.start(Kind::Tacho, Way::Http) else {
+        let Some(server) = self.start(Kind::Tacho, Protocol::Http) else {
             return;
         };
-        let (fast, _) = self.load(&server, Way::Http, traffic, 10, (64, None));
+        let (fast, _) = self.load(&server, Protocol::Http, traffic, 10, (64, None));
         drop(server);
         let half = fast.records as f64 / fast.seconds / 2.0;
         println!(
             "\n| {TURNS} turns of each | server | p50, ms | p99, ms (least to most) |\n|---|---|---|---|"
         );
-        // More connections than are busy at a time, so that requests wait for the server and not for a connection.
+        // There are more connections than requests in flight, so that no request waits for a connection.
         self.turns(
             traffic,
             (256, half / 10.0),
@@ -268,13 +268,13 @@ impl Bench {
         );
     }
 
-    /// The servers in turn, again and again: whatever else the machine does meets all of them alike. Middle values.
+    /// Measures the servers by turns several times, so that other work of the machine slows all of them, and gives medians.
     fn turns(&self, traffic: &Arc<Traffic>, (clients, rate): (usize, f64), note: &str) {
-        let start = |kind: &Kind| Some((*kind, self.start(*kind, Way::Http)?, Vec::new(), Vec::new()));
+        let start = |kind: &Kind| Some((*kind, self.start(*kind, Protocol::Http)?, Vec::new(), Vec::new()));
         let mut servers: Vec<_> = Kind::ALL.iter().filter_map(start).collect();
         for _ in 0..TURNS {
             for (_, server, middles, ends) in &mut servers {
-                let (load, _) = self.load(server, Way::Http, traffic, 10, (clients, Some(rate)));
+                let (load, _) = self.load(server, Protocol::Http, traffic, 10, (clients, Some(rate)));
                 middles.push(load.at(50.0));
                 ends.push(load.at(99.0));
             }
@@ -292,7 +292,7 @@ impl Bench {
     }
 }
 
-/// A server under test; killed when dropped.
+/// A server process, which is killed when this is dropped.
 struct Server {
     address: String,
     process: Process,
@@ -342,7 +342,7 @@ impl Drop for Server {
     }
 }
 
-/// `COLLECTOR_BIN`, or the one that the interop checks have built.
+/// The Collector: `COLLECTOR_BIN`, or the one that the interop checks have built.
 fn collector() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("COLLECTOR_BIN") {
         return Some(named.into());
@@ -357,7 +357,7 @@ fn collector() -> Option<PathBuf> {
     built.pop()
 }
 
-/// Synchronous: without its queue the Collector answers after Kafka's ack.
+/// The configuration of the Collector. Without its queue, it answers after Kafka has confirmed.
 fn collector_config(bootstrap: &str, topic: &str, http: &str, grpc: &str) -> String {
     format!(
         "receivers:
@@ -383,7 +383,7 @@ service:
     )
 }
 
-/// The floor: takes a body, hands it to librdkafka as it is, answers when it is durable.
+/// The floor: a server that gives each body to librdkafka as it is, and answers when the body is durable.
 async fn floor(bootstrap: &str, topic: &str, partitions: u32, address: &str) {
     #[derive(Clone)]
     struct Shared(FutureProducer, Arc<str>, u32, Arc<AtomicU32>);
@@ -392,7 +392,7 @@ async fn floor(bootstrap: &str, topic: &str, partitions: u32, address: &str) {
         State(Shared(producer, topic, partitions, turn)): State<Shared>,
         body: Bytes,
     ) -> axum::http::StatusCode {
-        // Spread evenly, as conversations are.
+        // Bodies are spread evenly over partitions, as conversations are.
         let partition = (turn.fetch_add(1, Ordering::Relaxed) % partitions).cast_signed();
         let record = FutureRecord::<(), [u8]>::to(&topic)
             .partition(partition)

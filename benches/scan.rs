@@ -1,7 +1,7 @@
-//! The scan over recorded log requests, in bytes a second, beside two floors of the same run: a pass that touches every
-//! byte, and a full decode by prost. Says also how many allocations each makes per record.
+//! Speed of the scan over recorded log requests, in bytes a second. The same run measures two floors: a pass that touches every
+//! byte, and a full decode by prost. It also counts the allocations of each for a record.
 //!
-//! Times are those of the processor. The allocator counts, and so is a little slower than the usual one: of the three, only the full decode feels it.
+//! Times are CPU times of the thread. The allocator counts allocations, which slows the full decode a little.
 
 mod support;
 
@@ -14,16 +14,16 @@ use schemas::otlp::scan::scan;
 use std::hint::black_box;
 use support::{CpuTime, log_bodies, touch};
 
-/// Enough to be beyond the caches of the processor.
+/// The least number of bytes that are scanned, more than the caches of the processor hold.
 const REQUEST_BYTES: usize = 32 << 20;
 
-/// All recorded log bodies one after another, again and again: requests in one piece are one request.
+/// All recorded log bodies one after another, repeated. Concatenated requests are one request.
 fn request() -> Vec<u8> {
     let once = log_bodies().concat();
     once.repeat(REQUEST_BYTES.div_ceil(once.len()))
 }
 
-/// Reads what derivation reads of a response, so that the scan can't be left out.
+/// Reads what derivation reads of a response, so that the compiler can't remove the scan.
 fn scan_tokens(bytes: &[u8]) -> u64 {
     let mut tokens = 0;
     let records = scan(bytes, |record| {

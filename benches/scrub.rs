@@ -1,7 +1,8 @@
-//! The scrubber over recorded arguments and outputs of tools, and over one output full of keywords, beside a touch of every
-//! byte; and cleaning of recorded requests under the shipped policy, beside one that drops all and one that keeps all.
+//! Speed of the scrubber over recorded arguments and outputs of tools, and over an output full of keywords, compared with a
+//! pass that touches every byte; and of cleaning recorded requests under the shipped policy, compared with policies that drop
+//! all texts and keep all texts.
 //!
-//! Times are those of the processor.
+//! Times are CPU times of the thread.
 
 mod support;
 
@@ -15,7 +16,7 @@ use schemas::settings::Seed;
 use std::hint::black_box;
 use support::{CpuTime, log_bodies, touch};
 
-/// Every recorded text that the shipped policy scrubs.
+/// The recorded texts that the shipped policy scrubs.
 fn tool_texts() -> Vec<String> {
     let mut texts = Vec::new();
     for body in log_bodies() {
@@ -33,7 +34,7 @@ fn tool_texts() -> Vec<String> {
     texts
 }
 
-/// What a listing of settings looks like: a keyword in every line, and no secret.
+/// A listing of settings, with a keyword in every line and without a secret.
 fn keywords() -> Vec<String> {
     let line =
         "AUTH_TOKEN_FILE=/run/secrets/token api_version=v1 key_id=none access: public # set password later\n";

@@ -1,10 +1,9 @@
-//! How long it takes from a client's send to the number in `/metrics`: ingest and processor as processes over a real
-//! broker, at half of the highest rate that both keep up with.
+//! Latency from a client's send to the number in `/metrics`, of ingest and processor as processes over a real broker, at half of
+//! the highest rate that both keep up with.
 //!
-//! `cargo bench --bench visible -- [SECONDS]`. Every probe is a request of its own by a team that only probes are of, so
-//! that the team's series says when it became visible. The teams are known before the measurement begins: admitting a new
-//! value of a label is another matter. Probes are looked for every [`LOOK_EVERY`], so each latency is an upper bound, by up
-//! to that and the time that a scrape takes.
+//! `cargo bench --bench visible -- [SECONDS]`. A probe is a request of its own, by a team that only probes are of, so that the
+//! series of the team shows when the probe became visible. The teams are admitted before the measurement begins. Probes are
+//! looked for every [`LOOK_EVERY`], so a latency is too high by up to that time and the time of a scrape.
 
 mod support;
 
@@ -21,20 +20,21 @@ use support::process::broker::Broker;
 use support::process::{Ingest, PARTITIONS, Processor, now_ms, prepare, used};
 use support::requests::Traffic;
 
-/// Conversations among which the requests are spread.
+/// How many conversations the requests are spread over.
 const CONVERSATIONS: u64 = 10_000;
-/// Log records in a request.
+/// How many log records a request has.
 const PER_REQUEST: usize = 10;
-/// Clients that send at once: more than it takes to be slowed down by the servers alone.
+/// How many clients send at once: so many that only the servers limit the rate.
 const CLIENTS: usize = 64;
-/// Requests of the run that finds the highest rate.
+/// How many requests the run sends that finds the highest rate.
 const REQUESTS_FAST: u64 = 40_000;
-/// Probes a second, and the teams that they are of, in turn.
+/// How many probes are sent a second.
 const PROBES: u32 = 10;
+/// How many teams the probes are of, by turns.
 const TEAMS: u32 = 40;
-/// The load goes on for so long before the first probe: the broker's code is compiled, and most conversations are begun.
+/// How long the load runs before the first probe, so that the broker's code is compiled and most conversations have begun.
 const WARM_UP: Duration = Duration::from_secs(8);
-/// How often `/metrics` is looked at.
+/// The time between two scrapes of `/metrics`.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
     at_half(&bootstrap, rate / 2.0, Duration::from_secs(seconds));
 }
 
-/// Sends as fast as answers come, and waits until all of it shows.
+/// Sends as fast as answers come, waits until all records are counted, and gives the rate in log records a second.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
 fn highest_rate(bootstrap: &str) -> f64 {
     let prefix = "fast.";
@@ -96,7 +96,7 @@ fn post(client: &ureq::Agent, ingest: &Ingest, body: &[u8]) {
     request.send(body).expect("ingest takes it");
 }
 
-/// A prompt by the team whose turn it is.
+/// A request with a prompt by the team of that number.
 fn probe(number: u32) -> Vec<u8> {
     let team = format!("probe-{:04}", number % TEAMS);
     let attribute = |key: &str, text: &str| {
@@ -140,6 +140,7 @@ fn probe(number: u32) -> Vec<u8> {
     .encode_to_vec()
 }
 
+/// Measures the latency of probes while requests are sent at that rate, in log records a second.
 fn at_half(bootstrap: &str, rate: f64, length: Duration) {
     let prefix = "half.";
     prepare(bootstrap, prefix, PARTITIONS);
@@ -171,23 +172,7 @@ fn at_half(bootstrap: &str, rate: f64, length: Duration) {
             });
         }
         let (ingest, sent, over) = (&ingest, &sent, &over);
-        let probes = scope.spawn(move || {
-            let client = client();
-            let mut starts = Vec::new();
-            thread::sleep(WARM_UP);
-            while began.elapsed() < WARM_UP + length {
-                let number = u32::try_from(starts.len()).expect("it is small");
-                let body = probe(TEAMS + number);
-                starts.push(Instant::now());
-                post(&client, ingest, &body);
-                sent.store(number + 1, Ordering::Relaxed);
-                thread::sleep(
-                    (WARM_UP + Duration::from_secs(1) * (number + 1) / PROBES)
-                        .saturating_sub(began.elapsed()),
-                );
-            }
-            starts
-        });
+        let probes = scope.spawn(move || send_probes(ingest, sent, began, length));
         let seen = watch(&processor, sent, || probes.is_finished());
         over.store(true, Ordering::Relaxed);
         let starts = probes.join().expect("the probes end");
@@ -199,11 +184,45 @@ fn at_half(bootstrap: &str, rate: f64, length: Duration) {
         latencies.sort();
         latencies
     });
-    let at = |percent: usize| latencies[(latencies.len() * percent).div_ceil(100) - 1].as_millis();
     let records = next.load(Ordering::Relaxed) * PER_REQUEST as u64;
-    let achieved = records as f64 / began.elapsed().as_secs_f64();
+    report(&latencies, records, began.elapsed().as_secs_f64());
+    let seconds = || began.elapsed().as_secs_f64();
     println!(
-        "at half of it ({achieved:.0} a second), from send to visible, {} probes, ms:",
+        "{:.1} commits a second",
+        processor.sum("tacho_transactions_total{") / seconds()
+    );
+    for (name, pid) in [("processor", processor.0.id()), ("ingest", ingest.0.id())] {
+        println!(
+            "{name}: {:.2} CPU seconds a second",
+            used(&pid.to_string()).0 / seconds()
+        );
+    }
+}
+
+/// Sends probes for that length after the warm-up, counts them in `sent`, and gives when each was sent.
+fn send_probes(ingest: &Ingest, sent: &AtomicU32, began: Instant, length: Duration) -> Vec<Instant> {
+    let client = client();
+    let mut starts = Vec::new();
+    thread::sleep(WARM_UP);
+    while began.elapsed() < WARM_UP + length {
+        let number = u32::try_from(starts.len()).expect("there are few probes");
+        let body = probe(TEAMS + number);
+        starts.push(Instant::now());
+        post(&client, ingest, &body);
+        sent.store(number + 1, Ordering::Relaxed);
+        let due = WARM_UP + Duration::from_secs(1) * (number + 1) / PROBES;
+        thread::sleep(due.saturating_sub(began.elapsed()));
+    }
+    starts
+}
+
+/// Prints percentiles of the latencies, which ascend, and the rate that was reached.
+#[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+fn report(latencies: &[Duration], records: u64, seconds: f64) {
+    let at = |percent: usize| latencies[(latencies.len() * percent).div_ceil(100) - 1].as_millis();
+    println!(
+        "at half of it ({:.0} a second), from send to visible, {} probes, ms:",
+        records as f64 / seconds,
         latencies.len()
     );
     println!(
@@ -214,19 +233,9 @@ fn at_half(bootstrap: &str, rate: f64, length: Duration) {
         at(99),
         at(100)
     );
-    println!(
-        "{:.1} commits a second",
-        processor.sum("tacho_transactions_total{") / began.elapsed().as_secs_f64()
-    );
-    for (name, pid) in [("processor", processor.0.id()), ("ingest", ingest.0.id())] {
-        println!(
-            "{name}: {:.2} CPU seconds a second",
-            used(&pid.to_string()).0 / began.elapsed().as_secs_f64()
-        );
-    }
 }
 
-/// When each probe showed first, in their order; ends when all that were sent do.
+/// Waits until all probes that were sent are visible, and gives when each became so, in their order.
 fn watch(processor: &Processor, sent: &AtomicU32, are_over: impl Fn() -> bool) -> Vec<Instant> {
     let mut seen: Vec<Option<Instant>> = Vec::new();
     loop {
@@ -237,12 +246,14 @@ fn watch(processor: &Processor, sent: &AtomicU32, are_over: impl Fn() -> bool) -
             let Some((_, rest)) = line.split_once("team=\"probe-") else {
                 continue;
             };
-            let team: usize = rest[..4].parse().expect("as sent");
+            let team: usize = rest[..4].parse().expect("teams of probes end in four digits");
             let value = rest
                 .rsplit_once('}')
                 .and_then(|(_, rest)| rest.split_whitespace().next());
-            let count: usize = value.and_then(|value| value.parse().ok()).expect("a count");
-            // The first of each team was there before.
+            let count: usize = value
+                .and_then(|value| value.parse().ok())
+                .expect("a counter is an integer");
+            // The first prompt of each team was sent before the measurement.
             for number in (0..count.saturating_sub(1)).map(|nth| nth * TEAMS as usize + team) {
                 seen.resize(seen.len().max(number + 1), None);
                 seen[number].get_or_insert(now);

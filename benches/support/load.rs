@@ -1,5 +1,4 @@
-//! Clients that send OTLP and time the answers: HTTP/1.1 and gRPC over plain connections, as little of their own as
-//! possible.
+//! Clients that send OTLP and time the answers, by HTTP/1.1 and gRPC over plain connections, with little work of their own.
 
 use super::process::now_ms;
 use super::requests::Traffic;
@@ -10,36 +9,36 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Conversations among which requests are spread.
+/// How many conversations the requests are spread over.
 const CONVERSATIONS: u64 = 10_000;
 
-/// How requests get there.
+/// The protocol of the requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Protocol {
     Http,
     Grpc,
 }
 
-/// What is sent.
+/// The load that is sent.
 #[derive(Clone)]
 pub struct Plan {
-    pub way: Way,
+    pub protocol: Protocol,
     pub address: String,
     pub traffic: Arc<Traffic>,
     pub per_request: usize,
-    /// Connections, each with one request at a time.
+    /// How many connections there are, each with one request at a time.
     pub clients: usize,
-    /// Requests a second of all together; as fast as answers come, if none.
+    /// How many requests a second all connections send together; `None` to send as fast as answers come.
     pub rate: Option<f64>,
     pub length: Duration,
 }
 
-/// What came of it.
+/// The outcome of a load.
 pub struct Load {
-    /// Log records that were acked.
+    /// How many log records were answered with success.
     pub records: u64,
     pub seconds: f64,
-    /// From when a request was due to its answer, ascending.
+    /// The times from when a request was due to its answer, ascending.
     pub latencies: Vec<Duration>,
 }
 
@@ -53,7 +52,7 @@ impl Load {
     }
 }
 
-/// Sends for the plan's length; every answer must be a success.
+/// Sends a load; every answer must be a success.
 pub async fn run(plan: &Plan) -> Load {
     let next = Arc::new(AtomicU64::new(now_ms().unsigned_abs() << 16));
     let first = next.load(Ordering::Relaxed);
@@ -108,9 +107,9 @@ impl Connection {
             .await
             .expect("the server listens");
         stream.set_nodelay(true).expect("a socket option");
-        match plan.way {
-            Way::Http => Self::Http(stream, Vec::new()),
-            Way::Grpc => {
+        match plan.protocol {
+            Protocol::Http => Self::Http(stream, Vec::new()),
+            Protocol::Grpc => {
                 let (sender, connection) = h2::client::Builder::new()
                     .initial_window_size(8 << 20)
                     .handshake(stream)

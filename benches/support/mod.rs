@@ -1,4 +1,4 @@
-//! What the benches share: the recorded log requests, and a clock that a busy machine does not disturb.
+//! Support of the benches: the recorded log requests, and a clock of CPU time.
 
 #![allow(dead_code, reason = "each bench uses its part")]
 
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Measures the time that this thread was on a processor: all work here is of one thread, and machines are shared.
+/// Measures CPU time of this thread, which other work of the machine hardly disturbs. All measured work is of one thread.
 pub struct CpuTime;
 
-/// The thread's time on a processor so far; where the system (Linux) does not say, the time that passed.
+/// The CPU time of this thread so far; on systems other than Linux, the time that has passed.
 pub fn cpu_time() -> Duration {
     static BEGAN: OnceLock<Instant> = OnceLock::new();
     let said = fs::read_to_string("/proc/thread-self/schedstat").ok();
@@ -53,7 +53,7 @@ impl Measurement for CpuTime {
     }
 }
 
-/// Paths in a folder, in order.
+/// The paths in a folder, sorted.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<_> = fs::read_dir(folder)
         .expect("the recorded runs are in tests/fixtures")
@@ -90,7 +90,7 @@ pub fn log_bodies() -> Vec<Vec<u8>> {
     bodies
 }
 
-/// The first floor of every bench: a pass that touches every byte.
+/// The lowest floor: a pass that touches every byte.
 pub fn touch(bytes: &[u8]) -> u64 {
     bytes.iter().map(|byte| u64::from(*byte)).sum()
 }

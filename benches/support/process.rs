@@ -1,4 +1,4 @@
-//! The programs as processes, over a broker of the bench's own.
+//! The programs as processes, over a broker that only the bench uses.
 
 #[path = "../../tests/support/broker.rs"]
 pub mod broker;
@@ -14,11 +14,11 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Partitions of the raw topics, where a bench does not say.
+/// The default number of partitions of the raw topics.
 pub const PARTITIONS: i32 = 12;
 /// How long a run may take.
 pub const RUN_MAX: Duration = Duration::from_secs(900);
-/// How often `/metrics` is looked at: what it costs is the process's too.
+/// The time between two scrapes of `/metrics`, whose cost is measured with that of the process.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Wall time, ms since the Unix epoch.
@@ -29,7 +29,7 @@ pub fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).expect("the clock is right")
 }
 
-/// Topics of a fresh prefix, whose seed is written.
+/// Creates the topics of a new prefix, and writes the seed.
 pub fn prepare(bootstrap: &str, prefix: &str, raw_partitions: i32) {
     let cluster = Cluster::plain(bootstrap, prefix);
     let seed = Seed {
@@ -52,7 +52,7 @@ pub fn prepare(bootstrap: &str, prefix: &str, raw_partitions: i32) {
     .expect("the seed can be written");
 }
 
-/// CPU seconds and peak memory, MiB, of a process so far.
+/// The CPU seconds and the peak memory, MiB, of a process so far.
 pub fn used(process: &str) -> (f64, f64) {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{process}/{file}")).expect("Linux' /proc");
     let stat = read("stat");
@@ -79,7 +79,7 @@ pub fn used(process: &str) -> (f64, f64) {
     )
 }
 
-/// An address that nobody listens at.
+/// An address with a free port.
 pub fn free_address() -> String {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
     free.local_addr().expect("it is bound").to_string()
@@ -101,7 +101,7 @@ fn start(program: &str, bootstrap: &str, prefix: &str, admin: &str, settings: &[
         .expect("the program starts")
 }
 
-/// A processor, and where its `/metrics` are; killed when dropped.
+/// A processor and the address of its admin port; the process is killed when this is dropped.
 pub struct Processor(pub Child, String);
 
 impl Processor {
@@ -123,7 +123,7 @@ impl Processor {
         )
     }
 
-    /// `/metrics`; nothing before it serves.
+    /// The text of `/metrics`; empty before the process serves it.
     pub fn metrics(&self) -> String {
         let Ok(mut answer) = ureq::get(format!("http://{}/metrics", self.1)).call() else {
             return String::new();
@@ -136,7 +136,7 @@ impl Processor {
             .unwrap_or_default()
     }
 
-    /// The sum over the lines that begin so.
+    /// The sum of the values in the lines that begin with `begin`.
     pub fn sum(&self, begin: &str) -> f64 {
         let value = |line: &str| {
             line.rsplit_once('}')
@@ -159,7 +159,7 @@ impl Processor {
     }
 }
 
-/// An ingest, and where it takes OTLP/HTTP and OTLP/gRPC; killed when dropped.
+/// An ingest and the addresses of its ports for OTLP/HTTP and OTLP/gRPC; the process is killed when this is dropped.
 pub struct Ingest(pub Child, pub String, pub String);
 
 impl Ingest {

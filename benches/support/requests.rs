@@ -1,4 +1,4 @@
-//! Recorded requests, again and again, for conversations and at times of the bench's choice.
+//! Requests made of recorded records, for any number of conversations and any time.
 
 use super::log_bodies;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -10,18 +10,18 @@ use schemas::event::Attr;
 use schemas::otlp::decode::decode;
 use schemas::time::{EventTime, format_rfc3339};
 
-/// Teams among which the conversations are spread: each multiplies the series with that label.
+/// How many teams the conversations are spread over. The number of series with label `team` grows with it.
 const TEAMS: u64 = 40;
-/// When the log begins, ms.
+/// The time at which the log begins, ms.
 pub const START: i64 = 1_795_348_800_000;
 
-/// Stand-ins of what each message has of its own; all are as long as the real ones.
+/// Placeholders for what differs between messages; each is as long as the text that replaces it.
 const CONVERSATION: &str = "cccccccc-cccc-cccc-cccc-cccccccccccc";
 const STAMP: &str = "1999-12-31T23:59:59.999Z";
 const NANOS: u64 = 0x7a7b_7c7d_7e7f_6a6b;
 const TEAM: &str = "team-xx";
 
-/// Spreads a number over 64 bits (splitmix64): which conversation comes next has to look random, and be the same again.
+/// Spreads a number over 64 bits (`splitmix64`), so that the order of conversations looks random and is the same in each run.
 pub const fn spread(number: u64) -> u64 {
     let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -29,7 +29,7 @@ pub const fn spread(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A conversation's id: a UUID of version 7, as those of Codex, from the half hour before the log begins.
+/// The id of a conversation: a UUID of version 7, as in Codex, from the half hour before the log begins.
 fn conversation(number: u64, open: u64) -> String {
     let born = START.unsigned_abs() - 1_800_000 + number * 1_800_000 / open;
     let tail = spread(number);
@@ -43,7 +43,7 @@ fn conversation(number: u64, open: u64) -> String {
     )
 }
 
-/// An encoded request, and where in it the stand-ins are.
+/// An encoded request, and where the placeholders are in it.
 struct Template {
     bytes: Vec<u8>,
     conversations: Vec<usize>,
@@ -87,7 +87,7 @@ impl Template {
         }
     }
 
-    /// The request of a conversation at a time; `turn` makes its records differ from all others.
+    /// The request for a conversation and a time; `turn` makes its records differ from all others.
     fn request(&self, conversation: &str, team: &str, time: i64, turn: u64) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         let mut put = |at: usize, new: &[u8]| bytes[at..at + new.len()].copy_from_slice(new);
@@ -127,7 +127,7 @@ fn attribute(key: &str, text: &str) -> KeyValue {
     }
 }
 
-/// Recorded records that belong to a conversation, their ids and times replaced by stand-ins; and a resource.
+/// Recorded records of conversations, with placeholders in place of ids and times, and a resource.
 fn recorded() -> (Resource, Vec<LogRecord>) {
     let mut records = Vec::new();
     let mut resource = Resource::default();
@@ -168,7 +168,7 @@ pub struct Raw {
     pub value: Vec<u8>,
 }
 
-/// Where messages come from: recorded records in their order, for conversations drawn at random.
+/// A source of messages: recorded records in their order, for conversations drawn at random.
 pub struct Traffic {
     fill: Template,
     alone: Vec<Template>,
@@ -176,7 +176,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// With so many log records in a batched message.
+    /// A source whose batches have that many log records.
     pub fn recorded(per_message: usize) -> Self {
         let (resource, records) = recorded();
         let first = |wanted: &dyn Fn(&&LogRecord) -> bool| records.iter().find(wanted).cloned();
@@ -209,7 +209,7 @@ impl Traffic {
         }
     }
 
-    /// Tool results only, so many in a batched message: those with the most text.
+    /// A source of tool results, which have the most text, whose batches have that many log records.
     pub fn tool_results(per_message: usize) -> Self {
         let (resource, mut records) = recorded();
         records.retain(|record| text(record, Attr::EventName) == Some("codex.tool_result"));
@@ -232,12 +232,12 @@ impl Traffic {
         }
     }
 
-    /// What opens conversation `number` of `open`.
+    /// The message that opens conversation `number` of `open`.
     pub fn opening(&self, number: u64, open: u64, time: i64) -> Raw {
         Self::raw(&self.fill, number, open, time, 0)
     }
 
-    /// A message of one log record or of a batch, for one of `open` conversations.
+    /// The message of turn `turn`, with one log record or a batch, for one of `open` conversations.
     pub fn message(&self, per_message: usize, open: u64, time: i64, turn: u64) -> Raw {
         let templates = if per_message == 1 {
             &self.alone

@@ -67,6 +67,7 @@ fn prompt() -> LogRecord {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table: one bad request an entry")]
 fn refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
     let mut door = Door::open(dir.path());

@@ -17,6 +17,7 @@ use schemas::origin::Origin;
 use schemas::record::Record;
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 const MAIN: &str = "people.";
@@ -79,19 +80,51 @@ fn raw(bootstrap: &str, prefix: &str) -> (Vec<Record>, BTreeSet<String>) {
     (records, environments)
 }
 
+/// The origins of raw records, by their sources.
+fn sources(records: &[Record]) -> BTreeSet<String> {
+    let origin = |record: &Record| String::from_utf8(record.header("tacho-origin")?.to_vec()).ok();
+    records
+        .iter()
+        .filter_map(origin)
+        .map(|origin| Origin::parse(&origin).unwrap().source.to_owned())
+        .collect()
+}
+
+/// Starts an ingest that routes records of CI to another prefix.
+fn start_ingest(bootstrap: &str, dir: &Path) -> Process {
+    let file = dir.join("ingest.toml");
+    let text = format!(
+        "[inbox]\nsession_timeout = \"6s\"\n[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"{CI}\"\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    processes::ingest(bootstrap, MAIN)
+        .args(&["--config".as_ref(), file.as_os_str()])
+        .start()
+}
+
+/// Writes ten requests of both environments to the inbox.
+fn write_to_inbox(bootstrap: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .create()
+        .unwrap();
+    let inbox = format!("{MAIN}{}", Topic::InboxLogs.name());
+    for number in 0..10 {
+        let value = request(&format!("foreign-{number}"), &["ci", "dev"]);
+        producer
+            .send(BaseRecord::<(), [u8]>::to(&inbox).payload(&value))
+            .map_err(|(error, _)| error)
+            .unwrap();
+    }
+    producer.flush(Duration::from_secs(30)).unwrap();
+}
+
 #[test]
 fn what_ci_sends_is_derived_apart() {
     let bootstrap = Broker::shared().bootstrap();
     apply(&bootstrap, MAIN, "3");
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("ingest.toml");
-    let text = format!(
-        "[inbox]\nsession_timeout = \"6s\"\n[[routes]]\nattribute = \"env\"\nvalue = \"ci\"\nprefix = \"{CI}\"\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    let door = processes::ingest(&bootstrap, MAIN)
-        .args(&["--config".as_ref(), file.as_os_str()])
-        .start();
+    let door = start_ingest(&bootstrap, dir.path());
     // Records of CI may come at any time, so ingest is not ready before the topics of CI are there.
     eventually("a word about the other topics", || {
         let said = door.said();
@@ -119,19 +152,7 @@ fn what_ci_sends_is_derived_apart() {
     turns(&workers[1], 21);
 
     // Records of the inbox are divided in the same way.
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", &bootstrap)
-        .create()
-        .unwrap();
-    let inbox = format!("{MAIN}{}", Topic::InboxLogs.name());
-    for number in 0..10 {
-        let value = request(&format!("foreign-{number}"), &["ci", "dev"]);
-        producer
-            .send(BaseRecord::<(), [u8]>::to(&inbox).payload(&value))
-            .map_err(|(error, _)| error)
-            .unwrap();
-    }
-    producer.flush(Duration::from_secs(30)).unwrap();
+    write_to_inbox(&bootstrap);
     turns(&workers[0], 12);
     turns(&workers[1], 31);
 
@@ -142,14 +163,6 @@ fn what_ci_sends_is_derived_apart() {
     assert_eq!(environments, BTreeSet::from(["StringValue(\"ci\")".to_owned()]));
     assert_eq!(of_ci.len(), 31);
     // The topics of CI have an inbox of their own, which is another source than the first inbox.
-    let sources = |records: &[Record]| {
-        let origin = |record: &Record| String::from_utf8(record.header("tacho-origin")?.to_vec()).ok();
-        let sources = records
-            .iter()
-            .filter_map(origin)
-            .map(|origin| Origin::parse(&origin).unwrap().source.to_owned());
-        sources.collect::<BTreeSet<_>>()
-    };
     let (near, far) = (sources(&of_people), sources(&of_ci));
     assert!(
         !near.is_empty() && near.iter().all(|source| !source.contains('~')),

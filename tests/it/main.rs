@@ -23,6 +23,7 @@ mod privacy;
 mod processes;
 mod quarantine;
 mod scale;
+mod secrets;
 mod secure;
 mod topics;
 mod upgrade;

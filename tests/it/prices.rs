@@ -167,6 +167,53 @@ fn apply(client: &mut KafkaLog, seed: &Seed, change: &EpochChange) {
     });
 }
 
+/// Waits until all sessions have ended, and all windows are final.
+fn wait_until_final(client: &mut KafkaLog, view: &View, seed: &Seed) {
+    // The ends of sessions are the last events, so everything is final once the windows with these are final.
+    eventually("the end of all sessions", || {
+        match Results::of(client, view).all_ended() {
+            true => Ok(()),
+            false => Err("some are open".to_owned()),
+        }
+    });
+    let ended = now_ms();
+    let largest = seed.time.window_sizes_ms.len() - 1;
+    eventually("final windows", || {
+        let is_final = |latest: &[Option<EventTime>]| {
+            latest
+                .get(largest)
+                .copied()
+                .flatten()
+                .is_some_and(|start| start.0 > ended)
+        };
+        match view
+            .partitions
+            .iter()
+            .all(|partition| is_final(&partition.latest_final))
+        {
+            true => Ok(()),
+            false => Err("some are open".to_owned()),
+        }
+    });
+}
+
+/// The sums over session rows, in the order of [`expected`].
+fn by_rows(results: &Results) -> [i64; 4] {
+    let rows: Vec<SessionRow> = results
+        .sessions
+        .values()
+        .map(|row| SessionRow::decode(row).unwrap())
+        .collect();
+    assert_eq!(rows.len(), usize::try_from(CONVERSATIONS).unwrap());
+    let sum = |of: fn(&SessionRow) -> i64| rows.iter().map(of).sum::<i64>();
+    [
+        sum(|row| row.cost_nano_usd),
+        sum(|row| row.equivalent_nano_usd),
+        sum(|row| row.micro_credits),
+        sum(|row| row.tokens.total),
+    ]
+}
+
 #[test]
 fn new_prices_hold_for_what_comes_later_and_for_good() {
     const PRICES: [i64; 3] = [1_250_000, 40_000_000, 5_000_000];
@@ -217,48 +264,10 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     round(&mut client, &seed);
     let all = [PRICES[0], PRICES[1], PRICES[1], PRICES[2]];
     wait_for(&mut client, &view, &all);
-    // The ends of sessions are the last events, so everything is final once the windows with these are final.
-    eventually("the end of all sessions", || {
-        match Results::of(&mut client, &view).all_ended() {
-            true => Ok(()),
-            false => Err("some are open".to_owned()),
-        }
-    });
-    let ended = now_ms();
-    let largest = seed.time.window_sizes_ms.len() - 1;
-    eventually("final windows", || {
-        let is_final = |latest: &[Option<EventTime>]| {
-            latest
-                .get(largest)
-                .copied()
-                .flatten()
-                .is_some_and(|start| start.0 > ended)
-        };
-        match view
-            .partitions
-            .iter()
-            .all(|partition| is_final(&partition.latest_final))
-        {
-            true => Ok(()),
-            false => Err("some are open".to_owned()),
-        }
-    });
+    wait_until_final(&mut client, &view, &seed);
     let results = Results::of(&mut client, &view);
     assert!(workers.end(PATIENCE), "the workers did not end");
-    let rows: Vec<SessionRow> = results
-        .sessions
-        .values()
-        .map(|row| SessionRow::decode(row).unwrap())
-        .collect();
-    assert_eq!(rows.len(), usize::try_from(CONVERSATIONS).unwrap());
-    let sum = |of: fn(&SessionRow) -> i64| rows.iter().map(of).sum::<i64>();
-    let by_rows = [
-        sum(|row| row.cost_nano_usd),
-        sum(|row| row.equivalent_nano_usd),
-        sum(|row| row.micro_credits),
-        sum(|row| row.tokens.total),
-    ];
-    assert_eq!(by_rows, expected(&all), "the sums of rows differ");
+    assert_eq!(by_rows(&results), expected(&all), "the sums of rows differ");
 
     // A replay of raw records, settings, prices and labels gives the same bytes.
     let alone = SimCluster::new(0, &seed);

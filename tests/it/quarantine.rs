@@ -135,6 +135,35 @@ fn header(record: &Record, name: &str) -> String {
     .unwrap()
 }
 
+/// Checks how the commands show two records: [`GARBAGE`], and a request that was too large.
+fn expect_listed(place: &Place, large_bytes: usize) {
+    let entries = place.listed(&[]);
+    let listed = |entry: &Value| {
+        ["offset", "tenant", "signal", "reason", "origin", "bytes"]
+            .map(|name| entry[name].to_string())
+            .join(" ")
+    };
+    let wanted = [
+        format!(
+            "0 \"default\" \"logs\" \"protobuf\" \"codex.inbox.logs.v1/1@0\" {}",
+            GARBAGE.len()
+        ),
+        format!(
+            "1 \"default\" \"logs\" \"body_size\" \"codex.inbox.logs.v1/1@1\" {}",
+            large_bytes
+        ),
+    ];
+    assert_eq!(entries.iter().map(listed).collect::<Vec<_>>(), wanted);
+    assert_eq!(place.listed(&["--reason", "body_size"]).len(), 1);
+    assert_eq!(place.listed(&["--since", "1h", "--limit", "1"])[0]["offset"], 1);
+    let lines = place.said(&["list"]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert_eq!(place.quarantine(&["show", "0", "--raw"]).stdout, GARBAGE);
+    let dump = place.said(&["show", "0"]);
+    assert!(dump.contains("ff 1b 5b 33") && !dump.contains('\x1b'), "{dump}");
+    assert!(place.said(&["show", "1"]).contains("\"stringValue\": \"large\""));
+}
+
 #[test]
 fn what_was_too_large_passes_once_the_limit_is_raised() {
     let place = Place::new("poison.");
@@ -150,31 +179,7 @@ fn what_was_too_large_passes_once_the_limit_is_raised() {
     drained(&strict, 2);
     end(strict);
 
-    let entries = place.listed(&[]);
-    let told = |entry: &Value| {
-        ["offset", "tenant", "signal", "reason", "origin", "bytes"]
-            .map(|name| entry[name].to_string())
-            .join(" ")
-    };
-    let wanted = [
-        format!(
-            "0 \"default\" \"logs\" \"protobuf\" \"codex.inbox.logs.v1/1@0\" {}",
-            GARBAGE.len()
-        ),
-        format!(
-            "1 \"default\" \"logs\" \"body_size\" \"codex.inbox.logs.v1/1@1\" {}",
-            large.len()
-        ),
-    ];
-    assert_eq!(entries.iter().map(told).collect::<Vec<_>>(), wanted);
-    assert_eq!(place.listed(&["--reason", "body_size"]).len(), 1);
-    assert_eq!(place.listed(&["--since", "1h", "--limit", "1"])[0]["offset"], 1);
-    let lines = place.said(&["list"]);
-    assert_eq!(lines.lines().count(), 2, "{lines}");
-    assert_eq!(place.quarantine(&["show", "0", "--raw"]).stdout, GARBAGE);
-    let dump = place.said(&["show", "0"]);
-    assert!(dump.contains("ff 1b 5b 33") && !dump.contains('\x1b'), "{dump}");
-    assert!(place.said(&["show", "1"]).contains("\"stringValue\": \"large\""));
+    expect_listed(&place, large.len());
 
     let door = place.ingest("16MiB");
     let sent = place.said(&["retry", "--reason", "body_size"]);
