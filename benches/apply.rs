@@ -1,8 +1,9 @@
-//! Speed of the fold of stage `sessions`, in log records a second, with a thousand, a hundred thousand and a million
-//! conversations open. The same run measures floors: a pass that touches every byte, a scan, and a full decode by prost.
+//! Speed of the fold of stage `sessions`, in log records a second, with a thousand, a hundred thousand and a
+//! million conversations open. The same run measures floors: a pass that touches every byte, a scan, and a
+//! full decode by prost.
 //!
-//! Times are CPU times of the thread. An iteration is one commit interval: the task applies its raw records; then their effects
-//! are taken, resolved and sealed.
+//! Times are CPU times of the thread. An iteration is one commit interval: the task applies its raw records;
+//! then their effects are taken, resolved and sealed.
 
 mod support;
 

@@ -1,10 +1,10 @@
-//! Cost of the whole processor over a real broker: CPU seconds of the process for a million log records, from the raw topic to
-//! `/metrics`. The same run measures floors on the same topic: a bare consumer that touches every byte, and one that decodes
-//! with prost. Then it measures the latency at a steady load.
+//! Cost of the whole processor over a real broker: CPU seconds of the process for a million log records, from
+//! the raw topic to `/metrics`. The same run measures floors on the same topic: a bare consumer that touches
+//! every byte, and one that decodes with prost. Then it measures the latency at a steady load.
 //!
-//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS] [LOG RECORDS A MESSAGE] [WORKERS]`: with the last two, only that row
-//! is measured, and no latency. `-- commits`: only the duration of commits is measured. Criterion is not used, since it can't
-//! measure another process.
+//! `cargo bench --bench end_to_end -- [RECORDS] [REPEATS] [LOG RECORDS A MESSAGE] [WORKERS]`: with the last
+//! two, only that row is measured, and no latency. `-- commits`: only the duration of commits is measured.
+//! Criterion is not used, since it can't measure another process.
 
 mod support;
 
@@ -262,7 +262,8 @@ fn latency(bootstrap: &str) {
     }
 }
 
-/// Measures how long a commit takes by the number of partitions that it writes to, with one small record to each.
+/// Measures how long a commit takes by the number of partitions that it writes to, with one small record to
+/// each.
 fn commit_latency(bootstrap: &str) {
     let prefix = "touched.";
     let cluster = Cluster::plain(bootstrap, prefix);
@@ -286,7 +287,8 @@ fn commit_latency(bootstrap: &str) {
     for count in TOUCHED {
         let records = || (0..count).map(record).collect();
         let mut took: Vec<Duration> = Vec::new();
-        // The first commit of each size is left out, since the client does not know the leaders of the partitions yet.
+        // The first commit of each size is left out, since the client does not know the leaders of the
+        // partitions yet.
         for _ in 0..=COMMITS {
             let began = Instant::now();
             let part = Part {

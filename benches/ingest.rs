@@ -1,10 +1,11 @@
-//! Cost of `tacho-ingest` compared with an OpenTelemetry Collector and a bare server, over one broker: CPU seconds for a
-//! million log records, time to an answer, peak memory. All three answer after Kafka has confirmed.
+//! Cost of `tacho-ingest` compared with an OpenTelemetry Collector and a bare server, over one broker: CPU
+//! seconds for a million log records, time to an answer, peak memory. All three answer after Kafka has
+//! confirmed.
 //!
-//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN] [LOG RECORDS A REQUEST] [PARTITIONS]`: with the second
-//! argument only those rows are measured, with 0 only the times to an answer, with `all` everything. `.ci/run interop` builds
-//! a Collector into `~/.cache/tachograph/collector`. The floor is this program itself: a server that gives each body to
-//! librdkafka.
+//! `COLLECTOR_BIN=PATH cargo bench --bench ingest -- [SECONDS OF A RUN] [LOG RECORDS A REQUEST]
+//! [PARTITIONS]`: with the second argument only those rows are measured, with 0 only the times to an answer,
+//! with `all` everything. `.ci/run interop` builds a Collector into `~/.cache/tachograph/collector`. The
+//! floor is this program itself: a server that gives each body to librdkafka.
 
 mod support;
 
@@ -28,7 +29,8 @@ use support::requests::Traffic;
 
 /// How many log records a request has, and how many requests are in flight.
 const SIZES: [(usize, usize); 4] = [(1, 64), (10, 64), (100, 16), (500, 8)];
-/// The default number of partitions of the topic. It is part of what is measured, since a produce request is sent for each.
+/// The default number of partitions of the topic. It is part of what is measured, since a produce request is
+/// sent for each.
 const PARTITIONS: i32 = 4;
 /// The steady rate in log records a second, in requests of ten.
 const STEADY: f64 = 5_000.0;
@@ -268,7 +270,8 @@ impl Bench {
         );
     }
 
-    /// Measures the servers by turns several times, so that other work of the machine slows all of them, and gives medians.
+    /// Measures the servers by turns several times, so that other work of the machine slows all of them, and
+    /// gives medians.
     fn turns(&self, traffic: &Arc<Traffic>, (clients, rate): (usize, f64), note: &str) {
         let start = |kind: &Kind| Some((*kind, self.start(*kind, Protocol::Http)?, Vec::new(), Vec::new()));
         let mut servers: Vec<_> = Kind::ALL.iter().filter_map(start).collect();

@@ -1,5 +1,5 @@
-//! Speed of the scan over recorded log requests, in bytes a second. The same run measures two floors: a pass that touches every
-//! byte, and a full decode by prost. It also counts the allocations of each for a record.
+//! Speed of the scan over recorded log requests, in bytes a second. The same run measures two floors: a pass
+//! that touches every byte, and a full decode by prost. It also counts the allocations of each for a record.
 //!
 //! Times are CPU times of the thread. The allocator counts allocations, which slows the full decode a little.
 

@@ -1,6 +1,6 @@
-//! Speed of the scrubber over recorded arguments and outputs of tools, and over an output full of keywords, compared with a
-//! pass that touches every byte; and of cleaning recorded requests under the shipped policy, compared with policies that drop
-//! all texts and keep all texts.
+//! Speed of the scrubber over recorded arguments and outputs of tools, and over an output full of keywords,
+//! compared with a pass that touches every byte; and of cleaning recorded requests under the shipped policy,
+//! compared with policies that drop all texts and keep all texts.
 //!
 //! Times are CPU times of the thread.
 

@@ -1,9 +1,10 @@
-//! Latency from a client's send to the number in `/metrics`, of ingest and processor as processes over a real broker, at half of
-//! the highest rate that both keep up with.
+//! Latency from a client's send to the number in `/metrics`, of ingest and processor as processes over a real
+//! broker, at half of the highest rate that both keep up with.
 //!
-//! `cargo bench --bench visible -- [SECONDS]`. A probe is a request of its own, by a team that only probes are of, so that the
-//! series of the team shows when the probe became visible. The teams are admitted before the measurement begins. Probes are
-//! looked for every [`LOOK_EVERY`], so a latency is too high by up to that time and the time of a scrape.
+//! `cargo bench --bench visible -- [SECONDS]`. A probe is a request of its own, by a team that only probes
+//! are of, so that the series of the team shows when the probe became visible. The teams are admitted before
+//! the measurement begins. Probes are looked for every [`LOOK_EVERY`], so a latency is too high by up to that
+//! time and the time of a scrape.
 
 mod support;
 
@@ -32,7 +33,8 @@ const REQUESTS_FAST: u64 = 40_000;
 const PROBES: u32 = 10;
 /// How many teams the probes are of, by turns.
 const TEAMS: u32 = 40;
-/// How long the load runs before the first probe, so that the broker's code is compiled and most conversations have begun.
+/// How long the load runs before the first probe, so that the broker's code is compiled and most
+/// conversations have begun.
 const WARM_UP: Duration = Duration::from_secs(8);
 /// The time between two scrapes of `/metrics`.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -51,7 +53,8 @@ fn main() {
     at_half(&bootstrap, rate / 2.0, Duration::from_secs(seconds));
 }
 
-/// Sends as fast as answers come, waits until all records are counted, and gives the rate in log records a second.
+/// Sends as fast as answers come, waits until all records are counted, and gives the rate in log records a
+/// second.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
 fn highest_rate(bootstrap: &str) -> f64 {
     let prefix = "fast.";

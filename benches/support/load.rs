@@ -1,4 +1,5 @@
-//! Clients that send OTLP and time the answers, by HTTP/1.1 and gRPC over plain connections, with little work of their own.
+//! Clients that send OTLP and time the answers, by HTTP/1.1 and gRPC over plain connections, with little work
+//! of their own.
 
 use super::process::now_ms;
 use super::requests::Traffic;

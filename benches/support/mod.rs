@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Measures CPU time of this thread, which other work of the machine hardly disturbs. All measured work is of one thread.
+/// Measures CPU time of this thread, which other work of the machine hardly disturbs. All measured work is of
+/// one thread.
 pub struct CpuTime;
 
 /// The CPU time of this thread so far; on systems other than Linux, the time that has passed.

@@ -159,7 +159,8 @@ impl Processor {
     }
 }
 
-/// An ingest and the addresses of its ports for OTLP/HTTP and OTLP/gRPC; the process is killed when this is dropped.
+/// An ingest and the addresses of its ports for OTLP/HTTP and OTLP/gRPC; the process is killed when this is
+/// dropped.
 pub struct Ingest(pub Child, pub String, pub String);
 
 impl Ingest {

@@ -21,7 +21,8 @@ const STAMP: &str = "1999-12-31T23:59:59.999Z";
 const NANOS: u64 = 0x7a7b_7c7d_7e7f_6a6b;
 const TEAM: &str = "team-xx";
 
-/// Spreads a number over 64 bits (`splitmix64`), so that the order of conversations looks random and is the same in each run.
+/// Spreads a number over 64 bits (`splitmix64`), so that the order of conversations looks random and is the
+/// same in each run.
 pub const fn spread(number: u64) -> u64 {
     let z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

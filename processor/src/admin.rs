@@ -1,4 +1,5 @@
-//! The admin port: `/metrics`, probes, the page, and `/api/read`, by which `tacho read` reads the log of a running process.
+//! The admin port: `/metrics`, probes, the page, and `/api/read`, by which `tacho read` reads the log of a
+//! running process.
 //!
 //! **Invariant:** of derived values, the port shows the committed view and nothing else.
 
@@ -43,7 +44,8 @@ pub struct Admin {
     pub ingest_ready: Box<IngestReady>,
     /// Opens the log for `/api/read`.
     pub open: Box<OpenLog>,
-    /// The token that `/api/read` and `/api/extent` demand in `Authorization: Bearer …`; empty if they refuse every request.
+    /// The token that `/api/read` and `/api/extent` demand in `Authorization: Bearer …`; empty if they refuse
+    /// every request.
     pub token: String,
     /// The page, with `NONCE` in place of the nonce of scripts and styles.
     pub page: &'static str,
@@ -60,8 +62,8 @@ struct Shared {
     reader: Mutex<Option<Box<dyn ReadLog>>>,
 }
 
-/// The routes of the admin port. If `loopback` is set, they refuse requests whose `Host` is not this machine, which a page of
-/// another origin would send after DNS rebinding.
+/// The routes of the admin port. If `loopback` is set, they refuse requests whose `Host` is not this machine,
+/// which a page of another origin would send after DNS rebinding.
 pub fn router(admin: Admin, loopback: bool) -> Router {
     let shared = Arc::new(Shared {
         admin,

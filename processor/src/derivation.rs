@@ -1,7 +1,8 @@
 //! Derivations: a derivation is one set of derived topics and results of a log.
 //!
-//! Two derivations of the same raw topics stand side by side under two derived prefixes. A further derivation is a replay: it
-//! replaces one whose state is damaged, or one that an older version computed under other semantics.
+//! Two derivations of the same raw topics stand side by side under two derived prefixes. A further derivation
+//! is a replay: it replaces one whose state is damaged, or one that an older version computed under other
+//! semantics.
 
 use crate::view::MAIN;
 use processor_log::cluster::Cluster;
@@ -14,9 +15,11 @@ const NAME_BYTES_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DerivationSection {
-    /// The value of label `log` of every result. If left out, it is the derived prefix, else the prefix, else `main`.
+    /// The value of label `log` of every result. If left out, it is the derived prefix, else the prefix, else
+    /// `main`.
     pub name: Option<String>,
-    /// Whether the derivation ticks the raw partitions and writes to the quarantine topic. Exactly one derivation of a log does.
+    /// Whether the derivation ticks the raw partitions and writes to the quarantine topic. Exactly one
+    /// derivation of a log does.
     pub ticks: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The process `tacho-processor`: workers of a consumer group, and the admin port that shows what they committed.
+//! The process `tacho-processor`: workers of a consumer group, and the admin port that shows what they
+//! committed.
 
 mod settings;
 
@@ -30,8 +31,8 @@ const PAGE: &str = "<!doctype html><title>tacho-processor</title><a href=\"/metr
 
 /// Derives sessions, windows and totals from the raw topics of a Kafka cluster.
 ///
-/// Settings come from defaults, then the file, then environment variables such as TACHO_KAFKA__BOOTSTRAP_SERVERS, then
-/// flags. Topics are made by `tacho topics apply`.
+/// Settings come from defaults, then the file, then environment variables such as
+/// TACHO_KAFKA__BOOTSTRAP_SERVERS, then flags. Topics are made by `tacho topics apply`.
 #[derive(Debug, Parser)]
 #[command(name = "tacho-processor", version)]
 struct Flags {

@@ -59,21 +59,22 @@ use ticks::Ticks;
 /// When a worker commits, how much it polls, and what it writes beside derived topics.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The shortest time between the beginnings of two commits, and the longest time for which a folded record waits for one. A
-    /// record that comes after a pause waits for a tenth of it.
+    /// The shortest time between the beginnings of two commits, and the longest time for which a folded
+    /// record waits for one. A record that comes after a pause waits for a tenth of it.
     pub commit_interval: Duration,
-    /// The commit interval while the folded records are old: larger commits let a worker that is behind catch up sooner. It is
-    /// also the longest interval while polls are full.
+    /// The commit interval while the folded records are old: larger commits let a worker that is behind catch
+    /// up sooner. It is also the longest interval while polls are full.
     pub behind_interval: Duration,
     /// The most records that are folded before a commit.
     pub records_max: usize,
     /// The most records of one poll.
     pub poll_max: usize,
-    /// Whether the worker appends ticks to raw partitions, those that start epochs included, and writes what can't be folded to
-    /// the quarantine topic. One derivation of a log does both. It is off for a further derivation, and where a recorded log is
-    /// replayed unchanged.
+    /// Whether the worker appends ticks to raw partitions, those that start epochs included, and writes what
+    /// can't be folded to the quarantine topic. One derivation of a log does both. It is off for a further
+    /// derivation, and where a recorded log is replayed unchanged.
     pub ticks: bool,
-    /// The prefix of derived topics. The id of the derivation depends on it ([`schemas::settings::Seed::derivation_id`]).
+    /// The prefix of derived topics. The id of the derivation depends on it
+    /// ([`schemas::settings::Seed::derivation_id`]).
     pub derived_prefix: String,
     /// How long the worker waits after a failure of the log before it recovers.
     pub backoff: Duration,
@@ -93,8 +94,8 @@ impl Default for Options {
     }
 }
 
-/// The longest time between two commits of a worker that is behind. It must be well below the lease for which results are
-/// shown without a further commit ([`Status::is_shown`]).
+/// The longest time between two commits of a worker that is behind. It must be well below the lease for which
+/// results are shown without a further commit ([`Status::is_shown`]).
 pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
 
 /// Why a worker stopped for good.
@@ -205,8 +206,8 @@ struct Work {
     labels_next: Position,
     /// The follower of the control topic.
     control: Follower,
-    /// When the control topic was last read, ms by the log's wall clock. The log's clock is used instead of the process's so
-    /// that a simulated run is the same every time.
+    /// When the control topic was last read, ms by the log's wall clock. The log's clock is used instead of
+    /// the process's so that a simulated run is the same every time.
     control_read_ms: i64,
     tasks: Tasks,
     ticks: Ticks,
@@ -224,7 +225,8 @@ struct Work {
 }
 
 impl<L: Log> Runner<L> {
-    /// The runner of a worker that has not joined yet. `seed` is written to the control topic if that is empty.
+    /// The runner of a worker that has not joined yet. `seed` is written to the control topic if that is
+    /// empty.
     pub fn new(log: L, seed: SeedSource, view: Arc<View>, status: Arc<Status>, options: Options) -> Self {
         Self {
             log,
@@ -241,7 +243,8 @@ impl<L: Log> Runner<L> {
 
     /// Runs the worker until `stop` is set, then commits what is folded.
     ///
-    /// After a failure of the log that can pass, state is dropped, earlier writers are fenced, and state is restored.
+    /// After a failure of the log that can pass, state is dropped, earlier writers are fenced, and state is
+    /// restored.
     ///
     /// # Errors
     /// A fault of the log's content, or one of the log that does not pass by itself.
@@ -262,7 +265,8 @@ impl<L: Log> Runner<L> {
     /// One turn of the loop: restores if there is no state, polls, folds, and commits when a commit is due.
     ///
     /// # Errors
-    /// A fault of the log or of its content. After one of the log, the caller must call [`Runner::drop_state`].
+    /// A fault of the log or of its content. After one of the log, the caller must call
+    /// [`Runner::drop_state`].
     pub fn turn(&mut self) -> Result<(), RunError> {
         self.status.beat();
         if self.work.is_none() {
@@ -294,9 +298,11 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
-    /// Makes new state: settings, labels, and the partitions that this worker owned when its state was dropped.
+    /// Makes new state: settings, labels, and the partitions that this worker owned when its state was
+    /// dropped.
     fn begin(&mut self) -> Result<(), RunError> {
-        // An earlier writer is fenced before anything is read, since a commit of that writer could follow the reads.
+        // An earlier writer is fenced before anything is read, since a commit of that writer could follow the
+        // reads.
         self.log.recover()?;
         // Nothing is folded, so revoked partitions are released without a commit.
         while let Some(change) = self.unanswered.take().or_else(|| self.log.ownership()) {
@@ -406,8 +412,8 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
-    /// Gives a commit to the log, and gives back the positions that are committed. A commit that is known to be aborted is given
-    /// again, without the partitions that were lost meanwhile.
+    /// Gives a commit to the log, and gives back the positions that are committed. A commit that is known to
+    /// be aborted is given again, without the partitions that were lost meanwhile.
     fn send(&mut self, prepared: &mut Prepared) -> Result<Vec<(TopicPartition, Position)>, RunError> {
         let mut aborts = 0;
         loop {
@@ -506,8 +512,8 @@ const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
     now_ms.abs_diff(last_ms) >= every_ms
 }
 
-/// Whether the group's committed position is at or past the new start of a partition. Then another worker owns the partition
-/// and has deleted what it merged, and this worker was not told of that yet.
+/// Whether the group's committed position is at or past the new start of a partition. Then another worker
+/// owns the partition and has deleted what it merged, and this worker was not told of that yet.
 fn is_past<L: Log>(log: &mut L, at: TopicPartition, start: i64) -> Result<bool, LogError> {
     Ok(log
         .committed(&[at])?

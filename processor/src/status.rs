@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The age of a heartbeat from which on a worker is taken for hanging, and `/livez` fails. A commit that the brokers do not
-/// answer, its abort and the fencing after it take half as long, so they do not make a worker seem to hang.
+/// The age of a heartbeat from which on a worker is taken for hanging, and `/livez` fails. A commit that the
+/// brokers do not answer, its abort and the fencing after it take half as long, so they do not make a worker
+/// seem to hang.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
 /// The status of one worker, which the worker itself updates at least every few seconds.
@@ -33,8 +34,8 @@ impl Default for Status {
 }
 
 impl Status {
-    /// The status of a worker whose results may be shown for `lease` after its last success: half the session timeout in a
-    /// group, [`Duration::MAX`] where no other worker can take over.
+    /// The status of a worker whose results may be shown for `lease` after its last success: half the session
+    /// timeout in a group, [`Duration::MAX`] where no other worker can take over.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
         Self {
@@ -72,14 +73,14 @@ impl Status {
         age.saturating_sub(Duration::from_millis(self.heartbeat.load(Ordering::Relaxed))) <= HEARTBEAT_MAX
     }
 
-    /// Records the success of a commit or a restore, by which the log has confirmed that the worker owns its partitions. Renews
-    /// the lease.
+    /// Records the success of a commit or a restore, by which the log has confirmed that the worker owns its
+    /// partitions. Renews the lease.
     pub fn confirmed(&self) {
         self.success.store(self.age_ms(), Ordering::Release);
     }
 
-    /// Records the success of a poll with nothing to commit. Renews the lease unless it has run out: a process that was stopped
-    /// for long polls before it hears that other workers have its partitions.
+    /// Records the success of a poll with nothing to commit. Renews the lease unless it has run out: a
+    /// process that was stopped for long polls before it hears that other workers have its partitions.
     pub fn polled(&self) {
         if self.is_shown() {
             self.confirmed();

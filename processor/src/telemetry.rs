@@ -19,12 +19,12 @@ use strum::VariantArray;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// How long a gauge is shown after it was set last. The gauges of owned partitions are set every 5 s, so a gauge that is older
-/// belongs to a partition that another process owns now.
+/// How long a gauge is shown after it was set last. The gauges of owned partitions are set every 5 s, so a
+/// gauge that is older belongs to a partition that another process owns now.
 const GAUGE_IDLE: Duration = Duration::from_secs(60);
 
-/// The duration of the last restore in seconds, as bits of an `f64`. [`upkeep`] sets the gauge again and again, so that it
-/// stays shown.
+/// The duration of the last restore in seconds, as bits of an `f64`. [`upkeep`] sets the gauge again and
+/// again, so that it stays shown.
 static RESTORE_SECONDS: AtomicU64 = AtomicU64::new(NOT_RESTORED);
 
 /// The value of [`RESTORE_SECONDS`] before the first restore: bits of a NaN, which no duration has.
@@ -231,8 +231,8 @@ pub fn render() -> String {
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Moves recorded values into their histograms, so that they do not take memory while nobody scrapes, and sets the gauges of
-/// the process again, so that they stay shown. Must be called every few seconds.
+/// Moves recorded values into their histograms, so that they do not take memory while nobody scrapes, and
+/// sets the gauges of the process again, so that they stay shown. Must be called every few seconds.
 pub fn upkeep() {
     show_restore();
     if let Some(handle) = HANDLE.get() {
@@ -240,7 +240,8 @@ pub fn upkeep() {
     }
 }
 
-/// Counts the end of a commit: `committed`, `aborted` (it is sent again), or `not_confirmed` (state is restored).
+/// Counts the end of a commit: `committed`, `aborted` (it is sent again), or `not_confirmed` (state is
+/// restored).
 pub fn transaction(outcome: &'static str) {
     metrics::counter!(SelfMetric::Transactions.def().name, "outcome" => outcome).increment(1);
 }

@@ -1,7 +1,8 @@
-//! The committed view: what the last commit made true. `/metrics` and the page show nothing else of derived values.
+//! The committed view: what the last commit made true. `/metrics` and the page show nothing else of derived
+//! values.
 //!
-//! The view has an entry for each deltas partition. An entry is changed under a lock of its own, so a scrape sees the series
-//! and the timestamp of a partition as one commit left them.
+//! The view has an entry for each deltas partition. An entry is changed under a lock of its own, so a scrape
+//! sees the series and the timestamp of a partition as one commit left them.
 
 use crate::status::Status;
 use dashmap::DashMap;
@@ -17,7 +18,8 @@ pub use processor_log::cluster::MAIN;
 pub struct Shown {
     /// The total of a counter, an up-down counter or a histogram; `None` for other metrics.
     pub total: Option<Amount>,
-    /// The series' value in the latest final window of each size (0 is the smallest), with the window's start.
+    /// The series' value in the latest final window of each size (0 is the smallest), with the window's
+    /// start.
     pub last_final: BTreeMap<usize, (EventTime, Amount)>,
 }
 
@@ -26,7 +28,8 @@ pub struct Shown {
 pub struct PartitionView {
     /// The worker that committed the partition; `None` if the partition may be shown whatever a worker does.
     pub worker: Option<Arc<Status>>,
-    /// Running maximum of the append times of the delta records in the committed state: the timestamp of all samples.
+    /// Running maximum of the append times of the delta records in the committed state: the timestamp of all
+    /// samples.
     pub timestamp: AppendTime,
     /// What is shown of each series, by series key.
     pub series: BTreeMap<String, Shown>,
@@ -35,13 +38,15 @@ pub struct PartitionView {
 }
 
 impl PartitionView {
-    /// Whether that worker committed the partition. Another worker of the same process may have taken the partition over.
+    /// Whether that worker committed the partition. Another worker of the same process may have taken the
+    /// partition over.
     #[must_use]
     pub fn is_of(&self, worker: &Arc<Status>) -> bool {
         self.worker.as_ref().is_some_and(|own| Arc::ptr_eq(own, worker))
     }
 
-    /// Whether the partition may be shown: the lease of its worker has not run out, so no other process shows newer state.
+    /// Whether the partition may be shown: the lease of its worker has not run out, so no other process shows
+    /// newer state.
     #[must_use]
     pub fn is_shown(&self) -> bool {
         self.worker.as_ref().is_none_or(|worker| worker.is_shown())

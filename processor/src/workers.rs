@@ -38,7 +38,8 @@ pub struct Config {
     pub options: Options,
 }
 
-/// A seed with a random id if it has none. The id tells the log from every other one if the seed begins a log.
+/// A seed with a random id if it has none. The id tells the log from every other one if the seed begins a
+/// log.
 #[must_use]
 pub fn identified(seed: &Seed) -> Seed {
     let mut seed = seed.clone();
@@ -131,7 +132,8 @@ impl Workers {
                 .spawn(move || {
                     let _alive = alive;
                     let result = runner.run(&stop);
-                    // Dropping the runner leaves the group, which may take a while, and must be over when `done` closes.
+                    // Dropping the runner leaves the group, which may take a while, and must be over when
+                    // `done` closes.
                     drop(runner);
                     match result {
                         Err(error) => drop(fail.send_replace(Some(chain(&error)))),
@@ -159,7 +161,8 @@ impl Workers {
         }
     }
 
-    /// Stops all workers, which commit what is folded, and waits for them up to `max`. Returns whether all have ended.
+    /// Stops all workers, which commit what is folded, and waits for them up to `max`. Returns whether all
+    /// have ended.
     #[must_use]
     pub fn end(self, max: Duration) -> bool {
         self.stop.store(true, Ordering::Relaxed);

@@ -61,7 +61,8 @@ impl World {
         (self.view, self.runner) = start(&self.cluster, &self.seed);
     }
 
-    /// Turns until both stages have folded and committed what is there, while the log's wall clock stands still.
+    /// Turns until both stages have folded and committed what is there, while the log's wall clock stands
+    /// still.
     fn settle(&mut self) {
         for _ in 0..6 {
             self.runner.turn().unwrap();

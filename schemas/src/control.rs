@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The key of a record that starts an epoch.
 pub const EPOCH_KEY: &str = "epoch";
-/// The key of a record that starts an epoch in its first form, which holds settings alone. It is read for ever, and no
-/// longer written.
+/// The key of a record that starts an epoch in its first form, which holds settings alone. It is read for
+/// ever, and no longer written.
 pub const SETTINGS_KEY: &str = "settings";
 
 /// What an epoch changes, all at once; what is absent stays as it was in the epoch before.
@@ -35,10 +35,12 @@ impl EpochChange {
         toml::from_str::<Self>(text)?.checked()
     }
 
-    /// Reads and checks a control record; `None` for a record that starts no epoch: one under another key or without one.
+    /// Reads and checks a control record; `None` for a record that starts no epoch: one under another key or
+    /// without one.
     ///
     /// # Errors
-    /// The value does not have the form that goes with its key, or breaks rules; the error names every one of them.
+    /// The value does not have the form that goes with its key, or breaks rules; the error names every one of
+    /// them.
     pub fn of_record(key: Option<&[u8]>, value: &[u8]) -> Option<Result<Self, SettingsError>> {
         let read = match key {
             Some(key) if key == EPOCH_KEY.as_bytes() => serde_json::from_slice(value),

@@ -1,14 +1,16 @@
-//! Deltas: what stages send to stage `series`. For each series and slot (a minute by default), how much was added since
-//! the sender's last commit.
+//! Deltas: what stages send to stage `series`. For each series and slot (a minute by default), how much was
+//! added since the sender's last commit.
 //!
-//! A [`DeltaRecord`] says who sent it (stage and partition), `previous`, `position`, the sender's clock, and the deltas.
-//! `previous` is the position in the last record of that sender to that target. The receiver drops a record that is not
-//! above its last position of the sender, and stops where `previous` is not that position: it does not rely on
-//! transactions alone. What does not fit into [`DELTA_RECORD_BYTES_MAX`] goes on in further parts with the same position,
-//! in the same transaction; position and clock count with the last part.
+//! A [`DeltaRecord`] says who sent it (stage and partition), `previous`, `position`, the sender's clock, and
+//! the deltas. `previous` is the position in the last record of that sender to that target. The receiver
+//! drops a record that is not above its last position of the sender, and stops where `previous` is not that
+//! position: it does not rely on transactions alone. What does not fit into [`DELTA_RECORD_BYTES_MAX`] goes
+//! on in further parts with the same position, in the same transaction; position and clock count with the
+//! last part.
 //!
-//! The target of a series is xxh3 of its key modulo the number of targets. There are 8 targets by default, however many
-//! partitions the raw topics have, since the time of a Kafka commit grows with the partitions that it touches.
+//! The target of a series is xxh3 of its key modulo the number of targets. There are 8 targets by default,
+//! however many partitions the raw topics have, since the time of a Kafka commit grows with the partitions
+//! that it touches.
 //!
 //! **Invariant:** adding the deltas of any batching of the same records gives the same sums.
 
@@ -23,7 +25,8 @@ pub const SEPARATOR: char = '\u{1f}';
 
 /// A series: a metric and the values of its labels, in the order of its definition.
 ///
-/// Written as the metric's name and the values, with [`SEPARATOR`] between them: the series key of state and deltas.
+/// Written as the metric's name and the values, with [`SEPARATOR`] between them: the series key of state and
+/// deltas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series<'k> {
     /// The metric.
@@ -33,7 +36,8 @@ pub struct Series<'k> {
 }
 
 impl<'k> Series<'k> {
-    /// Reads a series key; `None` if this version does not know the metric, or gives it another number of labels.
+    /// Reads a series key; `None` if this version does not know the metric, or gives it another number of
+    /// labels.
     #[must_use]
     pub fn parse(key: &'k str) -> Option<Self> {
         let mut parts = key.split(SEPARATOR);
@@ -59,17 +63,19 @@ impl<'k> Series<'k> {
 pub struct Slot {
     /// Start of the slot.
     pub start: EventTime,
-    /// The late level: for how many of the window sizes, smallest first, the delta came too late for the final.
+    /// The late level: for how many of the window sizes, smallest first, the delta came too late for the
+    /// final.
     pub late: u32,
-    /// Start of the slot in which the delta arrived, by the partition clock; `None` if it was in time for all sizes.
+    /// Start of the slot in which the delta arrived, by the partition clock; `None` if it was in time for all
+    /// sizes.
     pub arrival: Option<PartitionClock>,
 }
 
 /// Deltas of one source since its last record to this target, and how far the source has come.
 ///
-/// A source is an input partition of a stage that emits deltas. What does not fit into one record goes on in further
-/// records of the same transaction, its *parts*: all have the same `previous`, `position` and `clock`, which count with
-/// the last part only.
+/// A source is an input partition of a stage that emits deltas. What does not fit into one record goes on in
+/// further records of the same transaction, its *parts*: all have the same `previous`, `position` and
+/// `clock`, which count with the last part only.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct DeltaRecord {
     /// The source's partition of the stage's input.
@@ -78,7 +84,8 @@ pub struct DeltaRecord {
     /// `position` of the source's last record to this target; 0 in the first one.
     #[prost(int64, tag = "2")]
     pub previous: i64,
-    /// The source's position: everything before it is in this record, in another part of it or in an earlier record.
+    /// The source's position: everything before it is in this record, in another part of it or in an earlier
+    /// record.
     #[prost(int64, tag = "3")]
     pub position: i64,
     /// The source's clock, ms.
@@ -87,8 +94,8 @@ pub struct DeltaRecord {
     /// The deltas, ordered by series, slot, late level and arrival over all parts.
     #[prost(message, repeated, tag = "5")]
     pub deltas: Vec<DeltaEntry>,
-    /// The source's stage ([`crate::stage::StageDef::code`]). Records of older versions carry none, which reads as stage
-    /// `sessions`.
+    /// The source's stage ([`crate::stage::StageDef::code`]). Records of older versions carry none, which
+    /// reads as stage `sessions`.
     #[prost(uint32, tag = "6")]
     pub stage: u32,
     /// The number of this part, from 0.
@@ -114,8 +121,8 @@ pub const DELTA_RECORD_HEAD_BYTES_MAX: usize = 7 * VARINT_BYTES_MAX;
 
 /// The most bytes of a field that is a 64-bit number, its tag included.
 const VARINT_BYTES_MAX: usize = 11;
-/// The most bytes of a delta beside its series key and its histogram's buckets: nine numbers, and the tag and length of
-/// entry, key, amount, histogram and its two lists.
+/// The most bytes of a delta beside its series key and its histogram's buckets: nine numbers, and the tag and
+/// length of entry, key, amount, histogram and its two lists.
 const ENTRY_BYTES_MAX: usize = 9 * VARINT_BYTES_MAX + 6 * 6;
 /// The most bytes of one bucket of a histogram: its index and its count.
 pub const BUCKET_BYTES_MAX: usize = 5 + 10;
@@ -237,7 +244,8 @@ impl From<&AmountBytes> for Amount {
     }
 }
 
-/// The partition of the deltas topic that a series goes to, of `targets` partitions: the same in every version.
+/// The partition of the deltas topic that a series goes to, of `targets` partitions: the same in every
+/// version.
 #[must_use]
 pub fn target_of(series: &str, targets: i32) -> i32 {
     let count = u64::try_from(targets.max(1)).unwrap_or(1);

@@ -1,7 +1,7 @@
 //! Derived rows: what other teams read from the derived topics, as structs and as Avro.
 //!
-//! Values are in Avro's single-object encoding. The schemas are in `schemas/avro`, with a doc for each field; earlier
-//! schemas, with which rows in topics may be written, are in `schemas/avro/past`.
+//! Values are in Avro's single-object encoding. The schemas are in `schemas/avro`, with a doc for each field;
+//! earlier schemas, with which rows in topics may be written, are in `schemas/avro/past`.
 
 mod avro;
 mod row;
@@ -30,8 +30,8 @@ pub enum RowError {
         "written with the schema of fingerprint {0}, which this build does not know: use the build that wrote it"
     )]
     Schema(String),
-    /// The bytes after the fingerprint are not a row of its schema. The Avro reader's error is left out: it quotes the whole
-    /// schema and does not say where the row differs.
+    /// The bytes after the fingerprint are not a row of its schema. The Avro reader's error is left out: it
+    /// quotes the whole schema and does not say where the row differs.
     #[error("the {0} bytes after the fingerprint are not a row of its schema")]
     Datum(usize),
     /// Further bytes follow the row.

@@ -1,11 +1,12 @@
 //! The event table: every event that Codex is known to log, one arm each, and every attribute that is read.
 //!
-//! To add an event: a variant of [`EventKind`] and its arm in [`EventKind::def`], its attributes in [`Attr`], a folder in
-//! `schemas/examples`. A test fails until every event of the table has an example.
+//! To add an event: a variant of [`EventKind`] and its arm in [`EventKind::def`], its attributes in [`Attr`],
+//! a folder in `schemas/examples`. A test fails until every event of the table has an example.
 
 use strum::{EnumCount, VariantArray};
 
-/// An event, identified by the attribute `event.name`. (The OTLP field `event_name` holds a code location and is not read.)
+/// An event, identified by the attribute `event.name`. (The OTLP field `event_name` holds a code location and
+/// is not read.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, VariantArray, EnumCount)]
 pub enum EventKind {
     /// A session starts, or is resumed.
@@ -48,7 +49,8 @@ pub enum EventKind {
     PluginInstallSuggestion,
     /// The managed network proxy allowed or denied a connection.
     NetworkPolicyDecision,
-    /// Any other record, with or without a name: it is counted and stays in the raw log, and is never an error.
+    /// Any other record, with or without a name: it is counted and stays in the raw log, and is never an
+    /// error.
     Unknown,
 }
 
@@ -61,7 +63,8 @@ pub struct EventDef {
     pub about: &'static str,
     /// The attributes that derivation reads, beside those in [`COMMON`].
     pub reads: &'static [Attr],
-    /// Which records of the event change a derived value beside counts of records; only they get a dedup mark.
+    /// Which records of the event change a derived value beside counts of records; only they get a dedup
+    /// mark.
     pub derives: Derives,
 }
 
@@ -402,7 +405,8 @@ struct Names<const N: usize> {
     slots: [u8; SLOTS],
 }
 
-/// The slots of [`Names`]: at least four times as many as names, so that probe sequences are short and always end.
+/// The slots of [`Names`]: at least four times as many as names, so that probe sequences are short and always
+/// end.
 const SLOTS: usize = 256;
 
 impl<const N: usize> Names<N> {
@@ -460,8 +464,8 @@ pub const PRIVATE_KEYS: [&str; 8] = [
 /// The prefix of attributes that only ingest writes; ingest removes those that a client sends.
 pub const OWN_PREFIX: &str = "tacho.";
 
-/// Whether no privacy policy changes attributes with that key, and ingest adds none with it. Dedup marks cover the content of
-/// these attributes only.
+/// Whether no privacy policy changes attributes with that key, and ingest adds none with it. Dedup marks
+/// cover the content of these attributes only.
 #[must_use]
 pub fn is_public(key: &[u8]) -> bool {
     !key.starts_with(OWN_PREFIX.as_bytes()) && !PRIVATE_KEYS.iter().any(|private| private.as_bytes() == key)

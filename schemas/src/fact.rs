@@ -177,7 +177,8 @@ impl DecisionSource {
     }
 }
 
-/// What a record means. Texts in it are of bounded sets; label values that come off the wire are in [`Dimensions`].
+/// What a record means. Texts in it are of bounded sets; label values that come off the wire are in
+/// [`Dimensions`].
 #[derive(Clone, Copy, Debug)]
 pub enum Fact {
     /// A log record ended in an outcome: every one does, exactly once.
@@ -347,12 +348,13 @@ pub enum Outcome {
     Applied,
     /// The record was seen before, and nothing follows from it.
     Duplicate,
-    /// The record was counted in totals, but came too late for its smallest window or more, for which it is a correction.
+    /// The record was counted in totals, but came too late for its smallest window or more, for which it is a
+    /// correction.
     Late,
     /// The record is no event of the table: it was counted, and stays in the raw log.
     Unknown,
-    /// The record was in a raw record that could not be read, or had another conversation's key: the raw record is in the
-    /// quarantine topic.
+    /// The record was in a raw record that could not be read, or had another conversation's key: the raw
+    /// record is in the quarantine topic.
     Quarantined,
     /// The record was counted, but has no time of its own, so that a duplicate of it could not be recognised.
     Unmarked,

@@ -1,7 +1,7 @@
 //! Error words: what an error message says, as one word of a bounded set.
 //!
-//! Ingest writes the word beside a message (`tacho.error`) before a privacy policy touches the message, and derivation
-//! reads that word. Where there is none, it finds the word in the message by the same functions.
+//! Ingest writes the word beside a message (`tacho.error`) before a privacy policy touches the message, and
+//! derivation reads that word. Where there is none, it finds the word in the message by the same functions.
 
 use crate::event::EventKind;
 
@@ -23,8 +23,8 @@ const OF_STREAMS: [&str; 7] = [
     "server",
 ];
 
-/// The word for the error message of an event; `message` is `None` if it is not a string. Gives `None` for events from
-/// whose messages nothing is derived.
+/// The word for the error message of an event; `message` is `None` if it is not a string. Gives `None` for
+/// events from whose messages nothing is derived.
 #[must_use]
 pub fn word(event: EventKind, message: Option<&str>) -> Option<&'static str> {
     match event {

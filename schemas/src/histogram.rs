@@ -1,9 +1,12 @@
-//! One histogram for every distribution: base-2 exponential buckets, as in Prometheus native histograms and OTLP.
+//! One histogram for every distribution: base-2 exponential buckets, as in Prometheus native histograms and
+//! OTLP.
 //!
-//! Bucket `i` of scale 5 holds the values in `(2^((i-1)/32), 2^(i/32)]` of the unit, so that the harmonic middle of
-//! a bucket is within 1.1 % of every value in it. Merging adds integers: associative, exact, the same on replay.
+//! Bucket `i` of scale 5 holds the values in `(2^((i-1)/32), 2^(i/32)]` of the unit, so that the harmonic
+//! middle of a bucket is within 1.1 % of every value in it. Merging adds integers: associative, exact, the
+//! same on replay.
 //!
-//! Source: OpenTelemetry metrics data model, "ExponentialHistogram"; Prometheus "Native Histograms" specification.
+//! Source: OpenTelemetry metrics data model, "ExponentialHistogram"; Prometheus "Native Histograms"
+//! specification.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +15,8 @@ pub const SCALE: i32 = 5;
 /// Buckets for each power of two at [`SCALE`].
 const PER_OCTAVE: i32 = 1 << SCALE;
 
-/// `2^(j/32 - 1)`, correctly rounded: written out because `powf` may differ between machines, and state may not.
+/// `2^(j/32 - 1)`, correctly rounded: written out because `powf` may differ between machines, and state may
+/// not.
 #[expect(clippy::approx_constant, reason = "one of a row: the name would hide that")]
 const BOUNDS: [f64; PER_OCTAVE as usize] = [
     0.5,
@@ -79,14 +83,16 @@ fn bucket_index(value: u64, per_unit: u64) -> i32 {
     i32::try_from(within).unwrap_or(PER_OCTAVE) + (exponent - 1) * PER_OCTAVE
 }
 
-/// The upper bound of bucket `index` at scale 5, in units. It is a float, so it is shown and never kept in state.
+/// The upper bound of bucket `index` at scale 5, in units. It is a float, so it is shown and never kept in
+/// state.
 #[must_use]
 pub fn upper_bound(index: i32) -> f64 {
     (f64::from(index) / f64::from(PER_OCTAVE)).exp2()
 }
 
 impl Histogram {
-    /// Adds one value, given in sub-units of which `per_unit` make one unit (1,000,000 for µs in seconds; 1 for counts).
+    /// Adds one value, given in sub-units of which `per_unit` make one unit (1,000,000 for µs in seconds; 1
+    /// for counts).
     pub fn record(&mut self, value: u64, per_unit: u64) {
         self.count += 1;
         self.sum = self.sum.saturating_add(value);
@@ -107,7 +113,8 @@ impl Histogram {
         }
     }
 
-    /// The quantile `thousandths / 1000` in units: the value of rank `ceil(q n)`, shown as the harmonic middle of its bucket.
+    /// The quantile `thousandths / 1000` in units: the value of rank `ceil(q n)`, shown as the harmonic
+    /// middle of its bucket.
     ///
     /// `None` when empty. Relative error at most 1.1 %.
     #[must_use]
@@ -130,7 +137,8 @@ impl Histogram {
         None
     }
 
-    /// Counts by powers of two of the unit: `(upper bound exponent, cumulative count)` for `2^first ..= 2^last`.
+    /// Counts by powers of two of the unit: `(upper bound exponent, cumulative count)` for `2^first ..=
+    /// 2^last`.
     ///
     /// Exact: 32 buckets of scale 5 make one of scale 0.
     #[must_use]

@@ -37,7 +37,8 @@ impl std::fmt::Display for TopicPartition {
 /// The only tenant until tenants come from tokens.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// The key of a raw record: `tenant/conversation`, or `tenant/` and another stable id where there is no conversation.
+/// The key of a raw record: `tenant/conversation`, or `tenant/` and another stable id where there is no
+/// conversation.
 #[must_use]
 pub fn raw_key(tenant: &str, routed_by: &str) -> String {
     format!("{tenant}/{routed_by}")
@@ -48,8 +49,8 @@ pub const ROUTING_ID_BYTES_MAX: usize = 128;
 
 /// Whether an id can stand in a key as it is: short, without slashes and control characters.
 ///
-/// Ingest puts a hash in the place of an id that can't, so the processor does not count a record as misrouted for
-/// having such an id.
+/// Ingest puts a hash in the place of an id that can't, so the processor does not count a record as misrouted
+/// for having such an id.
 #[must_use]
 pub fn can_route(id: &str) -> bool {
     id.len() <= ROUTING_ID_BYTES_MAX && !id.chars().any(|c| c == '/' || c.is_control())

@@ -1,5 +1,5 @@
-//! The metric table: every derived metric, one arm each. `/metrics`, `deploy/METRICS.md`, window rows, state and tests follow
-//! from it.
+//! The metric table: every derived metric, one arm each. `/metrics`, `deploy/METRICS.md`, window rows, state
+//! and tests follow from it.
 //!
 //! To add a metric: a variant of [`Metric`] and its arm in [`Metric::def`].
 
@@ -134,8 +134,8 @@ pub enum Amount {
 }
 
 impl Amount {
-    /// Adds `other`; sums saturate. All amounts of one metric have the same form, and an `other` of a different form adds
-    /// nothing.
+    /// Adds `other`; sums saturate. All amounts of one metric have the same form, and an `other` of a
+    /// different form adds nothing.
     pub fn merge(&mut self, other: &Self) {
         match (self, other) {
             (Self::Count(a), Self::Count(b)) => *a = a.saturating_add(*b),
@@ -171,7 +171,8 @@ pub enum Sample {
     Value(u64),
 }
 
-/// Receives the samples of a fact: each with the value of the label that differs between samples of one fact, if one does.
+/// Receives the samples of a fact: each with the value of the label that differs between samples of one fact,
+/// if one does.
 pub type Emit<'e> = dyn FnMut(Sample, Option<&'static str>) + 'e;
 
 /// The definition of a metric: one row of the table.
@@ -189,7 +190,8 @@ pub struct MetricDef {
     pub labels: &'static [Label],
     /// The event that the facts come from, for documents.
     pub from: &'static str,
-    /// The kind of facts that the metric is made of; [`MetricDef::observe`] is called with facts of this kind only.
+    /// The kind of facts that the metric is made of; [`MetricDef::observe`] is called with facts of this kind
+    /// only.
     pub of: FactKind,
     /// Emits what a fact adds to the metric's series; nothing for facts of other kinds.
     pub observe: fn(&Fact, &mut Emit<'_>),

@@ -1,15 +1,18 @@
-//! Origins: where a raw record was before, if a foreign writer put it into an inbox topic first, or ingest into its spool.
+//! Origins: where a raw record was before, if a foreign writer put it into an inbox topic first, or ingest
+//! into its spool.
 
 use std::fmt;
 
 /// The place in an inbox or a spool of what became a raw record: the value of the raw record's header
 /// [`HEADER_ORIGIN`](crate::record::HEADER_ORIGIN).
 ///
-/// Written as `topic/partition@offset#part stamped`, the topic without its prefix. The pairs of offset and part of one
-/// source rise in the order of the inbox. An inbox record becomes one part or more for each conversation in it.
+/// Written as `topic/partition@offset#part stamped`, the topic without its prefix. The pairs of offset and
+/// part of one source rise in the order of the inbox. An inbox record becomes one part or more for each
+/// conversation in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin<'a> {
-    /// `topic/partition` of the inbox, or `spool/id`, for which `offset` is the record's number in the spool and the stamp is
+    /// `topic/partition` of the inbox, or `spool/id`, for which `offset` is the record's number in the spool
+    /// and the stamp is
     /// 0. At most [`SOURCE_BYTES_MAX`] bytes.
     pub source: &'a str,
     /// Offset of the inbox record.

@@ -1,11 +1,11 @@
 //! Price tables: what tokens cost, by book, model, tier, time and size of the request.
 //!
-//! A table is data in the control topic, so that a replay prices as the first run did. It is written by hand, checked as a
-//! whole ([`PriceTable::faults`]), and read through [`Prices`].
+//! A table is data in the control topic, so that a replay prices as the first run did. It is written by hand,
+//! checked as a whole ([`PriceTable::faults`]), and read through [`Prices`].
 //!
-//! Prices are integers: millionths of a dollar or of a credit for a million tokens, since a rate card has prices of 12.5 and
-//! 1.875 credits a million. Amounts become dollars and credits in one place, where `/metrics` is written: an exact decimal in
-//! text, the nearest double in protobuf.
+//! Prices are integers: millionths of a dollar or of a credit for a million tokens, since a rate card has
+//! prices of 12.5 and 1.875 credits a million. Amounts become dollars and credits in one place, where
+//! `/metrics` is written: an exact decimal in text, the nearest double in protobuf.
 
 mod check;
 mod lookup;
@@ -52,8 +52,9 @@ pub struct PriceSource {
     pub read: String,
 }
 
-/// What the tokens of one model cost, in millionths of the book's unit for a million tokens: 2.50 dollars a million tokens
-/// is 2,500,000. That is finer than a billionth of the unit a token, so that half of a price of 0.175 is an integer too.
+/// What the tokens of one model cost, in millionths of the book's unit for a million tokens: 2.50 dollars a
+/// million tokens is 2,500,000. That is finer than a billionth of the unit a token, so that half of a price
+/// of 0.175 is an integer too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceRow {

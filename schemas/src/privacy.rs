@@ -1,8 +1,8 @@
-//! Privacy policies: what happens to texts before they are written, by tenant and field. A policy is part of an epoch, so it
-//! changes without a restart.
+//! Privacy policies: what happens to texts before they are written, by tenant and field. A policy is part of
+//! an epoch, so it changes without a restart.
 //!
-//! A field that a policy does not name has a [default of its own](unnamed). The latest policy in `tacho.control` replaces
-//! all of the one before.
+//! A field that a policy does not name has a [default of its own](unnamed). The latest policy in
+//! `tacho.control` replaces all of the one before.
 
 use crate::event::PRIVATE_KEYS;
 use crate::id::can_route;
@@ -17,7 +17,8 @@ pub const TENANT_BYTES_MAX: usize = 64;
 pub const BODY: &str = "body";
 /// The field that stands for span events whose target is not known to be free of private texts.
 pub const SPAN_EVENTS: &str = "span_events";
-/// The field that stands for texts in those attributes of spans and links that are not known to hold names and ids only.
+/// The field that stands for texts in those attributes of spans and links that are not known to hold names
+/// and ids only.
 pub const SPAN_ATTRIBUTES: &str = "span_attributes";
 /// How many fields there are.
 pub const FIELD_COUNT: usize = PRIVATE_KEYS.len() + 3;
@@ -28,7 +29,8 @@ pub enum Action {
     /// The text is removed; its size is kept.
     #[default]
     Drop,
-    /// A keyed hash takes the text's place: equal texts have equal hashes, and only who has the key can find a text's hash.
+    /// A keyed hash takes the text's place: equal texts have equal hashes, and only who has the key can find
+    /// a text's hash.
     Hash,
     /// The text is kept, but for what looks like a secret.
     Scrub,
@@ -56,7 +58,8 @@ impl Action {
     }
 }
 
-/// The name of an action by field, as written in a policy; [`PrivacyPolicy::faults`] finds the names of no action.
+/// The name of an action by field, as written in a policy; [`PrivacyPolicy::faults`] finds the names of no
+/// action.
 pub type FieldRules = BTreeMap<String, String>;
 
 /// A privacy policy.
@@ -71,16 +74,16 @@ pub struct PrivacyPolicy {
     pub tenants: BTreeMap<String, FieldRules>,
 }
 
-/// The fields that a policy can name: the keys of [`PRIVATE_KEYS`], in their order, then [`BODY`], [`SPAN_EVENTS`] and
-/// [`SPAN_ATTRIBUTES`].
+/// The fields that a policy can name: the keys of [`PRIVATE_KEYS`], in their order, then [`BODY`],
+/// [`SPAN_EVENTS`] and [`SPAN_ATTRIBUTES`].
 pub fn fields() -> impl Iterator<Item = &'static str> {
     PRIVATE_KEYS
         .into_iter()
         .chain([BODY, SPAN_EVENTS, SPAN_ATTRIBUTES])
 }
 
-/// The action for a field that a policy does not name. Who someone is stays, since rows name it; what may hold a secret
-/// among useful words is scrubbed; every other text is dropped.
+/// The action for a field that a policy does not name. Who someone is stays, since rows name it; what may
+/// hold a secret among useful words is scrubbed; every other text is dropped.
 #[must_use]
 pub fn unnamed(field: &str) -> Action {
     match field {
@@ -111,7 +114,8 @@ impl Actions {
         actions
     }
 
-    /// The action for the field at `index` of [`fields`]. The index of an attribute is that of its key in [`PRIVATE_KEYS`].
+    /// The action for the field at `index` of [`fields`]. The index of an attribute is that of its key in
+    /// [`PRIVATE_KEYS`].
     #[must_use]
     pub const fn at(self, index: usize) -> Action {
         self.0[index]
@@ -167,8 +171,8 @@ impl PrivacyPolicy {
         })
     }
 
-    /// The rules with that action, as `default.prompt` or `tenants.acme.prompt`. Fields that are kept by default (who someone
-    /// is) are left out.
+    /// The rules with that action, as `default.prompt` or `tenants.acme.prompt`. Fields that are kept by
+    /// default (who someone is) are left out.
     #[must_use]
     pub fn rules_of(&self, action: Action) -> Vec<String> {
         let of = |rules: &FieldRules, table: &str| -> Vec<String> {

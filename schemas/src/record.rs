@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 /// Header of every raw record and tick: the writer's wall time when it tried to append, decimal milliseconds.
 pub const HEADER_WALL: &str = "tacho-wall";
-/// Header of a raw record: the epoch of the privacy policy under which it was cleaned, decimal. Absent where a setting of
-/// ingest keeps every text, whatever the policy.
+/// Header of a raw record: the epoch of the privacy policy under which it was cleaned, decimal. Absent where
+/// a setting of ingest keeps every text, whatever the policy.
 pub const HEADER_POLICY: &str = "tacho-policy";
 /// Header that marks a raw record as a tick; its value is empty.
 pub const HEADER_TICK: &str = "tacho-tick";
@@ -15,8 +15,8 @@ pub const HEADER_TICK: &str = "tacho-tick";
 pub const HEADER_EPOCH: &str = "epoch";
 /// Header of a quarantined record: why it was quarantined, in one word.
 pub const HEADER_REASON: &str = "tacho-reason";
-/// Header of a quarantined record: `topic/partition@offset` of the raw or inbox record. A raw record that was drained from
-/// an inbox carries an [`Origin`](crate::origin::Origin) under the same name.
+/// Header of a quarantined record: `topic/partition@offset` of the raw or inbox record. A raw record that was
+/// drained from an inbox carries an [`Origin`](crate::origin::Origin) under the same name.
 pub const HEADER_ORIGIN: &str = "tacho-origin";
 /// Header of a quarantined record whose value was cut because it did not fit: how many bytes it had, decimal.
 pub const HEADER_CUT_FROM: &str = "tacho-cut-from";
@@ -24,12 +24,12 @@ pub const HEADER_CUT_FROM: &str = "tacho-cut-from";
 pub const HEADER_TENANT: &str = "tacho-tenant";
 /// Header of a quarantined record: the key that it had in the raw topic.
 pub const HEADER_KEY: &str = "tacho-key";
-/// Header of an inbox record that is a quarantined record sent again, and of the raw records that it becomes: `OFFSET
-/// ORIGIN`, the quarantined record's offset in the quarantine topic and its [`HEADER_ORIGIN`]. At most
-/// [`RETRY_OF_BYTES_MAX`] bytes.
+/// Header of an inbox record that is a quarantined record sent again, and of the raw records that it becomes:
+/// `OFFSET ORIGIN`, the quarantined record's offset in the quarantine topic and its [`HEADER_ORIGIN`]. At
+/// most [`RETRY_OF_BYTES_MAX`] bytes.
 pub const HEADER_RETRY_OF: &str = "tacho-retry-of";
-/// Header of a note in the quarantine topic, a record without a value: the offset of the quarantined record that was sent
-/// again, decimal.
+/// Header of a note in the quarantine topic, a record without a value: the offset of the quarantined record
+/// that was sent again, decimal.
 pub const HEADER_RETRIED: &str = "tacho-retried";
 /// Header of a note with [`HEADER_RETRIED`]: `topic/partition@offset` of the inbox record that was sent.
 pub const HEADER_RETRIED_TO: &str = "tacho-retried-to";
@@ -40,8 +40,8 @@ pub const RETRY_OF_BYTES_MAX: usize = 128;
 /// Header of a derived row: the worker's wall time when it was made, decimal milliseconds.
 pub const HEADER_PROCESSED: &str = "tacho-processed";
 
-/// Header of a derived row: the semantics that computed it ([`crate::settings::SEMANTICS`]), decimal. A row without it is
-/// of semantics 1.
+/// Header of a derived row: the semantics that computed it ([`crate::settings::SEMANTICS`]), decimal. A row
+/// without it is of semantics 1.
 pub const HEADER_SEMANTICS: &str = "tacho-semantics";
 
 /// Header of the first record that a transaction writes to a partition: the writer's `transactional.id`.

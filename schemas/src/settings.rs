@@ -1,5 +1,5 @@
-//! The seed, with which `tacho.control` begins. It is fixed for the life of the topics, but for settings, prices and the
-//! privacy policy, which later epochs may change (`control.rs`).
+//! The seed, with which `tacho.control` begins. It is fixed for the life of the topics, but for settings,
+//! prices and the privacy policy, which later epochs may change (`control.rs`).
 
 use crate::price::PriceTable;
 use crate::privacy::PrivacyPolicy;
@@ -7,13 +7,13 @@ use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The record at offset 0 of `tacho.control`, as JSON. All of it but `settings`, `prices` and `privacy` is fixed for the
-/// life of the topics.
+/// The record at offset 0 of `tacho.control`, as JSON. All of it but `settings`, `prices` and `privacy` is
+/// fixed for the life of the topics.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
-    /// A random text that tells this log from every other; whoever writes the seed makes it up. Empty in the shipped file, and
-    /// in logs that older versions began.
+    /// A random text that tells this log from every other; whoever writes the seed makes it up. Empty in the
+    /// shipped file, and in logs that older versions began.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Number of partitions of each raw topic, 1 to 1024.
@@ -43,8 +43,8 @@ pub struct Seed {
 pub struct TimeRules {
     /// Length of a slot, the time unit of deltas, ms.
     pub slot_ms: i64,
-    /// Lengths of the one to three window sizes, ms: ascending multiples of the slot. Topics name them 1m, 5m and 1h, whatever
-    /// their lengths.
+    /// Lengths of the one to three window sizes, ms: ascending multiples of the slot. Topics name them 1m, 5m
+    /// and 1h, whatever their lengths.
     pub window_sizes_ms: Vec<i64>,
     /// How long after a window's end, by the partition clock, its records are still in time, ms.
     pub grace_ms: i64,
@@ -66,8 +66,8 @@ pub struct TimeRules {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// A number that older versions wrote, and that is no longer used: semantics belong to a derivation, and stand in its
-    /// state.
+    /// A number that older versions wrote, and that is no longer used: semantics belong to a derivation, and
+    /// stand in its state.
     #[serde(default, skip_serializing_if = "is_absent")]
     pub semantics: u32,
     /// How far past a session's last record the partition clock must be for the session to end, ms.
@@ -78,8 +78,8 @@ pub struct Settings {
     pub row_interval_ms: i64,
 }
 
-/// The semantics that this version computes: the number of the rules by which results follow from a log. No version goes
-/// on with state of another number.
+/// The semantics that this version computes: the number of the rules by which results follow from a log. No
+/// version goes on with state of another number.
 pub const SEMANTICS: u32 = 1;
 
 /// The only value that older versions wrote into [`Settings::semantics`].
@@ -147,8 +147,8 @@ impl Seed {
 
     /// The id of one derivation of a log, for `tacho_log_info`: 16 hexadecimal digits.
     ///
-    /// `record` is the value of the control record that holds the seed. It stands for the log where an older version wrote the
-    /// seed, without an id.
+    /// `record` is the value of the control record that holds the seed. It stands for the log where an older
+    /// version wrote the seed, without an id.
     #[must_use]
     pub fn derivation_id(&self, record: &[u8], derived_prefix: &str) -> String {
         let log = if self.id.is_empty() {

@@ -1,7 +1,8 @@
 //! The stage table: every step of the derivation, one arm each.
 //!
-//! A stage reads one input topic. Each partition of that topic is folded by one task, whose state is one partition of the
-//! stage's changelog. The worker's loops over reading, restoring and committing follow from the table.
+//! A stage reads one input topic. Each partition of that topic is folded by one task, whose state is one
+//! partition of the stage's changelog. The worker's loops over reading, restoring and committing follow from
+//! the table.
 
 use crate::id::TopicPartition;
 use crate::topic::Topic;
@@ -26,9 +27,11 @@ pub struct StageDef {
     pub input: Topic,
     /// The topic with the stage's state: one partition for each partition of the input.
     pub changelog: Topic,
-    /// Whether the stage sends deltas to stage `series`, which then waits for the stage's clocks before a window is final.
+    /// Whether the stage sends deltas to stage `series`, which then waits for the stage's clocks before a
+    /// window is final.
     pub emits_deltas: bool,
-    /// Whether the worker appends ticks to the input, so that the partition clock goes on while no records come.
+    /// Whether the worker appends ticks to the input, so that the partition clock goes on while no records
+    /// come.
     pub ticked: bool,
     /// The stage's number in delta records and in state: never changed, never used again.
     pub code: u32,
@@ -68,7 +71,8 @@ impl Stage {
             .find(|stage| stage.def().input == topic)
     }
 
-    /// The changelog with the state of an input partition; `None` for a partition of a topic that is no input.
+    /// The changelog with the state of an input partition; `None` for a partition of a topic that is no
+    /// input.
     #[must_use]
     pub fn changelog_of(input: TopicPartition) -> Option<TopicPartition> {
         let topic = Self::of_input(input.topic)?.def().changelog;

@@ -1,7 +1,7 @@
 //! Keys and values of the changelogs: the state of a task, entry by entry.
 //!
-//! Every value is one protobuf message, written by hand, so that fields can be added. A value replaces what its key had
-//! before.
+//! Every value is one protobuf message, written by hand, so that fields can be added. A value replaces what
+//! its key had before.
 
 mod keys;
 mod meta;

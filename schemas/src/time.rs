@@ -14,8 +14,8 @@ pub struct AppendTime(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionClock(pub i64);
 
-/// The wall time of a process, as it wrote it into a header: milliseconds since the Unix epoch. It can confirm an append
-/// time, and nothing is derived from it.
+/// The wall time of a process, as it wrote it into a header: milliseconds since the Unix epoch. It can
+/// confirm an append time, and nothing is derived from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WallTime(pub i64);
 
@@ -31,8 +31,8 @@ pub fn parse_rfc3339(text: &str) -> Option<EventTime> {
     Some(EventTime(instant.as_millisecond()))
 }
 
-/// Reads the form of time that Codex writes and nearly all records have: milliseconds, in UTC. `None` for every other
-/// form, and for dates and times of day that do not exist; a leap second is one of them.
+/// Reads the form of time that Codex writes and nearly all records have: milliseconds, in UTC. `None` for
+/// every other form, and for dates and times of day that do not exist; a leap second is one of them.
 fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
     const FORM: &[u8; 24] = b"dddd-dd-ddTdd:dd:dd.dddZ";
     let text: &[u8; 24] = text.try_into().ok()?;
@@ -63,7 +63,8 @@ fn usual_rfc3339(text: &[u8]) -> Option<EventTime> {
     if !(1..=month_days).contains(&day) || hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    // Days since 1970-01-01, counted in years that begin in March, so that the leap day is the last day of its year.
+    // Days since 1970-01-01, counted in years that begin in March, so that the leap day is the last day of
+    // its year.
     let (year, month) = if month > 2 {
         (year, month - 3)
     } else {
@@ -90,7 +91,8 @@ pub fn format_rfc3339(time: EventTime) -> String {
 
 /// The start of the window of `size_ms` that holds `time`: floor, also before 1970.
 ///
-/// `size_ms` must be positive; `rem_euclid` because `-1 % 60` is `-1`, which would open a window in the future.
+/// `size_ms` must be positive; `rem_euclid` because `-1 % 60` is `-1`, which would open a window in the
+/// future.
 #[must_use]
 pub fn window_start(time: EventTime, size_ms: i64) -> EventTime {
     EventTime(time.0 - time.0.rem_euclid(size_ms))

@@ -1,7 +1,8 @@
 //! The topic table: every topic that Tachograph reads or writes, one arm each.
 //!
-//! Names, partition counts, cleanup policies and the origin of timestamps are here and nowhere else: the topics of a
-//! cluster, the keys of the embedded log, its retention and `deploy/topics.toml` follow from the table.
+//! Names, partition counts, cleanup policies and the origin of timestamps are here and nowhere else: the
+//! topics of a cluster, the keys of the embedded log, its retention and `deploy/topics.toml` follow from the
+//! table.
 
 use strum::VariantArray;
 
@@ -55,8 +56,8 @@ pub struct TopicDef {
     pub cleanup: Cleanup,
     /// Whether the log, not the producer, stamps the records (`message.timestamp.type=LogAppendTime`).
     pub stamped: bool,
-    /// Further settings of a Kafka topic, as key and value. They serve speed and size, so a topic with other values is used
-    /// after a warning.
+    /// Further settings of a Kafka topic, as key and value. They serve speed and size, so a topic with other
+    /// values is used after a warning.
     pub config: &'static [(&'static str, &'static str)],
     /// The topic's number in the keys of the embedded log: never changed, never used again.
     pub code: u8,
@@ -64,7 +65,8 @@ pub struct TopicDef {
     pub about: &'static str,
 }
 
-/// Which of the two prefixes a topic stands under: that of the log, which all derivations read, or that of one derivation.
+/// Which of the two prefixes a topic stands under: that of the log, which all derivations read, or that of
+/// one derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix {
     /// The topic stands under `prefix`: a log has one of it.
@@ -81,7 +83,8 @@ pub enum Cleanup {
         /// The age from which on a record may be deleted, days.
         retention_days: u32,
     },
-    /// Records are deleted once their consumer has committed what follows from them, and never by age or size.
+    /// Records are deleted once their consumer has committed what follows from them, and never by age or
+    /// size.
     Consumed,
     /// All but the latest record of each key are deleted.
     Compact,
@@ -148,8 +151,8 @@ pub const FEW_PARTITIONS: i32 = 4;
 /// The largest record of any topic, in bytes: 8 MiB, and room for what a batch adds (`max.message.bytes`).
 pub const MESSAGE_BYTES_MAX: i64 = 8_400_000;
 
-/// Settings of Kafka for changelogs. Segments are small, so that a restore reads little, and are cleaned once half of
-/// their bytes are outdated: with a lower ratio, brokers rewrite the same records again and again.
+/// Settings of Kafka for changelogs. Segments are small, so that a restore reads little, and are cleaned once
+/// half of their bytes are outdated: with a lower ratio, brokers rewrite the same records again and again.
 const STATE_CONFIG: &[(&str, &str)] = &[
     ("delete.retention.ms", "3600000"),
     ("min.cleanable.dirty.ratio", "0.5"),
@@ -253,8 +256,8 @@ const fn raw(name: &'static str, code: u8, about: &'static str) -> TopicDef {
     }
 }
 
-/// An inbox topic. Brokers stamp its records, since the stamps tell a topic that was deleted and created again from one
-/// that is read once more.
+/// An inbox topic. Brokers stamp its records, since the stamps tell a topic that was deleted and created
+/// again from one that is read once more.
 const fn inbox(name: &'static str, code: u8, about: &'static str) -> TopicDef {
     TopicDef {
         name,

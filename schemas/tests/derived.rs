@@ -239,7 +239,8 @@ fn every_metric_has_rows() {
     }
 }
 
-/// Rows in topics must stay readable, so the bytes here may change only together with a new version of a topic.
+/// Rows in topics must stay readable, so the bytes here may change only together with a new version of a
+/// topic.
 #[test]
 fn the_bytes_are_these() {
     let row = WindowRow::new(
@@ -270,7 +271,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Topics hold rows of earlier schemas for a long time: they stay readable, and the fields that they lack are zero.
+/// Topics hold rows of earlier schemas for a long time: they stay readable, and the fields that they lack are
+/// zero.
 #[test]
 fn rows_of_earlier_schemas_are_read() {
     let row = "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000";
@@ -343,7 +345,8 @@ proptest! {
     }
 }
 
-/// A reader that has nothing but the schema gets the same names, order and types of fields as the structs have.
+/// A reader that has nothing but the schema gets the same names, order and types of fields as the structs
+/// have.
 #[test]
 fn the_schema_alone_is_enough() {
     let mut row = session();

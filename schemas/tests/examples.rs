@@ -1,7 +1,9 @@
-//! Every event of the table has an example in `schemas/examples`, and every attribute that is read is in an example.
+//! Every event of the table has an example in `schemas/examples`, and every attribute that is read is in an
+//! example.
 //!
-//! The tests fail after a new variant of `EventKind` until there is a folder `schemas/examples/<event.name>` with
-//! `01-<what>.in`: an OTLP/JSON log request with exactly that event, as Codex sends it, with made-up content.
+//! The tests fail after a new variant of `EventKind` until there is a folder `schemas/examples/<event.name>`
+//! with `01-<what>.in`: an OTLP/JSON log request with exactly that event, as Codex sends it, with made-up
+//! content.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,4 +1,5 @@
-//! Price tables: the shipped one has no faults, all faults of another are named at once, and lookups follow the rules.
+//! Price tables: the shipped one has no faults, all faults of another are named at once, and lookups follow
+//! the rules.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -25,8 +25,8 @@ fn scanned(bytes: &[u8]) -> Result<Vec<OwnedRecord>, ScanError> {
     Ok(records)
 }
 
-/// Checks the law of the scan, and gives whether the bytes were valid: scan and prost give equal records, and equal marks
-/// after prost has encoded them again; or both refuse.
+/// Checks the law of the scan, and gives whether the bytes were valid: scan and prost give equal records, and
+/// equal marks after prost has encoded them again; or both refuse.
 fn same(bytes: &[u8]) -> bool {
     let scanned = scanned(bytes);
     match decode::decode(bytes) {
@@ -205,7 +205,8 @@ proptest! {
             record.body = None;
             record.attributes.reverse();
         }
-        // Of a key that occurs twice the last value is read, so reversing the attributes changes such a record.
+        // Of a key that occurs twice the last value is read, so reversing the attributes changes such a
+        // record.
         let repeats = request.resource_logs.iter().flat_map(|logs| &logs.scope_logs).flat_map(|logs| &logs.log_records).any(|record| {
             let mut keys: Vec<_> = record.attributes.iter().map(|pair| &pair.key).collect();
             keys.sort_unstable();
@@ -429,8 +430,8 @@ fn private_attributes_and_those_of_tachograph_are_in_no_mark() {
 fn the_limit_of_nesting_is_prosts() {
     let mut verdicts = Vec::new();
     for levels in 40..60 {
-        // The body of a record is an AnyValue in an ArrayValue in an AnyValue and so on, with an unknown field in the innermost or
-        // without.
+        // The body of a record is an AnyValue in an ArrayValue in an AnyValue and so on, with an unknown
+        // field in the innermost or without.
         for bottom in [&[][..], &[0xf8, 0x01, 0x01]] {
             let mut bytes = bottom.to_vec();
             for number in std::iter::repeat_n([1, 5], levels).flatten().chain([5, 2, 2, 1]) {

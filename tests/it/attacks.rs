@@ -1,6 +1,7 @@
-//! Requests that are made to exhaust memory: decompression bombs, many small items that grow when decoded, deep nesting, huge
-//! values; one by one, and four at once. `tacho-ingest` stays under 256 MiB through all of them, and answers a good request
-//! after each. `tacho`, which holds the log and the processor too, stays under 512 MiB.
+//! Requests that are made to exhaust memory: decompression bombs, many small items that grow when decoded,
+//! deep nesting, huge values; one by one, and four at once. `tacho-ingest` stays under 256 MiB through all of
+//! them, and answers a good request after each. `tacho`, which holds the log and the processor too, stays
+//! under 512 MiB.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process};

@@ -216,7 +216,8 @@ fn odd_but_kept() {
     door.expect("sent again", 200, "/v1/logs", PROTOBUF, None, &twice);
     door.outcome("codex.user_prompt", "duplicate", 1);
 
-    // An event time of a client whose clock is wrong by a year is clamped, and no window of others waits for it.
+    // An event time of a client whose clock is wrong by a year is clamped, and no window of others waits for
+    // it.
     send(
         &mut door,
         "a clock far ahead",

@@ -22,7 +22,8 @@ const SECOND: &str = "beside-again.";
 /// How many conversations are sent, each with a prompt and a response.
 const CONVERSATIONS: i64 = 40;
 
-/// Opens a directory that keeps raw records for that time, and for longer if a derivation has not committed them.
+/// Opens a directory that keeps raw records for that time, and for longer if a derivation has not committed
+/// them.
 fn open(dir: &Path, old: &OldLog, derived_prefix: &str, raw_age_ms: i64) -> Arc<Embedded> {
     let retention = Retention {
         raw_age_ms,

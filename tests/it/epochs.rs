@@ -164,8 +164,8 @@ fn a_new_epoch_changes_the_session_gap_while_it_runs() {
         &["epoch 1:"],
     );
 
-    // The settings under which its last record was folded hold for a session. A session that gets another record ends
-    // by the new gap, and so does a new session; a session that gets none stays open.
+    // The settings under which its last record was folded hold for a session. A session that gets another
+    // record ends by the new gap, and so does a new session; a session that gets none stays open.
     world.wait_for_first_epoch();
     world.prompts(&["goes-on", "new"]);
     world.wait_for_ends(["goes-on", "new"]);

@@ -52,9 +52,9 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
     let mut before = tacho.metrics();
     for recording in &recordings {
         let (records, of) = send(tacho, recording);
-        // Series are in several deltas partitions, which on Kafka become visible one after another, so the test waits
-        // for all facts. A count that exceeds its fact fails the test, and one that exceeds it later is found in the
-        // increase of the next recording.
+        // Series are in several deltas partitions, which on Kafka become visible one after another, so the
+        // test waits for all facts. A count that exceeds its fact fails the test, and one that exceeds it
+        // later is found in the increase of the next recording.
         let after: Samples = tacho.metrics_when("the recording's facts", |samples| {
             let wrong = differ(recording, records, &samples.since(&before));
             if wrong.is_empty() {

@@ -1,4 +1,5 @@
-//! Several workers share the partitions. They come and go under load, and the results are those of one worker.
+//! Several workers share the partitions. They come and go under load, and the results are those of one
+//! worker.
 
 use crate::support::broker::Broker;
 use crate::support::replay::{Results, inputs, replay};
@@ -108,7 +109,8 @@ fn workers_come_and_go_and_the_results_are_those_of_one() {
     );
 }
 
-/// The results, once all windows up to `sent` and their corrections are final in every partition, and all sessions have ended.
+/// The results, once all windows up to `sent` and their corrections are final in every partition, and all
+/// sessions have ended.
 fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result<Results, String> {
     let largest = seed.time.window_sizes_ms.len() - 1;
     let partitions = usize::try_from(seed.delta_partitions).unwrap();
@@ -196,7 +198,8 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
     let mut client = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{PREFIX}reader"))).unwrap();
     let mut traffic = Traffic::new(3, 1);
 
-    // Committed positions and changelogs end before the open transaction, so a restore waits, and then fences its writer.
+    // Committed positions and changelogs end before the open transaction, so a restore waits, and then fences
+    // its writer.
     let at_restore = leave_open(
         &format!("{PREFIX}tacho-dead-0"),
         PREFIX,

@@ -1,4 +1,5 @@
-//! Foreign writers: what they write to the inbox topics is derived once, whichever ingest dies or sleeps meanwhile.
+//! Foreign writers: what they write to the inbox topics is derived once, whichever ingest dies or sleeps
+//! meanwhile.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
@@ -108,7 +109,8 @@ impl Writer {
         record
     }
 
-    /// A request with several conversations: with private texts, with records that have no dedup mark, and with tokens.
+    /// A request with several conversations: with private texts, with records that have no dedup mark, and
+    /// with tokens.
     fn request(&mut self, number: usize) -> Vec<u8> {
         let mut records = Vec::new();
         for further in 0..3 {
@@ -271,7 +273,8 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
         let killed = ingests.remove(busy(&ingests));
         killed.signal(Signal::SIGKILL);
         drop(killed);
-        // The process sleeps for longer than its session timeout, so that the others drain again what it has not committed.
+        // The process sleeps for longer than its session timeout, so that the others drain again what it has
+        // not committed.
         let asleep = ingests.remove(busy(&ingests));
         asleep.signal(Signal::SIGSTOP);
         ingests.push(ingest(&bootstrap, PREFIX));
@@ -315,7 +318,8 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
     look_at_topics(&bootstrap, PREFIX, &sent);
 }
 
-/// Checks that drained records hold no secret and have an origin, and that the quarantine topic has what is no request.
+/// Checks that drained records hold no secret and have an origin, and that the quarantine topic has what is
+/// no request.
 fn look_at_topics(bootstrap: &str, prefix: &str, sent: &BTreeMap<&'static str, i64>) {
     let mut log = KafkaLog::connect(KafkaConfig::reader(
         &Cluster::plain(bootstrap, prefix),

@@ -26,7 +26,8 @@ const CONVERSATION: &str = "large";
 const RECORDS: i64 = 64_000;
 /// How many raw records hold the token records, so that each has 7.8 MB.
 const MESSAGES: i64 = 4;
-/// How many models the token records use by turns, so that nearly every one has a minute and model of its own.
+/// How many models the token records use by turns, so that nearly every one has a minute and model of its
+/// own.
 const MODELS: i64 = 7;
 /// The time from the first token record to now: a little less than the age at which times are clamped.
 const SPAN_MS: i64 = 7 * DAY_MS - 3_600_000;
@@ -129,8 +130,8 @@ fn has_deltas(log: &mut impl Log) -> bool {
     (0..partitions).any(|partition| log.extent(at(partition)).unwrap().end > Position(0))
 }
 
-/// The shipped options without commits by time: a commit comes by the number of raw records, or by the shipped limits of a
-/// commit.
+/// The shipped options without commits by time: a commit comes by the number of raw records, or by the
+/// shipped limits of a commit.
 fn one_commit(raw_records: usize) -> Options {
     Options {
         commit_interval: Duration::from_secs(3_600),

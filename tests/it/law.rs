@@ -1,4 +1,5 @@
-//! Equal raw records, settings and labels give equal derived rows on Kafka, on the embedded log and on the simulated log.
+//! Equal raw records, settings and labels give equal derived rows on Kafka, on the embedded log and on the
+//! simulated log.
 
 use crate::support::broker::Broker;
 use crate::support::replay::{Results, inputs, replay, worker};
@@ -31,7 +32,8 @@ fn kafka() -> KafkaLog {
     log
 }
 
-/// Derives traffic on Kafka until everything is final, by a worker that is replaced after every [`RESTART_EVERY`] records.
+/// Derives traffic on Kafka until everything is final, by a worker that is replaced after every
+/// [`RESTART_EVERY`] records.
 fn run_on_kafka(seed: &Seed) -> (Results, Vec<Record>) {
     let mut traffic = Traffic::new(1, seed.raw_partitions);
     let mut ingest = kafka_reader();
@@ -78,7 +80,8 @@ fn kafka_reader() -> KafkaLog {
     KafkaLog::connect(config).unwrap()
 }
 
-/// Whether all windows up to `sent` and their corrections are final in every partition, and all sessions have ended.
+/// Whether all windows up to `sent` and their corrections are final in every partition, and all sessions have
+/// ended.
 fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -> bool {
     let partitions = usize::try_from(seed.delta_partitions).unwrap();
     let largest = seed.time.window_sizes_ms.len() - 1;
@@ -123,7 +126,8 @@ fn same_raw_bytes_same_rows() {
             .unwrap()
             .assert_same(&on_kafka, "simulation and Kafka");
     }
-    // The partitions are imported in reverse order, which does not matter: only the order within a partition does.
+    // The partitions are imported in reverse order, which does not matter: only the order within a partition
+    // does.
     let cluster = SimCluster::new(0, &seed);
     let mut backwards = records;
     backwards.sort_by_key(|record| (std::cmp::Reverse(record.from), record.offset));

@@ -1,5 +1,6 @@
-//! A static member that is told that another member has its name: it joins again if that member died, and ends if another
-//! process has the name. (`.ci/interop/outage.py` tests the case that no member has it, after a long outage.)
+//! A static member that is told that another member has its name: it joins again if that member died, and
+//! ends if another process has the name. (`.ci/interop/outage.py` tests the case that no member has it, after
+//! a long outage.)
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Launch, Process, processor, tacho};

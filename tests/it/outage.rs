@@ -1,5 +1,5 @@
-//! Brokers and ingests that die, pause and start again while clients send each request once: what was answered with 200 is in
-//! the raw topic, in the order of each client, and counts once.
+//! Brokers and ingests that die, pause and start again while clients send each request once: what was
+//! answered with 200 is in the raw topic, in the order of each client, and counts once.
 
 use crate::support::broker::{Broker, Cluster};
 use crate::support::processes::{self, Launch, Process, processor, tacho};
@@ -120,7 +120,8 @@ impl Clients {
         self.join();
     }
 
-    /// Compares the raw topic with the ledger. Gives the records that the topic holds, and how many it holds more than once.
+    /// Compares the raw topic with the ledger. Gives the records that the topic holds, and how many it holds
+    /// more than once.
     fn check(&self, bootstrap: &str, prefix: &str) -> (BTreeSet<Id>, usize) {
         let cluster = processor_log::cluster::Cluster::plain(bootstrap, prefix);
         let mut log = KafkaLog::connect(KafkaConfig::reader(&cluster, "outage-read")).unwrap();

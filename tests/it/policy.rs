@@ -37,8 +37,8 @@ use std::time::Duration;
 const PREFIX: &str = "policy.";
 /// The text of every prompt.
 const PROMPT: &str = "Zx7prompt-9Qv";
-/// The text of every output: a secret, which no policy of the tests keeps. (It is in two parts, so that no scanner takes it for
-/// a leak.)
+/// The text of every output: a secret, which no policy of the tests keeps. (It is in two parts, so that no
+/// scanner takes it for a leak.)
 const OUTPUT: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
 /// A policy that keeps prompts and drops outputs.
 const KEEP: &str = "[privacy.default]\nprompt = \"keep\"\n";
@@ -46,7 +46,8 @@ const DROP: &str = "[privacy]\n";
 const HASH: &str = "[privacy.default]\n\"user.email\" = \"hash\"\nprompt = \"hash\"\n";
 /// The e-mail address of the sender.
 const EMAIL: &str = "zx7email@example.com";
-/// The ways by which records are sent: two processes and the inbox. Each is also the conversation of the records sent by it.
+/// The ways by which records are sent: two processes and the inbox. Each is also the conversation of the
+/// records sent by it.
 const WAYS: [&str; 3] = ["ingest", "tacho", "inbox"];
 
 fn request(conversation: &str) -> Vec<u8> {
@@ -94,8 +95,8 @@ fn holds(record: &Record, text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-/// Checks that each raw record, ticks left out, holds what the policy in its header keeps. Gives the conversation and the
-/// policy's epoch of each.
+/// Checks that each raw record, ticks left out, holds what the policy in its header keeps. Gives the
+/// conversation and the policy's epoch of each.
 fn checked(log: &mut impl Log, keeping: i64) -> Vec<(String, i64)> {
     let records = read_topic(log, Topic::RawLogs)
         .into_iter()
@@ -336,8 +337,8 @@ fn what_is_derived_does_not_depend_on_the_policy() {
     }
 }
 
-/// A policy that hashes uses the key of the directory: equal values have equal hashes for ever, and other hashes in another
-/// directory.
+/// A policy that hashes uses the key of the directory: equal values have equal hashes for ever, and other
+/// hashes in another directory.
 #[test]
 fn a_hash_takes_the_place_of_a_name() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -1,5 +1,5 @@
-//! New prices while two workers run: they hold for later records and not for earlier ones, also after restarts, restores and a
-//! replay.
+//! New prices while two workers run: they hold for later records and not for earlier ones, also after
+//! restarts, restores and a replay.
 
 use crate::support::broker::Broker;
 use crate::support::processes::tacho;
@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PREFIX: &str = "prices.";
-/// How many conversations there are, over all partitions. Each gets a response of 1,000 input and 100 output tokens in every
-/// round.
+/// How many conversations there are, over all partitions. Each gets a response of 1,000 input and 100 output
+/// tokens in every round.
 const CONVERSATIONS: i32 = 9;
 
 fn cluster() -> Cluster {
@@ -83,7 +83,8 @@ fn round(client: &mut KafkaLog, seed: &Seed) {
     }
 }
 
-/// The sums over rounds at these prices: nano-dollars of the API, nano-dollars of plans, millionths of a credit, and tokens.
+/// The sums over rounds at these prices: nano-dollars of the API, nano-dollars of plans, millionths of a
+/// credit, and tokens.
 fn expected(prices: &[i64]) -> [i64; 4] {
     let rounds = i64::try_from(prices.len()).unwrap();
     // A response has 1,000 input tokens and 100 output tokens, which cost six times as much.

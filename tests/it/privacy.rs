@@ -1,4 +1,5 @@
-//! Planted private texts and secrets are not found anywhere: in files, topics, log messages, or what is shown.
+//! Planted private texts and secrets are not found anywhere: in files, topics, log messages, or what is
+//! shown.
 
 use crate::support::tacho::{JSON, PROTOBUF, Start, Tacho};
 use crate::support::{eventually, now_ms, otlp};
@@ -21,8 +22,8 @@ use schemas::topic::Topic;
 use std::path::Path;
 use strum::VariantArray;
 
-/// The planted text: a policy drops it with its field, and the scrubber overwrites it as a secret. (It is in two parts, so that no
-/// scanner takes it for a leak.)
+/// The planted text: a policy drops it with its field, and the scrubber overwrites it as a secret. (It is in
+/// two parts, so that no scanner takes it for a leak.)
 const PLANTED: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
 /// Keys of attributes whose text a policy drops or scrubs.
 pub const KEYS: [&str; 6] = [
@@ -250,7 +251,8 @@ fn files(dir: &Path, found: &mut Vec<String>) -> usize {
     count
 }
 
-/// The topics with records that hold the text in key, value or headers, and the number of records in all topics.
+/// The topics with records that hold the text in key, value or headers, and the number of records in all
+/// topics.
 fn topics(dir: &Path) -> (Vec<&'static str>, usize) {
     let mut log = Embedded::open(dir, &Seed::shipped()).unwrap().handle();
     let (mut found, mut count) = (Vec::new(), 0);

@@ -1,4 +1,5 @@
-//! The quarantine: a record that can't be derived is there once, with the reason, and can be sent again once it is mended.
+//! The quarantine: a record that can't be derived is there once, with the reason, and can be sent again once
+//! it is mended.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};

@@ -1,5 +1,6 @@
-//! Two ingests and three processors as processes. Processors are killed, paused, added and removed under load. Afterwards the
-//! results equal those of one pass over the raw topic, and those equal the ledger of the senders.
+//! Two ingests and three processors as processes. Processors are killed, paused, added and removed under
+//! load. Afterwards the results equal those of one pass over the raw topic, and those equal the ledger of the
+//! senders.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process};
@@ -249,7 +250,8 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
         assert!(Instant::now() < deadline, "shown: {counts:?}\nsent:  {wanted:?}");
         std::thread::sleep(Duration::from_millis(500));
     }
-    // Ticks move the clocks of all sources past the largest window, so that the one pass has its last rows too.
+    // Ticks move the clocks of all sources past the largest window, so that the one pass has its last rows
+    // too.
     let alone = SimCluster::new(0, seed);
     std::thread::sleep(Duration::from_millis(
         u64::try_from(2 * seed.time.window_sizes_ms[2] + 20_000).unwrap(),
@@ -283,8 +285,8 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     );
 }
 
-/// The counters and histograms of results in a scrape, which never decrease. Label `log`, which must be there with the value
-/// `log`, is removed.
+/// The counters and histograms of results in a scrape, which never decrease. Label `log`, which must be there
+/// with the value `log`, is removed.
 fn counters(samples: &Samples, log: &str) -> BTreeMap<Series, String> {
     let of_log = samples.0.iter().filter(|((name, _), _)| is_counter(name));
     of_log
@@ -305,7 +307,8 @@ fn is_counter(name: &str) -> bool {
     })
 }
 
-/// Scrapes each process once. The error holds a series that two of them showed, as happens during a hand-over.
+/// Scrapes each process once. The error holds a series that two of them showed, as happens during a
+/// hand-over.
 fn all_samples(processors: &[Process]) -> Result<Samples, Series> {
     let mut all = Samples::default();
     for process in processors {

@@ -1,4 +1,5 @@
-//! A secret of every rule of the scrubber is not found anywhere: in files, topics, log messages, or what is shown.
+//! A secret of every rule of the scrubber is not found anywhere: in files, topics, log messages, or what is
+//! shown.
 
 use super::privacy::{KEYS, any};
 use crate::support::replay::read_topic;
@@ -135,7 +136,8 @@ fn send_examples(tacho: &Tacho, texts: &[String]) {
     }
 }
 
-/// Runs a process that scrubs every field, sends the examples, ends it, and gives all of its output and all that it showed.
+/// Runs a process that scrubs every field, sends the examples, ends it, and gives all of its output and all
+/// that it showed.
 fn run(dir: &Path, data: &Path, examples: &[(String, Vec<String>)]) -> String {
     let seed = dir.join("seed.toml");
     let shipped = include_str!("../../deploy/control.toml");

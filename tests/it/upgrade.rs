@@ -1,5 +1,5 @@
-//! Upgrades from commit 6f5a53d: this version derives the same results from its logs, and continues in its directories and
-//! topics.
+//! Upgrades from commit 6f5a53d: this version derives the same results from its logs, and continues in its
+//! directories and topics.
 
 mod directory;
 mod prefix;
@@ -97,7 +97,8 @@ fn one_pass(old: &OldLog, inputs: Vec<Record>) -> (Results, String) {
     (results, old::samples(&text))
 }
 
-/// The results without the positions in rows of open sessions, which depend on commits; all else in the rows does not.
+/// The results without the positions in rows of open sessions, which depend on commits; all else in the rows
+/// does not.
 fn without_positions(mut results: Results) -> Results {
     for row in results.sessions.values_mut() {
         let decoded = SessionRow::decode(row).unwrap();
@@ -113,7 +114,8 @@ fn without_positions(mut results: Results) -> Results {
     results
 }
 
-/// Checks that each session of the old log continues in its segment, and that those with new records are open.
+/// Checks that each session of the old log continues in its segment, and that those with new records are
+/// open.
 fn expect_same_segments(old: &OldLog, found: &Results) {
     let (before, after): (BTreeSet<_>, BTreeSet<_>) = (
         old.results.sessions.keys().collect(),

@@ -15,8 +15,8 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-/// How many times brokers are hidden. The fault that the test looks for is a race, which shows in nearly every run with so many
-/// times.
+/// How many times brokers are hidden. The fault that the test looks for is a race, which shows in nearly
+/// every run with so many times.
 const TIMES: usize = 12;
 /// How long brokers are hidden, so that each client asks for them meanwhile.
 const HIDDEN: Duration = Duration::from_millis(700);
@@ -91,7 +91,8 @@ fn a_cluster_without_brokers_for_a_moment_cuts_nobody_off() {
         veil.hidden()
     );
 
-    // Reads and writes from now on use every client: that of the control topic, that of the sink, and the two of the inbox.
+    // Reads and writes from now on use every client: that of the control topic, that of the sink, and the two
+    // of the inbox.
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.toml");
     std::fs::write(&policy, "[privacy.default]\nprompt = \"keep\"\n").unwrap();

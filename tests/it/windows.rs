@@ -6,7 +6,8 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// A seed with windows of 2, 4 and 20 s. A window of the largest size is shown for 20 s, so no scrape misses it.
+/// A seed with windows of 2, 4 and 20 s. A window of the largest size is shown for 20 s, so no scrape misses
+/// it.
 const SEED: &str = r#"
 raw_partitions = 2
 delta_partitions = 2
@@ -83,7 +84,8 @@ fn percentiles_are_within_their_bound() {
     let data = dir.path().join("data");
     let tacho = Start::data(&data).arg("--seed").arg(&seed).ready();
 
-    // The records are sent in a window of the largest size shortly before its end, with grace left to send all of them.
+    // The records are sent in a window of the largest size shortly before its end, with grace left to send
+    // all of them.
     let longest = SIZES[2].1;
     let now = now_ms();
     let (start, into) = (now - now % longest, now % longest);
@@ -174,8 +176,8 @@ fn late_records_are_corrections_and_totals_have_them_at_once() {
     let data = dir.path().join("data");
     let tacho = Start::data(&data).arg("--seed").arg(&seed).ready();
     tacho.logs(&otlp::encode(vec![otlp::request("a", now_ms(), "m", 200, "100")]));
-    // The first record sets the clock of its partition, and only after that a record can be late. All records are of one conversation,
-    // and so in one partition.
+    // The first record sets the clock of its partition, and only after that a record can be late. All records
+    // are of one conversation, and so in one partition.
     let late = now_ms() - 120_000;
     tacho.logs(&otlp::encode(vec![otlp::request("a", late, "m", 200, "200")]));
     tacho.wait_for_count("tacho_api_requests_total", &[("model", "m")], 2);

@@ -1,5 +1,5 @@
-//! Simulation: the real runner over the simulated log. A seed decides arrivals, failures, crashes and the clock, and the results
-//! at the end are those of an undisturbed run over the same raw log.
+//! Simulation: the real runner over the simulated log. A seed decides arrivals, failures, crashes and the
+//! clock, and the results at the end are those of an undisturbed run over the same raw log.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 #[path = "../support/mod.rs"]
@@ -191,8 +191,8 @@ impl World {
         }
     }
 
-    /// Decides what follows a failure of the log: the process is killed or paused, which leaves its transaction open, or the
-    /// worker recovers.
+    /// Decides what follows a failure of the log: the process is killed or paused, which leaves its
+    /// transaction open, or the worker recovers.
     fn after_failure(&mut self, at: usize) {
         match self.random.below(4) {
             0 if self.workers.len() > 1 => {
@@ -372,8 +372,8 @@ fn raw_records(world: &mut World) -> i64 {
         .sum()
 }
 
-/// What happened in runs: crashes, failures, epochs, corrections, late marks; and with a group: aborted commits, waits for marks,
-/// rebalances, expelled members, fenced writers.
+/// What happened in runs: crashes, failures, epochs, corrections, late marks; and with a group: aborted
+/// commits, waits for marks, rebalances, expelled members, fenced writers.
 type Counts = [usize; 10];
 
 fn check(mut world: World) -> Counts {

@@ -1,7 +1,7 @@
 //! Kafka brokers for tests: each is a Java process on 127.0.0.1, with jars that Maven fetches once.
 //!
-//! Tests that use a broker need Java 17 or newer and Maven on the path, and fail with a message without them. A broker ends
-//! when its [`Broker`] is dropped, and when the test process ends in any way.
+//! Tests that use a broker need Java 17 or newer and Maven on the path, and fail with a message without them.
+//! A broker ends when its [`Broker`] is dropped, and when the test process ends in any way.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -31,13 +31,14 @@ pub struct Broker {
     process: Option<Running>,
 }
 
-/// A cluster of three brokers. Every topic is on all of them, and two must have a record. The first broker is the controller
-/// too, and must not be killed.
+/// A cluster of three brokers. Every topic is on all of them, and two must have a record. The first broker is
+/// the controller too, and must not be killed.
 pub struct Cluster {
     pub nodes: Vec<Broker>,
 }
 
-/// Settings of the brokers, by which a broker that is gone is noticed after two seconds, before a held request times out.
+/// Settings of the brokers, by which a broker that is gone is noticed after two seconds, before a held
+/// request times out.
 const CLUSTER: [(&str, &str); 8] = [
     ("default.replication.factor", "3"),
     ("min.insync.replicas", "2"),
@@ -79,7 +80,8 @@ impl Cluster {
 
 struct Running {
     java: Child,
-    /// The process that kills the broker when its stdin closes, which is when the test process ends in any way.
+    /// The process that kills the broker when its stdin closes, which is when the test process ends in any
+    /// way.
     watchdog: Child,
 }
 
@@ -101,7 +103,8 @@ impl Broker {
         broker
     }
 
-    /// Starts a broker that continues with the data of an earlier one, which `fill` writes into the data folder.
+    /// Starts a broker that continues with the data of an earlier one, which `fill` writes into the data
+    /// folder.
     ///
     /// # Panics
     /// Java or Maven is missing, or the broker does not start.
@@ -113,7 +116,8 @@ impl Broker {
         broker
     }
 
-    /// Prepares broker `id` of several, with these ports for clients and for controllers, and with an empty data folder.
+    /// Prepares broker `id` of several, with these ports for clients and for controllers, and with an empty
+    /// data folder.
     fn prepare(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
         let broker = Self::set_up(id, ports, settings, heap);
         format(&jars(), &broker.dir);
@@ -159,7 +163,8 @@ impl Broker {
     /// Kills the process (SIGKILL); its data folder stays.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.process.take() {
-            // The watchdog ends before the broker, since it must not signal a process id that has become free.
+            // The watchdog ends before the broker, since it must not signal a process id that has become
+            // free.
             let _ = running.watchdog.kill();
             let _ = running.watchdog.wait();
             let _ = running.java.kill();
@@ -250,7 +255,8 @@ const NEED_JAVA: &str =
 const NEED_MAVEN: &str =
     "tests need Maven as `mvn` on the path, to fetch a Kafka broker (Debian: apt-get install maven)";
 
-/// The folder with the broker's jars: `$TACHO_KAFKA_JARS`, else a folder in the user's cache for each version of the pom.
+/// The folder with the broker's jars: `$TACHO_KAFKA_JARS`, else a folder in the user's cache for each version
+/// of the pom.
 fn jars() -> PathBuf {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     JARS.get_or_init(|| {
@@ -278,8 +284,8 @@ fn cache() -> PathBuf {
         .join(format!("{hash:016x}"))
 }
 
-/// Fetches the jars into a temporary folder, which is then renamed, so that `dir` is complete if it exists, even if several
-/// processes fetch.
+/// Fetches the jars into a temporary folder, which is then renamed, so that `dir` is complete if it exists,
+/// even if several processes fetch.
 fn fetch(dir: &Path) {
     let parent = dir.parent().expect("the folder of the jars has a parent");
     std::fs::create_dir_all(parent).unwrap();

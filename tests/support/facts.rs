@@ -1,4 +1,5 @@
-//! The table of facts: where each fact of a recording's manifest is found in derived results, or why it is not there.
+//! The table of facts: where each fact of a recording's manifest is found in derived results, or why it is
+//! not there.
 
 mod counts;
 

@@ -16,7 +16,8 @@ pub mod veil;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must come. It goes on as soon as that is there, so only a failure takes as long.
+/// How long a test waits for what must come. It goes on as soon as that is there, so only a failure takes as
+/// long.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 /// The time between two calls of `look` in [`eventually`].
 const LOOK_EVERY: Duration = Duration::from_millis(40);

@@ -1,6 +1,7 @@
 //! Test data that commit 6f5a53d wrote: logs with their results, and whole directories.
 //!
-//! `tests/data/old/README.md` says how the files were made, and describes the format, which the types here read.
+//! `tests/data/old/README.md` says how the files were made, and describes the format, which the types here
+//! read.
 
 use super::replay::Results;
 use bytes::Bytes;
@@ -48,10 +49,12 @@ struct InputRecord {
     topic: String,
     #[prost(int32, tag = "2")]
     partition: i32,
-    /// How many offsets are missing between the record before this one in its partition (or offset 0) and this one.
+    /// How many offsets are missing between the record before this one in its partition (or offset 0) and
+    /// this one.
     #[prost(int64, tag = "3")]
     skipped: i64,
-    /// The append time, as the difference to that of the record before this one in its partition (or to 1970), ms.
+    /// The append time, as the difference to that of the record before this one in its partition (or to
+    /// 1970), ms.
     #[prost(sint64, tag = "4")]
     later_ms: i64,
     #[prost(bytes = "bytes", optional, tag = "5")]
@@ -187,7 +190,8 @@ const LOG_LABEL: &str = "log";
 /// The metric that later versions add once for each derivation.
 const LOG_INFO: &str = "tacho_log_info";
 
-/// The samples of results in a text of `/metrics`, sorted, without timestamps and without what later versions add.
+/// The samples of results in a text of `/metrics`, sorted, without timestamps and without what later versions
+/// add.
 ///
 /// The process's own metrics are left out; they are those without timestamps.
 pub fn samples(metrics: &str) -> String {

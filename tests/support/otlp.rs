@@ -26,8 +26,8 @@ pub fn attribute(key: &str, value: Value) -> KeyValue {
     }
 }
 
-/// A log record as Codex writes it: without `time_unix_nano`, and with the event's time as an attribute and as the observed
-/// time.
+/// A log record as Codex writes it: without `time_unix_nano`, and with the event's time as an attribute and
+/// as the observed time.
 pub fn record(event: &str, conversation: &str, time_ms: i64, more: Vec<(&str, Value)>) -> LogRecord {
     let mut attributes = vec![
         attribute("event.name", text(event)),

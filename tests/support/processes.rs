@@ -40,7 +40,8 @@ pub fn tacho() -> Launch {
 }
 
 impl Launch {
-    /// A command without settings, and without the variables of this process that could change the result of a test.
+    /// A command without settings, and without the variables of this process that could change the result of
+    /// a test.
     pub fn new(name: &'static str, program: &str) -> Self {
         let mut command = Command::new(program);
         command

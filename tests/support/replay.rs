@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The results of a log: payloads of derived rows, and totals. They must be the same, byte for byte, whatever happened while
-/// they were derived.
+/// The results of a log: payloads of derived rows, and totals. They must be the same, byte for byte, whatever
+/// happened while they were derived.
 #[derive(Debug, Default, PartialEq)]
 pub struct Results {
     /// Final windows and corrections by topic, key and value, sorted; none may be there twice.
@@ -191,7 +191,8 @@ pub fn worker<L: Log>(log: L, seed: &Seed, options: Options) -> (Runner<L>, Arc<
     )
 }
 
-/// Runs a worker without ticks over a log that does not grow until nothing is left to do, and gives the results.
+/// Runs a worker without ticks over a log that does not grow until nothing is left to do, and gives the
+/// results.
 pub fn replay<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<Results, RunError> {
     Ok(replay_into_view(log, seed, poll_max)?.0)
 }
@@ -222,7 +223,8 @@ pub fn settle<L: Log>(runner: &mut Runner<L>) -> Result<(), RunError> {
     while idle < 2 {
         runner.turn()?;
         runner.commit()?;
-        // Folded records are committed at once, and each commit writes a meta record, so the worker is done when none was written.
+        // Folded records are committed at once, and each commit writes a meta record, so the worker is done
+        // when none was written.
         let now = Some(changelogs(runner.log()));
         idle = if now == seen { idle + 1 } else { 0 };
         seen = now;

@@ -158,7 +158,8 @@ pub(super) fn collect(pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>
 impl Tacho {
     fn find_ports(&mut self) -> Result<(), String> {
         let said = self.said();
-        // The ports are read from the configuration for Codex and the address of the page, which users read too.
+        // The ports are read from the configuration for Codex and the address of the page, which users read
+        // too.
         let between =
             |before: &str, after: &str| Some(said.split_once(before)?.1.split_once(after)?.0.to_owned());
         match (

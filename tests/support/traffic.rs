@@ -74,8 +74,9 @@ pub fn quick_seed() -> Seed {
     }
 }
 
-/// Prices of the model that [`Traffic`] uses. A million input tokens cost `input` millionths of a dollar, or a tenth as many
-/// millionths of a credit. Output tokens cost six times as much, tier priority twice as much, and tier flex has no price.
+/// Prices of the model that [`Traffic`] uses. A million input tokens cost `input` millionths of a dollar, or
+/// a tenth as many millionths of a credit. Output tokens cost six times as much, tier priority twice as much,
+/// and tier flex has no price.
 pub fn prices(input: i64) -> PriceTable {
     let row = |book: &str, tier: &str, input: i64| PriceRow {
         book: book.to_owned(),

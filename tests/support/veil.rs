@@ -1,5 +1,5 @@
-//! A broker behind a proxy that can remove all brokers from Metadata answers, as a cluster does while its controller takes all
-//! brokers for dead.
+//! A broker behind a proxy that can remove all brokers from Metadata answers, as a cluster does while its
+//! controller takes all brokers for dead.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -124,7 +124,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(Vec<u8>) 
     });
 }
 
-/// A Metadata answer as Kafka gives it while no broker counts as alive: no broker is listed, and no partition has a leader.
+/// A Metadata answer as Kafka gives it while no broker counts as alive: no broker is listed, and no partition
+/// has a leader.
 ///
 /// Source: the schema of `MetadataResponse` in the Kafka protocol; KIP-482 for the encoding.
 fn without_brokers(frame: &[u8]) -> Vec<u8> {
@@ -157,7 +158,8 @@ fn without_brokers(frame: &[u8]) -> Vec<u8> {
             answer.put(&LEADER_NOT_AVAILABLE.to_be_bytes());
             answer.keep(4);
             answer.put(&(-1_i32).to_be_bytes());
-            // The partition's leader epoch, replicas, in-sync replicas, offline replicas and tags follow its leader.
+            // The partition's leader epoch, replicas, in-sync replicas, offline replicas and tags follow its
+            // leader.
             answer.keep(4);
             (0..3).for_each(|_| answer.keep_array(4));
             answer.keep(1);
@@ -207,7 +209,8 @@ impl Rewrite<'_> {
         value
     }
 
-    /// Keeps an array of items of `item` bytes, or a string (`item` is 1). Its length plus one stands before it; 0 is null.
+    /// Keeps an array of items of `item` bytes, or a string (`item` is 1). Its length plus one stands before
+    /// it; 0 is null.
     fn keep_array(&mut self, item: usize) {
         let length = self.keep_varint();
         self.keep(length.saturating_sub(1) * item);

@@ -25,7 +25,8 @@ pub enum Advance {
     Held,
 }
 
-/// Advances `clock` to `appended`, and never sets it back; the first record sets it, whatever its append time.
+/// Advances `clock` to `appended`, and never sets it back; the first record sets it, whatever its append
+/// time.
 pub fn advance(
     clock: &mut Option<PartitionClock>,
     appended: AppendTime,

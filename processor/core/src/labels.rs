@@ -1,10 +1,10 @@
 //! Open labels: which of their values are shown, decided once for each value by its place in `tacho.labels`.
 //!
-//! The first values of a label and tenant in that topic, up to the cap, are admitted for ever. Every other value is shown
-//! as `other`.
+//! The first values of a label and tenant in that topic, up to the cap, are admitted for ever. Every other
+//! value is shown as `other`.
 //!
-//! **Invariant:** a verdict depends on `tacho.labels` alone, so it is the same on a replay, and all records with one value
-//! go to the same series.
+//! **Invariant:** a verdict depends on `tacho.labels` alone, so it is the same on a replay, and all records
+//! with one value go to the same series.
 
 use schemas::delta::{SEPARATOR, Series, Slot};
 use schemas::fact::UNASSIGNED;
@@ -25,8 +25,8 @@ pub type DeltaMap = BTreeMap<String, BTreeMap<Slot, Amount>>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawDeltas(DeltaMap);
 
-/// Deltas under the label values that are shown. Only [`LabelTable::resolve`] makes them of raw ones, so that no value
-/// beyond a cap is sent.
+/// Deltas under the label values that are shown. Only [`LabelTable::resolve`] makes them of raw ones, so that
+/// no value beyond a cap is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deltas(DeltaMap);
 
@@ -96,8 +96,8 @@ pub enum Verdict {
     Admitted,
     /// The value is shown as [`OTHER`].
     Other,
-    /// The value is not in the table, and the cap is not reached. It must be proposed to `tacho.labels`, and the verdict is
-    /// known after reading that.
+    /// The value is not in the table, and the cap is not reached. It must be proposed to `tacho.labels`, and
+    /// the verdict is known after reading that.
     Unknown,
 }
 
@@ -121,10 +121,11 @@ impl LabelTable {
         }
     }
 
-    /// Applies a record of `tacho.labels`: key `tenant/label`, and the proposed value. Records must come in the order of their
-    /// offsets.
+    /// Applies a record of `tacho.labels`: key `tenant/label`, and the proposed value. Records must come in
+    /// the order of their offsets.
     ///
-    /// A record of an unknown label, of a value that is admitted already or of one beyond the cap changes nothing.
+    /// A record of an unknown label, of a value that is admitted already or of one beyond the cap changes
+    /// nothing.
     pub fn apply(&mut self, key: &str, value: &str) {
         let Some((tenant, name)) = key.split_once('/') else {
             return;
@@ -160,7 +161,8 @@ impl LabelTable {
         }
     }
 
-    /// The values in `deltas` whose verdict is [`Verdict::Unknown`], as keys and values of records for `tacho.labels`.
+    /// The values in `deltas` whose verdict is [`Verdict::Unknown`], as keys and values of records for
+    /// `tacho.labels`.
     #[must_use]
     pub fn proposals(&self, deltas: &RawDeltas) -> BTreeSet<(String, String)> {
         let mut proposals = BTreeSet::new();
@@ -192,7 +194,8 @@ impl LabelTable {
 
     /// The deltas under the label values that are shown. Series that become the same are merged.
     ///
-    /// May be called only if [`LabelTable::proposals`] is empty, since a value without a verdict becomes [`OTHER`].
+    /// May be called only if [`LabelTable::proposals`] is empty, since a value without a verdict becomes
+    /// [`OTHER`].
     #[must_use]
     pub fn resolve(&self, deltas: RawDeltas) -> Deltas {
         let mut resolved = DeltaMap::new();

@@ -1,15 +1,16 @@
-//! The core of the processor: takes records and returns effects. It has no IO, no clock, no randomness, no logging and no
-//! hash order.
+//! The core of the processor: takes records and returns effects. It has no IO, no clock, no randomness, no
+//! logging and no hash order.
 //!
 //! ```text
 //! raw partition ─► SessionTask ─ take() ─► rows, RawDeltas ─ LabelTable ─► Deltas ─ seal() ─► delta records
 //! deltas partition ─► SeriesTask ─ take() ─► totals, final windows, corrections
 //! ```
 //!
-//! Every stage of [`schemas::stage::Stage`] has a type here that is a [`Task`]; [`AnyTask`] is a task of any stage.
+//! Every stage of [`schemas::stage::Stage`] has a type here that is a [`Task`]; [`AnyTask`] is a task of any
+//! stage.
 //!
-//! **Architecture Invariant:** state = fold(changelog). [`Task::restore`] rebuilds exactly the state that the changes given
-//! out so far describe. Time enters only in a record.
+//! **Architecture Invariant:** state = fold(changelog). [`Task::restore`] rebuilds exactly the state that the
+//! changes given out so far describe. Time enters only in a record.
 #![deny(missing_docs)]
 #![deny(clippy::wildcard_enum_match_arm)]
 

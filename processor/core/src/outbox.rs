@@ -73,8 +73,8 @@ impl Outbox {
 
     /// Turns deltas into records, each with its target partition, and remembers what was sent.
     ///
-    /// A target gets a record if there are deltas for it, and every target gets one if the clock has passed a mark. Deltas that
-    /// do not fit into one record go on in further parts, one after another.
+    /// A target gets a record if there are deltas for it, and every target gets one if the clock has passed a
+    /// mark. Deltas that do not fit into one record go on in further parts, one after another.
     pub fn seal(&mut self, deltas: Deltas, source: Source, rules: &Rules) -> Vec<(i32, DeltaRecord)> {
         let mark = source.clock.0.div_euclid(rules.seed.time.mark_ms);
         let to_all = self.marked != Some(mark);

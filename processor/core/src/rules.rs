@@ -48,8 +48,8 @@ impl Rules {
         }
     }
 
-    /// Adds the epoch that the control record at `epoch` starts. What the record does not change is as in the epoch before, so
-    /// records must be added in the order of their offsets.
+    /// Adds the epoch that the control record at `epoch` starts. What the record does not change is as in the
+    /// epoch before, so records must be added in the order of their offsets.
     pub fn add(&mut self, epoch: Epoch, change: impl Into<EpochChange>) {
         // Only ingest follows the privacy policy: nothing that is derived depends on it.
         let EpochChange {

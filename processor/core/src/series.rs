@@ -1,7 +1,8 @@
 //! Stage `series`: merges the deltas of all sources into totals, final windows and corrections.
 //!
-//! **Architecture Invariant:** what is published does not depend on how deltas were batched: a window is final when the
-//! clock of every source has passed its end and the grace, and each delta says itself for which sizes it came too late.
+//! **Architecture Invariant:** what is published does not depend on how deltas were batched: a window is
+//! final when the clock of every source has passed its end and the grace, and each delta says itself for
+//! which sizes it came too late.
 
 mod windows;
 
@@ -77,7 +78,8 @@ impl Task for SeriesTask {
         Ok(task)
     }
 
-    /// Merges one record of the deltas partition: its deltas first, then its clock, which can make windows final.
+    /// Merges one record of the deltas partition: its deltas first, then its clock, which can make windows
+    /// final.
     fn apply(&mut self, input: Input<'_>, rules: &Rules) -> Result<Applied, Halt> {
         let record = DeltaRecord::decode(input.value).map_err(|_| Halt::Foreign)?;
         let stage = Stage::by_code(record.stage)
@@ -222,8 +224,8 @@ impl SeriesTask {
         self.totals.get(series)
     }
 
-    /// The series' value in the latest final window of each size, with the window's start; sizes are left out where the series
-    /// has no value in that window.
+    /// The series' value in the latest final window of each size, with the window's start; sizes are left out
+    /// where the series has no value in that window.
     #[must_use]
     pub fn last_final(&self, series: &str) -> BTreeMap<usize, (EventTime, Amount)> {
         self.windows.last_final(series)

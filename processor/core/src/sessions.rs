@@ -1,4 +1,5 @@
-//! Stage `sessions`: one task folds exactly one raw partition into sessions, and into deltas for stage `series`.
+//! Stage `sessions`: one task folds exactly one raw partition into sessions, and into deltas for stage
+//! `series`.
 //!
 //! ```text
 //! raw record ─► clock, timers ─► parse ─► Ledger::record ─► outcome, mark ─► touch ─► on/* ─► rows
@@ -6,9 +7,9 @@
 //!                                                   └── count of records ───────┴── sessions ────────┴► Combiner ─► deltas
 //! ```
 //!
-//! **Architecture Invariant:** state, rows and deltas of a task are a function of the records before its position and of
-//! `tacho.control`, and of nothing else. What a single commit holds depends on when it happens; the sum over commits does
-//! not.
+//! **Architecture Invariant:** state, rows and deltas of a task are a function of the records before its
+//! position and of `tacho.control`, and of nothing else. What a single commit holds depends on when it
+//! happens; the sum over commits does not.
 
 mod classify;
 mod combiner;
@@ -232,7 +233,8 @@ impl SessionTask {
         self.conversations.len()
     }
 
-    /// How many records were too far ahead of the clock to move it since the task was made (see [`crate::clock`]).
+    /// How many records were too far ahead of the clock to move it since the task was made (see
+    /// [`crate::clock`]).
     #[must_use]
     pub const fn clock_holds(&self) -> u64 {
         self.clock_holds
@@ -254,8 +256,8 @@ impl SessionTask {
             .collect()
     }
 
-    /// Emits the rows of open sessions that changed. A session whose last row is more recent than the row interval waits for a
-    /// later commit.
+    /// Emits the rows of open sessions that changed. A session whose last row is more recent than the row
+    /// interval waits for a later commit.
     fn publish_open(&mut self, rules: &Rules) {
         let Some(clock) = self.clock else { return };
         let keys = in_order(&mut self.ledger.unpublished);

@@ -1,8 +1,9 @@
 //! Tasks: the state that folds one partition of a stage's input, and what a worker asks of it.
 //!
 //! A commit has three steps: [`Task::take`] of each task that moved; labels resolved for all of them at once;
-//! [`Task::seal`] of each with its resolved deltas. The types keep that order: only [`crate::LabelTable::resolve`] makes
-//! [`Deltas`] of [`RawDeltas`], and only `seal` gives the [`Meta`] that a commit must hold.
+//! [`Task::seal`] of each with its resolved deltas. The types keep that order: only
+//! [`crate::LabelTable::resolve`] makes [`Deltas`] of [`RawDeltas`], and only `seal` gives the [`Meta`] that
+//! a commit must hold.
 
 use crate::{Deltas, RawDeltas, Rules, SeriesTask, SessionTask};
 use schemas::delta::DeltaRecord;
@@ -20,7 +21,8 @@ pub trait Task: Sized {
     /// An empty task, whose first record is the one at `from`.
     fn new(at: TopicPartition, rules: &Rules, from: Position) -> Self;
 
-    /// Rebuilds a task from its changelog: the meta record, and the latest value of every other key, in any order.
+    /// Rebuilds a task from its changelog: the meta record, and the latest value of every other key, in any
+    /// order.
     ///
     /// # Errors
     /// An entry can't be read, or belongs to no state of this stage.
@@ -31,8 +33,8 @@ pub trait Task: Sized {
         entries: impl IntoIterator<Item = (StateKey<'c>, &'c [u8])>,
     ) -> Result<Self, RestoreError>;
 
-    /// Folds one record; records must come in the order of their offsets. A fault of a client's record is an outcome, never an
-    /// error.
+    /// Folds one record; records must come in the order of their offsets. A fault of a client's record is an
+    /// outcome, never an error.
     ///
     /// # Errors
     /// The log itself is broken. Nothing was folded, and the task must not go on.
@@ -41,8 +43,9 @@ pub trait Task: Sized {
     /// Takes the effects of the records since the last call. The caller commits them, or drops the task.
     fn take(&mut self, rules: &Rules) -> Effects;
 
-    /// Turns resolved deltas into delta records, remembers what was sent, and gives the meta record of the commit. Must be
-    /// called once after each [`Task::take`]. `writer` is the `transactional.id` that commits.
+    /// Turns resolved deltas into delta records, remembers what was sent, and gives the meta record of the
+    /// commit. Must be called once after each [`Task::take`]. `writer` is the `transactional.id` that
+    /// commits.
     fn seal(&mut self, deltas: Deltas, writer: &str, rules: &Rules) -> Sealed;
 
     /// The next offset to read.
@@ -161,7 +164,8 @@ impl AnyTask {
         }
     }
 
-    /// The partition clock of a task whose input is ticked; `None` before its first record, and for tasks of other stages.
+    /// The partition clock of a task whose input is ticked; `None` before its first record, and for tasks of
+    /// other stages.
     #[must_use]
     pub fn clock(&self) -> Option<PartitionClock> {
         match self {
@@ -202,8 +206,8 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Reads what a task needs from a log record. A key that is not UTF-8 becomes the empty one; of several headers with the
-    /// same name the last one counts.
+    /// Reads what a task needs from a log record. A key that is not UTF-8 becomes the empty one; of several
+    /// headers with the same name the last one counts.
     #[must_use]
     pub fn of(record: &Offered<'a>) -> Self {
         let mut input = Self {
@@ -244,8 +248,8 @@ impl<'a> Input<'a> {
 pub enum Applied {
     /// The record was folded.
     Folded,
-    /// The record was folded before, and was dropped. Only the log itself can repeat a record; what clients repeat is an outcome
-    /// of folding.
+    /// The record was folded before, and was dropped. Only the log itself can repeat a record; what clients
+    /// repeat is an outcome of folding.
     Duplicate,
 }
 
@@ -274,7 +278,8 @@ pub enum Halt {
 pub struct Pending {
     /// Records to be written: changelog entries and rows.
     pub entries: usize,
-    /// Bytes to be written of what the number of records does not bound: deltas, rows, large state and quarantined values.
+    /// Bytes to be written of what the number of records does not bound: deltas, rows, large state and
+    /// quarantined values.
     pub bytes: usize,
 }
 
@@ -311,7 +316,8 @@ pub struct Quarantined {
     pub value: Vec<u8>,
 }
 
-/// Everything that follows from the records since the last take. Its order is fixed: the same records give the same bytes.
+/// Everything that follows from the records since the last take. Its order is fixed: the same records give
+/// the same bytes.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Effects {
@@ -331,7 +337,8 @@ pub struct Effects {
 #[derive(Debug)]
 #[must_use]
 pub struct Sealed {
-    /// Delta records, each with its partition of the deltas topic, in the order in which they must be written.
+    /// Delta records, each with its partition of the deltas topic, in the order in which they must be
+    /// written.
     pub deltas: Vec<(i32, DeltaRecord)>,
     /// The meta record of the changelog.
     pub meta: Meta,

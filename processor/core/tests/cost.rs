@@ -96,7 +96,8 @@ fn responses_paid_in_dollars() {
             usd: 190_000_000,
             ..Vector::default()
         },
-        // Up to 272,000 input tokens the lower price holds; with one more, the higher price holds for all tokens.
+        // Up to 272,000 input tokens the lower price holds; with one more, the higher price holds for all
+        // tokens.
         Vector {
             model: "gpt-5.4",
             tokens: [272_000, 0, 0, 1_000, 0],
@@ -159,7 +160,8 @@ fn responses_paid_in_dollars() {
             usd: 2_500_000,
             ..Vector::default()
         },
-        // More cached tokens than input, and more reasoning than output, are clamped: 100 x 0.25 + 10 x 15 dollars a million.
+        // More cached tokens than input, and more reasoning than output, are clamped: 100 x 0.25 + 10 x 15
+        // dollars a million.
         Vector {
             model: "gpt-5.4",
             tokens: [100, 150, 0, 10, 20],
@@ -253,7 +255,8 @@ fn the_price_is_that_of_the_events_day() {
         usd,
         ..Vector::default()
     };
-    // The price of a large request: 100,000 x 2 + 900,000 x 0.20 + 1,000 x 9 dollars a million, and later a fifth of that.
+    // The price of a large request: 100,000 x 2 + 900,000 x 0.20 + 1,000 x 9 dollars a million, and later a
+    // fifth of that.
     check(at("2026-07-29T23:59:59.999Z"), &luna(389_000_000));
     check(at("2026-07-30T00:00:00Z"), &luna(77_800_000));
     let sol = |usd| Vector {

@@ -1,4 +1,5 @@
-//! Laws of prices that hold for any price table: an epoch's prices begin with its tick, and kinds add up in any order.
+//! Laws of prices that hold for any price table: an epoch's prices begin with its tick, and kinds add up in
+//! any order.
 
 #![allow(clippy::unwrap_used, reason = "numbers of tests fit")]
 
@@ -100,8 +101,8 @@ fn a_new_table_prices_what_comes_after_its_tick_and_nothing_before() {
     );
 }
 
-/// The cost of tokens: the rule of rounding (to the nearest nano-dollar, half up), implemented a second time from its
-/// definition.
+/// The cost of tokens: the rule of rounding (to the nearest nano-dollar, half up), implemented a second time
+/// from its definition.
 fn nano_usd(tokens: i64, rate: i64) -> i64 {
     let pico = i128::from(tokens) * i128::from(rate);
     i64::try_from(pico / 1_000 + i128::from(pico % 1_000 >= 500)).unwrap()

@@ -115,7 +115,8 @@ struct Published {
     quarantined: usize,
 }
 
-/// Runs the steps. After step `i` it commits if bit `i` of `commits` is set, and then restarts if bit `i` of `restarts` is set.
+/// Runs the steps. After step `i` it commits if bit `i` of `commits` is set, and then restarts if bit `i` of
+/// `restarts` is set.
 fn run(steps: &[Step], commits: u64, restarts: u64) -> (Published, Driven) {
     let mut driven = Driven::new(seed());
     let mut published = Published::default();

@@ -59,7 +59,8 @@ fn steps() -> impl Strategy<Value = Vec<(usize, Step)>> {
     proptest::collection::vec((0..SOURCES.len(), step), 0..80)
 }
 
-/// Events of which two do not derive. They have no dedup mark, so only the origin keeps them from counting twice.
+/// Events of which two do not derive. They have no dedup mark, so only the origin keeps them from counting
+/// twice.
 fn events(conversation: usize) -> Vec<Event> {
     let noise = |time| {
         event(
@@ -160,8 +161,8 @@ impl World {
         }
     }
 
-    /// Drains all sources to the end. Gives the counters by series, without those that count duplicates too; how many log
-    /// records were duplicates; and how many raw records were appended.
+    /// Drains all sources to the end. Gives the counters by series, without those that count duplicates too;
+    /// how many log records were duplicates; and how many raw records were appended.
     fn finish(mut self) -> (BTreeMap<String, i64>, i64, i64) {
         for source in 0..SOURCES.len() {
             self.step(source, &Step::Begin);
@@ -201,7 +202,8 @@ proptest! {
         steps.iter().for_each(|(source, step)| world.step(*source, step));
         let (often, repeated, appended) = world.finish();
         prop_assert_eq!(once, often);
-        // All prompts of a conversation are equal records, of which all but the first are duplicates in any case.
+        // All prompts of a conversation are equal records, of which all but the first are duplicates in any
+        // case.
         prop_assert_eq!(repeated, none + 3 * (appended - records), "a log record of a raw record that came again is no duplicate");
     }
 }

@@ -178,8 +178,9 @@ impl Sources {
     }
 }
 
-/// Sends the additions in batches, one of which ends after addition `i` if bit `i` of `cuts` is set, and commits after each.
-/// Then moves all clocks so far that every window is final. Gives the rows in a fixed order, and the totals.
+/// Sends the additions in batches, one of which ends after addition `i` if bit `i` of `cuts` is set, and
+/// commits after each. Then moves all clocks so far that every window is final. Gives the rows in a fixed
+/// order, and the totals.
 fn publish(additions: &[Addition], cuts: u64, restart: bool) -> (Vec<WindowRow>, BTreeMap<String, Amount>) {
     let mut stage = Merging::new();
     let mut sources = Sources {
@@ -232,8 +233,8 @@ fn slot_of(time: i64, clock: i64, rules: &Rules) -> Slot {
     }
 }
 
-/// The windows and corrections that must be published, by series, size, start and arrival: one pass over the additions with
-/// arithmetic of its own.
+/// The windows and corrections that must be published, by series, size, start and arrival: one pass over the
+/// additions with arithmetic of its own.
 fn oracle(additions: &[Addition]) -> BTreeMap<(usize, i64, i64, Option<i64>), i64> {
     let rules = rules();
     let mut clocks = [NOON; SOURCES];

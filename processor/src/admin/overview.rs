@@ -19,7 +19,8 @@ struct Entry {
     metric: Metric,
     labels: Vec<(Label, String)>,
     total: Option<Amount>,
-    /// Start and amount of the latest final window of the smallest size; `None` if the series has no row for it.
+    /// Start and amount of the latest final window of the smallest size; `None` if the series has no row for
+    /// it.
     window: Option<(EventTime, Amount)>,
 }
 
@@ -156,8 +157,8 @@ fn tokens_by_model(entries: &[Entry]) -> Vec<Value> {
     sums.into_iter().map(|(total, (model, team), kinds)| json!({"model": model, "team": team, "total": total, "kinds": kinds})).collect()
 }
 
-/// The amounts of a window metric in the latest final window of the smallest size, with the window's start; `None` if no
-/// series has a row.
+/// The amounts of a window metric in the latest final window of the smallest size, with the window's start;
+/// `None` if no series has a row.
 fn latest(entries: &[Entry], metric: Metric) -> Option<(EventTime, Vec<&Amount>)> {
     let of = || {
         entries
@@ -174,8 +175,8 @@ fn latest(entries: &[Entry], metric: Metric) -> Option<(EventTime, Vec<&Amount>)
     ))
 }
 
-/// Quantiles, in seconds, of the latest final window of the smallest size. Without such a window they are of the total, and
-/// `start_ms` is null.
+/// Quantiles, in seconds, of the latest final window of the smallest size. Without such a window they are of
+/// the total, and `start_ms` is null.
 fn distribution(entries: &[Entry], window: Metric, total: Metric) -> Value {
     let (start, amounts) = latest(entries, window).map_or_else(
         || {

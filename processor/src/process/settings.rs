@@ -18,7 +18,8 @@ const NAME_MAX: usize = 100;
 /// The shortest and the longest session timeout. Brokers have bounds of their own, 6 s and 30 min by default.
 const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(1800);
-/// The shortest and the longest commit interval. A transaction must end well before brokers abort it, after 10 s.
+/// The shortest and the longest commit interval. A transaction must end well before brokers abort it, after
+/// 10 s.
 const COMMIT_INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(5);
 /// The highest value of `commit.records_max`.
@@ -50,7 +51,8 @@ pub struct Settings {
 pub struct Group {
     /// The id of the group. If left out, it is the derived prefix followed by `tacho`.
     pub id: Option<String>,
-    /// The name of this process, unique in the group and the same after a restart. If left out, it is the name of the host.
+    /// The name of this process, unique in the group and the same after a restart. If left out, it is the
+    /// name of the host.
     pub name: Option<String>,
     /// Whether the group keeps the partitions of a process that stopped for the process that takes its name.
     pub membership: Membership,
@@ -148,7 +150,8 @@ pub struct Effective {
     pub options: Options,
 }
 
-/// The name of this host: the variable `HOSTNAME`, else the name that the kernel gives; `None` if neither is there.
+/// The name of this host: the variable `HOSTNAME`, else the name that the kernel gives; `None` if neither is
+/// there.
 pub fn host_name(env: &BTreeMap<String, String>) -> Option<String> {
     let name = env
         .get("HOSTNAME")
@@ -202,7 +205,8 @@ impl Settings {
         }
         let options = Options {
             commit_interval: given.commit.interval.0,
-            // Results are shown for half the session timeout after a commit, and a commit must come well before that is over.
+            // Results are shown for half the session timeout after a commit, and a commit must come well
+            // before that is over.
             behind_interval: BEHIND_INTERVAL_MAX.min(session_timeout / 5),
             records_max: given.commit.records_max,
             ticks: derivation.ticks,

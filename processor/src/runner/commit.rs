@@ -1,4 +1,5 @@
-//! Commits: turns the effects of all tasks into records of one atomic commit, and shows them after the commit succeeded.
+//! Commits: turns the effects of all tasks into records of one atomic commit, and shows them after the commit
+//! succeeded.
 
 use super::restore::read_labels;
 use super::tasks::{Held, Tasks};
@@ -22,8 +23,8 @@ use schemas::topic::{Cleanup, Topic};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Room for the records of a part beside its changes, rows and quarantined records: usual numbers of delta records, and the
-/// meta record.
+/// Room for the records of a part beside its changes, rows and quarantined records: usual numbers of delta
+/// records, and the meta record.
 const PART_RECORDS_USUAL: usize = 16;
 /// How many rows of each restored partition are offered to the page.
 const ROWS_RESTORED: usize = View::RECENT_MAX;
@@ -63,8 +64,8 @@ const fn deltas(partition: i32) -> TopicPartition {
     TopicPartition { topic, partition }
 }
 
-/// Turns all that was folded since the last commit into a commit. Records for the quarantine topic are in it only if
-/// `quarantines` is set.
+/// Turns all that was folded since the last commit into a commit. Records for the quarantine topic are in it
+/// only if `quarantines` is set.
 pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Result<Prepared, RunError> {
     let mut prepared = Prepared {
         commit: Commit::default(),
@@ -109,7 +110,8 @@ pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Resul
     Ok(prepared)
 }
 
-/// Takes the effects of a task, and turns them into records at once, since rows take much more memory than their records.
+/// Takes the effects of a task, and turns them into records at once, since rows take much more memory than
+/// their records.
 fn take(
     work: &mut Work,
     input: TopicPartition,
@@ -246,8 +248,8 @@ fn quarantine(input: TopicPartition, record: Quarantined) -> NewRecord {
     }
 }
 
-/// The record of a row, for the partition with the number of the input partition that the row follows from. When and by which
-/// semantics the row was made is in headers, so that values of equal rows are equal.
+/// The record of a row, for the partition with the number of the input partition that the row follows from.
+/// When and by which semantics the row was made is in headers, so that values of equal rows are equal.
 fn derived(input: TopicPartition, row: &Row, wall: &Bytes) -> NewRecord {
     NewRecord {
         to: TopicPartition {

@@ -114,8 +114,8 @@ fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Reads the control topic for new epochs, at most every [`FOLLOW_EVERY_MS`], and appends a tick that starts the latest epoch
-/// to each ticked partition that is not in it yet.
+/// Reads the control topic for new epochs, at most every [`FOLLOW_EVERY_MS`], and appends a tick that starts
+/// the latest epoch to each ticked partition that is not in it yet.
 pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     if !is_due(log.wall_ms(), work.control_read_ms, FOLLOW_EVERY_MS) {
         return Ok(());
@@ -164,8 +164,8 @@ pub fn wait_for<L: Log>(work: &mut Work, log: &mut L, epoch: Epoch) -> Result<()
     Ok(())
 }
 
-/// The record of a tick, which moves the clock of its partition and can start an epoch there. Its value is empty, and not
-/// null.
+/// The record of a tick, which moves the clock of its partition and can start an epoch there. Its value is
+/// empty, and not null.
 pub fn tick(to: TopicPartition, wall_ms: i64, epoch: Option<Epoch>) -> NewRecord {
     let mut headers = vec![
         (HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())),

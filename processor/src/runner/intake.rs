@@ -12,9 +12,9 @@ use std::time::Duration;
 impl Work {
     /// Polls, and gives how many records were folded or put into the backlog.
     ///
-    /// Records are folded in the memory of the client, since a copy of each would cost as much as its scan. Once the next commit
-    /// is full, or a tick starts an epoch that is not known yet, that record and all after it are copied into the backlog, which
-    /// is folded before anything else is polled.
+    /// Records are folded in the memory of the client, since a copy of each would cost as much as its scan.
+    /// Once the next commit is full, or a tick starts an epoch that is not known yet, that record and all
+    /// after it are copied into the backlog, which is folded before anything else is polled.
     pub fn poll<L: Log>(&mut self, log: &mut L, options: &Options) -> Result<usize, RunError> {
         let from_backlog = self.fold_backlog(log)?;
         if from_backlog > 0 || !self.backlog.is_empty() {
@@ -22,7 +22,8 @@ impl Work {
             return Ok(from_backlog);
         }
         let mut result = Ok(());
-        // The ticked partitions that got records other than ticks, one entry for each run of records of one partition.
+        // The ticked partitions that got records other than ticks, one entry for each run of records of one
+        // partition.
         let mut data: Vec<TopicPartition> = Vec::new();
         let wait = self.pace.wait(self.now());
         let mut now: Option<Duration> = None;

@@ -7,7 +7,8 @@ use crate::view::View;
 use processor_log::Log;
 use schemas::id::TopicPartition;
 
-/// How often the gauges are set, ms. It is seldom, since the log is asked for the end of every input partition.
+/// How often the gauges are set, ms. It is seldom, since the log is asked for the end of every input
+/// partition.
 const EVERY_MS: u64 = 5_000;
 
 /// Sets the gauges, at most every [`EVERY_MS`].
@@ -32,7 +33,8 @@ pub fn gauges<L: Log>(work: &mut Work, log: &mut L, view: &View) -> Result<(), R
     Ok(())
 }
 
-/// Counts what a commit made true: records that could not move a clock, and the latency of the newest results.
+/// Counts what a commit made true: records that could not move a clock, and the latency of the newest
+/// results.
 pub fn committed(tasks: &mut Tasks, now_ms: i64, touched: impl Iterator<Item = i32>) {
     for (at, held) in tasks.iter_mut() {
         if let Some(task) = held.task.sessions() {

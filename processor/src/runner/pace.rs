@@ -1,22 +1,22 @@
 //! The pace of commits: when to commit, and how long a poll may wait.
 //!
-//! Pure: the caller gives the time. Points in time are durations since a fixed start, which the caller chooses; append times
-//! are those of the log.
+//! Pure: the caller gives the time. Points in time are durations since a fixed start, which the caller
+//! chooses; append times are those of the log.
 
 use super::Options;
 use processor_core::Pending;
 use schemas::time::AppendTime;
 use std::time::Duration;
 
-/// The most records of changelogs and rows of a commit, but for those of the last record that is folded before it. The memory
-/// and the duration of a transaction grow with them.
+/// The most records of changelogs and rows of a commit, but for those of the last record that is folded
+/// before it. The memory and the duration of a transaction grow with them.
 pub const COMMIT_ENTRIES_MAX: usize = 50_000;
-/// The most bytes of a commit that the number of its records does not bound (deltas, rows, large state, quarantined values),
-/// but for those of the last record that is folded before it.
+/// The most bytes of a commit that the number of its records does not bound (deltas, rows, large state,
+/// quarantined values), but for those of the last record that is folded before it.
 pub const COMMIT_BYTES_MAX: usize = 64 << 20;
 
-/// From which age on raw records are old when they are folded, so that the worker is behind, ms. It is well above the usual
-/// difference between clocks.
+/// From which age on raw records are old when they are folded, so that the worker is behind, ms. It is well
+/// above the usual difference between clocks.
 const LAG_MS: i64 = 10_000;
 /// While polls are full, the commit interval is that many times as long as the last commit took.
 const COMMITS_SHARE: u32 = 4;
@@ -66,8 +66,8 @@ impl Pace {
         }
     }
 
-    /// Notes that a record was folded at `now`, by which the pending writes of its task went from `before` to `after`. `raw` is
-    /// the append time of a raw record.
+    /// Notes that a record was folded at `now`, by which the pending writes of its task went from `before` to
+    /// `after`. `raw` is the append time of a raw record.
     pub fn folded(&mut self, now: Duration, raw: Option<AppendTime>, before: Pending, after: Pending) {
         self.records += 1;
         self.since.get_or_insert(now);
@@ -102,7 +102,8 @@ impl Pace {
     /// How long a poll at `now` may wait for records.
     pub fn wait(&self, now: Duration) -> Duration {
         if self.lags {
-            // The client may have no records for a moment. The worker has caught up only if none come for so long.
+            // The client may have no records for a moment. The worker has caught up only if none come for so
+            // long.
             return WAIT_MAX;
         }
         self.due_in(now, self.commit_interval)
@@ -151,8 +152,9 @@ impl Pace {
 
     /// The time left until the folded records are due to be committed; `None` if there are none.
     ///
-    /// The interval counts from the beginning of the last commit, so that the duration of that commit is not added to it. After a
-    /// pause, a record still waits for a part of the interval, so that records that came with it are in the same commit.
+    /// The interval counts from the beginning of the last commit, so that the duration of that commit is not
+    /// added to it. After a pause, a record still waits for a part of the interval, so that records that came
+    /// with it are in the same commit.
     fn due_in(&self, now: Duration, interval: Duration) -> Option<Duration> {
         let waited = now.saturating_sub(self.since?);
         let to_next = self.commit_began.map_or(Duration::ZERO, |began| {

@@ -31,8 +31,8 @@ use std::time::Instant;
 
 /// The most label records of one read.
 const LABELS_BATCH: usize = 10_000;
-/// The most partitions that are restored side by side, since their changelogs are held in memory beside the state that is
-/// built from them.
+/// The most partitions that are restored side by side, since their changelogs are held in memory beside the
+/// state that is built from them.
 const TOGETHER_MAX: usize = 16;
 
 /// Makes state with settings and labels, and without partitions.
@@ -62,7 +62,8 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Resul
     })
 }
 
-/// Rebuilds the tasks of input partitions, and lets polls give out their records from the positions of the tasks on.
+/// Rebuilds the tasks of input partitions, and lets polls give out their records from the positions of the
+/// tasks on.
 pub fn tasks<L: Log>(
     work: &mut Work,
     log: &mut L,

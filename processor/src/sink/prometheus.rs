@@ -38,11 +38,12 @@ pub const WINDOW_NAMES: [&str; 3] = ["1m", "5m", "1h"];
 /// The quantiles that are shown of a window, in thousandths, and the values of label `quantile`.
 pub const QUANTILES: [(u64, &str); 4] = [(500, "0.5"), (900, "0.9"), (950, "0.95"), (990, "0.99")];
 
-/// The schema of native histograms: 8 buckets for each power of two, each of which is the sum of 4 buckets of state.
+/// The schema of native histograms: 8 buckets for each power of two, each of which is the sum of 4 buckets of
+/// state.
 pub const NATIVE_SCHEMA: i32 = 3;
 
-/// The body of a scrape's answer: all that the view holds, then `own`, the process's own metrics as text. The names of both
-/// are disjoint.
+/// The body of a scrape's answer: all that the view holds, then `own`, the process's own metrics as text. The
+/// names of both are disjoint.
 #[must_use]
 pub fn body(view: &View, own: &str, format: Format) -> Vec<u8> {
     let derived = families(view);
@@ -62,8 +63,8 @@ pub fn body(view: &View, own: &str, format: Format) -> Vec<u8> {
 
 /// All that the view holds: families in the order of the metric table, samples sorted by their labels.
 ///
-/// Left out are families without a sample, partitions whose worker's lease has run out, and series with a key that this
-/// version can't read.
+/// Left out are families without a sample, partitions whose worker's lease has run out, and series with a key
+/// that this version can't read.
 #[must_use]
 pub fn families(view: &View) -> Vec<Family> {
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); Metric::COUNT];
@@ -128,7 +129,8 @@ fn collect(log: &str, partition: &PartitionView, samples: &mut [Vec<Sample>]) {
                     }
                 }
             }
-            // A total that is missing, or has another form than the metric's kind, was written by another version.
+            // A total that is missing, or has another form than the metric's kind, was written by another
+            // version.
             (Kind::Counter | Kind::UpDown | Kind::Histogram { .. }, _) => {}
         }
     }

@@ -28,7 +28,8 @@ struct Ready {
     header: Vec<u8>,
     writer: GenericDatumWriter<'static>,
     reader: GenericDatumReader<'static>,
-    /// Readers of rows that were written with an earlier schema, by header. A field that such a row lacks gets its default.
+    /// Readers of rows that were written with an earlier schema, by header. A field that such a row lacks
+    /// gets its default.
     past: Vec<(Vec<u8>, GenericDatumReader<'static>)>,
 }
 
@@ -76,7 +77,8 @@ impl AvroCodec {
 }
 
 impl Ready {
-    /// Parses the schemas. Writer and readers borrow them for the life of the program, so each is leaked, once.
+    /// Parses the schemas. Writer and readers borrow them for the life of the program, so each is leaked,
+    /// once.
     fn new(avsc: &str, past: &[&str]) -> Self {
         let parse = |avsc: &str| -> &'static Schema {
             Box::leak(Box::new(
@@ -119,8 +121,8 @@ fn reader(schema: &'static Schema) -> GenericDatumReader<'static> {
         .expect("the schema is whole: a test reads it")
 }
 
-/// The fingerprint in a header as hexadecimal digits, most significant first; the header holds its bytes in the opposite
-/// order.
+/// The fingerprint in a header as hexadecimal digits, most significant first; the header holds its bytes in
+/// the opposite order.
 fn fingerprint(header: &[u8]) -> String {
     let bytes = header.get(MAGIC.len()..).unwrap_or_default();
     bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()

@@ -1,7 +1,7 @@
 //! The row table: every kind of row that a derivation publishes, one arm each.
 //!
-//! A task emits rows; the topic, key and encoding of each are decided here. To add a kind of row: its topic in `topic.rs`,
-//! its struct and Avro schema in a file beside this one, and its arms below.
+//! A task emits rows; the topic, key and encoding of each are decided here. To add a kind of row: its topic
+//! in `topic.rs`, its struct and Avro schema in a file beside this one, and its arms below.
 
 use super::{RowError, SessionRow, WindowRow, WindowSize};
 use crate::topic::Topic;
@@ -69,7 +69,8 @@ impl Row {
         }
     }
 
-    /// The row as a JSON object, for people. It can hold more than the row itself, such as the quantiles of a distribution.
+    /// The row as a JSON object, for people. It can hold more than the row itself, such as the quantiles of a
+    /// distribution.
     ///
     /// # Panics
     /// Never: rows are plain data with text keys.
@@ -81,7 +82,8 @@ impl Row {
         }
     }
 
-    /// About how many bytes the row takes in a commit. Commits are bounded by the sum, so it is rather too high than too low.
+    /// About how many bytes the row takes in a commit. Commits are bounded by the sum, so it is rather too
+    /// high than too low.
     #[must_use]
     pub fn bytes_about(&self) -> usize {
         match self {
@@ -91,7 +93,8 @@ impl Row {
     }
 }
 
-/// About how many bytes a session row takes with its key: identity texts, forty counts, tables of tools and decisions.
+/// About how many bytes a session row takes with its key: identity texts, forty counts, tables of tools and
+/// decisions.
 const SESSION_BYTES_ABOUT: usize = 4_096;
 /// About how many bytes a window row takes beside its labels and buckets.
 const WINDOW_BYTES_ABOUT: usize = 256;

@@ -25,7 +25,8 @@ pub enum SegmentState {
     Reopened,
 }
 
-/// A segment of a Codex session: one conversation from its first record until it was silent for the session gap.
+/// A segment of a Codex session: one conversation from its first record until it was silent for the session
+/// gap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename = "Session")]
 pub struct SessionRow {
@@ -35,7 +36,8 @@ pub struct SessionRow {
     pub conversation_id: String,
     /// Event time of the segment's first record. With tenant and conversation it identifies the segment.
     pub segment_start_ms: i64,
-    /// open: records may come; ended: silent for the session gap; reopened: records came again after it had ended.
+    /// open: records may come; ended: silent for the session gap; reopened: records came again after it had
+    /// ended.
     pub state: SegmentState,
     /// Topic of the raw records that the row was folded from.
     pub source_topic: String,
@@ -146,7 +148,8 @@ pub struct SessionRow {
     /// Estimated cost at list price of the tokens that are paid in dollars, in nano-dollars.
     #[serde(default)]
     pub cost_nano_usd: i64,
-    /// What the tokens of a ChatGPT plan would have cost at list price, in nano-dollars; never to be added to cost_nano_usd.
+    /// What the tokens of a ChatGPT plan would have cost at list price, in nano-dollars; never to be added to
+    /// cost_nano_usd.
     #[serde(default)]
     pub equivalent_nano_usd: i64,
     /// Estimated credits of the tokens of a ChatGPT plan, in millionths of a credit.
@@ -251,8 +254,8 @@ impl SessionRow {
         self.env = from.env;
     }
 
-    /// Sets the fields that say what happened in the session, with the sums that only rows have. Counts saturate at
-    /// `i64::MAX`.
+    /// Sets the fields that say what happened in the session, with the sums that only rows have. Counts
+    /// saturate at `i64::MAX`.
     pub fn set_counts(&mut self, counts: &Counts) {
         self.records = long(counts.records);
         self.conversation_starts = long(counts.conversation_starts);

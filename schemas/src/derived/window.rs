@@ -58,7 +58,8 @@ pub struct WindowRow {
     pub start_ms: i64,
     /// End of the window, ms.
     pub end_ms: i64,
-    /// For a correction, the start of the slot in which its records arrived, ms of the partition clock; `None` for the final.
+    /// For a correction, the start of the slot in which its records arrived, ms of the partition clock;
+    /// `None` for the final.
     pub arrival_ms: Option<i64>,
     /// How much was added.
     pub value: WindowValue,
@@ -118,7 +119,8 @@ pub struct Bucket {
 const QUANTILES: [(&str, u64); 4] = [("p50", 500), ("p90", 900), ("p95", 950), ("p99", 990)];
 
 impl WindowRow {
-    /// The row of a series' window; `None` if this version does not know the key's metric, or gives it another number of labels.
+    /// The row of a series' window; `None` if this version does not know the key's metric, or gives it
+    /// another number of labels.
     #[must_use]
     pub fn new(
         series_key: &str,
@@ -211,8 +213,8 @@ impl WindowRow {
         CODEC.decode(bytes)
     }
 
-    /// The row as a JSON object for people. It adds what the topic does not hold: `quantiles`, in units, beside a distribution;
-    /// `ratio` beside a ratio; `per_unit` beside a count of sub-units.
+    /// The row as a JSON object for people. It adds what the topic does not hold: `quantiles`, in units,
+    /// beside a distribution; `ratio` beside a ratio; `per_unit` beside a count of sub-units.
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let mut row = json!({

@@ -1,9 +1,10 @@
-//! The label table: every label of a derived metric, whether it is open, and how many values it may have for each tenant;
-//! and the value of each label for a fact.
+//! The label table: every label of a derived metric, whether it is open, and how many values it may have for
+//! each tenant; and the value of each label for a fact.
 //!
-//! Values of an open label come off the wire and are admitted by `tacho.labels`; those of all others are of closed sets in
-//! code. Never a label: an e-mail address, a conversation id, a call id, a path, a session. Those are in rows. Histograms
-//! carry no team, project, cost centre or department: one has dozens of series already.
+//! Values of an open label come off the wire and are admitted by `tacho.labels`; those of all others are of
+//! closed sets in code. Never a label: an e-mail address, a conversation id, a call id, a path, a session.
+//! Those are in rows. Histograms carry no team, project, cost centre or department: one has dozens of series
+//! already.
 
 use crate::fact::{Agent, CompactionMethod, Dimensions, Fact, RetryLayer};
 use strum::VariantArray;
@@ -49,8 +50,8 @@ pub enum Label {
 pub struct LabelDef {
     /// The label's name.
     pub name: &'static str,
-    /// How many values the label can have. For an open label: how many are admitted for each tenant, unless the seed sets
-    /// another cap; all further values are shown as `other`.
+    /// How many values the label can have. For an open label: how many are admitted for each tenant, unless
+    /// the seed sets another cap; all further values are shown as `other`.
     pub cap: usize,
     /// Whether values come off the wire, so that `tacho.labels` admits them, first come, first served.
     pub open: bool,
@@ -120,8 +121,8 @@ impl Label {
     }
 }
 
-/// The value of a label for a fact; `varying` is the value that the metric gave for the label that differs between samples
-/// of one fact.
+/// The value of a label for a fact; `varying` is the value that the metric gave for the label that differs
+/// between samples of one fact.
 ///
 /// The value is empty, and not shown, if the fact does not determine it.
 #[must_use]
@@ -167,8 +168,8 @@ pub fn label_value<'a>(
     }
 }
 
-/// The value of label `tier`. A cost has the tier of its own response; every other fact has the one that its session used
-/// last.
+/// The value of label `tier`. A cost has the tier of its own response; every other fact has the one that its
+/// session used last.
 const fn tier(dimensions: &Dimensions<'_>, fact: &Fact) -> &'static str {
     match fact {
         Fact::Cost { tier, .. } | Fact::Credits { tier, .. } => tier,

@@ -16,7 +16,8 @@ pub fn decode(bytes: &[u8]) -> Result<ExportLogsServiceRequest, prost::DecodeErr
     ExportLogsServiceRequest::decode(bytes)
 }
 
-/// A [`scan::Value`] that owns its content. Two are equal exactly if their content is; floats are compared by their bits.
+/// A [`scan::Value`] that owns its content. Two are equal exactly if their content is; floats are compared by
+/// their bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnedValue {
     /// A string.

@@ -1,8 +1,9 @@
 //! OTLP/JSON to protobuf in one pass, without a tree of the document: memory is that of the result.
 //!
-//! Ids are in hex, enums are integers, 64-bit integers are strings or numbers, unknown members are ignored, absent members
-//! and nulls are defaults. A member that occurs twice is written twice, and merged by whoever decodes the result. U+FFFD
-//! stands for text that is not Unicode (half of a surrogate pair), so that no request is refused for it.
+//! Ids are in hex, enums are integers, 64-bit integers are strings or numbers, unknown members are ignored,
+//! absent members and nulls are defaults. A member that occurs twice is written twice, and merged by whoever
+//! decodes the result. U+FFFD stands for text that is not Unicode (half of a surrogate pair), so that no
+//! request is refused for it.
 //!
 //! Source: OTLP specification, "JSON Protobuf Encoding"; proto3's JSON mapping.
 
@@ -66,8 +67,8 @@ pub enum JsonError {
     TooLarge(usize),
 }
 
-/// Writes the protobuf form of a JSON body, of at most `limit` bytes, into `room`, which must be empty and is given back. A
-/// body without content is an empty request.
+/// Writes the protobuf form of a JSON body, of at most `limit` bytes, into `room`, which must be empty and is
+/// given back. A body without content is an empty request.
 ///
 /// # Errors
 /// The body is not JSON, not a request of that kind, or its protobuf form is too large.
@@ -86,7 +87,8 @@ pub fn to_protobuf(request: Request, body: &[u8], room: Vec<u8>, limit: usize) -
     }
 }
 
-/// The kinds of requests that have the body's members; none for a body without content or without a known member.
+/// The kinds of requests that have the body's members; none for a body without content or without a known
+/// member.
 ///
 /// # Errors
 /// The body is not a JSON object.

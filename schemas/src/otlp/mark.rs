@@ -1,4 +1,5 @@
-//! The dedup mark: 128 bits that two log records share if they are the same record, and hardly ever otherwise.
+//! The dedup mark: 128 bits that two log records share if they are the same record, and hardly ever
+//! otherwise.
 
 use super::scan::{LogRecord, Value, key_value};
 use super::wire::{Fields, Payload};
@@ -16,8 +17,8 @@ const NAMED: [Attr; 5] = [
 
 /// The mark of a record of `conversation` of `tenant`.
 ///
-/// It does not depend on the order of fields or attributes, on what a privacy policy removed or changed, or on what ingest
-/// added: attributes whose keys are not [public](is_public) are left out at any depth.
+/// It does not depend on the order of fields or attributes, on what a privacy policy removed or changed, or
+/// on what ingest added: attributes whose keys are not [public](is_public) are left out at any depth.
 #[must_use]
 pub fn mark(record: &LogRecord<'_, '_>, tenant: &str, conversation: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
@@ -108,8 +109,8 @@ impl<'a> AnyValue<'a> {
     }
 }
 
-/// Hashes an `AnyValue`. The member that is set last counts, and lists that follow one another directly are one list, as
-/// protobuf merges them.
+/// Hashes an `AnyValue`. The member that is set last counts, and lists that follow one another directly are
+/// one list, as protobuf merges them.
 fn nested(hash: &mut Xxh3, any: &AnyValue<'_>) {
     let (mut last, mut start, mut count) = (0, 0, 0usize);
     any.members(|number, _, _| {

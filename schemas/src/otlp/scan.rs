@@ -1,4 +1,5 @@
-//! The zero-copy scan over the bytes of an `ExportLogsServiceRequest`: fields in any order, no allocation for a record.
+//! The zero-copy scan over the bytes of an `ExportLogsServiceRequest`: fields in any order, no allocation for
+//! a record.
 //!
 //! **Invariant:** the scan refuses exactly the bytes that prost refuses, and never panics.
 //!
@@ -87,8 +88,9 @@ const LOG_RECORD_ATTRIBUTES: u32 = 6;
 
 /// Calls `visit` with every log record of an encoded `ExportLogsServiceRequest`, and gives their number.
 ///
-/// A record is visited before the bytes after it are checked, so records may have been visited when an error comes. A caller
-/// that must not act on part of a request calls [`check`] first. Nothing is allocated on the heap.
+/// A record is visited before the bytes after it are checked, so records may have been visited when an error
+/// comes. A caller that must not act on part of a request calls [`check`] first. Nothing is allocated on the
+/// heap.
 ///
 /// # Errors
 /// Prost would refuse to decode the bytes, its limit of nesting included.
@@ -98,10 +100,11 @@ pub fn scan<'a>(request: &'a [u8], visit: impl FnMut(LogRecord<'_, 'a>)) -> Resu
 
 /// The visitor of a scan, called in the order of the request.
 pub trait Visit<'a> {
-    /// Called before the records of a resource, with the encoded `Resource` message if that is in one piece. Returns whether
-    /// the visitor knows the resource; then its attributes are not read.
+    /// Called before the records of a resource, with the encoded `Resource` message if that is in one piece.
+    /// Returns whether the visitor knows the resource; then its attributes are not read.
     ///
-    /// A visitor may know only resources of records that a scan has shown it before, since their bytes are not checked again.
+    /// A visitor may know only resources of records that a scan has shown it before, since their bytes are
+    /// not checked again.
     fn resource(&mut self, encoded: Option<&'a [u8]>) -> bool;
 
     /// Called with each log record of the resource shown last.
@@ -147,7 +150,8 @@ pub fn check(request: &[u8]) -> Result<usize, ScanError> {
     scan(request, |_| {})
 }
 
-/// Scans a `ResourceLogs` message in two passes, since the resource may come after its records, and in several parts.
+/// Scans a `ResourceLogs` message in two passes, since the resource may come after its records, and in
+/// several parts.
 fn resource_logs<'a>(
     message: Fields<'a>,
     count: &mut usize,
@@ -274,8 +278,8 @@ fn attribute<'a>(parent: &Fields<'a>, payload: Payload<'a>, attrs: &mut Attrs<'a
             attrs.set(attr, value);
         }
     };
-    // `keep` is called in both branches, since a value that joins the two results would go through memory (see
-    // `Fields::good`).
+    // `keep` is called in both branches, since a value that joins the two results would go through memory
+    // (see `Fields::good`).
     if let Some((key, value)) = plain_key_value(parent, payload) {
         keep(key, value);
     } else {
@@ -311,8 +315,9 @@ fn any_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Result<(&'a s
     Ok((key, value.unwrap_or(Value::Other(payload.bytes()?))))
 }
 
-/// Reads a `KeyValue` of the usual form at once: a key, then a string, a boolean or an integer, each with a length or number
-/// of one byte. `None` for every other form, invalid ones included, which [`any_key_value`] reads field by field.
+/// Reads a `KeyValue` of the usual form at once: a key, then a string, a boolean or an integer, each with a
+/// length or number of one byte. `None` for every other form, invalid ones included, which [`any_key_value`]
+/// reads field by field.
 #[inline(always)]
 fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a str, Value<'a>)> {
     const KEY: u8 = 1 << 3 | 2;
@@ -349,7 +354,8 @@ fn plain_key_value<'a>(parent: &Fields<'a>, payload: Payload<'a>) -> Option<(&'a
     Some((text.get(2..2 + usize::from(*key_length))?, value))
 }
 
-/// Reads an `AnyValue` into `value`: its last member, or `None` for a member that [`Value::Other`] stands for.
+/// Reads an `AnyValue` into `value`: its last member, or `None` for a member that [`Value::Other`] stands
+/// for.
 fn any_value<'a>(mut fields: Fields<'a>, value: &mut Option<Value<'a>>) -> Result<(), ScanError> {
     while let Some((number, payload)) = fields.good() {
         *value = match number {

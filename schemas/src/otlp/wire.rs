@@ -83,10 +83,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The next field's number and payload; `None` at the end of the message or at a fault, which [`Fields::end`] tells apart.
+    /// The next field's number and payload; `None` at the end of the message or at a fault, which
+    /// [`Fields::end`] tells apart.
     ///
-    /// It is not a `Result`, so that the usual field stays in registers. A `Result` would be written to memory and read back
-    /// with another width, which stalls the processor: that took a third of a scan's time.
+    /// It is not a `Result`, so that the usual field stays in registers. A `Result` would be written to
+    /// memory and read back with another width, which stalls the processor: that took a third of a scan's
+    /// time.
     #[inline(always)]
     pub fn good(&mut self) -> Option<(u32, Payload<'a>)> {
         if let [key @ 8..0x80, length @ 0..0x80, rest @ ..] = self.rest

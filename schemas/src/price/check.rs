@@ -177,7 +177,8 @@ fn is_text(text: &str) -> bool {
     (1..=TEXT_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
-/// The start of a day in UTC, ms since the Unix epoch; `None` for a text that is not a day such as 2026-11-23.
+/// The start of a day in UTC, ms since the Unix epoch; `None` for a text that is not a day such as
+/// 2026-11-23.
 pub(super) fn day(text: &str) -> Option<i64> {
     let time = (text.len() == DAY_BYTES).then(|| parse_rfc3339(&format!("{text}T00:00:00Z")))?;
     Some(time?.0)

@@ -90,8 +90,8 @@ impl Prices {
 
     /// What tokens of `model` cost in a request at `time` (ms) with `input_tokens`, in the tier named `tier`.
     ///
-    /// The model's id must be in the table as it is, or without a date at its end. No other part of an id is compared, since a
-    /// new model would then get the price of another one.
+    /// The model's id must be in the table as it is, or without a date at its end. No other part of an id is
+    /// compared, since a new model would then get the price of another one.
     ///
     /// # Errors
     /// There is no price; the error says why.

@@ -90,7 +90,8 @@ impl<'k> StateKey<'k> {
     /// Reads a key.
     ///
     /// # Errors
-    /// The key has none of the known forms: its kind is unknown, a part is missing, or a number can't be read.
+    /// The key has none of the known forms: its kind is unknown, a part is missing, or a number can't be
+    /// read.
     pub fn parse(key: &'k str) -> Result<Self, StateKeyError> {
         known(key).ok_or_else(|| StateKeyError { key: key.to_owned() })
     }

@@ -3,8 +3,8 @@
 use crate::stage::Stage;
 use prost::Message;
 
-/// The position, clock and epoch at which the state in a changelog partition is complete; written with every commit,
-/// under [`super::StateKey::Meta`].
+/// The position, clock and epoch at which the state in a changelog partition is complete; written with every
+/// commit, under [`super::StateKey::Meta`].
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Meta {
     /// Position of the input partition: the state holds everything before it.
@@ -19,17 +19,19 @@ pub struct Meta {
     /// `transactional.id` of the writer, which is fenced if its transaction hangs.
     #[prost(string, tag = "4")]
     pub writer: String,
-    /// Partition clock of a raw partition, or running maximum of the append times of another input partition, ms; absent
-    /// before the first record.
+    /// Partition clock of a raw partition, or running maximum of the append times of another input partition,
+    /// ms; absent before the first record.
     #[prost(int64, optional, tag = "5")]
     pub clock: Option<i64>,
     /// For stages that emit deltas: `position` in the last delta record sent to each target partition.
     #[prost(int64, repeated, tag = "6")]
     pub sent: Vec<i64>,
-    /// For stages that emit deltas: the mark (clock divided by `mark_ms`) at which a record last went to all targets.
+    /// For stages that emit deltas: the mark (clock divided by `mark_ms`) at which a record last went to all
+    /// targets.
     #[prost(int64, optional, tag = "7")]
     pub marked: Option<i64>,
-    /// For stage `series`: the end of the last final window of each size, ms; `i64::MIN` before the first one.
+    /// For stage `series`: the end of the last final window of each size, ms; `i64::MIN` before the first
+    /// one.
     #[prost(int64, repeated, tag = "8")]
     pub final_until: Vec<i64>,
     /// For stage `series`: what is known of each source, by stage and partition.
@@ -49,8 +51,8 @@ pub struct SourceState {
     /// Clock in the source's last whole record, ms.
     #[prost(int64, tag = "3")]
     pub clock: i64,
-    /// The stage's number ([`crate::stage::StageDef::code`]). State of older versions carries none, which reads as stage
-    /// `sessions`.
+    /// The stage's number ([`crate::stage::StageDef::code`]). State of older versions carries none, which
+    /// reads as stage `sessions`.
     #[prost(uint32, tag = "4")]
     pub stage: u32,
     /// How many parts of a record that is not whole yet are merged; 0 between records.

@@ -1,9 +1,11 @@
-//! State of stage `series`: totals, open windows, corrections and the last final windows, each an amount of one series.
+//! State of stage `series`: totals, open windows, corrections and the last final windows, each an amount of
+//! one series.
 
 use crate::delta::AmountBytes;
 use prost::Message;
 
-/// The value of a changelog entry of stage `series`: a total, an open window, a correction, or a last final window.
+/// The value of a changelog entry of stage `series`: a total, an open window, a correction, or a last final
+/// window.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct SeriesEntry {
     /// How much was added.

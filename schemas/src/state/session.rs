@@ -23,8 +23,8 @@ pub struct SessionState {
     /// Where the segment is in its life: 0 open, 1 ended, 2 re-opened.
     #[prost(uint32, tag = "6")]
     pub phase: u32,
-    /// Partition clock when a row of the segment was last published, ms; absent before the first row and after a re-opening,
-    /// where the next commit publishes one.
+    /// Partition clock when a row of the segment was last published, ms; absent before the first row and
+    /// after a re-opening, where the next commit publishes one.
     #[prost(int64, optional, tag = "7")]
     pub row_clock_ms: Option<i64>,
     /// Who and what the session is.
@@ -45,8 +45,8 @@ pub struct SessionState {
     /// Attribute `auto_compact_token_limit` of the last `codex.conversation_starts`, in tokens.
     #[prost(uint64, optional, tag = "13")]
     pub compact_limit: Option<u64>,
-    /// Event time of the last successful request to the endpoint that compacts, ms; absent once a later response was compared
-    /// with it.
+    /// Event time of the last successful request to the endpoint that compacts, ms; absent once a later
+    /// response was compared with it.
     #[prost(int64, optional, tag = "14")]
     pub compacted_ms: Option<i64>,
     /// Whether the segment changed since its last row.

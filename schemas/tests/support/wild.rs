@@ -81,8 +81,8 @@ pub const fn fields(kind: Kind) -> &'static [(u32, Holds)] {
     }
 }
 
-/// Encodes a valid message again with the highest field numbers first, as the OpenTelemetry Collector does. Repeated fields
-/// stay in order.
+/// Encodes a valid message again with the highest field numbers first, as the OpenTelemetry Collector does.
+/// Repeated fields stay in order.
 pub fn reversed(kind: Kind, mut message: &[u8]) -> Vec<u8> {
     let mut parts: Vec<(u32, Vec<u8>)> = Vec::new();
     while !message.is_empty() {
@@ -137,8 +137,8 @@ const TEXTS: [&[u8]; 10] = [
     b"\xff\xfe",
 ];
 
-/// A message whose fields come in any order, any number of times and in parts, with unknown fields and groups between
-/// them, and sometimes with a fault.
+/// A message whose fields come in any order, any number of times and in parts, with unknown fields and groups
+/// between them, and sometimes with a fault.
 pub fn wild(kind: Kind, dice: &mut Dice<'_>, depth: usize) -> Vec<u8> {
     let mut out = Vec::new();
     let known = fields(kind);

@@ -81,7 +81,8 @@ fn unread(log: &mut EmbeddedLog) -> i64 {
     (0..partitions).map(raw).map(of).sum()
 }
 
-/// Sends requests for all conversations, and one that the old version got already, and waits for totals, rows and windows.
+/// Sends requests for all conversations, and one that the old version got already, and waits for totals, rows
+/// and windows.
 fn go_on(tacho: &Tacho, dir: &Path, old: &OldLog) {
     let metrics = [
         "tacho_turns_total",

@@ -21,9 +21,11 @@ use std::time::Instant;
 const PREFIX: &str = "old.";
 /// The name of one of the old processors.
 const NAME: &str = "a";
-/// The name of the only worker of that processor. A worker of the same name need not wait for the session timeout.
+/// The name of the only worker of that processor. A worker of the same name need not wait for the session
+/// timeout.
 const WORKER: &str = "a-0";
-/// A setting by which no record is deleted by age during the test, since the records are as old as the data file.
+/// A setting by which no record is deleted by age during the test, since the records are as old as the data
+/// file.
 const SETTINGS: [(&str, &str); 2] = [
     ("log.initial.task.delay.ms", "3600000"),
     ("log.retention.check.interval.ms", "3600000"),
@@ -46,7 +48,8 @@ fn unread(log: &mut KafkaLog) -> i64 {
     count
 }
 
-/// Sends requests for all conversations, and one that the old version got already, and waits for totals and windows.
+/// Sends requests for all conversations, and one that the old version got already, and waits for totals and
+/// windows.
 fn go_on(door: &Process, worker: &Process, log: &mut KafkaLog, old: &OldLog) {
     let metrics = [
         "tacho_turns_total",
@@ -99,8 +102,8 @@ fn end(process: Process) {
     assert!(status.success(), "{said}");
 }
 
-/// The results in the log and the samples that a worker without ticks shows, once they are as expected or [`PATIENCE`] is over.
-/// The last ticks of the processor may have come after its last commit.
+/// The results in the log and the samples that a worker without ticks shows, once they are as expected or
+/// [`PATIENCE`] is over. The last ticks of the processor may have come after its last commit.
 fn at_rest(cluster: &Cluster, old: &OldLog, expected: &(Results, String)) -> (Results, String) {
     let config = KafkaConfig::worker(cluster, &format!("{PREFIX}tacho"), WORKER);
     let mut log = KafkaLog::connect(config).unwrap();

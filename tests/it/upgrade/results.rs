@@ -1,5 +1,5 @@
-//! A log gives the same results as in commit 6f5a53d, byte for byte, whatever polls and commits hold and wherever state is
-//! restored.
+//! A log gives the same results as in commit 6f5a53d, byte for byte, whatever polls and commits hold and
+//! wherever state is restored.
 
 use crate::support::old::{self, OldLog};
 use crate::support::replay::{Results, settle, worker};
@@ -38,7 +38,8 @@ fn fold(log: impl Log, seed: &Seed, records: usize, cut: &Cut) -> (Results, Stri
         ..Options::default()
     };
     let (mut runner, view) = worker(log, seed, options);
-    // Commits come by the number of records only until all raw records are folded; `settle` then commits after every turn.
+    // Commits come by the number of records only until all raw records are folded; `settle` then commits
+    // after every turn.
     for turn in 1..=records / cut.poll_max {
         runner.turn().unwrap();
         if turn % cut.restore_polls == 0 {
@@ -140,7 +141,8 @@ fn many_conversations() {
     expect_same("busy-2");
 }
 
-/// A log with one raw partition and one deltas partition, with large requests and more dedup marks than are kept.
+/// A log with one raw partition and one deltas partition, with large requests and more dedup marks than are
+/// kept.
 #[test]
 fn one_partition() {
     expect_same("busy-3");

@@ -63,7 +63,8 @@ pub fn stream_failures(samples: &Samples, errors: &[&str]) -> i64 {
         .sum()
 }
 
-/// The counts of tokens in disjoint kinds. Those of a manifest overlap: cached tokens are input, reasoning tokens are output.
+/// The counts of tokens in disjoint kinds. Those of a manifest overlap: cached tokens are input, reasoning
+/// tokens are output.
 pub fn tokens(fact: &Value) -> Counts {
     let of = |name: &str| fact[name].as_i64().unwrap();
     Counts::from([
@@ -121,7 +122,8 @@ pub fn row_tokens(rows: &[Value]) -> Counts {
     token_sums(&sums)
 }
 
-/// The name under which a tool is shown: `mcp` for all tools of MCP servers, `other` for tools that are not built in.
+/// The name under which a tool is shown: `mcp` for all tools of MCP servers, `other` for tools that are not
+/// built in.
 fn shown_tool(name: &str) -> &str {
     match name {
         "echo_tool" | "fail_tool" => "mcp",

@@ -111,8 +111,8 @@ impl Windows {
         }
     }
 
-    /// Takes out the windows of a size that have become final at `watermark`, in the order of their starts. Adds to `touched`
-    /// the series that were or are in the latest final window.
+    /// Takes out the windows of a size that have become final at `watermark`, in the order of their starts.
+    /// Adds to `touched` the series that were or are in the latest final window.
     pub fn close(
         &mut self,
         size: usize,
@@ -151,7 +151,8 @@ impl Windows {
         closed
     }
 
-    /// Takes out the corrections whose slot of arrival is over by the clock of every source and whose window is final.
+    /// Takes out the corrections whose slot of arrival is over by the clock of every source and whose window
+    /// is final.
     pub fn corrections_due(
         &mut self,
         watermark: PartitionClock,
@@ -228,7 +229,8 @@ impl Windows {
         }
     }
 
-    /// Restores an entry; `None` if its key is not that of a window, or names a size that the seed does not have.
+    /// Restores an entry; `None` if its key is not that of a window, or names a size that the seed does not
+    /// have.
     pub fn restore(&mut self, key: StateKey<'_>, amount: Amount, start_ms: Option<i64>) -> Option<()> {
         let (by, series) = match key {
             StateKey::OpenWindow { size, start, series } => {

@@ -117,7 +117,8 @@ pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
     known(ENDPOINTS, path).unwrap_or("other")
 }
 
-/// The word for an error message: the one that ingest wrote beside the message, else the one that `of` finds in it.
+/// The word for an error message: the one that ingest wrote beside the message, else the one that `of` finds
+/// in it.
 fn error_word(attrs: &Attrs<'_>, of: fn(&str) -> &'static str) -> Option<&'static str> {
     match attrs.text(Attr::TachoError) {
         Some(word) => Some(failure::known(word)).filter(|word| *word != failure::UNREADABLE),
@@ -169,8 +170,8 @@ pub fn tier(text: &str) -> &'static str {
     }
 }
 
-/// Whether tokens are paid by a ChatGPT plan, in credits. An API key pays in dollars; a provider with a key of its own reports
-/// no sign-in, and is assumed to do so too.
+/// Whether tokens are paid by a ChatGPT plan, in credits. An API key pays in dollars; a provider with a key
+/// of its own reports no sign-in, and is assumed to do so too.
 pub fn is_chatgpt(auth_mode: &str) -> bool {
     auth_mode
         .get(.."chatgpt".len())

@@ -1,8 +1,8 @@
-//! The combiner: what the facts since the last take add to each series and slot, summed before it is sent, as by a combiner
-//! in map-reduce.
+//! The combiner: what the facts since the last take add to each series and slot, summed before it is sent, as
+//! by a combiner in map-reduce.
 //!
-//! Counts of records ([`Fact::Record`]) are summed in a small table first, since nearly every record adds to the same few
-//! series, whose keys need not be written each time.
+//! Counts of records ([`Fact::Record`]) are summed in a small table first, since nearly every record adds to
+//! the same few series, whose keys need not be written each time.
 //!
 //! **Invariant:** the sums of any batching of the same facts add up to the same amounts.
 
@@ -136,7 +136,8 @@ impl Combiner {
         self.bytes
     }
 
-    /// Counts a record of that class. Metrics made of [`Fact::Record`] have no identity labels but the tenant.
+    /// Counts a record of that class. Metrics made of [`Fact::Record`] have no identity labels but the
+    /// tenant.
     pub fn count(&mut self, class: RecordClass, tenant: &str, slot: Slot) {
         let index = index_of(class, slot);
         match &mut self.counts[index] {
@@ -187,15 +188,16 @@ impl Combiner {
     }
 }
 
-/// The index in the table of counts for records of that class and slot; other records may have the same index.
+/// The index in the table of counts for records of that class and slot; other records may have the same
+/// index.
 const fn index_of(class: RecordClass, slot: Slot) -> usize {
     // Records of a few minutes come at a time, so four of them get indexes of their own.
     let minute = slot.start.0.div_euclid(60_000).rem_euclid(4) as usize;
     (class.event as usize * 8 + class.outcome as usize + minute * 64) % COUNTS_MAX
 }
 
-/// Writes the key of the series of a metric that has those label values. A value that can never be admitted is written as
-/// [`OTHER`].
+/// Writes the key of the series of a metric that has those label values. A value that can never be admitted
+/// is written as [`OTHER`].
 fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: &dyn Fn(Label) -> &'v str) {
     key.clear();
     key.push_str(def.name);

@@ -21,14 +21,16 @@ use schemas::price::{Book, Prices, Rates, Unpriced};
 use schemas::state::Counts;
 use schemas::time::EventTime;
 
-/// The most that one response or one turn may cost: a million dollars in nano-dollars, or a billion credits in millionths. A
-/// higher amount comes from a wrong count, and would make every sum that includes it useless.
+/// The most that one response or one turn may cost: a million dollars in nano-dollars, or a billion credits
+/// in millionths. A higher amount comes from a wrong count, and would make every sum that includes it
+/// useless.
 pub const AMOUNT_MAX: u64 = 1_000_000_000_000_000;
 
-/// What a product of tokens and a rate (millionths of a dollar for a million tokens) is divided by to be in nano-dollars.
+/// What a product of tokens and a rate (millionths of a dollar for a million tokens) is divided by to be in
+/// nano-dollars.
 const PER_NANO_USD: u64 = 1_000;
-/// What a product of tokens and a rate (millionths of a credit for a million tokens) is divided by to be in millionths of a
-/// credit.
+/// What a product of tokens and a rate (millionths of a credit for a million tokens) is divided by to be in
+/// millionths of a credit.
 const PER_MICRO_CREDIT: u64 = 1_000_000;
 
 /// What the price of a response depends on beside its tokens.
@@ -93,7 +95,8 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
     }
 }
 
-/// Emits tokens without a price in a book. If they are paid by that book, they are added to the session's unpriced tokens.
+/// Emits tokens without a price in a book. If they are paid by that book, they are added to the session's
+/// unpriced tokens.
 fn unpriced(
     book: Book,
     reason: Unpriced,
@@ -138,7 +141,8 @@ fn priced(tokens: &Tokens, rates: Rates, per: u64) -> Result<AmountByKind, Unpri
     }
 }
 
-/// How much less the cached tokens cost than uncached ones, nano-dollars; 0 where reading from the cache is dearer.
+/// How much less the cached tokens cost than uncached ones, nano-dollars; 0 where reading from the cache is
+/// dearer.
 fn savings(tokens: &Tokens, rates: Rates) -> u64 {
     let saved = amount(
         tokens.input_cached,

@@ -1,18 +1,19 @@
 //! The identity cache: interns what resources and records report of who sent them.
 //!
-//! Every record repeats its resource and who is signed in, and these hardly ever differ from those of the conversation's
-//! record before. A distinct report is read once and gets a number; a conversation whose last record had the same numbers
-//! has nothing to learn from the next one.
+//! Every record repeats its resource and who is signed in, and these hardly ever differ from those of the
+//! conversation's record before. A distinct report is read once and gets a number; a conversation whose last
+//! record had the same numbers has nothing to learn from the next one.
 //!
-//! **Invariant:** nothing that is derived depends on what is cached. The cache is empty after a restart, and is emptied when
-//! it is full.
+//! **Invariant:** nothing that is derived depends on what is cached. The cache is empty after a restart, and
+//! is emptied when it is full.
 
 use super::parse::Sender;
 use crate::indexed::IndexMap;
 use schemas::event::Attr;
 use schemas::otlp::scan::Attrs;
 
-/// How many distinct reports of one kind are interned; when there are as many, all are dropped before the next raw record.
+/// How many distinct reports of one kind are interned; when there are as many, all are dropped before the
+/// next raw record.
 pub const INTERNED_MAX: usize = 1024;
 /// The most bytes of a report that is interned; a larger one is kept until the end of its raw record.
 pub const INTERNED_BYTES_MAX: usize = 1024;
@@ -78,8 +79,8 @@ pub struct Interner {
 }
 
 impl Interner {
-    /// Drops the reports of the last raw record that are not interned, and all reports if their number is at its limit. Must be
-    /// called before each raw record.
+    /// Drops the reports of the last raw record that are not interned, and all reports if their number is at
+    /// its limit. Must be called before each raw record.
     pub fn begin(&mut self) {
         self.transient.clear();
         if self.interned.len() >= INTERNED_MAX {
@@ -95,8 +96,8 @@ impl Interner {
             .map(|index| ReportId::Interned(self.first + index as u64))
     }
 
-    /// Adds a report that is not interned yet, with the texts of the attributes in `of` that are there. Without `bytes` the
-    /// report is not interned.
+    /// Adds a report that is not interned yet, with the texts of the attributes in `of` that are there.
+    /// Without `bytes` the report is not interned.
     pub fn add(&mut self, bytes: Option<&[u8]>, attrs: &Attrs<'_>, of: &[(Attr, Reported)]) -> ReportId {
         let texts = of
             .iter()

@@ -2,8 +2,8 @@
 //!
 //! Every log record ends in exactly one outcome, which is itself a fact (`tacho_log_records_total`). The
 //! questions are asked in this order: has its dedup mark been seen (duplicate), is its event known (unknown),
-//! is it late (late), does it derive something but has no mark (unmarked); otherwise it is applied. A raw record
-//! that can't be read or has another conversation's key counts as one quarantined record.
+//! is it late (late), does it derive something but has no mark (unmarked); otherwise it is applied. A raw
+//! record that can't be read or has another conversation's key counts as one quarantined record.
 //!
 //! **Lateness** is a property of the record, judged when it is folded. A window [s, e) is closed on a
 //! partition when the partition's clock reaches e + grace (30 s). The late level of a record says for how
@@ -36,7 +36,8 @@ use schemas::state::{Identity, SessionState};
 use schemas::time::{EventTime, PartitionClock, window_start};
 use std::collections::BTreeSet;
 
-/// What folding adds to beside the record's conversation: deltas, rows, timers, quarantined records, and what changed.
+/// What folding adds to beside the record's conversation: deltas, rows, timers, quarantined records, and what
+/// changed.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub combiner: Combiner,
@@ -44,15 +45,18 @@ pub struct Ledger {
     pub timers: BTreeSet<Timer>,
     pub quarantined: Vec<Quarantined>,
     pub quarantined_bytes: usize,
-    /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; some may be there twice.
+    /// Conversations with [`Conversation::dirty`] set, and those whose session was removed; some may be there
+    /// twice.
     pub dirty_sessions: Vec<String>,
     pub dirty_chunks: BTreeSet<(String, ChunkId)>,
-    /// Conversations with [`SessionState::unpublished`] set; some may be there twice, and some where it is no longer set.
+    /// Conversations with [`SessionState::unpublished`] set; some may be there twice, and some where it is no
+    /// longer set.
     pub unpublished: Vec<String>,
     at: TopicPartition,
 }
 
-/// The slot of an event at `time` on a partition whose clock is at `clock`, with its late level and slot of arrival.
+/// The slot of an event at `time` on a partition whose clock is at `clock`, with its late level and slot of
+/// arrival.
 pub fn slot(time: EventTime, clock: PartitionClock, rules: &TimeRules) -> Slot {
     let end = |size: i64| window_start(time, size).0.saturating_add(size);
     let late = rules
@@ -156,7 +160,8 @@ impl Ledger {
         }
     }
 
-    /// Adds a conversation whose session changed to the dirty ones, unless `dirty` says that it is there; sets `dirty`.
+    /// Adds a conversation whose session changed to the dirty ones, unless `dirty` says that it is there;
+    /// sets `dirty`.
     pub fn changed(&mut self, key: &str, dirty: &mut bool) {
         if !std::mem::replace(dirty, true) {
             self.dirty_sessions.push(key.to_owned());
@@ -172,8 +177,8 @@ impl Ledger {
         }
     }
 
-    /// Counts the log records of a raw record that was taken from its origin before, as duplicates. Nothing else follows from
-    /// them.
+    /// Counts the log records of a raw record that was taken from its origin before, as duplicates. Nothing
+    /// else follows from them.
     fn repeated(&mut self, records: Option<&[Parsed<'_>]>, context: Context<'_>) {
         let Some(records) = records else {
             return self.unread(Outcome::Duplicate, context);
@@ -233,7 +238,8 @@ impl Ledger {
         }
         let session = self.touch(record, folding, conversation, slot);
         let Some(attrs) = attrs else { return };
-        // A handler does not change who the session is, so the identity is lent to the event instead of being copied.
+        // A handler does not change who the session is, so the identity is lent to the event instead of being
+        // copied.
         let identity = session.identity.take().unwrap_or_default();
         let event = Event {
             record,
@@ -287,7 +293,8 @@ impl Ledger {
         }
     }
 
-    /// Records that a mark went into a chunk, which has to be written, and that another chunk may have been dropped.
+    /// Records that a mark went into a chunk, which has to be written, and that another chunk may have been
+    /// dropped.
     fn marked(
         &mut self,
         chunk: ChunkId,
@@ -342,8 +349,8 @@ impl Ledger {
         self.identify(record, folding, session, is_new, is_open, slot);
         session.counts.get_or_insert_default().records += u64::from(record.derives);
         if !is_open || renewed {
-            // A record need not move its session's timer, which puts itself off when it is due too early. An epoch with
-            // a shorter gap makes the session due earlier, so it needs a timer of its own.
+            // A record need not move its session's timer, which puts itself off when it is due too early. An
+            // epoch with a shorter gap makes the session due earlier, so it needs a timer of its own.
             let gap_ms = rules.settings(epoch).session_gap_ms;
             let at = PartitionClock(clock.0.saturating_add(gap_ms));
             self.timers.insert(Timer::of_session(key, at));
@@ -366,8 +373,8 @@ impl Ledger {
         session
     }
 
-    /// Takes over what a record reports of its session. If that changes the series under which an open session is counted, the
-    /// session is moved from the old series to the new one.
+    /// Takes over what a record reports of its session. If that changes the series under which an open
+    /// session is counted, the session is moved from the old series to the new one.
     fn identify(
         &mut self,
         record: &Parsed<'_>,
@@ -419,8 +426,8 @@ const fn class_of(record: &Parsed<'_>, outcome: Outcome) -> RecordClass {
     }
 }
 
-/// Whether a record belongs to another conversation than the key of its raw record says. An id that can't be part of a key
-/// was replaced by ingest, and is not compared.
+/// Whether a record belongs to another conversation than the key of its raw record says. An id that can't be
+/// part of a key was replaced by ingest, and is not compared.
 fn misrouted(record: &Parsed<'_>, routed_by: &str) -> bool {
     record
         .conversation

@@ -1,7 +1,8 @@
-//! Dedup marks: which records of a conversation were seen, for a time by the partition clock and up to a number.
+//! Dedup marks: which records of a conversation were seen, for a time by the partition clock and up to a
+//! number.
 //!
-//! Marks are kept in chunks of 128 with a changelog key each, by 10-minute bucket of the partition clock. A full chunk is
-//! never written again, and whole chunks expire, in log order.
+//! Marks are kept in chunks of 128 with a changelog key each, by 10-minute bucket of the partition clock. A
+//! full chunk is never written again, and whole chunks expire, in log order.
 
 use schemas::time::PartitionClock;
 use std::collections::{BTreeSet, VecDeque};
@@ -52,7 +53,8 @@ impl Marks {
         self.chunks.is_empty()
     }
 
-    /// Adds the mark of a record that came at `clock`. Drops the oldest chunk if there are more than `marks_max` marks.
+    /// Adds the mark of a record that came at `clock`. Drops the oldest chunk if there are more than
+    /// `marks_max` marks.
     pub fn add(&mut self, mark: Mark, clock: PartitionClock, marks_max: usize) -> Added {
         if !self.seen.insert(mark) {
             return Added::Seen;

@@ -1,8 +1,8 @@
-//! Event handlers: what each event means in its session. There is one handler for each event, in a file named after what the
-//! event is about.
+//! Event handlers: what each event means in its session. There is one handler for each event, in a file named
+//! after what the event is about.
 //!
-//! A handler changes the state of the session, and emits facts and rows to [`Out`]. It can read who the session is, in
-//! [`Event::identity`], and can't change it.
+//! A handler changes the state of the session, and emits facts and rows to [`Out`]. It can read who the
+//! session is, in [`Event::identity`], and can't change it.
 
 mod compaction;
 mod decision;

@@ -31,7 +31,8 @@ pub struct Origins {
 }
 
 impl Origins {
-    /// Takes the raw record at offset `at`, which has that origin, and returns `true`, unless the origin was taken before.
+    /// Takes the raw record at offset `at`, which has that origin, and returns `true`, unless the origin was
+    /// taken before.
     pub fn take(&mut self, origin: Origin<'_>, at: i64) -> bool {
         let Origin {
             source,

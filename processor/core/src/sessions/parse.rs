@@ -29,8 +29,8 @@ const SELDOM: [Attr; 6] = [
 /// One log record, with its event time and its dedup mark.
 #[derive(Clone, Debug)]
 pub struct Parsed<'a> {
-    /// The attributes, if the record changes something derived beside counts of records, or has one of [`SELDOM`]. They are
-    /// large, and of no use for most records.
+    /// The attributes, if the record changes something derived beside counts of records, or has one of
+    /// [`SELDOM`]. They are large, and of no use for most records.
     pub attrs: Option<Box<Attrs<'a>>>,
     /// Who sent the record.
     pub sender: Sender,

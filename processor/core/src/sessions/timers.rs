@@ -1,7 +1,7 @@
 //! Timers by the partition clock: they end sessions, remove ended sessions, and let dedup marks expire.
 //!
-//! A record does not move its session's timer. A timer that is due looks at the session, and puts itself off if a record
-//! has come since it was set.
+//! A record does not move its session's timer. A timer that is due looks at the session, and puts itself off
+//! if a record has come since it was set.
 
 use super::marks::BUCKET_MS;
 use super::{Conversation, SessionTask, ledger, row};
@@ -23,7 +23,8 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// The timer for a bucket of a conversation's marks: due when all marks in it are older than `mark_age_ms`.
+    /// The timer for a bucket of a conversation's marks: due when all marks in it are older than
+    /// `mark_age_ms`.
     pub fn of_marks(key: &str, bucket: PartitionClock, rules: &Rules) -> Self {
         let age_ms = BUCKET_MS.saturating_add(rules.seed.time.mark_age_ms);
         Self {

@@ -6,7 +6,8 @@ use super::{protobuf, text};
 /// A format of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The text format 0.0.4, which has no native histograms. It is also the answer to a scraper that accepts neither format.
+    /// The text format 0.0.4, which has no native histograms. It is also the answer to a scraper that accepts
+    /// neither format.
     Text,
     /// `io.prometheus.client.MetricFamily`, length-delimited, with native histograms.
     Protobuf,
@@ -18,8 +19,8 @@ const WHOLE: u32 = 1000;
 impl Format {
     /// The format for the values of all `Accept` headers of a request.
     ///
-    /// It is protobuf only if that is named, with a weight above 0 that is not below that of the text: browsers send wildcards.
-    /// No request is refused: one that accepts neither format gets the text.
+    /// It is protobuf only if that is named, with a weight above 0 that is not below that of the text:
+    /// browsers send wildcards. No request is refused: one that accepts neither format gets the text.
     ///
     /// Source: RFC 9110, section 12.5.1. Prometheus sends its `scrape_protocols` as one such header.
     #[must_use]
@@ -116,7 +117,8 @@ mod tests {
                 "APPLICATION/VND.GOOGLE.PROTOBUF; Proto=\"io.prometheus.client.MetricFamily\" ; encoding=delimited",
                 Protobuf,
             ),
-            // Prometheus 3 sends the first header if protobuf is configured first, and the second one by default.
+            // Prometheus 3 sends the first header if protobuf is configured first, and the second one by
+            // default.
             (
                 "{PROTO};q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
                 Protobuf,

@@ -79,7 +79,8 @@ pub struct Distribution {
     pub count: u64,
     /// Sum of the values, as an exact decimal, so that both formats round it in the same way.
     pub sum: String,
-    /// The classic form: upper bounds, ascending and without `+Inf`, and the number of values at or below each.
+    /// The classic form: upper bounds, ascending and without `+Inf`, and the number of values at or below
+    /// each.
     pub classic: Vec<(f64, u64)>,
     /// The native form; `None` for distributions of the process's own metrics.
     pub native: Option<Native>,

@@ -1,12 +1,14 @@
-//! Reads the process's own metrics from the text that their exporter writes, so that they can be written as protobuf.
+//! Reads the process's own metrics from the text that their exporter writes, so that they can be written as
+//! protobuf.
 //!
-//! The exporter can write protobuf too, but its build needs `protoc` for that. Its text holds all that there is.
+//! The exporter can write protobuf too, but its build needs `protoc` for that. Its text holds all that there
+//! is.
 
 use super::model::{Distribution, Family, FamilyKind, Labels, Sample, Value};
 use std::borrow::Cow;
 
-/// The families of a text in the exposition format 0.0.4 without timestamps, in its order. Lines that can't be read are left
-/// out.
+/// The families of a text in the exposition format 0.0.4 without timestamps, in its order. Lines that can't
+/// be read are left out.
 #[must_use]
 pub fn parse(text: &str) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
@@ -58,7 +60,8 @@ fn describe(families: &mut Vec<Family>, comment: &str) {
     }
 }
 
-/// What follows the name of a family in the name of a sample; `None` if the sample does not belong to the family.
+/// What follows the name of a family in the name of a sample; `None` if the sample does not belong to the
+/// family.
 fn suffix_of<'n>(family: &Family, name: &'n str) -> Option<&'n str> {
     let suffix = name.strip_prefix(family.name.as_ref())?;
     let belongs = match family.kind {

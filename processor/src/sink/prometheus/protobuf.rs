@@ -1,9 +1,11 @@
 //! The protobuf format: messages `io.prometheus.client.MetricFamily`, each after its length.
 //!
-//! Histograms have their classic and their native form; a scraper uses the one that it is configured for. The messages are
-//! prost structs written by hand, because the crates that have this format set no timestamps, and their builds need `protoc`.
+//! Histograms have their classic and their native form; a scraper uses the one that it is configured for. The
+//! messages are prost structs written by hand, because the crates that have this format set no timestamps,
+//! and their builds need `protoc`.
 //!
-//! Source: `metrics.proto` of github.com/prometheus/client_model, version 0.6; fields that are not set here are left out.
+//! Source: `metrics.proto` of github.com/prometheus/client_model, version 0.6; fields that are not set here
+//! are left out.
 
 use super::model::{Distribution, Family, FamilyKind, Native, Sample, Value};
 use prost::{Enumeration, Message};
@@ -13,8 +15,9 @@ use std::collections::BTreeMap;
 pub const CONTENT_TYPE: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// Half the width of the bucket around 0: 2^-128, as in other client libraries, so that merging with theirs widens nothing. The
-/// smallest value above 0 is a millionth of a unit, so this bucket holds exactly the zeros.
+/// Half the width of the bucket around 0: 2^-128, as in other client libraries, so that merging with theirs
+/// widens nothing. The smallest value above 0 is a millionth of a unit, so this bucket holds exactly the
+/// zeros.
 pub const ZERO_THRESHOLD: f64 = f64::from_bits((1023 - 128) << 52);
 
 #[derive(Clone, PartialEq, Message)]
@@ -226,8 +229,8 @@ fn histogram(values: &Distribution) -> Histogram {
     shown
 }
 
-/// The spans of a native histogram (runs of buckets without a gap), and the difference of each bucket's count from that of the
-/// bucket before.
+/// The spans of a native histogram (runs of buckets without a gap), and the difference of each bucket's count
+/// from that of the bucket before.
 fn spans(buckets: &BTreeMap<i32, u64>) -> (Vec<BucketSpan>, Vec<i64>) {
     let mut spans: Vec<BucketSpan> = Vec::new();
     let mut deltas = Vec::with_capacity(buckets.len());

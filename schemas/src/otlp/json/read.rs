@@ -1,4 +1,5 @@
-//! The reader of OTLP/JSON: takes the events of a serde deserializer, and writes protobuf by the table of messages.
+//! The reader of OTLP/JSON: takes the events of a serde deserializer, and writes protobuf by the table of
+//! messages.
 
 use super::table::{ANY_VALUE, Field, Kind, Message};
 use super::text::{base64, finite, hex, integral, unicode};
@@ -202,8 +203,8 @@ impl<'de> Visitor<'de> for Item<'_> {
     }
 
     fn visit_none<E: Error>(self) -> Result<(), E> {
-        // A null in a list of `AnyValue`s is an empty value, which keeps the places of the others; in any other list it writes
-        // nothing.
+        // A null in a list of `AnyValue`s is an empty value, which keeps the places of the others; in any
+        // other list it writes nothing.
         if let Kind::Many(table) = self.field.kind
             && std::ptr::eq(table, &raw const ANY_VALUE)
         {

@@ -1,6 +1,7 @@
 //! The table of OTLP messages: JSON name, field number and form of each field.
 //!
-//! Source: opentelemetry-proto `common`, `resource`, `logs`, `trace`, `metrics` v1 and the three collector services.
+//! Source: opentelemetry-proto `common`, `resource`, `logs`, `trace`, `metrics` v1 and the three collector
+//! services.
 
 /// The form of a field in JSON and in protobuf. A plural is a repeated field.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,5 @@
-//! Values that are strings in OTLP/JSON: ids in hex, bytes in base64, numbers, and text that need not be Unicode.
+//! Values that are strings in OTLP/JSON: ids in hex, bytes in base64, numbers, and text that need not be
+//! Unicode.
 
 use std::borrow::Cow;
 
@@ -17,7 +18,8 @@ pub(super) fn finite(text: &[u8]) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// A number without a fraction as an integer; `None` for one with a fraction, or beyond what any integer field holds.
+/// A number without a fraction as an integer; `None` for one with a fraction, or beyond what any integer
+/// field holds.
 pub(super) fn integral(number: f64) -> Option<i128> {
     (number.fract() == 0.0 && number.abs() < 1e20).then_some(number as i128)
 }
@@ -39,7 +41,8 @@ pub(super) fn hex(text: &[u8]) -> Option<Vec<u8>> {
         .collect()
 }
 
-/// Decodes base64 in the standard or the URL-safe alphabet, with or without padding, as proto3's JSON mapping demands.
+/// Decodes base64 in the standard or the URL-safe alphabet, with or without padding, as proto3's JSON mapping
+/// demands.
 pub(super) fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let end = text
         .iter()

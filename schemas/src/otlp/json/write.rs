@@ -85,8 +85,8 @@ impl Writer {
         self.bytes.len()
     }
 
-    /// Ends a length-delimited field whose content began at `start`: writes the length before the content, which is moved only
-    /// if the length takes more than one byte.
+    /// Ends a length-delimited field whose content began at `start`: writes the length before the content,
+    /// which is moved only if the length takes more than one byte.
     pub fn end<E: Error>(&mut self, start: usize) -> Result<(), E> {
         let end = self.bytes.len();
         let length = (end - start) as u64;

@@ -1,4 +1,5 @@
-//! Attributes as a scan gives them: values of the keys that are read, by key, in whichever form the sender wrote them.
+//! Attributes as a scan gives them: values of the keys that are read, by key, in whichever form the sender
+//! wrote them.
 
 use crate::event::Attr;
 use strum::EnumCount;
@@ -20,7 +21,8 @@ pub enum Value<'a> {
     Other(&'a [u8]),
 }
 
-/// The values of the attributes that are read, by [`Attr`]. Of a key that occurs several times, the last value counts.
+/// The values of the attributes that are read, by [`Attr`]. Of a key that occurs several times, the last
+/// value counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attrs<'a> {
     slots: [Option<Value<'a>>; Attr::COUNT],
@@ -58,7 +60,8 @@ impl<'a> Attrs<'a> {
         }
     }
 
-    /// The value of an attribute as an integer, whether it came as one or as a decimal string, since Codex mixes both.
+    /// The value of an attribute as an integer, whether it came as one or as a decimal string, since Codex
+    /// mixes both.
     #[must_use]
     pub fn int(&self, attr: Attr) -> Option<i64> {
         match self.get(attr)? {
@@ -75,8 +78,8 @@ impl<'a> Attrs<'a> {
         u64::try_from(self.int(attr)?).ok()
     }
 
-    /// The value of an attribute in milliseconds as whole microseconds, whether it came as an integer, a decimal string or a
-    /// number with a fraction.
+    /// The value of an attribute in milliseconds as whole microseconds, whether it came as an integer, a
+    /// decimal string or a number with a fraction.
     ///
     /// Codex sends whole milliseconds as strings. What is finer than a microsecond is cut off.
     #[must_use]
@@ -91,8 +94,8 @@ impl<'a> Attrs<'a> {
         }
     }
 
-    /// The value of an attribute as whole billionths, whether it came as an integer, a decimal string or a number with a
-    /// fraction.
+    /// The value of an attribute as whole billionths, whether it came as an integer, a decimal string or a
+    /// number with a fraction.
     ///
     /// Codex sends money as decimal strings. What is finer than a billionth is cut off.
     #[must_use]
@@ -120,8 +123,8 @@ impl<'a> Attrs<'a> {
     }
 }
 
-/// A decimal times ten to the power of `digits`, cut off to an integer; `None` for a text that is no decimal, or a negative
-/// one.
+/// A decimal times ten to the power of `digits`, cut off to an integer; `None` for a text that is no decimal,
+/// or a negative one.
 fn scaled(text: &str, digits: u32) -> Option<u64> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

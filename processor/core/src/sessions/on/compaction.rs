@@ -21,8 +21,8 @@ pub fn requested(at: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
     });
 }
 
-/// Counts a compaction if a response has at most half of the input tokens of the one before, which had at least 60 % of the
-/// limit of the context.
+/// Counts a compaction if a response has at most half of the input tokens of the one before, which had at
+/// least 60 % of the limit of the context.
 pub fn infer(at: EventTime, before: Option<u64>, input: u64, session: &mut SessionState, out: &mut Out<'_>) {
     let limit = session.compact_limit.or(session.context_window);
     let (Some(before), Some(limit)) = (before, limit) else {

@@ -9,8 +9,8 @@ use schemas::fact::{Fact, Tokens};
 use schemas::otlp::scan::Attrs;
 use schemas::state::SessionState;
 
-/// Handles an event of a response stream: a record with token counts is a completed response, and any other that derives
-/// reports an error.
+/// Handles an event of a response stream: a record with token counts is a completed response, and any other
+/// that derives reports an error.
 pub fn sse_event(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     if event.attrs.get(Attr::InputTokenCount).is_some() {
         completed(event, session, out);
@@ -19,8 +19,8 @@ pub fn sse_event(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>
     }
 }
 
-/// Counts a broken stream. It leaves two records: the error that the reader met, and `response.completed`, which ends the
-/// response. The second one is counted.
+/// Counts a broken stream. It leaves two records: the error that the reader met, and `response.completed`,
+/// which ends the response. The second one is counted.
 fn broken(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     let Some(error) = classify::stream_error(attrs) else {
         return;
@@ -48,11 +48,11 @@ fn completed(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     compaction::infer(event.record.time, before, tokens.input(), session, out);
 }
 
-/// Divides the token counts of a completed response into disjoint kinds. Counts that contradict each other are clamped, and
-/// the contradiction is given too.
+/// Divides the token counts of a completed response into disjoint kinds. Counts that contradict each other
+/// are clamped, and the contradiction is given too.
 ///
-/// Cached and cache-write tokens are part of the input tokens, reasoning tokens are part of the output tokens, and
-/// `tool_token_count` is the sum of input and output, which makes it a checksum.
+/// Cached and cache-write tokens are part of the input tokens, reasoning tokens are part of the output
+/// tokens, and `tool_token_count` is the sum of input and output, which makes it a checksum.
 fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
     let count = |attr| attrs.count(attr).unwrap_or(0);
     let (input, output) = (count(Attr::InputTokenCount), count(Attr::OutputTokenCount));
@@ -80,8 +80,8 @@ fn tokens(attrs: &Attrs<'_>) -> (Tokens, Option<&'static str>) {
     (tokens, mismatch)
 }
 
-/// The terms of a response's price. Tier and sign-in are those of the record: a record without a tier has the default one,
-/// whichever tier the session used before.
+/// The terms of a response's price. Tier and sign-in are those of the record: a record without a tier has the
+/// default one, whichever tier the session used before.
 fn terms(event: Event<'_>) -> Terms<'_> {
     let text = |attr| event.attrs.text(attr).unwrap_or("");
     Terms {

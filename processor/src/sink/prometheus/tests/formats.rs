@@ -4,7 +4,8 @@ use super::super::protobuf::{self, BucketSpan, MetricFamily, MetricType};
 use super::*;
 use prost::Message;
 
-/// Samples in a form common to both formats: value and timestamp by name and labels, `le` and `quantile` included.
+/// Samples in a form common to both formats: value and timestamp by name and labels, `le` and `quantile`
+/// included.
 type Flat = BTreeMap<(String, Vec<(String, String)>), (f64, Option<i64>)>;
 
 /// The samples of a text.
@@ -244,8 +245,9 @@ fn the_bytes_are_those_of_the_published_schema() {
         vec![],
     );
     let bytes = body(&view, "", Format::Protobuf);
-    // The end of the histogram, encoded by hand from metrics.proto: schema is field 5, zero_threshold 6, zero_count 7,
-    // positive_span (offset 0, length 1) 12, positive_delta 13. The metric's timestamp_ms, field 6, comes before the histogram.
+    // The end of the histogram, encoded by hand from metrics.proto: schema is field 5, zero_threshold 6,
+    // zero_count 7, positive_span (offset 0, length 1) 12, positive_delta 13. The metric's timestamp_ms,
+    // field 6, comes before the histogram.
     let threshold = 2f64.powi(-128).to_le_bytes();
     let tail = [
         &[0x28, 6, 0x31][..],
