@@ -1,4 +1,10 @@
-//! Whether topics are as they must be: every fault, with the command that mends it.
+//! Checks whether the topics of a cluster are as they must be. A [`Fault`] says what is wrong, and holds the
+//! command that mends it.
+//!
+//! Topics are checked as a whole: every fault is found. What correctness rests on (partition counts, who
+//! stamps, cleanup, retention of what must be kept, unclean elections) refuses the start. One replica is a
+//! fault of a severity of its own, since a try on one broker must work. Settings of an older topic table are
+//! warned of, and `tacho topics apply` mends them.
 
 use super::{MIN_IN_SYNC, admin, admin_options, metadata_client, real_partitions, settings, stored_seed};
 use crate::LogError;
