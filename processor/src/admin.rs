@@ -1,6 +1,6 @@
-//! The admin port: `/metrics`, probes, the page, and the log for `tacho read` of another process.
+//! The admin port: `/metrics`, probes, the page, and `/api/read`, by which `tacho read` reads the log of a running process.
 //!
-//! What it shows of derived values is the committed view and nothing else.
+//! **Invariant:** of derived values, the port shows the committed view and nothing else.
 
 mod overview;
 mod remote;
@@ -24,43 +24,44 @@ use settings::process::chain;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
-/// Most records that one answer of `/api/read` holds.
+/// The most records of one answer of `/api/read`.
 pub const READ_RECORDS_MAX: usize = 500;
 
-/// Opens the log for reading: called once, at the first read.
+/// Opens the log for reading; called at the first read.
 pub type OpenLog = dyn Fn() -> Result<Box<dyn ReadLog>, LogError> + Send + Sync;
 
-/// Whether ingest takes records now.
+/// Returns whether ingest takes records now.
 pub type IngestReady = dyn Fn() -> bool + Send + Sync;
 
 /// What the admin port serves.
 pub struct Admin {
     /// The committed view.
     pub view: Arc<View>,
-    /// How the workers are doing.
+    /// The status of the workers.
     pub health: Arc<Health>,
-    /// Whether ingest takes records now; part of readiness.
+    /// Returns whether ingest takes records now, which is part of readiness.
     pub ingest_ready: Box<IngestReady>,
     /// Opens the log for `/api/read`.
     pub open: Box<OpenLog>,
-    /// What `/api/read` and `/api/extent` ask for in `Authorization: Bearer …`.
+    /// The token that `/api/read` and `/api/extent` demand in `Authorization: Bearer …`; empty if they refuse every request.
     pub token: String,
-    /// The page, with `NONCE` where the script and style nonce goes.
+    /// The page, with `NONCE` in place of the nonce of scripts and styles.
     pub page: &'static str,
-    /// The Codex configuration to paste, shown on the page while there is no data.
+    /// The configuration for Codex, which the page shows while there is no data.
     pub setup: String,
-    /// Shown on the page: what this process runs on, for example the data directory.
+    /// What this process runs on, such as the data directory, which the page shows.
     pub about: String,
 }
 
+/// What all requests share.
 struct Shared {
     admin: Admin,
-    /// The log for reading, opened at the first read. One reader at a time: it blocks on the disk or the network.
+    /// The log for reading, opened at the first read. Requests read one at a time.
     reader: Mutex<Option<Box<dyn ReadLog>>>,
 }
 
-/// The routes of the admin port. `loopback`: refuse requests whose `Host` is not this machine's, as a page of another
-/// origin would send after DNS rebinding.
+/// The routes of the admin port. If `loopback` is set, they refuse requests whose `Host` is not this machine, which a page of
+/// another origin would send after DNS rebinding.
 pub fn router(admin: Admin, loopback: bool) -> Router {
     let shared = Arc::new(Shared {
         admin,
@@ -92,7 +93,7 @@ async fn only_local_host(request: Request, next: Next) -> Response {
         Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) => name,
         _ => host,
     };
-    // An empty Host is HTTP/1.0: no browser sends that.
+    // A request without Host is of HTTP/1.0, which no browser sends.
     if name.is_empty() || name.eq_ignore_ascii_case("localhost") || is_loopback(name) {
         next.run(request).await
     } else {
@@ -177,7 +178,7 @@ async fn page(State(shared): State<Arc<Shared>>) -> Response {
     response
 }
 
-/// 128 bits that differ for each response: hashes under keys that the standard library takes from the system.
+/// A nonce of 128 bits: hashes under random keys, which the standard library takes from the system.
 fn nonce() -> String {
     format!(
         "{:016x}{:016x}",
@@ -251,10 +252,10 @@ async fn api_read(
     .await
 }
 
-/// Reads from the log what the query asks for: an encoded reply.
+/// Reads what a query asks for from the log, and gives the encoded reply.
 type Read = fn(&mut dyn ReadLog, Topic, &Where) -> Result<Vec<u8>, LogError>;
 
-/// Checks the token and the topic, and runs `read` on the log, on a thread that may block.
+/// Answers a query of the log: checks token and topic, and runs `read` on a thread that may block.
 async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read) -> Response {
     if !authorized(headers, &shared.admin.token) {
         return (
@@ -285,7 +286,7 @@ async fn answer(shared: Arc<Shared>, at: Where, headers: &HeaderMap, read: Read)
     }
 }
 
-/// Compares without telling by its time where the first difference is.
+/// Whether a request has the token. The comparison takes the same time wherever the texts differ.
 fn authorized(headers: &HeaderMap, token: &str) -> bool {
     let given = headers
         .get(header::AUTHORIZATION)

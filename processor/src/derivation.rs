@@ -1,23 +1,22 @@
-//! The derivation that a process works on: one set of derived topics and of results, of perhaps several of one log.
+//! Derivations: a derivation is one set of derived topics and results of a log.
 //!
-//! Two derivations of the same raw topics stand side by side under two derived prefixes. That is replay: the way out of state
-//! that can't be mended, and the way in for a version that computes other semantics.
+//! Two derivations of the same raw topics stand side by side under two derived prefixes. A further derivation is a replay: it
+//! replaces one whose state is damaged, or one that an older version computed under other semantics.
 
 use crate::view::MAIN;
 use processor_log::cluster::Cluster;
 use serde::{Deserialize, Serialize};
 
-/// Longest name of a derivation, bytes.
+/// The most bytes of a derivation's name.
 const NAME_BYTES_MAX: usize = 100;
 
 /// The table `[derivation]` of settings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DerivationSection {
-    /// The label `log` of every result; the derived prefix, if left out, else the prefix, else `main`.
+    /// The value of label `log` of every result. If left out, it is the derived prefix, else the prefix, else `main`.
     pub name: Option<String>,
-    /// Whether it ticks the raw partitions and writes the quarantine: one derivation of a log does, a second one beside it
-    /// does not.
+    /// Whether the derivation ticks the raw partitions and writes to the quarantine topic. Exactly one derivation of a log does.
     pub ticks: bool,
 }
 
@@ -30,24 +29,24 @@ impl Default for DerivationSection {
     }
 }
 
-/// A derivation, with its defaults filled in.
+/// A derivation, with defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derivation {
-    /// The label `log` of every result.
+    /// The value of label `log` of every result.
     pub name: String,
-    /// Goes before the names of derived topics; empty for the first derivation of a data directory.
+    /// The prefix of derived topics; empty for the first derivation of a data directory.
     pub prefix: String,
-    /// Whether it ticks the raw partitions and writes the quarantine.
+    /// Whether the derivation ticks the raw partitions and writes to the quarantine topic.
     pub ticks: bool,
 }
 
 impl DerivationSection {
-    /// The derivation of a cluster; what is wrong with it is added to `faults`.
+    /// The derivation on a cluster. Faults of its name are added to `faults`.
     pub fn derivation(&self, cluster: &Cluster, faults: &mut Vec<String>) -> Derivation {
         self.named(cluster.derivation_name(), &cluster.derived_prefix, faults)
     }
 
-    /// The derivation of a data directory under that prefix; what is wrong with it is added to `faults`.
+    /// The derivation under that prefix in a data directory. Faults of its name are added to `faults`.
     pub fn of_directory(&self, prefix: &str, faults: &mut Vec<String>) -> Derivation {
         let name = if prefix.is_empty() { MAIN } else { prefix };
         self.named(name, prefix, faults)

@@ -5,7 +5,7 @@ mod settings;
 use crate::admin::{Admin, router};
 use crate::telemetry;
 use crate::view::View;
-use crate::workers::{Config, Workers};
+use crate::workers::{Config, StartError, Workers};
 use ::settings::flags::Common;
 use ::settings::process::{Failure, bind, chain, exit_code, repeat, told_to_end};
 use clap::Parser;
@@ -19,13 +19,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often own histograms are folded.
+/// How often the process's own metrics need their upkeep ([`telemetry::upkeep`]).
 const UPKEEP: Duration = Duration::from_secs(5);
-/// How long the workers may take to commit and to hand over.
+/// How long the workers may take at the end to commit and to leave the group.
 const WORKERS_END: Duration = Duration::from_secs(20);
-/// What threads that still work get at the end.
+/// How long threads that still run may take at the end.
 const THREADS_END: Duration = Duration::from_millis(200);
-/// This process shows no page: `tacho` does.
+/// What this process serves in place of the page, which only `tacho` serves.
 const PAGE: &str = "<!doctype html><title>tacho-processor</title><a href=\"/metrics\">metrics</a>";
 
 /// Derives sessions, windows and totals from the raw topics of a Kafka cluster.
@@ -37,7 +37,7 @@ const PAGE: &str = "<!doctype html><title>tacho-processor</title><a href=\"/metr
 struct Flags {
     #[command(flatten)]
     common: Common,
-    /// Goes before the names of what is derived, in place of the prefix: kafka.derived_prefix.
+    /// Prefix of derived topics, instead of the prefix of all topics: kafka.derived_prefix.
     #[arg(long, value_name = "PREFIX")]
     derived_prefix: Option<String>,
     /// The consumer group: group.id.
@@ -93,10 +93,10 @@ fn run() -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
     let result = runtime.block_on(serve(settings, seed, admin));
     runtime.shutdown_timeout(THREADS_END);
-    result.map_err(Failure::Running)
+    result.map_err(|error| Failure::Running(chain(&error)))
 }
 
-/// Refuses topics that are not as they must be; gives the seed that holds, or the one to be written.
+/// Checks the topics, and gives the seed of the log, or the one to be written to an empty control topic.
 fn checked_topics(cluster: &Cluster) -> Result<Seed, Failure> {
     let failed = |error: LogError| match error {
         LogError::Unavailable { .. } => Failure::Running(chain(&error)),
@@ -111,9 +111,32 @@ fn checked_topics(cluster: &Cluster) -> Result<Seed, Failure> {
     }
 }
 
-async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<(), String> {
-    let text = |error: std::io::Error| error.to_string();
-    let admin_at = admin.local_addr().map_err(text)?;
+/// Why the process could not go on serving.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    /// The admin port can't be served.
+    #[error("the admin port can't be served")]
+    Admin(#[source] std::io::Error),
+    /// The workers did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The thread that starts the workers panicked.
+    #[error("the start of the workers panicked")]
+    Panic(#[source] tokio::task::JoinError),
+    /// Signals can't be received.
+    #[error("signals can't be received")]
+    Signal(#[source] std::io::Error),
+    /// A worker ended by itself.
+    #[error("{fault}")]
+    Worker {
+        /// Why the worker ended, with all causes.
+        fault: String,
+    },
+}
+
+/// Serves the admin port and runs the workers until the process is stopped or a worker ends.
+async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<(), ServeError> {
+    let admin_at = admin.local_addr().map_err(ServeError::Admin)?;
     let about = format!("Kafka at {}", settings.cluster.bootstrap);
     let log_name = settings.log;
     let config = Config {
@@ -129,18 +152,16 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
     let view = Arc::new(View::of(&log_name));
     let (group, name, count) = (config.group.clone(), config.name.clone(), config.workers);
     let shown = Arc::clone(&view);
-    // Connecting waits for brokers.
+    // Connecting blocks until brokers answer.
     let started = tokio::task::spawn_blocking(move || Workers::start(&config, &shown)).await;
-    let mut workers = started
-        .map_err(|panic| panic.to_string())?
-        .map_err(|error| chain(&error))?;
+    let mut workers = started.map_err(ServeError::Panic)??;
     let routes = router(
         Admin {
             view,
             health: Arc::clone(&workers.health),
             ingest_ready: Box::new(|| true),
             open: Box::new(|| Err(LogError::unavailable("read topics with `tacho read --kafka`"))),
-            // None: nobody may read topics through this port.
+            // Without a token, nobody can read topics through this port.
             token: String::new(),
             page: PAGE,
             setup: String::new(),
@@ -148,14 +169,14 @@ async fn serve(settings: Effective, seed: Seed, admin: TcpListener) -> Result<()
         },
         admin_at.ip().is_loopback(),
     );
-    let admin = tokio::net::TcpListener::from_std(admin).map_err(text)?;
+    let admin = tokio::net::TcpListener::from_std(admin).map_err(ServeError::Admin)?;
     let admin = tokio::spawn(axum::serve(admin, routes).into_future());
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
     tracing::info!(admin = %admin_at, group, name, workers = count, "listening");
 
     let result = tokio::select! {
-        signal = told_to_end() => signal.map_err(text),
-        fault = workers.failed() => Err(fault),
+        signal = told_to_end() => signal.map_err(ServeError::Signal),
+        fault = workers.failed() => Err(ServeError::Worker { fault }),
     };
     tracing::info!("ending: what is folded is committed, partitions are handed over");
     if let Ok(false) = tokio::task::spawn_blocking(move || workers.end(WORKERS_END)).await {

@@ -1,14 +1,27 @@
 //! The worker's loop: poll, fold, commit, show; and restore after anything went wrong.
 //!
-//! One thread owns the log handle and all tasks: no locks, no sharing. What people see (the [`View`], the metrics of
-//! the process) changes only after a commit succeeded.
+//! One thread owns the log handle and all tasks: no locks, no sharing. What people see (the [`View`], the
+//! metrics of the process) changes only after a commit succeeded.
 //!
-//! Which partitions are its own the log tells ([`Ownership`]): each is restored before its first record is folded, and
-//! committed before it is given away.
+//! The log tells which partitions are the worker's own ([`Ownership`]). *Assigned*: restore, then take over.
+//! *Revoked*: commit, hide, release. *Lost*: hide, drop the state, release.
 //!
-//! **Architecture Invariant:** a commit that is known to be aborted is sent again, without the partitions that were
-//! lost meanwhile. Any other error is answered by dropping all state, recovering the log handle and restoring: always
-//! right, and slow.
+//! What becomes of a commit:
+//!
+//! | the log says | the worker |
+//! |---|---|
+//! | committed | shows it |
+//! | aborted, for certain: a rebalance, a failed send | waits for news about ownership, leaves out what was lost, sends the rest again, three times at most |
+//! | no answer | a new producer with the same `transactional.id` fences the old one, and the committed positions are read back: all at the end is committed, all at the start is sent again, anything else is as the next row |
+//! | fenced, fatal, anything else | drops all state, recovers the log handle, restores, goes on |
+//! | the name is taken (static members) | drops all state and stays silent until no member of the group has the name, then joins again; if another process has it, ends |
+//!
+//! What can't mend itself (a gap, a mismatch, foreign records) ends the worker and the process.
+//!
+//! **Architecture Invariant:** a commit that is known to be aborted is sent again, without the partitions
+//! that were lost meanwhile. Any other error is answered by dropping all state, recovering the log handle and
+//! restoring: always right, and slow.
+#![deny(clippy::wildcard_enum_match_arm)]
 
 mod commit;
 mod control;
@@ -43,26 +56,26 @@ use std::time::{Duration, Instant};
 use tasks::Tasks;
 use ticks::Ticks;
 
-/// When to commit, and how much to take in at once.
+/// When a worker commits, how much it polls, and what it writes beside derived topics.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Commits begin at most this often, and at most this long after the first record that they hold; what comes after a
-    /// pause waits for a tenth of it.
+    /// The shortest time between the beginnings of two commits, and the longest time for which a folded record waits for one. A
+    /// record that comes after a pause waits for a tenth of it.
     pub commit_interval: Duration,
-    /// The same while what is there is old: who is far behind gains by combining more, and nobody sees results later for it.
-    /// And the most that it is stretched to while more is there than one poll takes.
+    /// The commit interval while the folded records are old: larger commits let a worker that is behind catch up sooner. It is
+    /// also the longest interval while polls are full.
     pub behind_interval: Duration,
-    /// A commit follows at once when that many records are folded and not committed.
+    /// The most records that are folded before a commit.
     pub records_max: usize,
-    /// How many records one poll takes at most.
+    /// The most records of one poll.
     pub poll_max: usize,
-    /// Whether to append ticks to the raw partitions, those that start epochs too, and to write what can't be folded to the
-    /// quarantine. One derivation of a log does both; off for a second one beside it, and where a recorded log is replayed
-    /// as it is.
+    /// Whether the worker appends ticks to raw partitions, those that start epochs included, and writes what can't be folded to
+    /// the quarantine topic. One derivation of a log does both. It is off for a further derivation, and where a recorded log is
+    /// replayed unchanged.
     pub ticks: bool,
-    /// Put before the names of derived topics; tells the id of this derivation from those of others of its log.
+    /// The prefix of derived topics. The id of the derivation depends on it ([`schemas::settings::Seed::derivation_id`]).
     pub derived_prefix: String,
-    /// How long to wait before starting anew after the log failed.
+    /// How long the worker waits after a failure of the log before it recovers.
     pub backoff: Duration,
 }
 
@@ -80,28 +93,28 @@ impl Default for Options {
     }
 }
 
-/// The longest time between two commits of a worker that is behind; to be well below the time for which results are
-/// shown without a new one.
+/// The longest time between two commits of a worker that is behind. It must be well below the lease for which results are
+/// shown without a further commit ([`Status::is_shown`]).
 pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
 
 /// Why a worker stopped for good.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The log is not as it must be.
+    /// The log can't be used as it is.
     #[error("the log can't be used")]
     Log(#[from] LogError),
-    /// State can't be rebuilt.
+    /// The state in a changelog can't be rebuilt.
     #[error(
         "state of {at} can't be restored; to rebuild it from the raw topics, use a new --prefix or data directory"
     )]
     Restore {
         /// The changelog partition.
         at: TopicPartition,
-        /// What is wrong.
+        /// Why the state can't be rebuilt.
         #[source]
         source: RestoreError,
     },
-    /// Committed position and state disagree.
+    /// The committed position and the position of the state differ.
     #[error(
         "{input}: the committed position is {committed:?} but the state in {changelog} is of {state:?}; nothing was folded. Restore the missing one, or rebuild from the raw topics under a new --prefix or data directory"
     )]
@@ -110,12 +123,12 @@ pub enum RunError {
         input: TopicPartition,
         /// The changelog partition.
         changelog: TopicPartition,
-        /// The group's position.
+        /// The committed position of the group; `None` if there is none.
         committed: Option<i64>,
-        /// The state's position.
+        /// The position in the changelog's meta record; `None` if there is none.
         state: Option<i64>,
     },
-    /// State was computed by another version of the rules.
+    /// The state in a changelog was computed under other semantics.
     #[error(
         "the state in {at} was computed under semantics {found}, and this version computes {SEMANTICS}: go on with the version that wrote it, or derive anew beside it under another derived_prefix"
     )]
@@ -125,91 +138,93 @@ pub enum RunError {
         /// The semantics of the state.
         found: u32,
     },
-    /// A task can't go on.
+    /// A task can't fold a record, since the log is broken.
     #[error(
         "{at}@{offset} can't be folded; rebuild from the raw topics under a new --prefix or data directory"
     )]
     Halt {
         /// The input partition.
         at: TopicPartition,
-        /// The record.
+        /// The offset of the record.
         offset: i64,
-        /// What is wrong with it.
+        /// Why the record can't be folded.
         #[source]
         source: Halt,
     },
     /// The group gave out a partition that no stage reads.
     #[error("{at} is input of no stage: another program is in the consumer group, or a newer version")]
     NoInput {
-        /// The partition.
+        /// The partition that was given out.
         at: TopicPartition,
     },
-    /// A record of one of our own topics can't be read.
+    /// A record of a changelog can't be read.
     #[error(
         "{at}@{offset} is not what this topic holds: was it written by another program or a newer version?"
     )]
     Foreign {
-        /// The partition.
+        /// The changelog partition.
         at: TopicPartition,
-        /// The record.
+        /// The offset of the record.
         offset: i64,
     },
-    /// The control topic holds what this build can't follow.
+    /// A record of the control topic can't be followed by this version.
     #[error("{at}@{offset}: the settings can't be used")]
     Settings {
         /// The control partition.
         at: TopicPartition,
-        /// The record.
+        /// The offset of the record.
         offset: i64,
-        /// What is wrong.
+        /// Why the record can't be followed.
         #[source]
         source: schemas::settings::SettingsError,
     },
 }
 
-/// One worker over a log.
+/// The runner of one worker: its log handle, its state, and what it shows.
 pub struct Runner<L> {
     log: L,
     seed: SeedSource,
     options: Options,
     view: Arc<View>,
     status: Arc<Status>,
+    /// Whether the worker has joined the consumer group.
     joined: bool,
-    /// The partitions that are ours, restored or to be restored.
+    /// The input partitions that this worker owns, restored or to be restored.
     owned: BTreeSet<TopicPartition>,
-    /// A change of ownership that is being answered.
+    /// A change of ownership that the log has announced and that is not fully answered.
     unanswered: Option<Ownership>,
+    /// The state; `None` before the first turn and after [`Runner::drop_state`].
     work: Option<Work>,
 }
 
-/// Everything that is dropped and rebuilt together.
+/// The state of a worker: all of it is dropped and restored together.
 struct Work {
     rules: Rules,
     labels: LabelTable,
-    /// Where the labels topic is to be read on.
+    /// The position of the labels topic up to which `labels` holds it.
     labels_next: Position,
-    /// The control topic, as far as it is read.
+    /// The follower of the control topic.
     control: Follower,
-    /// Log time of the last look at the control topic, ms. By the log's clock, not the process's: a simulated run is then
-    /// the same every time.
+    /// When the control topic was last read, ms by the log's wall clock. The log's clock is used instead of the process's so
+    /// that a simulated run is the same every time.
     control_read_ms: i64,
     tasks: Tasks,
     ticks: Ticks,
-    /// Records that a poll gave and that are not folded yet: a commit is due before them, or an epoch is not known.
+    /// Polled records that are not folded yet: they wait for a commit, or for an epoch that is not known yet.
     backlog: VecDeque<Record>,
     pace: Pace,
-    /// What points in time of the pace count from.
+    /// The start from which the points in time of [`Pace`] are counted.
     began: Instant,
-    /// Log time of the last deletion of consumed records, ms.
+    /// When consumed records were last deleted, ms by the log's wall clock.
     trimmed_ms: i64,
-    /// Log time of the last gauges, ms.
+    /// When the gauges were last set, ms by the log's wall clock.
     observed_ms: i64,
-    /// The derivation's id, for [`telemetry::log_info`].
+    /// The id of the derivation, for [`telemetry::log_info`].
     derivation_id: String,
 }
 
 impl<L: Log> Runner<L> {
-    /// A worker that has done nothing yet. `seed` is written to the control topic if that is empty.
+    /// The runner of a worker that has not joined yet. `seed` is written to the control topic if that is empty.
     pub fn new(log: L, seed: SeedSource, view: Arc<View>, status: Arc<Status>, options: Options) -> Self {
         Self {
             log,
@@ -224,17 +239,17 @@ impl<L: Log> Runner<L> {
         }
     }
 
-    /// Works until `stop`, then commits what is folded.
+    /// Runs the worker until `stop` is set, then commits what is folded.
     ///
-    /// The log's failures are outlived: drop, fence, restore. A log whose content is wrong ends the worker.
+    /// After a failure of the log that can pass, state is dropped, earlier writers are fenced, and state is restored.
     ///
     /// # Errors
-    /// See [`RunError`]; none of them mends itself.
+    /// A fault of the log's content, or one of the log that does not pass by itself.
     pub fn run(&mut self, stop: &AtomicBool) -> Result<(), RunError> {
         while !stop.load(Ordering::Relaxed) {
             match self.turn() {
                 Ok(()) => {}
-                Err(RunError::Log(error)) if outlived(&error) => self.start_anew(&error, stop),
+                Err(RunError::Log(error)) if can_pass(&error) => self.start_anew(&error, stop),
                 Err(error) => {
                     self.drop_state();
                     return Err(error);
@@ -244,10 +259,10 @@ impl<L: Log> Runner<L> {
         self.finish()
     }
 
-    /// One turn of the loop: restore if need be, then poll, fold, and commit when it is time.
+    /// One turn of the loop: restores if there is no state, polls, folds, and commits when a commit is due.
     ///
     /// # Errors
-    /// See [`RunError`]; after one of the log's, call [`Runner::drop_state`].
+    /// A fault of the log or of its content. After one of the log, the caller must call [`Runner::drop_state`].
     pub fn turn(&mut self) -> Result<(), RunError> {
         self.status.beat();
         if self.work.is_none() {
@@ -257,7 +272,7 @@ impl<L: Log> Runner<L> {
         let Some(work) = self.work.as_mut() else {
             return Ok(());
         };
-        let count = match work.take_in(&mut self.log, &self.options) {
+        let count = match work.poll(&mut self.log, &self.options) {
             Err(RunError::Log(LogError::OutOfRange { at, start, .. }))
                 if is_past(&mut self.log, at, start)? =>
             {
@@ -279,11 +294,11 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
-    /// State without partitions, or with those that were ours when it was dropped.
+    /// Makes new state: settings, labels, and the partitions that this worker owned when its state was dropped.
     fn begin(&mut self) -> Result<(), RunError> {
-        // Fence whoever wrote before us first: else a commit of theirs could follow what we are about to read.
+        // An earlier writer is fenced before anything is read, since a commit of that writer could follow the reads.
         self.log.recover()?;
-        // There is nothing to commit. After an outage all may be lost with the old client.
+        // Nothing is folded, so revoked partitions are released without a commit.
         while let Some(change) = self.unanswered.take().or_else(|| self.log.ownership()) {
             match change {
                 Ownership::Assigned(new) => self.owned.extend(new),
@@ -293,7 +308,7 @@ impl<L: Log> Runner<L> {
         let mut work = restore::begin(&mut self.log, &self.seed, &self.options)?;
         if self.joined {
             let owned: Vec<TopicPartition> = self.owned.iter().copied().collect();
-            self.take_in(&mut work, &owned)?;
+            self.restore(&mut work, &owned)?;
         } else {
             self.log.join()?;
             self.joined = true;
@@ -302,8 +317,8 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
-    /// Restores partitions, lets the log give them out, and shows them.
-    fn take_in(&mut self, work: &mut Work, new: &[TopicPartition]) -> Result<(), RunError> {
+    /// Restores partitions, lets polls give out their records, and shows what is committed of them.
+    fn restore(&mut self, work: &mut Work, new: &[TopicPartition]) -> Result<(), RunError> {
         self.status.set_ready(false);
         let began = Instant::now();
         restore::tasks(work, &mut self.log, new, &self.status)?;
@@ -318,7 +333,7 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
-    /// Answers what the log says about who owns partitions.
+    /// Answers the changes of ownership that the log announces.
     fn answer(&mut self) -> Result<(), RunError> {
         loop {
             self.unanswered = self.unanswered.take().or_else(|| self.log.ownership());
@@ -330,7 +345,7 @@ impl<L: Log> Runner<L> {
                     let Some(mut work) = self.work.take() else {
                         return Ok(());
                     };
-                    self.take_in(&mut work, &new)?;
+                    self.restore(&mut work, &new)?;
                     self.work = Some(work);
                 }
                 Some(Ownership::Revoked(old)) => {
@@ -350,7 +365,7 @@ impl<L: Log> Runner<L> {
         }
     }
 
-    /// Shows partitions no longer, forgets their state, and tells the log.
+    /// Hides partitions, drops their state, and releases them to the log.
     fn give_up(&mut self, old: &[TopicPartition]) -> Result<(), RunError> {
         for at in old {
             self.owned.remove(at);
@@ -365,7 +380,7 @@ impl<L: Log> Runner<L> {
     /// Commits what is folded, if anything is, and shows it.
     ///
     /// # Errors
-    /// The log's: call [`Runner::drop_state`].
+    /// The log did not confirm the commit. The caller must call [`Runner::drop_state`].
     pub fn commit(&mut self) -> Result<(), RunError> {
         let Some(work) = self.work.as_mut().filter(|work| work.pace.records() > 0) else {
             return Ok(());
@@ -391,8 +406,8 @@ impl<L: Log> Runner<L> {
         Ok(())
     }
 
-    /// Gives a commit to the log, again without what was lost meanwhile where it is known to be aborted; the positions that
-    /// are committed then.
+    /// Gives a commit to the log, and gives back the positions that are committed. A commit that is known to be aborted is given
+    /// again, without the partitions that were lost meanwhile.
     fn send(&mut self, prepared: &mut Prepared) -> Result<Vec<(TopicPartition, Position)>, RunError> {
         let mut aborts = 0;
         loop {
@@ -414,7 +429,7 @@ impl<L: Log> Runner<L> {
                     telemetry::transaction("aborted");
                     prepared.commit = *commit;
                     self.log.settle(SETTLE_MAX)?;
-                    // One change may be waiting for this very commit; a loss can be dealt with at once.
+                    // A revocation waits for this commit, and stays unanswered; a loss is answered at once.
                     self.unanswered = self.unanswered.take().or_else(|| self.log.ownership());
                     if let Some(Ownership::Lost(old)) = self.unanswered.clone() {
                         prepared.leave_out(&old);
@@ -427,14 +442,14 @@ impl<L: Log> Runner<L> {
         }
     }
 
-    /// Forgets all state and shows nothing more: the next turn restores it from the log.
+    /// Drops all state and hides all partitions; the next turn restores them from the log.
     pub fn drop_state(&mut self) {
         self.work = None;
         self.status.set_ready(false);
         self.owned.iter().for_each(|at| self.hide(*at));
     }
 
-    /// Shows a partition no longer, unless another worker shows it already.
+    /// Removes a deltas partition from the view, unless another worker of the process shows it already.
     fn hide(&self, at: TopicPartition) {
         if Stage::of_input(at.topic) == Some(Stage::Series) {
             self.view
@@ -448,6 +463,7 @@ impl<L: Log> Runner<L> {
         &mut self.log
     }
 
+    /// Drops all state after a failure of the log that can pass, and waits a little.
     fn start_anew(&mut self, error: &LogError, stop: &AtomicBool) {
         tracing::warn!(
             error = chain(error),
@@ -460,12 +476,13 @@ impl<L: Log> Runner<L> {
         }
     }
 
+    /// Commits what is folded, and drops all state.
     fn finish(&mut self) -> Result<(), RunError> {
         let result = self.commit();
         self.drop_state();
         match result {
-            // What was not committed is folded again at the next start: nothing is lost by leaving.
-            Err(RunError::Log(error)) if outlived(&error) => {
+            // What was not committed is folded again at the next start, so nothing is lost.
+            Err(RunError::Log(error)) if can_pass(&error) => {
                 tracing::warn!(
                     error = chain(&error),
                     "the last commit was not confirmed; its records are folded again at the next start"
@@ -479,17 +496,18 @@ impl<L: Log> Runner<L> {
 
 /// How often consumed records are deleted, ms.
 const TRIM_EVERY_MS: u64 = 10_000;
-/// How often a commit that is known to be aborted is sent again.
+/// How many times a commit that is known to be aborted is sent again.
 const ABORTS_MAX: usize = 3;
-/// How long to wait for news about ownership before that.
+/// How long an aborted commit waits for changes of ownership before it is sent again.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
 
-/// Whether `every_ms` have passed since `last_ms`; also after the log's clock was set back.
+/// Whether `every_ms` have passed since `last_ms`, or the log's wall clock was set back by as much.
 const fn is_due(now_ms: i64, last_ms: i64, every_ms: u64) -> bool {
     now_ms.abs_diff(last_ms) >= every_ms
 }
 
-/// Whether the group went on past the new start of a partition: then others have it, and this worker has not heard of it yet.
+/// Whether the group's committed position is at or past the new start of a partition. Then another worker owns the partition
+/// and has deleted what it merged, and this worker was not told of that yet.
 fn is_past<L: Log>(log: &mut L, at: TopicPartition, start: i64) -> Result<bool, LogError> {
     Ok(log
         .committed(&[at])?
@@ -499,8 +517,8 @@ fn is_past<L: Log>(log: &mut L, at: TopicPartition, start: i64) -> Result<bool, 
         .is_some_and(|committed| committed.0 >= start))
 }
 
-/// Whether restoring can help.
-const fn outlived(error: &LogError) -> bool {
+/// Whether a failure of the log can pass by itself, so that the worker recovers.
+const fn can_pass(error: &LogError) -> bool {
     matches!(
         error,
         LogError::Aborted { .. }
@@ -511,12 +529,12 @@ const fn outlived(error: &LogError) -> bool {
 }
 
 impl Work {
-    /// The time that the pace is told.
+    /// The current point in time of [`Pace`].
     fn now(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Drops the task of an input partition.
+    /// Drops the task of an input partition, and its records in the backlog.
     fn forget(&mut self, at: TopicPartition) {
         self.tasks.remove(at);
         self.ticks.forget(at);
@@ -524,7 +542,7 @@ impl Work {
         self.pace.dropped(self.tasks.pending());
     }
 
-    /// Deletes the records that are consumed and committed, now and then.
+    /// Deletes the records that are consumed and committed, at most every [`TRIM_EVERY_MS`].
     fn trim<L: Log>(&mut self, log: &mut L) -> Result<(), LogError> {
         let now = log.wall_ms();
         if !is_due(now, self.trimmed_ms, TRIM_EVERY_MS) {

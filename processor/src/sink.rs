@@ -1,3 +1,3 @@
-//! Where committed results become readable for others.
+//! Sinks: formats in which others read committed results.
 
 pub mod prometheus;

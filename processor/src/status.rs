@@ -1,21 +1,26 @@
 //! How workers are doing: alive, ready, and whether what they show may still be shown.
+//!
+//! What a worker shows is a lease. It ends when the partition is revoked or lost, when state is dropped, and
+//! when the last success is older than half the session timeout; after that only a commit or a restore renews
+//! it. A process that was stopped polls before it hears that others have its partitions, so the end of the
+//! lease can't wait for news.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A heartbeat older than that means that the worker hangs: `/livez` says so. A commit that the brokers do not answer,
-/// its abort and the fencing after it take half of that: being alive does not depend on them.
+/// The age of a heartbeat from which on a worker is taken for hanging, and `/livez` fails. A commit that the brokers do not
+/// answer, its abort and the fencing after it take half as long, so they do not make a worker seem to hang.
 pub const HEARTBEAT_MAX: Duration = Duration::from_secs(60);
 
-/// How one worker is doing; it says so itself, at least every few seconds.
+/// The status of one worker, which the worker itself updates at least every few seconds.
 #[derive(Debug)]
 pub struct Status {
     started: Instant,
     /// Milliseconds from `started` to the last heartbeat.
     heartbeat: AtomicU64,
     ready: AtomicBool,
-    /// How long what was committed may be shown after the last success.
+    /// How long results may be shown after the last success.
     lease: Duration,
     /// Milliseconds from `started` to the last success.
     success: AtomicU64,
@@ -28,8 +33,8 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Of a worker whose results may be shown for `lease` after its last success: half the session timeout in a group,
-    /// [`Duration::MAX`] where nobody else can take over.
+    /// The status of a worker whose results may be shown for `lease` after its last success: half the session timeout in a
+    /// group, [`Duration::MAX`] where no other worker can take over.
     #[must_use]
     pub fn new(lease: Duration) -> Self {
         Self {
@@ -41,17 +46,17 @@ impl Status {
         }
     }
 
-    /// Says that the worker is alive: call it in each round of its loop, and while it restores.
+    /// Records a heartbeat. The worker calls it in each turn of its loop, and while it restores.
     pub fn beat(&self) {
         self.heartbeat.store(self.age_ms(), Ordering::Relaxed);
     }
 
-    /// Says whether all state of the partitions that it owns is restored.
+    /// Sets whether the worker has restored all partitions that it owns.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Whether all state is restored.
+    /// Whether the worker has restored all partitions that it owns.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
@@ -67,20 +72,21 @@ impl Status {
         age.saturating_sub(Duration::from_millis(self.heartbeat.load(Ordering::Relaxed))) <= HEARTBEAT_MAX
     }
 
-    /// A commit succeeded, or a restore: the log has confirmed that the partitions are this worker's.
+    /// Records the success of a commit or a restore, by which the log has confirmed that the worker owns its partitions. Renews
+    /// the lease.
     pub fn confirmed(&self) {
         self.success.store(self.age_ms(), Ordering::Release);
     }
 
-    /// A poll succeeded, with nothing to commit. Once the lease has run out only [`Status::confirmed`] renews it: a
-    /// process that was stopped for long polls before it hears that others have its partitions.
+    /// Records the success of a poll with nothing to commit. Renews the lease unless it has run out: a process that was stopped
+    /// for long polls before it hears that other workers have its partitions.
     pub fn polled(&self) {
         if self.is_shown() {
             self.confirmed();
         }
     }
 
-    /// Whether what this worker has committed may be shown: its last success is recent enough.
+    /// Whether the results of the worker may be shown: its lease has not run out.
     #[must_use]
     pub fn is_shown(&self) -> bool {
         self.started
@@ -94,15 +100,15 @@ impl Status {
     }
 }
 
-/// How all workers of a process are doing.
+/// The status of all workers of a process.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// One for each worker.
+    /// The status of each worker.
     pub workers: Vec<Arc<Status>>,
 }
 
 impl Health {
-    /// Of one worker.
+    /// The health of a process with one worker.
     #[must_use]
     pub fn of(status: &Arc<Status>) -> Self {
         Self {
@@ -110,7 +116,7 @@ impl Health {
         }
     }
 
-    /// Whether all state of all workers is restored.
+    /// Whether all workers have restored all partitions that they own.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.workers.iter().all(|status| status.is_ready())
@@ -144,7 +150,7 @@ mod tests {
         assert_eq!(
             status.success.load(Ordering::Acquire),
             0,
-            "a poll proves nothing then"
+            "a poll renewed a lease that had run out"
         );
         status.confirmed();
         assert!(status.success.load(Ordering::Acquire) >= 2);

@@ -1,7 +1,12 @@
 //! The process's own metrics: how the machine is doing, as opposed to what it derives.
 //!
-//! They live and die with the process and carry no explicit timestamp. Their names are disjoint from those of the
-//! metric table ([`schemas::metric`]), so both stand on one `/metrics`.
+//! They live and die with the process and carry no explicit timestamp. Their names are disjoint from those of
+//! the metric table ([`schemas::metric`]), so both stand on one `/metrics`; a test compares the names in the
+//! shipped scrape configuration with this table. A gauge that nobody has set for 60 s is gone: its partition
+//! is elsewhere.
+//!
+//! They are metrics of the `metrics` facade. Results are not: the facade can't restore a histogram, and no
+//! exporter sets timestamps.
 #![expect(clippy::disallowed_macros, reason = "this is the one place for them")]
 
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -14,14 +19,15 @@ use strum::VariantArray;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// A gauge that nobody set for so long is no longer shown: its partition went to another process. Those of owned
-/// partitions are set every 5 s.
+/// How long a gauge is shown after it was set last. The gauges of owned partitions are set every 5 s, so a gauge that is older
+/// belongs to a partition that another process owns now.
 const GAUGE_IDLE: Duration = Duration::from_secs(60);
 
-/// The bits of the last restore's seconds: [`upkeep`] sets that gauge again, since nothing else does.
+/// The duration of the last restore in seconds, as bits of an `f64`. [`upkeep`] sets the gauge again and again, so that it
+/// stays shown.
 static RESTORE_SECONDS: AtomicU64 = AtomicU64::new(NOT_RESTORED);
 
-/// No number: the bits of a NaN that no duration has.
+/// The value of [`RESTORE_SECONDS`] before the first restore: bits of a NaN, which no duration has.
 const NOT_RESTORED: u64 = u64::MAX;
 
 /// Upper bounds of the latency buckets, in seconds.
@@ -31,7 +37,10 @@ const LATENCY_BOUNDS: [f64; 12] = [
 
 /// A metric of the process itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-#[expect(missing_docs, reason = "each is explained by its help text, below")]
+#[expect(
+    missing_docs,
+    reason = "each is explained by its help text, in `SelfMetric::def`"
+)]
 pub enum SelfMetric {
     Transactions,
     StateKeys,
@@ -49,27 +58,27 @@ pub enum SelfMetric {
     LogInfo,
 }
 
-/// How a [`SelfMetric`] adds up.
+/// The kind of a [`SelfMetric`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SelfKind {
-    /// Never goes down while the process lives.
+    /// A number that never decreases while the process lives.
     Counter,
-    /// The latest value.
+    /// The latest of several values.
     Gauge,
-    /// A distribution.
+    /// A distribution of values.
     Histogram,
 }
 
-/// Everything there is to know about a [`SelfMetric`].
+/// The definition of a [`SelfMetric`]: one row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct SelfDef {
-    /// Its name on `/metrics`.
+    /// The metric's name on `/metrics`.
     pub name: &'static str,
-    /// One sentence for `# HELP`.
+    /// What the metric is, in one sentence: the text of `# HELP`.
     pub help: &'static str,
-    /// How it adds up.
+    /// The kind of the metric.
     pub kind: SelfKind,
-    /// Names of its labels.
+    /// The names of the metric's labels.
     pub labels: &'static [&'static str],
 }
 
@@ -88,8 +97,9 @@ const fn def(
 }
 
 impl SelfMetric {
-    /// Everything there is to know about it.
+    /// The metric's definition.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: one arm a metric")]
     pub const fn def(self) -> SelfDef {
         use SelfKind::{Counter, Gauge, Histogram};
         match self {
@@ -181,7 +191,7 @@ impl SelfMetric {
     }
 }
 
-/// Installs the process's recorder, once, and describes every metric; later calls change nothing.
+/// Installs the recorder of the process and describes every metric; later calls change nothing.
 ///
 /// # Errors
 /// Another library's recorder is installed already.
@@ -191,7 +201,7 @@ pub fn install() -> Result<(), BuildError> {
     }
     let handle = builder(GAUGE_IDLE)?.install_recorder()?;
     describe();
-    // Two first callers at once: the second one's install_recorder has failed above.
+    // Of two first callers at once, the second one has failed in install_recorder.
     let _ = HANDLE.set(handle);
     Ok(())
 }
@@ -203,7 +213,7 @@ fn builder(gauge_idle: Duration) -> Result<PrometheusBuilder, BuildError> {
         .set_buckets_for_metric(latency, &LATENCY_BOUNDS)
 }
 
-/// Tells the recorder in use what each metric is.
+/// Describes every metric to the recorder in use.
 fn describe() {
     for metric in SelfMetric::VARIANTS {
         let def = metric.def();
@@ -221,8 +231,8 @@ pub fn render() -> String {
     HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// Folds recorded values into their histograms, so that they take no memory when nobody scrapes, and keeps the gauges
-/// of the process from falling idle; call it every few seconds.
+/// Moves recorded values into their histograms, so that they do not take memory while nobody scrapes, and sets the gauges of
+/// the process again, so that they stay shown. Must be called every few seconds.
 pub fn upkeep() {
     show_restore();
     if let Some(handle) = HANDLE.get() {
@@ -230,12 +240,12 @@ pub fn upkeep() {
     }
 }
 
-/// Counts a commit: `committed`, `aborted` and sent again, or `not_confirmed` and followed by a restore.
+/// Counts the end of a commit: `committed`, `aborted` (it is sent again), or `not_confirmed` (state is restored).
 pub fn transaction(outcome: &'static str) {
     metrics::counter!(SelfMetric::Transactions.def().name, "outcome" => outcome).increment(1);
 }
 
-/// Sets the number of keys in a task's state; `stage` is `sessions` or `series`.
+/// Sets the number of keys in the state of a task; `stage` is the stage's name.
 pub fn state_keys(stage: &'static str, partition: i32, keys: usize) {
     gauge(
         SelfMetric::StateKeys,
@@ -257,7 +267,7 @@ fn show_restore() {
     }
 }
 
-/// Sets how many records of a partition are not in the committed state yet; negative counts as 0.
+/// Sets how many records of a partition are not in the committed state yet; a negative number counts as 0.
 pub fn consumer_lag(topic: &'static str, partition: i32, records: i64) {
     let labels = [("topic", topic.to_owned()), ("partition", partition.to_string())];
     gauge(
@@ -286,7 +296,7 @@ pub fn tick() {
     metrics::counter!(SelfMetric::Ticks.def().name).increment(1);
 }
 
-/// Counts a delta record that was dropped as seen before.
+/// Counts a delta record that was dropped because it was merged before.
 pub fn delta_duplicate() {
     metrics::counter!(SelfMetric::DeltaDuplicates.def().name).increment(1);
 }
@@ -302,7 +312,7 @@ pub fn clock_held(partition: i32, records: u64) {
         .increment(records);
 }
 
-/// Shows which price table the latest epoch has.
+/// Sets the gauge that names the price table of the latest epoch.
 pub fn price_table(version: &str, epoch: i64) {
     gauge(
         SelfMetric::PriceTable,
@@ -311,13 +321,13 @@ pub fn price_table(version: &str, epoch: i64) {
     );
 }
 
-/// Shows which derivation the results are of.
+/// Sets the gauge that names the derivation of the results.
 pub fn log_info(log: &str, id: &str) {
     let labels = [("log", log.to_owned()), ("id", id.to_owned())];
     gauge(SelfMetric::LogInfo, &labels, 1.0);
 }
 
-/// Counts records that were gone before they were read.
+/// Counts records that were deleted before they were read.
 pub fn lost(topic: &'static str, partition: i32, records: u64) {
     metrics::counter!(SelfMetric::LostRecords.def().name, "topic" => topic, "partition" => partition.to_string()).increment(records);
 }
@@ -398,7 +408,7 @@ mod tests {
 
     #[test]
     fn what_is_recorded_is_rendered_with_the_labels_of_the_table() {
-        // A recorder of its own: other tests of this process record too.
+        // The test has a recorder of its own, since other tests of this process record too.
         let recorder = builder(GAUGE_IDLE).unwrap().build_recorder();
         metrics::with_local_recorder(&recorder, record_each);
         recorder.handle().run_upkeep();
@@ -442,7 +452,7 @@ mod tests {
         }
     }
 
-    /// Whether the text holds a sample of that name, whatever its labels.
+    /// Whether the text holds a sample of that metric, whatever its labels.
     fn shows(text: &str, metric: SelfMetric) -> bool {
         text.lines().any(|line| line.starts_with(metric.def().name))
     }
@@ -457,7 +467,7 @@ mod tests {
             shows(&first, SelfMetric::ConsumerLag) && shows(&first, SelfMetric::ClockLag),
             "{first}"
         );
-        // The recorder's clock needs to move by 2 ns; until then it is the same scrape again.
+        // The gauges fall idle once the recorder's clock has moved by 2 ns, so the test renders until it has.
         let mut later = handle.render();
         let gauges = [
             SelfMetric::ConsumerLag,
@@ -488,7 +498,7 @@ mod tests {
         );
         assert!(
             back.contains("tacho_state_restore_seconds 1.5"),
-            "the process's own gauge is set again by upkeep: {back}"
+            "upkeep did not set the gauge of the last restore again: {back}"
         );
     }
 }

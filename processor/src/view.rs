@@ -1,7 +1,7 @@
-//! The committed view: what the last commit made true, and the only thing that `/metrics` and the page show.
+//! The committed view: what the last commit made true. `/metrics` and the page show nothing else of derived values.
 //!
-//! One entry per deltas partition; an entry is changed under its own lock, so a scrape sees each partition's series
-//! and timestamp of one and the same commit.
+//! The view has an entry for each deltas partition. An entry is changed under a lock of its own, so a scrape sees the series
+//! and the timestamp of a partition as one commit left them.
 
 use crate::status::Status;
 use dashmap::DashMap;
@@ -12,53 +12,53 @@ use std::sync::{Arc, Mutex};
 
 pub use processor_log::cluster::MAIN;
 
-/// What a series shows.
+/// What is shown of a series.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
-    /// Cumulative value, for counters, up-down counters and histograms.
+    /// The total of a counter, an up-down counter or a histogram; `None` for other metrics.
     pub total: Option<Amount>,
-    /// By window size (0 is the smallest): start of the last final window with a row, and its value.
+    /// The series' value in the latest final window of each size (0 is the smallest), with the window's start.
     pub last_final: BTreeMap<usize, (EventTime, Amount)>,
 }
 
-/// One deltas partition as of its last commit.
+/// A deltas partition as its last commit left it.
 #[derive(Clone, Debug, Default)]
 pub struct PartitionView {
-    /// The worker that committed it; none: it may always be shown.
+    /// The worker that committed the partition; `None` if the partition may be shown whatever a worker does.
     pub worker: Option<Arc<Status>>,
-    /// Append time of the last delta record in the committed state, as a running maximum; the samples' timestamp.
+    /// Running maximum of the append times of the delta records in the committed state: the timestamp of all samples.
     pub timestamp: AppendTime,
-    /// By series key.
+    /// What is shown of each series, by series key.
     pub series: BTreeMap<String, Shown>,
-    /// By window size: the start of the latest window that is final; a gauge of an older one is not shown.
+    /// The start of the latest final window of each size; values of an older window are not shown.
     pub latest_final: Vec<Option<EventTime>>,
 }
 
 impl PartitionView {
-    /// Whether that worker committed it: another may have taken the partition over meanwhile, in the same process.
+    /// Whether that worker committed the partition. Another worker of the same process may have taken the partition over.
     #[must_use]
     pub fn is_of(&self, worker: &Arc<Status>) -> bool {
         self.worker.as_ref().is_some_and(|own| Arc::ptr_eq(own, worker))
     }
 
-    /// Whether it may be shown: its worker had a success lately, so that nobody else shows a newer state.
+    /// Whether the partition may be shown: the lease of its worker has not run out, so no other process shows newer state.
     #[must_use]
     pub fn is_shown(&self) -> bool {
         self.worker.as_ref().is_none_or(|worker| worker.is_shown())
     }
 }
 
-/// A session as the page shows it: its latest published row, as JSON.
+/// A session as the page shows it: its latest row, as JSON.
 pub type SessionJson = serde_json::Value;
 
 /// The committed view of one process.
 #[derive(Debug)]
 pub struct View {
-    /// Name of the derivation that is shown: the label `log` of every result.
+    /// The name of the derivation that is shown: the value of label `log` of every result.
     pub log: String,
-    /// By deltas partition.
+    /// The entries, by deltas partition.
     pub partitions: DashMap<i32, PartitionView>,
-    /// The latest session rows, newest last, at most [`View::RECENT_MAX`].
+    /// The latest session rows, at most [`View::RECENT_MAX`], newest last.
     recent: Mutex<VecDeque<SessionJson>>,
 }
 
@@ -70,7 +70,7 @@ impl Default for View {
 }
 
 impl View {
-    /// The empty view of a derivation of that name.
+    /// The empty view of a derivation with that name.
     #[must_use]
     pub fn of(log: &str) -> Self {
         Self {
@@ -80,10 +80,10 @@ impl View {
         }
     }
 
-    /// How many session rows the page keeps.
+    /// The most session rows that the view keeps.
     pub const RECENT_MAX: usize = 50;
 
-    /// Remembers a published session row; an older row with the same `key` makes way.
+    /// Adds a session row, which replaces an older row with the same `key`.
     ///
     /// # Panics
     /// Only after a panic of another thread within this function.

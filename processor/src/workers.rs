@@ -1,4 +1,4 @@
-//! The workers of a process: threads, each with its own consumer, producer and tasks.
+//! The workers of a process: threads, each with a consumer, a producer and tasks of its own.
 
 use crate::runner::{Options, Runner, SeedSource};
 use crate::status::{Health, Status};
@@ -14,31 +14,31 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Most workers of one process.
+/// The most workers of a process.
 pub const WORKERS_MAX: usize = 64;
 
-/// Who the workers are, and how they work.
+/// The settings of the workers of a process.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The cluster; its topics are there and checked.
+    /// The cluster, whose topics were checked.
     pub cluster: Cluster,
     /// The consumer group, prefix included.
     pub group: String,
-    /// The name of this process, unique in the group and stable over restarts: the pod's.
+    /// The name of this process, unique in the group and the same after a restart, such as the name of a pod.
     pub name: String,
-    /// Whether the group remembers a member by name, so that a restart moves no partition.
+    /// Whether members are static: the group knows them by name, so that a restart moves no partition.
     pub is_static: bool,
-    /// A member that is silent for so long loses its partitions.
+    /// How long a member may be silent before it loses its partitions.
     pub session_timeout: Duration,
-    /// How many workers, at most [`WORKERS_MAX`].
+    /// The number of workers, 1 to [`WORKERS_MAX`].
     pub workers: usize,
-    /// Written to an empty control topic.
+    /// The seed that is written to an empty control topic.
     pub seed: Seed,
-    /// When to commit.
+    /// The options of each worker.
     pub options: Options,
 }
 
-/// The same seed with a random id, where it has none: what tells the log from every other, should this seed begin one.
+/// A seed with a random id if it has none. The id tells the log from every other one if the seed begins a log.
 #[must_use]
 pub fn identified(seed: &Seed) -> Seed {
     let mut seed = seed.clone();
@@ -54,26 +54,26 @@ pub enum StartError {
     /// The cluster can't be used.
     #[error("the cluster can't be used")]
     Log(#[from] LogError),
-    /// No thread.
+    /// A thread can't be started.
     #[error("no thread for a worker")]
     Thread(#[from] std::io::Error),
 }
 
 /// Running workers.
 pub struct Workers {
-    /// How they are doing.
+    /// The status of the workers.
     pub health: Arc<Health>,
     stop: Arc<AtomicBool>,
     failed: watch::Receiver<Option<String>>,
-    /// Closes when all have ended.
+    /// A channel on which nothing is sent, and which closes when all workers have ended.
     done: Receiver<()>,
 }
 
 impl Workers {
-    /// Connects and starts all workers; what they commit shows in `view`.
+    /// Connects and starts all workers. What they commit is shown in `view`.
     ///
     /// # Errors
-    /// No broker answers, or there are no threads.
+    /// No broker answers, or a thread can't be started.
     pub fn start(config: &Config, view: &Arc<View>) -> Result<Self, StartError> {
         let mut logs = Vec::new();
         for number in 0..config.workers.clamp(1, WORKERS_MAX) {
@@ -91,10 +91,10 @@ impl Workers {
         Self::run(logs, lease, &config.seed, &config.options, view)
     }
 
-    /// One worker that has a log for itself.
+    /// Starts one worker on a log that no other worker uses.
     ///
     /// # Errors
-    /// There are no threads.
+    /// A thread can't be started.
     pub fn alone(
         log: impl processor_log::Log + 'static,
         seed: &Seed,
@@ -131,7 +131,7 @@ impl Workers {
                 .spawn(move || {
                     let _alive = alive;
                     let result = runner.run(&stop);
-                    // Leaves the group, which may take a while: before anybody hears that this worker has ended.
+                    // Dropping the runner leaves the group, which may take a while, and must be over when `done` closes.
                     drop(runner);
                     match result {
                         Err(error) => drop(fail.send_replace(Some(chain(&error)))),
@@ -150,21 +150,21 @@ impl Workers {
         })
     }
 
-    /// Resolves when a worker has failed for good: why.
+    /// Resolves when a worker has ended by itself, with the fault.
     pub async fn failed(&mut self) -> String {
         match self.failed.wait_for(Option::is_some).await {
             Ok(fault) => fault.clone().unwrap_or_default(),
-            // All workers have ended as they were told to.
+            // All workers were stopped, and ended without a fault.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Tells all workers to commit and end, and waits for that up to `max`; whether they did.
+    /// Stops all workers, which commit what is folded, and waits for them up to `max`. Returns whether all have ended.
     #[must_use]
     pub fn end(self, max: Duration) -> bool {
         self.stop.store(true, Ordering::Relaxed);
         let deadline = Instant::now() + max;
-        // Nothing is ever sent: the channel closes with the last worker.
+        // Nothing is sent on the channel, which closes with the last worker.
         self.done
             .recv_timeout(deadline.saturating_duration_since(Instant::now()))
             == Err(RecvTimeoutError::Disconnected)

@@ -1,4 +1,4 @@
-//! The runner over the simulated log: epochs, restarts, and states that must not be worked on.
+//! The runner over the simulated log: epochs, restarts, and faults of the log that must stop the worker.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use bytes::Bytes;
@@ -32,6 +32,7 @@ const CONTROL: TopicPartition = TopicPartition {
     partition: 0,
 };
 
+/// A simulated cluster with one worker.
 struct World {
     cluster: SimCluster,
     seed: Seed,
@@ -60,7 +61,7 @@ impl World {
         (self.view, self.runner) = start(&self.cluster, &self.seed);
     }
 
-    /// Turns until both stages have folded and committed what is there, without the clock moving on.
+    /// Turns until both stages have folded and committed what is there, while the log's wall clock stands still.
     fn settle(&mut self) {
         for _ in 0..6 {
             self.runner.turn().unwrap();
@@ -68,7 +69,7 @@ impl World {
         }
     }
 
-    /// Lets time pass in steps of a second, so that ticks come as they do in life.
+    /// Moves the log's wall clock in steps of a second, so that ticks come as in a running process.
     fn pass(&mut self, seconds: usize) {
         for _ in 0..seconds {
             self.cluster.advance(1_000);
@@ -111,7 +112,7 @@ impl World {
             .collect()
     }
 
-    /// The sum of a counter over a team's series.
+    /// The sum of a counter over the series of a team, as shown.
     fn shown(&self, metric: &str, team: &str) -> i64 {
         let mut sum = 0;
         for partition in &self.view.partitions {
@@ -190,7 +191,7 @@ fn a_new_epoch_changes_settings_from_its_tick_on() {
     settings.session_gap_ms = 20_000;
     settings.reopen_horizon_ms = 40_000;
     world.append(CONTROL, "settings", serde_json::to_vec(&settings).unwrap());
-    // The control topic is looked at every half second.
+    // The worker reads the control topic every half second.
     world.cluster.advance(500);
     world.settle();
     assert!(
@@ -210,7 +211,7 @@ fn a_new_epoch_changes_settings_from_its_tick_on() {
     assert_eq!(
         ended.len(),
         1,
-        "the session of epoch 0 keeps its gap of half an hour"
+        "the session of epoch 0 did not keep its gap of half an hour"
     );
     assert_eq!((ended[0].conversation_id.as_str(), ended[0].epoch), ("after", 1));
     world.crash();
@@ -218,9 +219,9 @@ fn a_new_epoch_changes_settings_from_its_tick_on() {
     assert_eq!(
         world.shown("tacho_sessions_active", "a"),
         1,
-        "a restarted worker knows the epoch again"
+        "a restarted worker does not know the epoch"
     );
-    // A control record of its own key changes nothing, one at fault stops the worker.
+    // A control record under an unknown key changes nothing, and one with faults stops the worker.
     world.append(CONTROL, "of tomorrow", b"{}".to_vec());
     world.cluster.advance(500);
     world.settle();
@@ -241,7 +242,7 @@ fn a_restart_goes_on_where_the_last_commit_was() {
         world.prompt(&format!("c{round}"), "a");
         world.cluster.advance(1_000);
         if round % 2 == 0 {
-            // Folded, but not committed: the crash takes it, and the restart folds it again.
+            // The record is folded and not committed, so the restarted worker folds it again.
             world.runner.turn().unwrap();
             world.crash();
         }
@@ -258,22 +259,34 @@ fn a_restart_goes_on_where_the_last_commit_was() {
             .len(),
         4
     );
-    assert_eq!(world.view.recent_sessions().len(), 4, "the page has them too");
+    assert_eq!(
+        world.view.recent_sessions().len(),
+        4,
+        "the page does not show all sessions"
+    );
 }
 
 #[test]
-fn what_is_old_is_committed_when_no_more_of_it_comes() {
+fn old_records_are_committed_when_no_more_of_them_come() {
     let mut world = World::new(|_| {});
     world.settle();
     world.prompt("old", "red");
     world.cluster.advance(20_000);
     world.runner.turn().unwrap();
-    assert_eq!(world.sessions().len(), 0, "more of it may follow");
+    assert_eq!(
+        world.sessions().len(),
+        0,
+        "an old record was committed while more could follow"
+    );
     world.runner.turn().unwrap();
     assert_eq!(world.sessions().len(), 1);
     world.prompt("new", "red");
     world.runner.turn().unwrap();
-    assert_eq!(world.sessions().len(), 2, "what is new does not wait");
+    assert_eq!(
+        world.sessions().len(),
+        2,
+        "a new record was not committed at once"
+    );
 }
 
 #[test]
@@ -293,7 +306,10 @@ fn label_values_beyond_the_cap_are_other_for_good() {
     world.settle();
     assert_eq!(turns(&world), [2, 1, 0, 2]);
     let teams: Vec<String> = world.sessions().into_iter().map(|row| row.team).collect();
-    assert!(teams.contains(&"d".to_owned()), "rows keep the value as it came");
+    assert!(
+        teams.contains(&"d".to_owned()),
+        "a row does not hold the value as it came"
+    );
 }
 
 #[test]
@@ -324,7 +340,7 @@ fn a_position_without_its_state_stops_the_worker() {
 }
 
 #[test]
-fn what_was_deleted_before_the_first_start_is_told_not_hidden() {
+fn a_first_start_goes_on_after_records_that_were_deleted() {
     let mut world = World::new(|_| {});
     for conversation in ["gone", "kept"] {
         world.prompt(conversation, "a");

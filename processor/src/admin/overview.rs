@@ -1,4 +1,4 @@
-//! What the page shows, summed up from the committed view.
+//! The overview: the numbers of the page, summed up from the committed view.
 
 use crate::sink::prometheus::{last_final, ratio};
 use crate::view::View;
@@ -9,21 +9,21 @@ use schemas::time::EventTime;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// How many rows a table of the page has at most.
+/// The most rows of a table of the page.
 const ROWS_MAX: usize = 12;
-/// How many sessions the page shows at most.
+/// The most sessions that the page shows.
 const SESSIONS_MAX: usize = 20;
 
-/// Totals and last final windows of one series: its metric, its labels, its amount.
+/// What the overview reads of one series.
 struct Entry {
     metric: Metric,
     labels: Vec<(Label, String)>,
     total: Option<Amount>,
-    /// Start and amount of the last final smallest window.
+    /// Start and amount of the latest final window of the smallest size; `None` if the series has no row for it.
     window: Option<(EventTime, Amount)>,
 }
 
-/// All that the page needs, as one JSON object.
+/// The overview as a JSON object.
 pub(super) fn overview(view: &View) -> Value {
     let entries = entries(view);
     let sum = |metric, wanted: &[(Label, &str)]| -> i64 {
@@ -115,7 +115,7 @@ fn entries(view: &View) -> Vec<Entry> {
     entries
 }
 
-/// Sums of a counter by labels, largest first: `[{"tool": …, "count": …}, …]`.
+/// Sums of a counter by labels, the largest ones first, at most `rows`: `[{"tool": …, "count": …}, …]`.
 fn by(entries: &[Entry], metric: Metric, labels: &[Label], rows: usize) -> Vec<Value> {
     let mut sums: BTreeMap<Vec<&str>, i64> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.metric == metric) {
@@ -138,7 +138,7 @@ fn by(entries: &[Entry], metric: Metric, labels: &[Label], rows: usize) -> Vec<V
     sums.into_iter().map(row).collect()
 }
 
-/// Tokens by model and team, the kinds beside each other, largest first.
+/// Sums of tokens by model and team, the largest ones first, with the kinds of each.
 fn tokens_by_model(entries: &[Entry]) -> Vec<Value> {
     let mut sums: BTreeMap<(&str, &str), BTreeMap<&str, i64>> = BTreeMap::new();
     for entry in entries.iter().filter(|entry| entry.metric == Metric::Tokens) {
@@ -156,7 +156,8 @@ fn tokens_by_model(entries: &[Entry]) -> Vec<Value> {
     sums.into_iter().map(|(total, (model, team), kinds)| json!({"model": model, "team": team, "total": total, "kinds": kinds})).collect()
 }
 
-/// The entries of a window metric that have a row in the latest final smallest window, with its start.
+/// The amounts of a window metric in the latest final window of the smallest size, with the window's start; `None` if no
+/// series has a row.
 fn latest(entries: &[Entry], metric: Metric) -> Option<(EventTime, Vec<&Amount>)> {
     let of = || {
         entries
@@ -173,7 +174,8 @@ fn latest(entries: &[Entry], metric: Metric) -> Option<(EventTime, Vec<&Amount>)
     ))
 }
 
-/// Quantiles in seconds of the last final minute; while there is none, of everything so far (`start_ms` is null then).
+/// Quantiles, in seconds, of the latest final window of the smallest size. Without such a window they are of the total, and
+/// `start_ms` is null.
 fn distribution(entries: &[Entry], window: Metric, total: Metric) -> Value {
     let (start, amounts) = latest(entries, window).map_or_else(
         || {

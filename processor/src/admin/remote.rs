@@ -1,4 +1,4 @@
-//! What `/api/extent` and `/api/read` answer: records as they are in the log, in protobuf.
+//! The answers of `/api/extent` and `/api/read`: extents and records of the log, in protobuf.
 
 use bytes::Bytes;
 use processor_log::Batch;
@@ -7,13 +7,13 @@ use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
 use schemas::time::AppendTime;
 
-/// Answer of `/api/extent?topic=…&partition=…`.
+/// The answer of `/api/extent?topic=…&partition=…`.
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub struct ExtentReply {
     /// How many partitions the topic has.
     #[prost(int32, tag = "1")]
     pub partitions: i32,
-    /// The first offset still there.
+    /// The first offset that is still in the log.
     #[prost(int64, tag = "2")]
     pub start: i64,
     /// The offset that the next record gets.
@@ -21,41 +21,41 @@ pub struct ExtentReply {
     pub end: i64,
 }
 
-/// Answer of `/api/read?topic=…&partition=…&from=…&max=…`.
+/// The answer of `/api/read?topic=…&partition=…&from=…&max=…`.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ReadReply {
-    /// In order of offsets.
+    /// The records, in the order of their offsets.
     #[prost(message, repeated, tag = "1")]
     pub records: Vec<RemoteRecord>,
-    /// Where the next read begins.
+    /// The position from which the next read goes on.
     #[prost(int64, tag = "2")]
     pub next: i64,
 }
 
-/// One record.
+/// A record in an answer.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct RemoteRecord {
-    /// Its offset.
+    /// Offset of the record.
     #[prost(int64, tag = "1")]
     pub offset: i64,
-    /// When the log took it in, ms.
+    /// Append time of the record, ms since the Unix epoch.
     #[prost(int64, tag = "2")]
     pub appended_ms: i64,
-    /// Its key, if it has one.
+    /// Key of the record; absent for a record without one.
     #[prost(bytes = "bytes", optional, tag = "3")]
     pub key: Option<Bytes>,
-    /// Its value; absent for a tombstone.
+    /// Value of the record; absent for a tombstone.
     #[prost(bytes = "bytes", optional, tag = "4")]
     pub value: Option<Bytes>,
-    /// Names of its headers, in order.
+    /// Names of the headers, in order.
     #[prost(string, repeated, tag = "5")]
     pub header_names: Vec<String>,
-    /// Values of its headers, in the same order.
+    /// Values of the headers, in the same order.
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub header_values: Vec<Bytes>,
 }
 
-/// The answer that carries a batch.
+/// The answer with the records of a batch.
 #[must_use]
 pub fn reply_of(batch: Batch) -> ReadReply {
     let records = batch.records.into_iter().map(|record| {
@@ -76,7 +76,7 @@ pub fn reply_of(batch: Batch) -> ReadReply {
 }
 
 impl ReadReply {
-    /// The batch that this answer carries, read from `at`.
+    /// The batch in the answer, which was read from partition `at`.
     #[must_use]
     pub fn into_batch(self, at: TopicPartition) -> Batch {
         let records = self.records.into_iter().map(|record| Record {

@@ -1,3 +1,5 @@
+//! Tests of the admin port over HTTP.
+
 use super::*;
 use crate::status::Status;
 use crate::view::{PartitionView, Shown};
@@ -13,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A log with three records in partition 1 of each topic, for reading only.
+/// A log with three records in partition 1 of each topic, which can only be read.
 struct Three;
 
 impl ReadLog for Three {
@@ -50,26 +52,45 @@ impl ReadLog for Three {
     }
 }
 
-fn some_view() -> View {
-    let key = |metric: Metric, values: &[&str]| {
-        format!(
-            "{}{SEPARATOR}{}",
-            metric.def().name,
-            values.join(&SEPARATOR.to_string())
-        )
-    };
-    let count = |count| Shown {
+fn key(metric: Metric, values: &[&str]) -> String {
+    let separator = SEPARATOR.to_string();
+    format!("{}{SEPARATOR}{}", metric.def().name, values.join(&separator))
+}
+
+fn count(count: i64) -> Shown {
+    Shown {
         total: Some(Amount::Count(count)),
         last_final: BTreeMap::new(),
-    };
+    }
+}
+
+fn approvals(team: &str) -> String {
+    let values = ["default", team, "apply_patch", "approved", "human"];
+    key(Metric::ApprovalDecisions, &values)
+}
+
+fn tokens(kind: &str) -> String {
+    let values = ["default", "blue", "gpt", "", "", "", "", "", "root", kind];
+    key(Metric::Tokens, &values)
+}
+
+/// A view with some series of one partition, and one session.
+fn some_view() -> View {
     let mut durations = Histogram::default();
     durations.record(1_000_000, 1_000_000);
-    let tokens = |kind| {
-        key(
-            Metric::Tokens,
-            &["default", "blue", "gpt", "", "", "", "", "", "root", kind],
-        )
+    let duration = Shown {
+        total: Some(Amount::Values(durations)),
+        last_final: BTreeMap::new(),
     };
+    let quarter = Amount::Ratio {
+        numerator: 1,
+        denominator: 4,
+    };
+    let ratio = Shown {
+        total: None,
+        last_final: BTreeMap::from([(0, (EventTime(60_000), quarter))]),
+    };
+    let no_values = vec![""; Metric::ApiRequestDuration.def().labels.len()];
     let series = BTreeMap::from([
         (
             key(Metric::Turns, &["default", "", "", "", "", "", "", ""]),
@@ -77,57 +98,19 @@ fn some_view() -> View {
         ),
         (tokens("input_cached"), count(30)),
         (tokens("output_visible"), count(4)),
-        (
-            key(
-                Metric::ApprovalDecisions,
-                &["default", "blue", "apply_patch", "approved", "human"],
-            ),
-            count(2),
-        ),
-        (
-            key(
-                Metric::ApprovalDecisions,
-                &["default", "red", "apply_patch", "approved", "human"],
-            ),
-            count(1),
-        ),
-        (
-            key(
-                Metric::ApiRequestDuration,
-                &vec![""; Metric::ApiRequestDuration.def().labels.len()],
-            ),
-            Shown {
-                total: Some(Amount::Values(durations)),
-                last_final: BTreeMap::new(),
-            },
-        ),
-        (
-            key(Metric::CacheHitRatio, &["default", "blue", "gpt"]),
-            Shown {
-                total: None,
-                last_final: BTreeMap::from([(
-                    0,
-                    (
-                        EventTime(60_000),
-                        Amount::Ratio {
-                            numerator: 1,
-                            denominator: 4,
-                        },
-                    ),
-                )]),
-            },
-        ),
+        (approvals("blue"), count(2)),
+        (approvals("red"), count(1)),
+        (key(Metric::ApiRequestDuration, &no_values), duration),
+        (key(Metric::CacheHitRatio, &["default", "blue", "gpt"]), ratio),
     ]);
+    let partition = PartitionView {
+        timestamp: AppendTime(90_000),
+        series,
+        latest_final: vec![Some(EventTime(60_000))],
+        ..PartitionView::default()
+    };
     let view = View::default();
-    view.partitions.insert(
-        0,
-        PartitionView {
-            timestamp: AppendTime(90_000),
-            series,
-            latest_final: vec![Some(EventTime(60_000))],
-            ..PartitionView::default()
-        },
-    );
+    view.partitions.insert(0, partition);
     view.session("a", serde_json::json!({"state": "open"}));
     view
 }
@@ -145,7 +128,7 @@ fn admin() -> Admin {
     }
 }
 
-/// Status code, headers and body of `GET path`, with more header lines in `extra`.
+/// The status code, head and body of the answer to `GET path`; `extra` holds further header lines.
 async fn get(address: std::net::SocketAddr, path: &str, host: &str, extra: &str) -> (u16, String, Vec<u8>) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{extra}\r\n");
@@ -167,7 +150,7 @@ async fn serve(admin: Admin) -> std::net::SocketAddr {
 const BEARER: &str = "Authorization: Bearer secret\r\n";
 
 #[tokio::test]
-async fn readiness_and_lease_gate_probes_and_derived_metrics() {
+async fn probes_follow_readiness_and_derived_metrics_follow_the_lease() {
     let admin = admin();
     let status = Arc::clone(&admin.health.workers[0]);
     let lapsed = Arc::new(Status::new(Duration::ZERO));
@@ -275,7 +258,7 @@ async fn page_is_locked_down_and_other_hosts_are_refused() {
         "{head}"
     );
     let again = String::from_utf8(get(address, "/", "localhost:9464", "").await.2).unwrap();
-    assert_ne!(body, again, "the nonce must differ");
+    assert_ne!(body, again, "two answers have the same nonce");
     assert_eq!(
         get(address, "/api/overview", "attacker.example:9464", "").await.0,
         403

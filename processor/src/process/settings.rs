@@ -1,4 +1,4 @@
-//! What an operator can set.
+//! The settings of `tacho-processor`.
 
 use crate::derivation::DerivationSection;
 use crate::runner::{BEHIND_INTERVAL_MAX, Options};
@@ -13,17 +13,17 @@ use settings::units::{Listen, Span};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Longest name of a group or of a process.
+/// The most bytes of the name of a group or of a process.
 const NAME_MAX: usize = 100;
-/// Shortest and longest session timeout; the brokers have bounds of their own, 6 s and 30 min unless set otherwise.
+/// The shortest and the longest session timeout. Brokers have bounds of their own, 6 s and 30 min by default.
 const SESSION_TIMEOUTS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(1800);
-/// Shortest and longest interval of commits: a transaction must end well before the brokers give it up, after 10 s.
+/// The shortest and the longest commit interval. A transaction must end well before brokers abort it, after 10 s.
 const COMMIT_INTERVALS: std::ops::RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(5);
-/// Most records of a commit.
+/// The highest value of `commit.records_max`.
 const COMMIT_RECORDS_MAX: usize = 1_000_000;
-/// Where Linux says how the host is called.
+/// The file in which Linux gives the name of the host.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
 /// All settings of the process.
@@ -32,41 +32,41 @@ const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 pub struct Settings {
     /// The cluster.
     pub kafka: KafkaSection,
-    /// The derivation that this process works on.
+    /// The derivation that this process computes.
     pub derivation: DerivationSection,
-    /// The consumer group, and this process's place in it.
+    /// The consumer group, and this process in it.
     pub group: Group,
     /// When to commit.
     pub commit: CommitSection,
-    /// Metrics and probes.
+    /// The port with metrics and probes.
     pub admin: Port,
-    /// The process's log.
+    /// The log messages of the process.
     pub log: LogSection,
 }
 
-/// The consumer group, and this process's place in it.
+/// The consumer group, and this process in it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Group {
-    /// The group's id; the derived prefix and `tacho`, if left out.
+    /// The id of the group. If left out, it is the derived prefix followed by `tacho`.
     pub id: Option<String>,
-    /// Who this process is, unique in the group and the same after a restart; the host's name, if left out.
+    /// The name of this process, unique in the group and the same after a restart. If left out, it is the name of the host.
     pub name: Option<String>,
-    /// Whether the group remembers a process that went.
+    /// Whether the group keeps the partitions of a process that stopped for the process that takes its name.
     pub membership: Membership,
-    /// A worker that is silent for so long loses its partitions.
+    /// How long a worker may be silent before it loses its partitions.
     pub session_timeout: Span,
-    /// Threads, each with a consumer and a producer of its own.
+    /// The number of workers: threads, each with a consumer and a producer of its own.
     pub workers: usize,
 }
 
-/// Whether the group remembers a process that went.
+/// Whether the members of a process are static (KIP-345).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Membership {
-    /// By its name: a restart within the session timeout moves no partition.
+    /// Members are known by name: a restart within the session timeout moves no partition.
     Static,
-    /// No: its partitions go to others at once.
+    /// Members are not known by name: the partitions of a process that stops go to others at once.
     Dynamic,
 }
 
@@ -74,17 +74,17 @@ pub enum Membership {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommitSection {
-    /// At most so long after the first record of a commit.
+    /// The longest time between the first record of a commit and the commit.
     pub interval: Span,
-    /// And at once with so many.
+    /// The most records that are folded before a commit.
     pub records_max: usize,
 }
 
-/// A listener.
+/// A port that the process listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// Its address and port.
+    /// The address and number of the port.
     pub listen: Listen,
 }
 
@@ -128,41 +128,41 @@ impl Default for CommitSection {
 /// Settings without a fault, and what follows from them.
 #[derive(Debug)]
 pub struct Effective {
-    /// In force: as given, with what was left out filled in.
+    /// The settings as given, with what was left out filled in.
     pub given: Settings,
     /// The cluster.
     pub cluster: Cluster,
-    /// The name of the derivation: the label `log` of its results.
+    /// The name of the derivation: the value of label `log` of its results.
     pub log: String,
-    /// The group's id.
+    /// The id of the consumer group.
     pub group: String,
-    /// Our name in it.
+    /// The name of this process in the group.
     pub name: String,
-    /// Whether the group remembers us.
+    /// Whether the members of this process are static.
     pub is_static: bool,
-    /// How long a worker may be silent.
+    /// How long a worker may be silent before it loses its partitions.
     pub session_timeout: Duration,
-    /// How many workers.
+    /// The number of workers.
     pub workers: usize,
-    /// When to commit.
+    /// The options of each worker.
     pub options: Options,
 }
 
-/// How this host is called: `HOSTNAME`, else what the kernel says.
+/// The name of this host: the variable `HOSTNAME`, else the name that the kernel gives; `None` if neither is there.
 pub fn host_name(env: &BTreeMap<String, String>) -> Option<String> {
-    let told = env
+    let name = env
         .get("HOSTNAME")
         .cloned()
         .or_else(|| std::fs::read_to_string(HOST_NAME_FILE).ok());
-    told.map(|name| name.trim().to_owned())
+    name.map(|name| name.trim().to_owned())
         .filter(|name| !name.is_empty())
 }
 
 impl Settings {
-    /// Reads all layers; `host` is the name where none is given.
+    /// Reads the settings from all layers; `host` is the name of the process if none is given.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// Settings are at fault; all faults are named.
     pub fn read(sources: &Sources, host: Option<String>) -> Result<Effective, Vec<String>> {
         let (mut given, mut faults) = load::<Self>(sources);
         let cluster = given.kafka.cluster(&mut faults);
@@ -202,7 +202,7 @@ impl Settings {
         }
         let options = Options {
             commit_interval: given.commit.interval.0,
-            // Results are shown for half the session timeout after a commit.
+            // Results are shown for half the session timeout after a commit, and a commit must come well before that is over.
             behind_interval: BEHIND_INTERVAL_MAX.min(session_timeout / 5),
             records_max: given.commit.records_max,
             ticks: derivation.ticks,
@@ -329,7 +329,7 @@ mod tests {
         }
     }
 
-    /// The certificates and the password come from Secrets, which are not here.
+    /// The manifests take certificates and the password from Secrets, which the test does not have.
     #[test]
     fn the_settings_in_the_manifests_lack_secrets_only() {
         for place in ["base", "overlays/example"] {

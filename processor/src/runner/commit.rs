@@ -1,4 +1,4 @@
-//! One commit: effects as records, everything in one atomic step, and only then what people see.
+//! Commits: turns the effects of all tasks into records of one atomic commit, and shows them after the commit succeeded.
 
 use super::restore::read_labels;
 use super::tasks::{Held, Tasks};
@@ -22,24 +22,25 @@ use schemas::topic::{Cleanup, Topic};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Records of a part beside its changes, rows and quarantined records: deltas and the meta record.
+/// Room for the records of a part beside its changes, rows and quarantined records: usual numbers of delta records, and the
+/// meta record.
 const PART_RECORDS_USUAL: usize = 16;
-/// How many rows the page is given at a restart.
+/// How many rows of each restored partition are offered to the page.
 const ROWS_RESTORED: usize = View::RECENT_MAX;
 
-/// A commit and what becomes visible after it.
+/// A commit, and what is shown after it.
 pub struct Prepared {
-    /// What the log is given.
+    /// The commit that is given to the log.
     pub commit: Commit,
-    /// The latest session rows, at most as many as the page keeps.
+    /// The latest session rows of each input partition, at most as many as the page keeps.
     rows: Vec<SessionRow>,
-    /// Changed series by deltas partition.
+    /// The keys of the series that changed, by deltas partition.
     touched: Vec<(i32, BTreeSet<String>)>,
-    /// Values that were shown as `other`, by label.
+    /// How many label values are shown as `other`, by label.
     overflow: Vec<(&'static str, u64)>,
 }
 
-/// What a task gave for a commit, before its labels are resolved.
+/// The effects of a task as records, and its deltas, whose labels are not resolved yet.
 struct Taken {
     input: TopicPartition,
     changelog: TopicPartition,
@@ -48,7 +49,7 @@ struct Taken {
 }
 
 impl Prepared {
-    /// Takes out all that belongs to input partitions that are no longer ours.
+    /// Removes the parts of input partitions that this worker has lost, and what would be shown of them.
     pub fn leave_out(&mut self, lost: &[TopicPartition]) {
         self.commit.parts.retain(|part| !lost.contains(&part.input));
         self.touched
@@ -56,13 +57,14 @@ impl Prepared {
     }
 }
 
+/// A partition of the deltas topic.
 const fn deltas(partition: i32) -> TopicPartition {
     let topic = Topic::Deltas;
     TopicPartition { topic, partition }
 }
 
-/// Everything folded since the last commit, as records; what can't be folded only if this derivation writes it to the
-/// quarantine.
+/// Turns all that was folded since the last commit into a commit. Records for the quarantine topic are in it only if
+/// `quarantines` is set.
 pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Result<Prepared, RunError> {
     let mut prepared = Prepared {
         commit: Commit::default(),
@@ -107,7 +109,7 @@ pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Resul
     Ok(prepared)
 }
 
-/// Takes a task's effects as records: one task after the other, since rows are large and the next task's take their place.
+/// Takes the effects of a task, and turns them into records at once, since rows take much more memory than their records.
 fn take(
     work: &mut Work,
     input: TopicPartition,
@@ -147,7 +149,7 @@ fn take(
     })
 }
 
-/// After the log has taken a commit: shows what it made true.
+/// Shows and counts what a commit made true, after the log has confirmed it.
 pub fn done<L: Log>(
     work: &mut Work,
     log: &mut L,
@@ -169,7 +171,7 @@ pub fn done<L: Log>(
     show(work, view, status, prepared.touched, &prepared.rows);
 }
 
-/// Proposes the values that have no verdict yet, those of all partitions at once, and reads the verdicts back.
+/// Proposes the label values that have no verdict yet, those of all tasks at once, and reads the verdicts.
 fn admit_labels<'d, L: Log>(
     work: &mut Work,
     log: &mut L,
@@ -244,8 +246,8 @@ fn quarantine(input: TopicPartition, record: Quarantined) -> NewRecord {
     }
 }
 
-/// A row with the facts about its making in headers, where comparisons do not look. It goes to the partition of the input
-/// that it follows from.
+/// The record of a row, for the partition with the number of the input partition that the row follows from. When and by which
+/// semantics the row was made is in headers, so that values of equal rows are equal.
 fn derived(input: TopicPartition, row: &Row, wall: &Bytes) -> NewRecord {
     NewRecord {
         to: TopicPartition {
@@ -295,7 +297,7 @@ fn show(
 }
 
 fn show_rows(view: &View, rows: &[SessionRow]) {
-    // The page keeps no more: those before would be made for nothing.
+    // The page keeps the last rows only, so no others are turned into JSON.
     for row in &rows[rows.len().saturating_sub(View::RECENT_MAX)..] {
         match serde_json::to_value(row) {
             Ok(json) => view.session(&row.key(), json),
@@ -304,7 +306,7 @@ fn show_rows(view: &View, rows: &[SessionRow]) {
     }
 }
 
-/// Shows the restored state of input partitions: all of it, and the latest sessions.
+/// Shows the restored state of input partitions: all series, and the latest sessions.
 pub fn show_restored(work: &Work, inputs: &[TopicPartition], view: &View, status: &Arc<Status>) {
     let mut series = Vec::new();
     let mut rows: Vec<SessionRow> = Vec::new();
@@ -325,7 +327,7 @@ pub fn show_restored(work: &Work, inputs: &[TopicPartition], view: &View, status
     show(work, view, status, series, &rows);
 }
 
-/// What all tasks have merged and committed of topics whose records go once they are consumed.
+/// The committed positions of input partitions whose topic deletes consumed records.
 pub fn consumed(tasks: &Tasks) -> Vec<(TopicPartition, Position)> {
     let is_consumed = |(input, held): &(TopicPartition, &Held)| {
         input.topic.def().cleanup == Cleanup::Consumed && held.committed.0 > 0

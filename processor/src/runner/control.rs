@@ -1,4 +1,9 @@
-//! The control topic: the seed, and the epochs after it.
+//! Follows the control topic for the worker: writes the seed of a new log, takes up epochs, and starts them
+//! on the partitions that it owns.
+//!
+//! An epoch reaches a partition as a tick with header `epoch`, so that it begins at one offset of that
+//! partition. A worker that does not understand the record of an epoch stops, and one that does not have it
+//! yet waits at the tick: it never goes on with older rules.
 
 use super::tasks::Held;
 use super::{RunError, Work, is_due};
@@ -14,28 +19,28 @@ use schemas::settings::Seed;
 use schemas::topic::Topic;
 use std::time::{Duration, Instant};
 
-/// How often the control topic is read for new epochs.
+/// How often the control topic is read for new epochs, ms.
 const FOLLOW_EVERY_MS: u64 = 500;
-/// How long a worker waits for the control record of an epoch that a tick has named.
+/// How long a worker waits for the control record of an epoch that a tick starts.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// Between two looks for it.
+/// How long a worker waits between two reads of the control topic for that record.
 const WAIT_STEP: Duration = Duration::from_millis(50);
 
-/// What to write to an empty control topic: a seed whose partition counts give way to those that really exist.
+/// The seed that is written to an empty control topic, with the partition counts that the topics really have.
 #[derive(Clone, Debug)]
 pub struct SeedSource(pub Seed);
 
-/// What the control topic holds.
+/// What was read from the control topic.
 pub struct Loaded {
     /// The seed, and what each epoch changes.
     pub rules: Rules,
-    /// The topic as far as it is read.
+    /// The follower of the topic, at the position up to which it was read.
     pub follower: Follower,
     /// The id of this derivation of the log.
     pub derivation_id: String,
 }
 
-/// Reads all settings, after writing the seed if there is none.
+/// Reads the whole control topic, after writing the seed if the topic is empty.
 pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> Result<Loaded, RunError> {
     let mut follower = Follower::new(CONTROL);
     let mut records = follower.collect(log)?;
@@ -44,7 +49,7 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> R
         seed.raw_partitions = log.partitions(Topic::RawLogs)?;
         seed.delta_partitions = log.partitions(Topic::Deltas)?;
         control::append(log, SEED_KEY, seed.to_json())?;
-        // Another worker may have been faster: the record at offset 0 is the seed, whoever wrote it.
+        // Another worker may have written its seed first: the record at offset 0 is the seed.
         records = follower.collect(log)?;
     }
     let Some(first) = records.first() else {
@@ -95,7 +100,7 @@ fn value(record: &Record) -> &[u8] {
     record.value.as_deref().unwrap_or_default()
 }
 
-/// Adds a later control record, which starts an epoch; a later seed, or a stranger's, is ignored.
+/// Adds the epoch that a control record starts. A record that starts none, such as a second seed, is ignored.
 fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
     let Some(change) = EpochChange::of_record(record.key.as_deref(), value(record)) else {
         return Ok(());
@@ -109,7 +114,8 @@ fn add(rules: &mut Rules, record: &Record) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Looks for new epochs now and then; each partition gets a tick that starts the latest one there.
+/// Reads the control topic for new epochs, at most every [`FOLLOW_EVERY_MS`], and appends a tick that starts the latest epoch
+/// to each ticked partition that is not in it yet.
 pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     if !is_due(log.wall_ms(), work.control_read_ms, FOLLOW_EVERY_MS) {
         return Ok(());
@@ -118,7 +124,7 @@ pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     let latest = work.rules.latest();
     let lacks = |(at, held): &(TopicPartition, &Held)| {
         let is_ticked = held.task.stage().def().ticked;
-        is_ticked && held.task.epoch() < latest && work.ticks.told(*at) < latest
+        is_ticked && held.task.epoch() < latest && work.ticks.announced(*at) < latest
     };
     let behind: Vec<TopicPartition> = work.tasks.iter().filter(lacks).map(|(at, _)| at).collect();
     if behind.is_empty() {
@@ -127,7 +133,7 @@ pub fn follow<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     let wall_ms = log.wall_ms();
     let ticks = behind.iter().map(|at| tick(*at, wall_ms, Some(latest))).collect();
     log.append(ticks)?;
-    behind.iter().for_each(|at| work.ticks.tell(*at, latest));
+    behind.iter().for_each(|at| work.ticks.announce(*at, latest));
     Ok(())
 }
 
@@ -138,7 +144,7 @@ fn read_new<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Makes sure that the settings of `epoch` are known before a record of that epoch is folded.
+/// Waits until the rules know `epoch`, so that a record of that epoch can be folded.
 pub fn wait_for<L: Log>(work: &mut Work, log: &mut L, epoch: Epoch) -> Result<(), RunError> {
     let began = Instant::now();
     while !work.rules.knows(epoch) {
@@ -158,7 +164,8 @@ pub fn wait_for<L: Log>(work: &mut Work, log: &mut L, epoch: Epoch) -> Result<()
     Ok(())
 }
 
-/// A tick: an empty, not null, value that moves a partition's clock, and may start an epoch there.
+/// The record of a tick, which moves the clock of its partition and can start an epoch there. Its value is empty, and not
+/// null.
 pub fn tick(to: TopicPartition, wall_ms: i64, epoch: Option<Epoch>) -> NewRecord {
     let mut headers = vec![
         (HEADER_WALL.to_owned(), Bytes::from(wall_ms.to_string())),

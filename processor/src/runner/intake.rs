@@ -1,4 +1,4 @@
-//! What a poll shows, into the tasks.
+//! Polls records, and folds them into tasks.
 
 use super::{Options, RunError, Work, control};
 use crate::telemetry;
@@ -10,19 +10,19 @@ use schemas::stage::Stage;
 use std::time::Duration;
 
 impl Work {
-    /// Polls and folds; how many records were folded or put into the backlog.
+    /// Polls, and gives how many records were folded or put into the backlog.
     ///
-    /// Records are folded where they are in the client's memory: to copy each one first costs as much as to scan it. Once
-    /// the next commit is full, or a tick starts an epoch that is not known yet, this record and all after it are copied
-    /// into the backlog, which is folded before anything else is polled.
-    pub fn take_in<L: Log>(&mut self, log: &mut L, options: &Options) -> Result<usize, RunError> {
+    /// Records are folded in the memory of the client, since a copy of each would cost as much as its scan. Once the next commit
+    /// is full, or a tick starts an epoch that is not known yet, that record and all after it are copied into the backlog, which
+    /// is folded before anything else is polled.
+    pub fn poll<L: Log>(&mut self, log: &mut L, options: &Options) -> Result<usize, RunError> {
         let from_backlog = self.fold_backlog(log)?;
         if from_backlog > 0 || !self.backlog.is_empty() {
             self.pace.polled(log.wall_ms());
             return Ok(from_backlog);
         }
         let mut result = Ok(());
-        // Ticked partitions with data, one entry for each run of their records.
+        // The ticked partitions that got records other than ticks, one entry for each run of records of one partition.
         let mut data: Vec<TopicPartition> = Vec::new();
         let wait = self.pace.wait(self.now());
         let mut now: Option<Duration> = None;
@@ -40,7 +40,7 @@ impl Work {
             }
         })?;
         result?;
-        // The wall time of the batch is near enough, and not asked for each record.
+        // One wall time for the whole poll is exact enough.
         let wall_ms = log.wall_ms();
         for at in data {
             self.ticks.saw_data(at, wall_ms);
@@ -49,7 +49,7 @@ impl Work {
         Ok(count)
     }
 
-    /// Folds what waits in the backlog, until the next commit is full; how many records that were.
+    /// Folds records of the backlog until the next commit is full, and gives how many were folded.
     fn fold_backlog<L: Log>(&mut self, log: &mut L) -> Result<usize, RunError> {
         let mut count = 0;
         while !self.pace.is_full() {
@@ -62,6 +62,7 @@ impl Work {
         Ok(count)
     }
 
+    /// Folds a record of the backlog. A tick that starts an unknown epoch waits until the epoch is known.
     fn fold_waiting<L: Log>(&mut self, log: &mut L, record: Offered<'_>) -> Result<(), RunError> {
         let input = Input::of(&record);
         if let Some(epoch) = input.epoch.filter(|_| is_ticked(record.from)) {
@@ -71,9 +72,10 @@ impl Work {
         self.fold(record.from, input, now)
     }
 
+    /// Folds a record at `now` of [`Pace`](super::pace::Pace).
     fn fold(&mut self, at: TopicPartition, input: Input<'_>, now: Duration) -> Result<(), RunError> {
         let Some(held) = self.tasks.get_mut(at) else {
-            // A partition that was given away meanwhile: its next owner folds it.
+            // The partition was given away meanwhile, and its next owner folds the record.
             return Ok(());
         };
         let before = held.task.pending();
@@ -95,7 +97,7 @@ impl Work {
     }
 }
 
-/// Whether a partition is input of a stage whose clock ticks move.
+/// Whether a partition is input of a stage whose input is ticked.
 fn is_ticked(at: TopicPartition) -> bool {
     Stage::of_input(at.topic).is_some_and(|stage| stage.def().ticked)
 }

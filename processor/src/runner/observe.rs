@@ -1,4 +1,4 @@
-//! The worker's own gauges, set now and then: how much state there is, and how far behind it is.
+//! The gauges of a worker: how much state there is, and how far behind the log it is.
 
 use super::tasks::Tasks;
 use super::{RunError, Work, is_due};
@@ -7,10 +7,10 @@ use crate::view::View;
 use processor_log::Log;
 use schemas::id::TopicPartition;
 
-/// How often the gauges are set, ms. The lag asks the log for the end of every input partition.
+/// How often the gauges are set, ms. It is seldom, since the log is asked for the end of every input partition.
 const EVERY_MS: u64 = 5_000;
 
-/// Sets the gauges, if it is time.
+/// Sets the gauges, at most every [`EVERY_MS`].
 pub fn gauges<L: Log>(work: &mut Work, log: &mut L, view: &View) -> Result<(), RunError> {
     let now = log.wall_ms();
     if !is_due(now, work.observed_ms, EVERY_MS) {
@@ -32,7 +32,7 @@ pub fn gauges<L: Log>(work: &mut Work, log: &mut L, view: &View) -> Result<(), R
     Ok(())
 }
 
-/// Counts what one commit made true: records that could not move a clock, and how old the newest results are.
+/// Counts what a commit made true: records that could not move a clock, and the latency of the newest results.
 pub fn committed(tasks: &mut Tasks, now_ms: i64, touched: impl Iterator<Item = i32>) {
     for (at, held) in tasks.iter_mut() {
         if let Some(task) = held.task.sessions() {

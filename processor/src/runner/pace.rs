@@ -1,44 +1,46 @@
-//! When to commit, and how long a poll may wait: pure, and told the time.
+//! The pace of commits: when to commit, and how long a poll may wait.
 //!
-//! Points in time are durations since the worker's start; append times are the log's.
+//! Pure: the caller gives the time. Points in time are durations since a fixed start, which the caller chooses; append times
+//! are those of the log.
 
 use super::Options;
 use processor_core::Pending;
 use schemas::time::AppendTime;
 use std::time::Duration;
 
-/// A commit follows at once when it has so many records to write, of changelogs and rows: what it holds in memory, and how
-/// long its transaction takes, goes by these.
+/// The most records of changelogs and rows of a commit, but for those of the last record that is folded before it. The memory
+/// and the duration of a transaction grow with them.
 pub const COMMIT_ENTRIES_MAX: usize = 50_000;
-/// A commit follows at once when it has so many bytes to write of what is not bounded by its number: deltas, rows, large
-/// state, quarantined values.
+/// The most bytes of a commit that the number of its records does not bound (deltas, rows, large state, quarantined values),
+/// but for those of the last record that is folded before it.
 pub const COMMIT_BYTES_MAX: usize = 64 << 20;
 
-/// Raw records that are older than this when they are folded are caught up with, ms: well above what clocks differ by.
+/// From which age on raw records are old when they are folded, so that the worker is behind, ms. It is well above the usual
+/// difference between clocks.
 const LAG_MS: i64 = 10_000;
-/// While polls are full, commits take that part of the time: records come faster than the worker gets to them.
+/// While polls are full, the commit interval is that many times as long as the last commit took.
 const COMMITS_SHARE: u32 = 4;
-/// What comes after a pause waits for that part of a commit interval.
+/// A record that comes after a pause waits for that part of the commit interval.
 const GATHERING: u32 = 10;
-/// The longest that a poll waits, so that a stop is noticed soon.
+/// The longest time for which a poll waits, so that a stop is noticed soon.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// What was folded since the last commit, and how the last one went.
+/// The pace of one worker: what it has folded since the last commit, and how long that commit took.
 #[derive(Clone, Debug)]
 pub struct Pace {
     commit_interval: Duration,
     behind_interval: Duration,
     records_max: usize,
     poll_max: usize,
-    /// Records folded since the last commit.
+    /// How many records were folded since the last commit.
     records: usize,
-    /// When the first of these was folded.
+    /// When the first record since the last commit was folded.
     since: Option<Duration>,
-    /// The newest append time of the raw records among them.
+    /// The newest append time of the raw records folded since the last commit.
     newest: Option<AppendTime>,
-    /// Whether these are old: there is more to catch up with.
+    /// Whether the raw records folded since the last commit are old: the worker is behind.
     lags: bool,
-    /// What they make the next commit write.
+    /// How much the next commit writes.
     pending: Pending,
     /// When the last commit began.
     commit_began: Option<Duration>,
@@ -47,7 +49,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Of a worker that has folded nothing yet.
+    /// The pace of a worker that has folded nothing yet.
     pub fn new(options: &Options) -> Self {
         Self {
             commit_interval: options.commit_interval,
@@ -64,8 +66,8 @@ impl Pace {
         }
     }
 
-    /// A record was folded at `now`: its task had `before` to write until then, and has `after` now. `raw` is its append
-    /// time, if it is a raw record.
+    /// Notes that a record was folded at `now`, by which the pending writes of its task went from `before` to `after`. `raw` is
+    /// the append time of a raw record.
     pub fn folded(&mut self, now: Duration, raw: Option<AppendTime>, before: Pending, after: Pending) {
         self.records += 1;
         self.since.get_or_insert(now);
@@ -73,13 +75,13 @@ impl Pace {
         self.pending = self.pending.plus(after).minus(before);
     }
 
-    /// A poll is over, at `wall_ms` by the log's clock.
+    /// Notes that a poll ended at `wall_ms` by the log's wall clock.
     pub fn polled(&mut self, wall_ms: i64) {
         let age_ms = |newest: AppendTime| wall_ms.saturating_sub(newest.0);
         self.lags = self.newest.is_some_and(|newest| age_ms(newest) >= LAG_MS);
     }
 
-    /// Tasks were dropped: those that are left have `pending` to write.
+    /// Notes that tasks were dropped, and that `pending` is left to write.
     pub const fn dropped(&mut self, pending: Pending) {
         self.pending = pending;
     }
@@ -89,7 +91,7 @@ impl Pace {
         self.records
     }
 
-    /// Whether the next commit is as large as a commit may be: no further record is folded before it.
+    /// Whether the next commit is at one of its limits, so that no further record may be folded before it.
     pub const fn is_full(&self) -> bool {
         let is_large = self.records >= self.records_max
             || self.pending.entries >= COMMIT_ENTRIES_MAX
@@ -100,7 +102,7 @@ impl Pace {
     /// How long a poll at `now` may wait for records.
     pub fn wait(&self, now: Duration) -> Duration {
         if self.lags {
-            // The client may have nothing for a moment; only when nothing comes for that long is it read to the end.
+            // The client may have no records for a moment. The worker has caught up only if none come for so long.
             return WAIT_MAX;
         }
         self.due_in(now, self.commit_interval)
@@ -115,12 +117,12 @@ impl Pace {
         (self.records > 0 && is_time) || self.is_full()
     }
 
-    /// A commit begins.
+    /// Notes that a commit begins at `now`.
     pub const fn commit_began(&mut self, now: Duration) {
         self.commit_began = Some(now);
     }
 
-    /// The commit succeeded; tasks have `pending` left to write.
+    /// Notes that the commit succeeded at `now`, and that `pending` is left to write.
     pub fn committed(&mut self, now: Duration, pending: Pending) {
         self.commit_took = now.saturating_sub(self.commit_began.unwrap_or(now));
         self.records = 0;
@@ -135,7 +137,7 @@ impl Pace {
         self.commit_took
     }
 
-    /// The commit interval after a poll that gave so many records.
+    /// The commit interval after a poll that gave `polled` records.
     fn interval(&self, polled: usize) -> Duration {
         let longest = self.commit_interval.max(self.behind_interval);
         if polled >= self.poll_max && !self.lags {
@@ -147,10 +149,10 @@ impl Pace {
         }
     }
 
-    /// Time left until what is folded is to be committed; none while nothing is.
+    /// The time left until the folded records are due to be committed; `None` if there are none.
     ///
-    /// Counted from the beginning of the last commit, so that one that takes long does not come on top. After a pause a
-    /// record still waits for those that came with it.
+    /// The interval counts from the beginning of the last commit, so that the duration of that commit is not added to it. After a
+    /// pause, a record still waits for a part of the interval, so that records that came with it are in the same commit.
     fn due_in(&self, now: Duration, interval: Duration) -> Option<Duration> {
         let waited = now.saturating_sub(self.since?);
         let to_next = self.commit_began.map_or(Duration::ZERO, |began| {
@@ -185,7 +187,10 @@ mod tests {
     #[test]
     fn what_comes_after_a_pause_waits_for_a_tenth_of_the_interval() {
         let mut pace = pace();
-        assert!(!pace.is_due(MS(9_000), 0), "nothing is folded");
+        assert!(
+            !pace.is_due(MS(9_000), 0),
+            "a commit is due without a folded record"
+        );
         assert_eq!(pace.wait(MS(9_000)), WAIT_MAX);
         fold(&mut pace, MS(9_000), 100_000, Pending::default());
         assert_eq!(pace.wait(MS(9_000)), MS(25));
@@ -202,30 +207,36 @@ mod tests {
         assert_eq!(pace.commit_took(), MS(200));
         fold(&mut pace, MS(1_230), 100_000, Pending::default());
         assert!(!pace.is_due(MS(1_274), 1));
-        assert!(pace.is_due(MS(1_275), 1), "250 ms after the last one began");
+        assert!(
+            pace.is_due(MS(1_275), 1),
+            "no commit is due 250 ms after the last one began"
+        );
     }
 
     #[test]
     fn old_records_and_full_polls_stretch_the_interval() {
         let mut pace = pace();
         fold(&mut pace, MS(1_000), 90_000, Pending::default());
-        assert!(!pace.is_due(MS(1_250), 1), "the record is 10 s old");
+        assert!(
+            !pace.is_due(MS(1_250), 1),
+            "a commit of records that are 10 s old is due after the usual interval"
+        );
         assert!(
             pace.is_due(MS(1_300), 1),
-            "a tenth of 3 s is over, and there was no commit before"
+            "no commit is due after a tenth of 3 s, without a commit before"
         );
         assert!(
             pace.is_due(MS(1_025), 0),
-            "no more of them came: the usual interval holds"
+            "the usual interval does not hold although no more records came"
         );
         pace.commit_began(MS(1_300));
         pace.committed(MS(1_500), Pending::default());
         fold(&mut pace, MS(1_500), 100_000, Pending::default());
         assert!(
             !pace.is_due(MS(2_099), 4),
-            "a poll was full, and the last commit took 200 ms"
+            "a full poll after a commit of 200 ms did not stretch the interval"
         );
-        assert!(pace.is_due(MS(2_100), 4), "four times that is over");
+        assert!(pace.is_due(MS(2_100), 4), "four times 200 ms are over");
     }
 
     #[test]
@@ -244,7 +255,7 @@ mod tests {
             fold(&mut pace, MS(5), 100_000, after);
             assert!(pace.is_full() && pace.is_due(MS(5), 1), "{after:?}");
             pace.dropped(Pending::default());
-            assert!(!pace.is_full(), "what was large went with its task");
+            assert!(!pace.is_full(), "what a dropped task had to write still counts");
         }
         let mut pace = pace();
         (0..10).for_each(|_| fold(&mut pace, MS(5), 100_000, Pending::default()));

@@ -1,8 +1,15 @@
 //! State from the log: settings, labels, and each task from its changelog.
 //!
-//! Order matters: the committed position first, then the end of the changelog, then the changelog up to there. A
-//! changelog may be ahead of a position read earlier, never behind one; what was committed in between shows as a
-//! mismatch, never as silent loss. (Kafka Streams once shipped the other order: KAFKA-10167.)
+//! The order is: control, labels; then, sixteen partitions side by side, (1) the group's committed positions,
+//! (2) after that the ends of the changelogs, (3) the changelogs up to there. A changelog may be ahead of a
+//! position read earlier, never behind one; what was committed in between shows as a mismatch, never as
+//! silent loss. (Kafka Streams once shipped the other order: KAFKA-10167.)
+//!
+//! A restore is done only if the position in the `meta` record is the committed position. Where neither is
+//! there it is a first start, from the start of the log, and records that were deleted before count as lost.
+//! Anything else stops the worker with a message that names the way out.
+//!
+//! **Invariant:** a partition is restored before its first record is folded.
 
 use super::control::{self, SeedSource};
 use super::pace::Pace;
@@ -22,12 +29,13 @@ use schemas::topic::Topic;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-/// How many label records one read takes.
+/// The most label records of one read.
 const LABELS_BATCH: usize = 10_000;
-/// How many partitions are restored side by side: their changelogs are held beside the state that is built from them.
+/// The most partitions that are restored side by side, since their changelogs are held in memory beside the state that is
+/// built from them.
 const TOGETHER_MAX: usize = 16;
 
-/// Settings and labels, and no partition yet.
+/// Makes state with settings and labels, and without partitions.
 pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Result<Work, RunError> {
     let control::Loaded {
         rules,
@@ -54,7 +62,7 @@ pub fn begin<L: Log>(log: &mut L, seed: &SeedSource, options: &Options) -> Resul
     })
 }
 
-/// Rebuilds the tasks of these input partitions, and lets the log's poll give them out from where their state ends.
+/// Rebuilds the tasks of input partitions, and lets polls give out their records from the positions of the tasks on.
 pub fn tasks<L: Log>(
     work: &mut Work,
     log: &mut L,
@@ -123,14 +131,14 @@ fn task<L: Log>(
     }
 }
 
-/// What a changelog says, by key.
+/// The latest values of a changelog partition, by key.
 type Entries = BTreeMap<String, Vec<u8>>;
 
-/// What was committed for an input partition.
+/// What is committed for an input partition.
 enum Saved {
-    /// Nothing: a first start, at the start of the log.
+    /// Nothing is committed: it is a first start, at the start of the log, which is this position.
     Nothing(Position),
-    /// State of that position.
+    /// There is state: the meta record, and the other entries.
     State(Meta, Entries),
 }
 
@@ -200,7 +208,7 @@ fn read_changelogs<L: Log>(
     foreign.map_or(Ok(found), Err)
 }
 
-/// Takes in the labels topic from `from` to its end; where to go on.
+/// Applies the records of the labels topic from `from` to its end, and gives the position at the end.
 pub fn read_labels<L: Log>(
     log: &mut L,
     labels: &mut LabelTable,

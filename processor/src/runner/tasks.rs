@@ -1,28 +1,28 @@
-//! The tasks of a worker, one for each input partition that is its own.
+//! The tasks of a worker, one for each input partition that the worker owns.
 
 use processor_core::{AnyTask, Pending, SeriesTask};
 use schemas::id::{Position, TopicPartition};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 
-/// A task, and what is committed of it.
+/// A task, and what is known of its last commit.
 pub struct Held {
     /// The task.
     pub task: AnyTask,
-    /// The committed position of its input.
+    /// The committed position of the task's input partition.
     pub committed: Position,
-    /// How many records could not move its clock, as last counted.
+    /// [`SessionTask::clock_holds`](processor_core::SessionTask::clock_holds) at the last commit.
     pub clock_holds: u64,
 }
 
-/// Tasks by input partition. Their order is that of topics, so raw partitions come first.
+/// Tasks by input partition. They are in the order of topics, so raw partitions come first.
 #[derive(Default)]
 pub struct Tasks {
     by_input: BTreeMap<TopicPartition, Held>,
 }
 
 impl Tasks {
-    /// Takes a task in that is as committed.
+    /// Adds a task whose position is the committed one.
     pub fn insert(&mut self, input: TopicPartition, task: AnyTask) {
         let held = Held {
             committed: task.position(),
@@ -37,7 +37,7 @@ impl Tasks {
         self.by_input.remove(&input);
     }
 
-    /// The task of an input partition, to be changed.
+    /// The task of an input partition, for changes.
     pub fn get_mut(&mut self, input: TopicPartition) -> Option<&mut Held> {
         self.by_input.get_mut(&input)
     }
@@ -47,12 +47,12 @@ impl Tasks {
         self.by_input.get(&input).map(|held| &held.task)
     }
 
-    /// All of them, by input partition.
+    /// All tasks, in the order of their input partitions.
     pub fn iter(&self) -> impl Iterator<Item = (TopicPartition, &Held)> {
         self.by_input.iter().map(|(input, held)| (*input, held))
     }
 
-    /// All of them, by input partition, to be changed.
+    /// All tasks, in the order of their input partitions, for changes.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (TopicPartition, &mut Held)> {
         self.by_input.iter_mut().map(|(input, held)| (*input, held))
     }
@@ -63,14 +63,14 @@ impl Tasks {
         self.get(TopicPartition { topic, partition })?.series()
     }
 
-    /// What all of them make the next commit write.
+    /// How much the next commit writes for all tasks together.
     pub fn pending(&self) -> Pending {
         self.by_input
             .values()
             .fold(Pending::default(), |sum, held| sum.plus(held.task.pending()))
     }
 
-    /// The input partitions whose tasks are ahead of what is committed.
+    /// The input partitions whose tasks are ahead of the committed position.
     pub fn moved(&self) -> Vec<TopicPartition> {
         let ahead = |(_, held): &(TopicPartition, &Held)| held.task.position() != held.committed;
         self.iter().filter(ahead).map(|(input, _)| input).collect()

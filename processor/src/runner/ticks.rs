@@ -1,4 +1,12 @@
-//! Ticks keep the clock of an idle partition going: 1 s and 3 s after its last record, then just after each 10 s mark.
+//! Ticks: empty records that keep the clock of an idle raw partition going.
+//!
+//! The owner of a partition appends a record with header `tacho-tick` 1 s and 3 s after the last record that
+//! was not a tick, and then just after each 10 s mark. Only a partition that is read to its end gets one. A
+//! tick can also start an epoch on its partition (header `epoch`).
+//!
+//! When a tick is sent is decided by wall time, which is no part of any result: what a tick does follows from
+//! its place in the log. Ticks are records of the raw log, so a replay finds them where they were. They are
+//! written outside of transactions: nothing transactional is ever in a raw topic.
 
 use super::control::tick;
 use super::{RunError, Work};
@@ -7,30 +15,33 @@ use processor_log::Log;
 use schemas::id::{Epoch, Position, TopicPartition};
 use std::collections::BTreeMap;
 
-/// After the last record that was not a tick, ms.
+/// How long after the last record that was not a tick a partition gets ticks, ms.
 const AFTER_DATA_MS: [i64; 2] = [1_000, 3_000];
-/// How often a due tick is tried again while its partition is not read to its end, ms.
+/// How long a tick is put off while its partition is not read to its end, ms.
 const RETRY_MS: i64 = 250;
 
-/// When each raw partition gets its next tick. Wall time: what a tick does to results depends on its place in the log.
+/// When each raw partition gets its next tick, by the log's wall clock.
 #[derive(Debug)]
 pub struct Ticks {
     mark_ms: i64,
     partitions: BTreeMap<TopicPartition, Due>,
 }
 
+/// The ticks of one partition.
 #[derive(Debug)]
 struct Due {
-    at: i64,
-    /// How many of [`AFTER_DATA_MS`] are done since the last data, and when that came.
+    /// When the next tick is due, ms.
+    at_ms: i64,
+    /// How many ticks of [`AFTER_DATA_MS`] were sent since the last record that was not a tick.
     done: usize,
-    data: i64,
-    /// The latest epoch that a tick of this worker started here.
-    told: Epoch,
+    /// When the last record that was not a tick was folded, ms.
+    data_ms: i64,
+    /// The latest epoch that a tick of this worker started on the partition.
+    announced: Epoch,
 }
 
 impl Ticks {
-    /// Of no partition yet.
+    /// The ticks of a worker without partitions. `mark_ms` is the time between ticks of an idle partition.
     pub const fn new(mark_ms: i64) -> Self {
         Self {
             mark_ms,
@@ -38,52 +49,54 @@ impl Ticks {
         }
     }
 
-    /// A partition became ours: due in 1 s, so that its source is heard soon.
+    /// Adds a partition. Its first tick is due in 1 s, so that stage `series` gets its clock soon.
     pub fn watch(&mut self, partition: TopicPartition, now: i64) {
         self.partitions.insert(
             partition,
             Due {
-                at: now + AFTER_DATA_MS[0],
+                at_ms: now + AFTER_DATA_MS[0],
                 done: 0,
-                data: now,
-                told: Epoch(0),
+                data_ms: now,
+                announced: Epoch(0),
             },
         );
     }
 
-    /// A partition is no longer ours.
+    /// Removes a partition.
     pub fn forget(&mut self, partition: TopicPartition) {
         self.partitions.remove(&partition);
     }
 
-    /// A record that is not a tick was folded.
+    /// Notes that a record that is not a tick was folded at `now`.
     pub fn saw_data(&mut self, partition: TopicPartition, now: i64) {
         if let Some(due) = self.partitions.get_mut(&partition) {
             *due = Due {
-                at: now + AFTER_DATA_MS[0],
+                at_ms: now + AFTER_DATA_MS[0],
                 done: 0,
-                data: now,
-                told: due.told,
+                data_ms: now,
+                announced: due.announced,
             };
         }
     }
 
-    /// The latest epoch that a tick was sent for.
-    pub fn told(&self, partition: TopicPartition) -> Epoch {
-        self.partitions.get(&partition).map_or(Epoch(0), |due| due.told)
+    /// The latest epoch that a tick of this worker started on a partition.
+    pub fn announced(&self, partition: TopicPartition) -> Epoch {
+        self.partitions
+            .get(&partition)
+            .map_or(Epoch(0), |due| due.announced)
     }
 
-    /// A tick that starts `epoch` was sent.
-    pub fn tell(&mut self, partition: TopicPartition, epoch: Epoch) {
+    /// Notes that a tick that starts `epoch` was sent to a partition.
+    pub fn announce(&mut self, partition: TopicPartition, epoch: Epoch) {
         if let Some(due) = self.partitions.get_mut(&partition) {
-            due.told = epoch;
+            due.announced = epoch;
         }
     }
 
     fn due(&self, now: i64) -> Vec<TopicPartition> {
         self.partitions
             .iter()
-            .filter(|(_, due)| due.at <= now)
+            .filter(|(_, due)| due.at_ms <= now)
             .map(|(partition, _)| *partition)
             .collect()
     }
@@ -92,8 +105,8 @@ impl Ticks {
         let mark_ms = self.mark_ms;
         if let Some(due) = self.partitions.get_mut(&partition) {
             due.done += 1;
-            due.at = match AFTER_DATA_MS.get(due.done) {
-                Some(after) => due.data + after,
+            due.at_ms = match AFTER_DATA_MS.get(due.done) {
+                Some(after) => due.data_ms + after,
                 None => (now.div_euclid(mark_ms) + 1) * mark_ms,
             };
         }
@@ -101,12 +114,12 @@ impl Ticks {
 
     fn put_off(&mut self, partition: TopicPartition, now: i64) {
         if let Some(due) = self.partitions.get_mut(&partition) {
-            due.at = now + RETRY_MS;
+            due.at_ms = now + RETRY_MS;
         }
     }
 }
 
-/// Appends the ticks that are due, to partitions that are read to their end.
+/// Appends the ticks that are due to partitions that are read to their end, and puts off the others.
 pub fn send_due<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
     let now = log.wall_ms();
     let due = work.ticks.due(now);

@@ -1,9 +1,21 @@
-//! The committed view for Prometheus, with an explicit timestamp on every sample, beside the process's own metrics.
+//! The committed view for Prometheus, with an explicit timestamp on every sample, beside the process's own
+//! metrics.
 //!
-//! A sample's timestamp is that of its deltas partition in the committed state, so a sample is a function of its
-//! timestamp: two processes that show one series during a hand-over agree, or Prometheus refuses the older.
-//! What is shown is collected once ([`families`]) and written as text or as protobuf; both by hand, because no
-//! exposition library sets timestamps.
+//! Results are state and survive a restart, so counters never reset, and the exact count between two instants
+//! is a subtraction. A sample's timestamp is that of its deltas partition in the committed state, so a sample
+//! is a function of its timestamp: two processes that show one series during a hand-over agree, or Prometheus
+//! refuses the older. A scrape needs `honor_timestamps: true`, which is Prometheus' default. A partition
+//! whose worker's lease ran out is not shown. Gauges of windows show the last final window of each size, and
+//! are absent where the series has no row in it.
+//!
+//! What is shown is collected once ([`families`], `model.rs`) and written as text (`text.rs`) or protobuf
+//! (`protobuf.rs`), by what the scraper accepts (`accept.rs`); both by hand, because no exposition library
+//! sets timestamps. A property test holds one against the other, for any view. The process's own metrics come
+//! from their exporter as text, without timestamps; for protobuf that text is read back (`own.rs`). The
+//! shipped scrape configuration leaves them `instance` and `pod`, which it takes from results.
+//!
+//! Money is integers in state, and becomes dollars and credits here (`counted`): an exact decimal in text,
+//! the nearest double in protobuf.
 
 mod accept;
 mod model;
@@ -20,18 +32,17 @@ use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Kind, Metric, Unit};
 use strum::{EnumCount, VariantArray};
 
-/// Names of the window sizes, smallest first: the values of the label `window`.
+/// The names of the window sizes, smallest first: the values of label `window`.
 pub const WINDOW_NAMES: [&str; 3] = ["1m", "5m", "1h"];
 
-/// The quantiles shown of a window, in thousandths, and the values of the label `quantile`.
+/// The quantiles that are shown of a window, in thousandths, and the values of label `quantile`.
 pub const QUANTILES: [(u64, &str); 4] = [(500, "0.5"), (900, "0.9"), (950, "0.95"), (990, "0.99")];
 
-/// The schema of native histograms: 8 buckets per power of two, an exact down-scaling of the state's 32.
+/// The schema of native histograms: 8 buckets for each power of two, each of which is the sum of 4 buckets of state.
 pub const NATIVE_SCHEMA: i32 = 3;
 
-/// The body of an answer: everything that the view holds, and `own`, the process's own metrics as text.
-///
-/// Names of the two are disjoint, so their families just follow each other.
+/// The body of a scrape's answer: all that the view holds, then `own`, the process's own metrics as text. The names of both
+/// are disjoint.
 #[must_use]
 pub fn body(view: &View, own: &str, format: Format) -> Vec<u8> {
     let derived = families(view);
@@ -49,10 +60,10 @@ pub fn body(view: &View, own: &str, format: Format) -> Vec<u8> {
     }
 }
 
-/// Everything that the view holds: families in the order of the metric table, samples sorted by their labels.
+/// All that the view holds: families in the order of the metric table, samples sorted by their labels.
 ///
-/// Families without a sample are left out, and partitions whose worker had no success lately. A series that this build
-/// can't read is left out too.
+/// Left out are families without a sample, partitions whose worker's lease has run out, and series with a key that this
+/// version can't read.
 #[must_use]
 pub fn families(view: &View) -> Vec<Family> {
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); Metric::COUNT];
@@ -79,7 +90,7 @@ pub fn families(view: &View) -> Vec<Family> {
     Metric::VARIANTS.iter().zip(samples).filter_map(of).collect()
 }
 
-/// Adds the samples of a partition, each with the name of the derivation as its last label.
+/// Adds the samples of a partition. The last label of each is the name of the derivation.
 fn collect(log: &str, partition: &PartitionView, samples: &mut [Vec<Sample>]) {
     let at = Some(partition.timestamp.0);
     for (key, shown) in &partition.series {
@@ -117,13 +128,13 @@ fn collect(log: &str, partition: &PartitionView, samples: &mut [Vec<Sample>]) {
                     }
                 }
             }
-            // A total of another form than the metric's kind was written by another version.
+            // A total that is missing, or has another form than the metric's kind, was written by another version.
             (Kind::Counter | Kind::UpDown | Kind::Histogram { .. }, _) => {}
         }
     }
 }
 
-/// A count of sub-units as a number of units: the one place where money becomes dollars and credits.
+/// A count of sub-units as a number of units. Nothing else turns counts of money into dollars and credits.
 fn counted(value: i64, unit: Unit) -> Value {
     if unit.per() == 1 {
         return Value::Integer(value);
@@ -132,7 +143,7 @@ fn counted(value: i64, unit: Unit) -> Value {
     Value::Decimal(format!("{sign}{}", exact(value.unsigned_abs(), unit.per())))
 }
 
-/// The series' value in the last final window of a size; `None` if it has no row for that window.
+/// The series' value in the latest final window of a size; `None` if the series has no row for that window.
 #[must_use]
 pub fn last_final<'s>(shown: &'s Shown, partition: &PartitionView, size: usize) -> Option<&'s Amount> {
     let latest = (*partition.latest_final.get(size)?)?;
@@ -140,7 +151,7 @@ pub fn last_final<'s>(shown: &'s Shown, partition: &PartitionView, size: usize) 
     (*start == latest).then_some(amount)
 }
 
-/// What a window's amount shows: a ratio, or quantiles with their names.
+/// The gauges of a window's amount: a ratio, or quantiles with their names.
 fn gauges(amount: &Amount) -> Vec<(Option<&'static str>, f64)> {
     match amount {
         Amount::Ratio {
@@ -172,7 +183,7 @@ fn distribution(values: &Histogram, (first, last): (i32, i32), unit: Unit) -> Di
     }
 }
 
-/// `part / whole` for display; `whole` must not be 0.
+/// `part` divided by `whole`, which must not be 0, for display.
 #[must_use]
 #[expect(
     clippy::cast_precision_loss,
@@ -182,7 +193,7 @@ pub fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
 
-/// `sub_units / per` as an exact decimal; `per` must be a power of ten.
+/// `sub_units` divided by `per`, which must be a power of ten, as an exact decimal.
 #[must_use]
 pub fn exact(sub_units: u64, per: u64) -> String {
     let (whole, rest) = (sub_units / per, sub_units % per);

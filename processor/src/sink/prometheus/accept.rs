@@ -1,26 +1,27 @@
-//! Which format a scraper gets.
+//! Which format a scraper gets: the text format 0.0.4, or `io.prometheus.client.MetricFamily`,
+//! length-delimited, for a scraper that names it with a weight not below that of the text.
 
 use super::{protobuf, text};
 
 /// A format of `/metrics`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The text format 0.0.4: everything but native histograms, and the answer to whoever asks for nothing we have.
+    /// The text format 0.0.4, which has no native histograms. It is also the answer to a scraper that accepts neither format.
     Text,
-    /// `io.prometheus.client.MetricFamily`, length-delimited: everything.
+    /// `io.prometheus.client.MetricFamily`, length-delimited, with native histograms.
     Protobuf,
 }
 
-/// A weight in thousandths, `q=1`.
+/// The weight `q=1`, in thousandths.
 const WHOLE: u32 = 1000;
 
 impl Format {
-    /// The format for the values of `Accept` (none: no such header).
+    /// The format for the values of all `Accept` headers of a request.
     ///
-    /// Protobuf only for who names it, with a weight above 0 that is not below that of the text: wildcards mean people.
-    /// There is no refusal: who accepts neither gets the text.
+    /// It is protobuf only if that is named, with a weight above 0 that is not below that of the text: browsers send wildcards.
+    /// No request is refused: one that accepts neither format gets the text.
     ///
-    /// Source: RFC 9110, 12.5.1; Prometheus' `scrape_protocols` become one such header.
+    /// Source: RFC 9110, section 12.5.1. Prometheus sends its `scrape_protocols` as one such header.
     #[must_use]
     pub fn accepted<'h>(headers: impl IntoIterator<Item = &'h str>) -> Self {
         let (mut protobuf, mut text) = (0, None::<(u8, u32)>);
@@ -38,7 +39,7 @@ impl Format {
                     .map(|(_, value)| *value)
             };
             let weight = parameter("q").map_or(WHOLE, weight);
-            // The narrowest range that fits decides.
+            // Of the media ranges that fit the text format, the narrowest one decides about its weight.
             let fits_text = match name.as_str() {
                 "text/plain" if parameter("version").is_none_or(|version| version == "0.0.4") => 3,
                 "text/*" => 2,
@@ -48,9 +49,9 @@ impl Format {
             if fits_text > 0 && text.is_none_or(|(narrow, old)| (narrow, old) < (fits_text, weight)) {
                 text = Some((fits_text, weight));
             }
-            let is_ours = parameter("proto") == Some("io.prometheus.client.MetricFamily")
+            let is_delimited = parameter("proto") == Some("io.prometheus.client.MetricFamily")
                 && parameter("encoding") == Some("delimited");
-            if name == "application/vnd.google.protobuf" && is_ours {
+            if name == "application/vnd.google.protobuf" && is_delimited {
                 protobuf = protobuf.max(weight);
             }
         }
@@ -80,7 +81,7 @@ fn unquoted(value: &str) -> &str {
         .unwrap_or(value)
 }
 
-/// Thousandths; what is no weight between 0 and 1 counts as 0: better text than something unreadable.
+/// A weight in thousandths; 0 for a text that is no number between 0 and 1.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -115,7 +116,7 @@ mod tests {
                 "APPLICATION/VND.GOOGLE.PROTOBUF; Proto=\"io.prometheus.client.MetricFamily\" ; encoding=delimited",
                 Protobuf,
             ),
-            // Prometheus 3, protobuf first, then its default, without it.
+            // Prometheus 3 sends the first header if protobuf is configured first, and the second one by default.
             (
                 "{PROTO};q=0.6,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
                 Protobuf,
@@ -131,10 +132,10 @@ mod tests {
             ("{PROTO};q=0.000,application/json", Text),
             ("{PROTO};q=many", Text),
             ("{PROTO};q=-1", Text),
-            // The narrowest range decides what text weighs: 0.1, not 0.9.
+            // The narrowest range decides that text weighs 0.1, and not 0.9.
             ("*/*;q=0.9,text/plain;q=0.1,{PROTO};q=0.5", Protobuf),
             ("*/*;q=0.9,{PROTO};q=0.5", Text),
-            // Another encoding, another message, another version of the text.
+            // Another encoding, another message or another version of the text does not count.
             (
                 "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
                 Text,
@@ -155,11 +156,15 @@ mod tests {
             let header = header.replace("{PROTO}", PROTO);
             assert_eq!(Format::accepted([header.as_str()]), format, "{header}");
         }
-        assert_eq!(Format::accepted([]), Text, "no header");
+        assert_eq!(
+            Format::accepted([]),
+            Text,
+            "a request without the header gets no text"
+        );
         assert_eq!(
             Format::accepted(["text/plain;q=0.5", PROTO]),
             Protobuf,
-            "two headers are one list"
+            "two headers do not count as one list"
         );
     }
 }

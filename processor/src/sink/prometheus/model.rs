@@ -1,68 +1,73 @@
 //! What a scrape shows, before it is written in one format or the other.
+//!
+//! A histogram has two forms. Classic buckets are powers of two of the unit. Native ones have schema 3: the
+//! state's 32 buckets for each power of two, four merged into one, exactly. The bucket around 0 (2^-128)
+//! holds the zeros. There is no created timestamp, since a result has no process that created it. The text
+//! format has the classic form only, and all of it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-/// Label names and values, in the order of the metric's definition.
+/// Names and values of labels, in the order of the metric's definition.
 pub type Labels = Vec<(Cow<'static, str>, String)>;
 
 /// All samples of one metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
-    /// The name, for a histogram without `_bucket`, `_sum`, `_count`.
+    /// The name of the metric, without suffixes such as `_bucket`, `_sum` and `_count`.
     pub name: Cow<'static, str>,
-    /// One sentence; may be empty.
+    /// What the metric is, in one sentence; may be empty.
     pub help: Cow<'static, str>,
-    /// How the values are to be read.
+    /// The type of the metric.
     pub kind: FamilyKind,
-    /// One for each set of labels.
+    /// The samples, one for each set of labels.
     pub samples: Vec<Sample>,
 }
 
-/// The types of the exposition formats.
+/// The type of a metric in the exposition formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FamilyKind {
-    /// Never goes down.
+    /// A number that never decreases.
     Counter,
-    /// Goes both ways.
+    /// A number that increases and decreases.
     Gauge,
     /// A distribution by buckets.
     Histogram,
-    /// A distribution by quantiles; only the process's own metrics have these.
+    /// A distribution by quantiles; only the process's own metrics have this type.
     Summary,
-    /// Not known.
+    /// The type is not known.
     Untyped,
 }
 
-/// One value, or one distribution.
+/// One value or distribution of a metric.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// Sorted by, and different in each sample of a family.
+    /// The labels, which are different for each sample of a family.
     pub labels: Labels,
-    /// What it shows.
+    /// The value or distribution.
     pub value: Value,
-    /// Its time in ms; `None`: the scraper's.
+    /// The timestamp in ms; `None` for the time of the scrape.
     pub at: Option<i64>,
 }
 
-/// What a sample shows.
+/// The value of a sample.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// An exact count.
     Integer(i64),
-    /// An exact decimal: money, which is counted in billionths or millionths.
+    /// An exact decimal, for money, which is counted in billionths or millionths.
     Decimal(String),
     /// Any other number.
     Float(f64),
     /// A distribution by buckets.
     Histogram(Distribution),
-    /// A distribution by quantiles: of which `(quantile, value)`.
+    /// A distribution by quantiles.
     Summary {
         /// Number of values.
         count: u64,
-        /// Their sum, as a decimal.
+        /// Sum of the values, as a decimal.
         sum: String,
-        /// Quantiles between 0 and 1, with their values.
+        /// Quantiles, between 0 and 1, and their values.
         quantiles: Vec<(f64, f64)>,
     },
 }
@@ -72,21 +77,21 @@ pub enum Value {
 pub struct Distribution {
     /// Number of values.
     pub count: u64,
-    /// Their sum, as an exact decimal: so both formats round it in the same way.
+    /// Sum of the values, as an exact decimal, so that both formats round it in the same way.
     pub sum: String,
-    /// Classic form: upper bound and number of values at or below it, rising, without `+Inf`.
+    /// The classic form: upper bounds, ascending and without `+Inf`, and the number of values at or below each.
     pub classic: Vec<(f64, u64)>,
-    /// Native form, where there is one.
+    /// The native form; `None` for distributions of the process's own metrics.
     pub native: Option<Native>,
 }
 
 /// The native form: exponential buckets `(2^((i-1)/2^schema), 2^(i/2^schema)]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Native {
-    /// Buckets per power of two, as an exponent of two.
+    /// The exponent of the number of buckets for each power of two: there are 2^schema.
     pub schema: i32,
     /// Number of values that were 0.
     pub zero: u64,
-    /// Bucket index → number of values in it.
+    /// The number of values in each bucket that holds some, by index.
     pub buckets: BTreeMap<i32, u64>,
 }

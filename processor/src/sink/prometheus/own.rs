@@ -1,15 +1,16 @@
-//! The process's own metrics, out of the text that their exporter writes.
+//! Reads the process's own metrics from the text that their exporter writes, so that they can be written as protobuf.
 //!
-//! The exporter can write protobuf too, but its build then asks for `protoc`; its text has everything that there is.
+//! The exporter can write protobuf too, but its build needs `protoc` for that. Its text holds all that there is.
 
 use super::model::{Distribution, Family, FamilyKind, Labels, Sample, Value};
 use std::borrow::Cow;
 
-/// The families of a text of the exposition format 0.0.4 without timestamps, in its order. A line that is none is left out.
+/// The families of a text in the exposition format 0.0.4 without timestamps, in its order. Lines that can't be read are left
+/// out.
 #[must_use]
 pub fn parse(text: &str) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
-    // Only \n separates lines: a label value may hold any other character.
+    // Lines are separated by \n only, since a label value may hold any other character.
     for line in text.split('\n') {
         if let Some(comment) = line.strip_prefix("# ") {
             describe(&mut families, comment);
@@ -27,7 +28,7 @@ pub fn parse(text: &str) -> Vec<Family> {
     families
 }
 
-/// `HELP name words…` or `TYPE name type`.
+/// Reads a comment: `HELP name words…` or `TYPE name type`.
 fn describe(families: &mut Vec<Family>, comment: &str) {
     let mut parts = comment.splitn(3, ' ');
     let (Some(what), Some(name)) = (parts.next(), parts.next()) else {
@@ -57,7 +58,7 @@ fn describe(families: &mut Vec<Family>, comment: &str) {
     }
 }
 
-/// What follows the family's name in a sample's, if the sample is one of the family.
+/// What follows the name of a family in the name of a sample; `None` if the sample does not belong to the family.
 fn suffix_of<'n>(family: &Family, name: &'n str) -> Option<&'n str> {
     let suffix = name.strip_prefix(family.name.as_ref())?;
     let belongs = match family.kind {
@@ -69,7 +70,7 @@ fn suffix_of<'n>(family: &Family, name: &'n str) -> Option<&'n str> {
 }
 
 fn add(family: &mut Family, suffix: &str, mut labels: Labels, text: &str) {
-    // The last label is the bound or the quantile: the exporter writes it behind the series' own.
+    // The last label is the bound or the quantile, which the exporter writes after the labels of the series.
     let within = match (family.kind, suffix) {
         (FamilyKind::Histogram, "_bucket") | (FamilyKind::Summary, "") => {
             labels.pop().map(|(_, value)| value).unwrap_or_default()
@@ -130,7 +131,7 @@ fn add(family: &mut Family, suffix: &str, mut labels: Labels, text: &str) {
     }
 }
 
-/// `name{label="value",…} number`.
+/// Reads a sample: `name{label="value",…} number`.
 fn sample(line: &str) -> Option<(&str, Labels, &str)> {
     let end = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(end);
@@ -153,7 +154,7 @@ fn sample(line: &str) -> Option<(&str, Labels, &str)> {
     (!value.is_empty()).then_some((name, labels, value))
 }
 
-/// Where the quote is that ends a label value.
+/// The index of the quote that ends a label value.
 fn closing(text: &str) -> Option<usize> {
     let mut escaped = false;
     text.bytes().position(|byte| {

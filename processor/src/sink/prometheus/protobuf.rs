@@ -1,9 +1,9 @@
-//! The protobuf format: `io.prometheus.client.MetricFamily`, each behind its length.
+//! The protobuf format: messages `io.prometheus.client.MetricFamily`, each after its length.
 //!
-//! Histograms carry their classic and their native form; a scraper takes what it is configured for. Written as prost
-//! structs because the crates that know this format set no timestamps, and their builds ask for `protoc`.
+//! Histograms have their classic and their native form; a scraper uses the one that it is configured for. The messages are
+//! prost structs written by hand, because the crates that have this format set no timestamps, and their builds need `protoc`.
 //!
-//! Source: `metrics.proto` of github.com/prometheus/client_model, version 0.6; fields that nothing here sets are left out.
+//! Source: `metrics.proto` of github.com/prometheus/client_model, version 0.6; fields that are not set here are left out.
 
 use super::model::{Distribution, Family, FamilyKind, Native, Sample, Value};
 use prost::{Enumeration, Message};
@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 pub const CONTENT_TYPE: &str =
     "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
 
-/// Half the width of the bucket around 0: 2^-128, as other client libraries have it, so that merging widens nothing.
-/// The smallest value above 0 is a millionth of a unit, so this bucket holds exactly the zeros.
+/// Half the width of the bucket around 0: 2^-128, as in other client libraries, so that merging with theirs widens nothing. The
+/// smallest value above 0 is a millionth of a unit, so this bucket holds exactly the zeros.
 pub const ZERO_THRESHOLD: f64 = f64::from_bits((1023 - 128) << 52);
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,7 +65,7 @@ pub struct LabelPair {
     pub value: Option<String>,
 }
 
-/// `Gauge`, `Counter` and `Untyped`: one field, at the same place.
+/// The messages `Gauge`, `Counter` and `Untyped`, which all have this field only.
 #[derive(Clone, PartialEq, Message)]
 pub struct Number {
     #[prost(double, optional, tag = "1")]
@@ -126,7 +126,7 @@ pub struct BucketSpan {
     pub length: Option<u32>,
 }
 
-/// All families, each behind its length, in the order given.
+/// Encodes families in their order, each after its length.
 #[must_use]
 pub fn encode(families: &[Family]) -> Vec<u8> {
     families
@@ -218,7 +218,7 @@ fn histogram(values: &Distribution) -> Histogram {
     }) = &values.native
     {
         shown.schema = Some(*schema);
-        // Above 0, so that a scraper sees a native histogram even where it has no bucket yet.
+        // With a threshold above 0, a scraper sees a native histogram even if it has no buckets yet.
         shown.zero_threshold = Some(ZERO_THRESHOLD);
         shown.zero_count = Some(*zero);
         (shown.positive_span, shown.positive_delta) = spans(buckets);
@@ -226,7 +226,8 @@ fn histogram(values: &Distribution) -> Histogram {
     shown
 }
 
-/// Runs of buckets without a gap, and each bucket's difference from the one before.
+/// The spans of a native histogram (runs of buckets without a gap), and the difference of each bucket's count from that of the
+/// bucket before.
 fn spans(buckets: &BTreeMap<i32, u64>) -> (Vec<BucketSpan>, Vec<i64>) {
     let mut spans: Vec<BucketSpan> = Vec::new();
     let mut deltas = Vec::with_capacity(buckets.len());
@@ -249,7 +250,7 @@ fn spans(buckets: &BTreeMap<i32, u64>) -> (Vec<BucketSpan>, Vec<i64>) {
     (spans, deltas)
 }
 
-/// A decimal as the nearest double: what a reader of the text makes of it.
+/// A decimal as the nearest double, which a reader of the text gets too.
 fn decimal(text: &str) -> Option<f64> {
     text.parse().ok()
 }

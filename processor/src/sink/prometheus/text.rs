@@ -1,4 +1,4 @@
-//! The text format 0.0.4. It knows the classic form of histograms only.
+//! The text format 0.0.4, which has the classic form of histograms only.
 //!
 //! Source: Prometheus documentation, "Exposition formats", "Text-based format".
 
@@ -8,7 +8,7 @@ use std::fmt::{Arguments, Write};
 /// The value of `Content-Type`.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All families, in the order given.
+/// Encodes families in their order.
 #[must_use]
 pub fn encode(families: &[Family]) -> String {
     let mut text = String::new();
@@ -26,7 +26,7 @@ pub fn encode(families: &[Family]) -> String {
     text
 }
 
-/// The word for a type, as in a `# TYPE` line.
+/// The name of a type in a `# TYPE` line.
 #[must_use]
 pub const fn word(kind: FamilyKind) -> &'static str {
     match kind {
@@ -92,7 +92,7 @@ fn sum_and_count(text: &mut String, name: &str, labels: &str, (sum, count): (&st
     line(text, format_args!("{name}_count{labels} {count}{at}"));
 }
 
-/// `name="value",…` without braces.
+/// Labels as `name="value",…` without braces.
 fn joined(labels: &Labels) -> String {
     let mut text = String::new();
     for (name, value) in labels {
