@@ -1,7 +1,7 @@
 //! The privacy policy of this process's own ingest: follows the control topic, on a cluster or in the embedded log.
 
+use ingest::Policies;
 use ingest::control::follow_policy;
-use ingest::control::policy::Policies;
 use processor_log::ReadLog;
 use std::sync::Arc;
 use tokio::sync::watch;

@@ -12,6 +12,7 @@ mod environments;
 mod facts;
 mod group;
 mod inbox;
+mod large;
 mod law;
 mod names;
 mod outage;

@@ -8,7 +8,7 @@ use processor::workers::identified;
 use processor_log::LogError;
 use processor_log::cluster::Cluster;
 use processor_log::control::{SEED_KEY, append};
-use processor_log::kafka::topics::{self, Fault};
+use processor_log::kafka::topics::{self, Fault, Severity};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
 use settings::process::{Failure, chain};
@@ -29,8 +29,8 @@ pub struct TopicsArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum TopicsCommand {
-    /// Creates the topics that are missing, writes the settings of a new log, and checks all; changes nothing that is
-    /// there.
+    /// Creates the topics that are missing, gives those that an older version made the settings of this one, writes the settings
+    /// of a new log, and checks all.
     Apply(ApplyArgs),
     /// Names every fault of the topics, each with the command that mends it; exit code 1 if there is one.
     Check(CheckArgs),
@@ -121,7 +121,7 @@ pub fn run(options: &TopicsOptions) -> Result<(), Failure> {
         make(cluster, wanted)?;
     }
     let (_, mut faults) = topics::inspect(cluster, &Seed::shipped()).map_err(of_cluster(cluster))?;
-    faults.retain(|fault| fault.is_refused() || !options.allow_single_broker);
+    faults.retain(|fault| fault.severity != Severity::OneReplica || !options.allow_single_broker);
     faults.iter().for_each(|fault| println!("{fault}"));
     match faults.len() {
         0 => {
@@ -129,13 +129,17 @@ pub fn run(options: &TopicsOptions) -> Result<(), Failure> {
             Ok(())
         }
         count if faults.iter().any(Fault::is_refused) => Err(Failure::Running(format!("{count} faults"))),
+        _ if faults.iter().any(Fault::is_outdated) => Err(Failure::Running(
+            "topics were made by an older version: processes start, and warn; `tacho topics apply` changes them".to_owned(),
+        )),
         _ => Err(Failure::Running(
             "topics have one replica: processes start, and warn; --allow-single-broker takes that for a cluster of one broker".to_owned(),
         )),
     }
 }
 
-/// Creates the topics that are missing, and writes the settings of a new log.
+/// Creates the topics that are missing, gives those of an older table the settings of this one, and writes the settings of a
+/// new log.
 ///
 /// The settings hold for good once they are written, so that is done only if no topic has a fault.
 fn make(cluster: &Cluster, wanted: &TopicsToMake) -> Result<(), Failure> {
@@ -146,6 +150,9 @@ fn make(cluster: &Cluster, wanted: &TopicsToMake) -> Result<(), Failure> {
     let created = topics::create_topics(cluster, &seed, wanted.replication_factor);
     for name in created.map_err(of_cluster(cluster))? {
         println!("created {name}");
+    }
+    for change in topics::renew(cluster).map_err(of_cluster(cluster))? {
+        println!("changed {change}");
     }
     let faults = topics::faults(cluster, &seed).map_err(of_cluster(cluster))?;
     let is_new = || topics::stored_seed(cluster).map(|stored| stored.is_none());

@@ -2,7 +2,7 @@
 
 use crate::address;
 use crate::place::{Env, Place, PlaceArgs, seed_in};
-use ingest::prepare::hash::HashKey;
+use ingest::HashKey;
 use processor::derivation::Derivation;
 use schemas::settings::Seed;
 use settings::process::check_distinct;

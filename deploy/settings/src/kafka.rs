@@ -23,8 +23,8 @@ pub struct KafkaSection {
     /// Put before the names of all topics, and of the group.
     pub prefix: String,
     /// Put before the names of what is derived, and of the group, in place of the prefix: a second derivation of the same raw
-    /// topics, beside the first.
-    pub derived_prefix: Option<String>,
+    /// topics, beside the first. Left empty, it is the prefix.
+    pub derived_prefix: String,
     /// TLS towards the brokers.
     pub tls: Tls,
     /// The name and password that the cluster asks for, if it asks.
@@ -148,7 +148,11 @@ impl KafkaSection {
         let cluster = Cluster {
             bootstrap: self.bootstrap_servers.clone(),
             prefix: self.prefix.clone(),
-            derived_prefix: self.derived_prefix.clone().unwrap_or_else(|| self.prefix.clone()),
+            derived_prefix: if self.derived_prefix.is_empty() {
+                self.prefix.clone()
+            } else {
+                self.derived_prefix.clone()
+            },
             options,
         };
         if self.bootstrap_servers.is_empty() {

@@ -91,9 +91,10 @@ impl Pace {
 
     /// Whether the next commit is as large as a commit may be: no further record is folded before it.
     pub const fn is_full(&self) -> bool {
-        self.records >= self.records_max
+        let is_large = self.records >= self.records_max
             || self.pending.entries >= COMMIT_ENTRIES_MAX
-            || self.pending.bytes >= COMMIT_BYTES_MAX
+            || self.pending.bytes >= COMMIT_BYTES_MAX;
+        self.records > 0 && is_large
     }
 
     /// How long a poll at `now` may wait for records.
@@ -111,7 +112,7 @@ impl Pace {
         let is_time = self
             .due_in(now, self.interval(polled))
             .is_some_and(|left| left.is_zero());
-        self.records > 0 && (is_time || self.is_full())
+        (self.records > 0 && is_time) || self.is_full()
     }
 
     /// A commit begins.
