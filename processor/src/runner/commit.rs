@@ -136,10 +136,7 @@ fn take(
         prepared.touched.push((input.partition, touched));
     }
     let hidden = rows.len().saturating_sub(View::RECENT_MAX);
-    let shown = rows.into_iter().skip(hidden).filter_map(|row| match row {
-        Row::Session(row) => Some(*row),
-        Row::Window(..) => None,
-    });
+    let shown = rows.into_iter().skip(hidden).filter_map(Row::into_session);
     prepared.rows.extend(shown);
     Some(Taken {
         input,
