@@ -1,6 +1,6 @@
-//! Requests that are made to take memory: decompression bombs, many small things that grow when decoded, deep nesting, huge
-//! values; one by one and four at once. `tacho-ingest` stays under 256 MiB through all of them and answers a good request after
-//! each. `tacho`, which has the log and the processor beside it, stays under twice that.
+//! Requests that are made to exhaust memory: decompression bombs, many small items that grow when decoded, deep nesting, huge
+//! values; one by one, and four at once. `tacho-ingest` stays under 256 MiB through all of them, and answers a good request
+//! after each. `tacho`, which holds the log and the processor too, stays under 512 MiB.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process};
@@ -8,9 +8,9 @@ use crate::support::tacho::{JSON, PROTOBUF, Start, Tacho};
 use crate::support::{now_ms, otlp};
 use std::io::{Read, repeat};
 
-/// What ingest may have in use.
+/// The most memory of `tacho-ingest`, bytes.
 const MEMORY_MAX: u64 = 256 << 20;
-/// What the whole in one process may.
+/// The most memory of `tacho`, bytes.
 const WHOLE_MEMORY_MAX: u64 = 512 << 20;
 const MIB: usize = 1 << 20;
 
@@ -20,7 +20,7 @@ struct Attack {
     content_type: &'static str,
     encoding: Option<&'static str>,
     body: Vec<u8>,
-    /// The answer over HTTP.
+    /// The expected status over HTTP.
     status: u16,
 }
 
@@ -32,7 +32,7 @@ fn varint(mut value: usize, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// A field that holds bytes.
+/// Writes a length-delimited field.
 fn field(number: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![number << 3 | 2];
     varint(payload.len(), &mut out);
@@ -40,7 +40,7 @@ fn field(number: u8, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A request of a scope with such content.
+/// A request with one scope that has this content.
 fn in_scope(content: &[u8]) -> Vec<u8> {
     field(1, &field(2, content))
 }
@@ -49,14 +49,14 @@ fn in_record(content: &[u8]) -> Vec<u8> {
     in_scope(&field(2, content))
 }
 
-/// An attribute with a text.
+/// An attribute whose value is a string.
 fn attribute(key: &[u8], text: &[u8]) -> Vec<u8> {
     field(6, &[field(1, key), field(2, &field(1, text))].concat())
 }
 
-/// A body that is nested so deep: lists in lists, or maps in maps. Lengths are known only from the inside.
+/// A body that is nested `levels` deep: lists in lists, or maps in maps.
 fn nested(levels: usize, is_map: bool) -> Vec<u8> {
-    // Written backwards: what is inside is there before its length is.
+    // The body is written backwards, since a length is known only after the content that follows it.
     let mut reversed: Vec<u8> = Vec::new();
     let wrap = |number: u8, reversed: &mut Vec<u8>| {
         let mut head = vec![number << 3 | 2];
@@ -79,7 +79,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     ::zstd::encode_all(bytes, 3).unwrap()
 }
 
-/// Gzip of that many MiB of the same byte, of as many members.
+/// Gzip of that many MiB of zeros, each MiB in a member of its own.
 fn gzip_bomb(mebibytes: usize) -> Vec<u8> {
     otlp::gzip(&vec![0; MIB]).repeat(mebibytes)
 }
@@ -116,7 +116,7 @@ fn attacks() -> Vec<Attack> {
     };
     let (gzip, plain) = (Some("gzip"), None);
     vec![
-        // Bombs.
+        // Decompression bombs.
         of("gzip of many members", PROTOBUF, gzip, gzip_bomb(256), 413),
         of(
             "gzip within gzip",
@@ -134,7 +134,7 @@ fn attacks() -> Vec<Attack> {
             400,
         ),
         of("gzip of JSON", JSON, gzip, gzip_bomb(256), 413),
-        // What grows when decoded.
+        // Items that grow when they are decoded.
         of(
             "empty records",
             PROTOBUF,
@@ -203,7 +203,7 @@ fn attacks() -> Vec<Attack> {
             path: "/v1/metrics",
             ..of("numbers of JSON", JSON, plain, numbers.into_bytes(), 413)
         },
-        // Depth.
+        // Deep nesting.
         of("lists in lists", PROTOBUF, plain, nested(48, false), 400),
         of("more lists in lists", PROTOBUF, plain, nested(200, false), 400),
         of(
@@ -231,7 +231,7 @@ fn attacks() -> Vec<Attack> {
             json_records(&"[".repeat(8 * MIB)),
             400,
         ),
-        // Huge values: cut where that is enough, refused where it is not.
+        // Huge values, which are cut if that is enough, and else refused.
         of(
             "a text of 60 MiB",
             PROTOBUF,
@@ -280,7 +280,7 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Who is attacked.
+/// The process that is attacked.
 trait Target: Sync {
     fn post(&self, attack: &Attack) -> Result<u16, String>;
     fn good(&self);
@@ -315,7 +315,7 @@ impl Target for Process {
     }
 }
 
-/// Each attack alone, then four times at once; gives the memory in use after each.
+/// Makes each attack alone, then four times at once, and checks answers and memory after each.
 fn withstand(target: &impl Target, memory_max: u64) {
     let mut peaks = Vec::new();
     for attack in attacks() {
@@ -325,7 +325,7 @@ fn withstand(target: &impl Target, memory_max: u64) {
             all.into_iter().map(|one| one.join().unwrap()).collect()
         });
         for answer in answers {
-            // Who finds no room comes back later.
+            // A client that is refused for lack of room sends again later.
             assert!(
                 matches!(answer, Ok(status) if status == attack.status || [429, 503].contains(&status)),
                 "{}: {answer:?}",

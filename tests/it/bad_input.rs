@@ -1,11 +1,11 @@
-//! What is wrong with a request is told to its sender, and harms nobody else.
+//! Faults of a request are reported to its sender, and harm no other request.
 
 use crate::support::tacho::{JSON, PROTOBUF, Start, Tacho, read};
 use crate::support::{now_ms, otlp};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use std::path::Path;
 
-/// A running process, and how many good requests it has had.
+/// A running process, and how many good requests it got.
 struct Door {
     tacho: Tacho,
     good: i64,
@@ -19,7 +19,7 @@ impl Door {
         }
     }
 
-    /// A good request is answered and counted, whatever came before it.
+    /// Sends a good request, which must be answered and counted whatever came before it.
     fn good(&mut self) {
         self.good += 1;
         let id = format!("good-{}", self.good);
@@ -34,7 +34,7 @@ impl Door {
             .wait_for_count("tacho_api_requests_total", &[("model", "good")], self.good);
     }
 
-    /// The request gets that answer, and a good one after it is counted.
+    /// Sends a request, which must get that answer, and a good one after it, which must be counted.
     fn expect(
         &mut self,
         what: &str,
@@ -151,7 +151,7 @@ fn refused_with_a_reason() {
         Some("gzip"),
         &otlp::gzip(&vec![0; 80 << 20]),
     );
-    // Nothing of all this was counted, and well-formed gzip is.
+    // No bad request was counted, and well-formed gzip is counted.
     door.outcome("codex.user_prompt", "applied", 0);
     door.expect("gzip", 200, "/v1/logs", PROTOBUF, Some("gzip"), &gzipped);
     door.outcome("codex.user_prompt", "applied", 1);
@@ -165,12 +165,12 @@ fn odd_but_kept() {
         door.expect(what, 200, "/v1/logs", PROTOBUF, None, &otlp::encode(records));
     };
 
-    // Removed by the privacy policy, and far over what other logs take.
+    // The privacy policy removes this text, which is far larger than other logs take.
     let mut big = prompt();
     big.attributes
         .push(otlp::attribute("arguments", otlp::text("x".repeat(2 << 20))));
     send(&mut door, "a record of 2 MB of arguments", vec![big]);
-    // No policy touches it: it is kept, or cut with a mark.
+    // No privacy policy changes this text: it is kept, or cut with a mark.
     let mut big = prompt();
     big.attributes
         .push(otlp::attribute("of.tomorrow", otlp::text("y".repeat(2 << 20))));
@@ -209,13 +209,13 @@ fn odd_but_kept() {
     send(&mut door, "no records", vec![]);
     door.expect("nothing at all", 200, "/v1/logs", PROTOBUF, None, b"");
 
-    // Twice the same is one.
+    // A record that is sent twice counts once.
     let twice = otlp::encode(vec![otlp::prompt("twice", now_ms())]);
     door.expect("sent once", 200, "/v1/logs", PROTOBUF, None, &twice);
     door.expect("sent again", 200, "/v1/logs", PROTOBUF, None, &twice);
     door.outcome("codex.user_prompt", "duplicate", 1);
 
-    // A clock that is wrong by a year is moved to the bound, and no other's window waits for it.
+    // An event time of a client whose clock is wrong by a year is clamped, and no window of others waits for it.
     send(
         &mut door,
         "a clock far ahead",

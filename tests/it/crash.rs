@@ -1,4 +1,4 @@
-//! A process that is killed, stopped or refused.
+//! `tacho` processes that are killed, stopped, or do not start.
 
 use crate::support::samples::Samples;
 use crate::support::tacho::{Start, Tacho, read, run};
@@ -16,7 +16,7 @@ const CLIENTS: usize = 4;
 /// How many answers a round waits for before the process is killed.
 const ANSWERS: usize = 60;
 
-/// What was sent, and what of it was answered with 200.
+/// The conversations that were sent, and those that were answered with 200.
 #[derive(Default)]
 struct Ledger {
     sent: BTreeSet<String>,
@@ -47,13 +47,19 @@ fn killed_under_load_it_goes_on_with_all_that_was_answered() {
     {
         let ledger = ledger.lock().unwrap();
         let lost: Vec<_> = ledger.acked.difference(&kept).collect();
-        assert!(lost.is_empty(), "answered with 200 and gone: {lost:?}");
+        assert!(
+            lost.is_empty(),
+            "conversations answered with 200 were lost: {lost:?}"
+        );
         let made_up: Vec<_> = kept.difference(&ledger.sent).collect();
-        assert!(made_up.is_empty(), "never sent: {made_up:?}");
+        assert!(
+            made_up.is_empty(),
+            "there are conversations that were never sent: {made_up:?}"
+        );
     }
     expect_totals(&tacho, kept.len());
 
-    // It goes on from there.
+    // A process that is started again continues with the state.
     for number in 0..20 {
         tacho.logs(&conversation(&format!("after-{number}")));
     }
@@ -69,12 +75,12 @@ fn killed_under_load_it_goes_on_with_all_that_was_answered() {
     assert!(kept.iter().all(|conversation| rows.contains_key(conversation)));
     tacho.kill();
 
-    // Killed at rest, nothing changes either.
+    // A process that is killed at rest does not change results either.
     let tacho = Start::data(dir.path()).ready();
     expect_totals(&tacho, kept.len() + 20);
 }
 
-/// Prompts, responses and tokens of each conversation's row.
+/// Prompts, responses and tokens in the row of each conversation.
 fn rows(place: &[&OsStr]) -> BTreeMap<String, [i64; 3]> {
     let row = |record: serde_json::Value| {
         let row = &record["value"];
@@ -94,7 +100,7 @@ fn conversation(id: &str) -> Vec<u8> {
     otlp::encode(vec![otlp::prompt(id, now), otlp::tokens(id, now, 100, 10)])
 }
 
-/// Sends one conversation after another until the process is gone.
+/// Sends one conversation after another until the process has ended.
 fn client_thread(
     tacho: &Tacho,
     round: usize,
@@ -160,7 +166,7 @@ fn ctrl_c_ends_it_and_all_is_kept() {
     assert_eq!(status.code(), Some(0), "{said}");
 }
 
-/// A refused start says why in one line that names what it is about.
+/// Checks that a start is refused with one line that names `about`.
 fn assert_refused(output: &Output, about: &str) {
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(64), "{said}");
@@ -216,6 +222,6 @@ fn a_foreign_directory_is_left_alone() {
     assert_eq!(
         std::fs::read_dir(dir.path()).unwrap().count(),
         1,
-        "nothing was written there"
+        "a refused start wrote into the directory"
     );
 }

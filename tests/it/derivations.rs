@@ -1,4 +1,4 @@
-//! Two derivations of one log, side by side: equal results, each under a name of its own.
+//! Two derivations of one log, side by side, have equal results, each under a name of its own.
 
 use crate::support::broker::Broker;
 use crate::support::old::{self, OldLog};
@@ -15,14 +15,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The prefix of the log on Kafka, which is the first derivation's too.
+/// The prefix of the log on Kafka, which is also the derived prefix of the first derivation.
 const PREFIX: &str = "beside.";
 /// The derived prefix of the second derivation.
 const SECOND: &str = "beside-again.";
-/// How many conversations are sent, each a prompt and a response.
+/// How many conversations are sent, each with a prompt and a response.
 const CONVERSATIONS: i64 = 40;
 
-/// Opens a directory that keeps raw records for so long, or for longer where a derivation has not committed them.
+/// Opens a directory that keeps raw records for that time, and for longer if a derivation has not committed them.
 fn open(dir: &Path, old: &OldLog, derived_prefix: &str, raw_age_ms: i64) -> Arc<Embedded> {
     let retention = Retention {
         raw_age_ms,
@@ -52,7 +52,7 @@ fn raw_starts(log: &Arc<Embedded>) -> Vec<i64> {
 fn a_directory_holds_two_and_deletes_raw_records_below_the_slower_one() {
     let old = old::log("traffic-1");
     let dir = tempfile::tempdir().unwrap();
-    // The records are as old as the data file is.
+    // The records are as old as the data file.
     let first = open(dir.path(), &old, "", now_ms());
     first.import(old.inputs.clone()).unwrap();
     replay(first.handle(), &old.seed, 1_000)
@@ -87,7 +87,7 @@ fn a_directory_holds_two_and_deletes_raw_records_below_the_slower_one() {
     assert!(unknown.to_string().contains("other."), "{unknown}");
 }
 
-/// Samples of cumulative results, by name and labels but for `log`.
+/// The samples of totals, by name and labels without `log`.
 fn cumulative(samples: &Samples, log: &str) -> BTreeMap<(String, BTreeMap<String, String>), String> {
     let ends = ["_total", "_sum", "_count", "_bucket"];
     let of_log = samples.0.iter().filter(|((name, labels), _)| {
@@ -102,7 +102,7 @@ fn cumulative(samples: &Samples, log: &str) -> BTreeMap<(String, BTreeMap<String
         .collect()
 }
 
-/// What a process shows once all that was sent is derived.
+/// The totals that a process shows once all that was sent is derived.
 fn shown(process: &Process, log: &str) -> Samples {
     process.metrics_when("all turns", |samples| {
         match samples.count("tacho_turns_total", &[("log", log)]) {
@@ -154,7 +154,7 @@ fn a_second_derivation_on_kafka_equals_the_first_under_a_name_of_its_own() {
         .set("derivation.ticks", "false")
         .ready();
     let of_second = shown(&second, SECOND);
-    // Each partition of the deltas shows its results with a commit of its own.
+    // The results of the deltas partitions are shown by several commits.
     eventually("equal results", || {
         let scrape = |process: &Process| Samples::parse(&process.get("/metrics").unwrap().1);
         let (of_first, of_second) = (scrape(&first), scrape(&second));

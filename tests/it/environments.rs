@@ -1,4 +1,4 @@
-//! One ingest, two prefixes: what CI sends is derived apart.
+//! One ingest writes the records of two environments under two prefixes, where they are derived separately.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
@@ -38,7 +38,7 @@ fn apply(bootstrap: &str, prefix: &str, raw_partitions: &str) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// A prompt of that conversation in each environment, in one request.
+/// A request with a prompt of that conversation in each environment.
 fn request(conversation: &str, environments: &[&str]) -> Vec<u8> {
     let resource_logs = environments.iter().map(|env| {
         let mut logs = otlp::logs(vec![otlp::prompt(conversation, now_ms())])
@@ -60,7 +60,7 @@ fn turns(worker: &Process, count: i64) {
     worker.wait_for_count("tacho_turns_total", &[], count);
 }
 
-/// The raw log records of a prefix, without ticks, and the environments that they are of.
+/// How many raw log records a prefix has, without ticks, and their environments.
 fn raw(bootstrap: &str, prefix: &str) -> (Vec<Record>, BTreeSet<String>) {
     let config = KafkaConfig::reader(&Cluster::plain(bootstrap, prefix), &format!("{prefix}reader"));
     let mut records = read_topic(&mut KafkaLog::connect(config).unwrap(), Topic::RawLogs);
@@ -92,7 +92,7 @@ fn what_ci_sends_is_derived_apart() {
     let door = processes::ingest(&bootstrap, MAIN)
         .args(&["--config".as_ref(), file.as_os_str()])
         .start();
-    // A record of CI may come next: nothing is taken before there is a place for it.
+    // Records of CI may come at any time, so ingest is not ready before the topics of CI are there.
     eventually("a word about the other topics", || {
         let said = door.said();
         if said.contains(&format!("--prefix {CI}")) {
@@ -118,7 +118,7 @@ fn what_ci_sends_is_derived_apart() {
     turns(&workers[0], 2);
     turns(&workers[1], 21);
 
-    // The inbox goes the same ways.
+    // Records of the inbox are divided in the same way.
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &bootstrap)
         .create()
@@ -141,7 +141,7 @@ fn what_ci_sends_is_derived_apart() {
     let (of_ci, environments) = raw(&bootstrap, CI);
     assert_eq!(environments, BTreeSet::from(["StringValue(\"ci\")".to_owned()]));
     assert_eq!(of_ci.len(), 31);
-    // CI's topics may have an inbox of their own: ours is another source there.
+    // The topics of CI have an inbox of their own, which is another source than the first inbox.
     let sources = |records: &[Record]| {
         let origin = |record: &Record| String::from_utf8(record.header("tacho-origin")?.to_vec()).ok();
         let sources = records

@@ -52,9 +52,9 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
     let mut before = tacho.metrics();
     for recording in &recordings {
         let (records, of) = send(tacho, recording);
-        // Series live in several partitions of the deltas, and on Kafka these become visible one after another: all
-        // facts must come to hold, not only the number of records. One that goes beyond its fact never does, and one
-        // that does so later is found in the next recording's growth.
+        // Series are in several deltas partitions, which on Kafka become visible one after another, so the test waits
+        // for all facts. A count that exceeds its fact fails the test, and one that exceeds it later is found in the
+        // increase of the next recording.
         let after: Samples = tacho.metrics_when("the recording's facts", |samples| {
             let wrong = differ(recording, records, &samples.since(&before));
             if wrong.is_empty() {
@@ -76,7 +76,7 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
     );
     assert_eq!(before.count("tacho_event_time_clamped_total", &[]), 0);
 
-    // An open session's row follows its last record by some seconds.
+    // The row of an open session follows its last record by some seconds.
     eventually("session rows", || {
         let records = read("codex.sessions.v1", place);
         let mut wrong = Vec::new();
@@ -103,23 +103,23 @@ fn replay_and_compare(tacho: &Tacho, place: &[&OsStr]) {
     assert_eq!(
         later.count("tacho_log_records_total", &[]),
         0,
-        "nothing is counted once more"
+        "something was counted a second time"
     );
     assert_eq!(
         later.count("tacho_tokens_total", &[]),
         0,
-        "nothing is counted once more"
+        "something was counted a second time"
     );
 }
 
-/// How the growth on `/metrics` differs from a recording's facts, if it does.
+/// Compares the increase of `/metrics` with the facts of a recording; the error holds the differences.
 fn differ(recording: &Recording, records: i64, growth: &Samples) -> Vec<String> {
     let mut wrong = differ_in_metrics(&recording.expected, growth);
     let counted = growth.count("tacho_log_records_total", &[]);
     if counted != records {
         wrong.push(format!("{counted} of {records} records"));
     }
-    // Codex says that the tool worked; the command's exit code is taken out of its output.
+    // Codex reports a success of the tool, and ingest takes the exit code of the command from its output.
     if recording.expected["scenario"] == "tool_fails"
         && growth.count("tacho_tool_nonzero_exit_total", &[]) != 1
     {
@@ -134,7 +134,7 @@ fn is_of(row: &Value, conversations: &BTreeSet<String>) -> bool {
         .is_some_and(|id| conversations.contains(id))
 }
 
-/// Sends a recording as if it had just ended: how many log records, and their conversations.
+/// Sends a recording as if it had just ended, and gives the number and the conversations of its log records.
 fn send(tacho: &Tacho, recording: &Recording) -> (i64, BTreeSet<String>) {
     let shift = recording.shift_to(now_ms());
     let (mut records, mut conversations) = (0, BTreeSet::new());

@@ -1,4 +1,4 @@
-//! Several workers share the partitions; they come and go under load, and the results are those of one.
+//! Several workers share the partitions. They come and go under load, and the results are those of one worker.
 
 use crate::support::broker::Broker;
 use crate::support::replay::{Results, inputs, replay};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PREFIX: &str = "group.";
-/// Records between two changes of the group.
+/// How many records come between two changes of the group.
 const RECORDS: usize = 120;
 
 fn cluster() -> Cluster {
@@ -54,7 +54,7 @@ fn start(name: &str, is_static: bool, workers: usize, seed: &Seed, view: &Arc<Vi
 }
 
 fn end(workers: Workers) {
-    assert!(workers.end(PATIENCE), "the workers do not end");
+    assert!(workers.end(PATIENCE), "the workers did not end");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn workers_come_and_go_and_the_results_are_those_of_one() {
     send(&mut client);
     let third = start("third", false, 3, &seed, &view);
     send(&mut client);
-    // A static member that goes and comes back in time finds its partitions.
+    // A static member that stops and starts again within the session timeout keeps its partitions.
     end(second);
     send(&mut client);
     let second = start("second", true, 1, &seed, &view);
@@ -93,7 +93,7 @@ fn workers_come_and_go_and_the_results_are_those_of_one() {
     });
     assert!(
         results.windows.len() > 100 && results.sessions.len() > 5,
-        "the traffic shows too little"
+        "the traffic has too few windows, corrections or sessions for the test"
     );
     end(second);
     end(third);
@@ -102,10 +102,13 @@ fn workers_come_and_go_and_the_results_are_those_of_one() {
     replay(alone.log("worker"), &seed, 1_000)
         .unwrap()
         .assert_same(&results, "one worker and many");
-    assert!(view.partitions.is_empty(), "who has left shows nothing");
+    assert!(
+        view.partitions.is_empty(),
+        "a worker that has left still shows partitions"
+    );
 }
 
-/// What came out, once all windows up to `sent` are final everywhere, with their corrections, and all sessions ended.
+/// The results, once all windows up to `sent` and their corrections are final in every partition, and all sessions have ended.
 fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result<Results, String> {
     let largest = seed.time.window_sizes_ms.len() - 1;
     let partitions = usize::try_from(seed.delta_partitions).unwrap();
@@ -132,7 +135,7 @@ fn at_rest(client: &mut KafkaLog, view: &View, seed: &Seed, sent: i64) -> Result
     }
 }
 
-/// A transaction that its worker left open, and that the broker would keep open for ten minutes.
+/// Leaves a transaction open as a worker that died does. The broker would keep it open for ten minutes.
 fn leave_open(
     writer: &str,
     prefix: &str,
@@ -193,7 +196,7 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
     let mut client = KafkaLog::connect(KafkaConfig::reader(&cluster, &format!("{PREFIX}reader"))).unwrap();
     let mut traffic = Traffic::new(3, 1);
 
-    // Positions and state are unstable: the restore waits, and ends it.
+    // Committed positions and changelogs end before the open transaction, so a restore waits, and then fences its writer.
     let at_restore = leave_open(
         &format!("{PREFIX}tacho-dead-0"),
         PREFIX,
@@ -221,10 +224,10 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
     });
     assert!(
         at_restore.commit_transaction(PATIENCE).is_err(),
-        "the dead worker was fenced"
+        "the dead worker was not fenced once"
     );
 
-    // Readers of deltas wait behind it.
+    // Readers of deltas can't read past the open transaction.
     let at_work = leave_open(&format!("{PREFIX}tacho-dead-1"), PREFIX, "tacho.deltas", None);
     for _ in 0..20 {
         client.append(vec![traffic.record(now_ms())]).unwrap();
@@ -235,7 +238,7 @@ fn a_dead_workers_open_transaction_is_ended_by_who_waits_for_it() {
     });
     assert!(
         at_work.commit_transaction(PATIENCE).is_err(),
-        "the dead worker was fenced"
+        "the dead worker was not fenced once"
     );
     end(workers);
 }

@@ -1,4 +1,4 @@
-//! Foreign writers: what they put into the inbox topics is derived once, whichever ingest dies or sleeps meanwhile.
+//! Foreign writers: what they write to the inbox topics is derived once, whichever ingest dies or sleeps meanwhile.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
@@ -26,10 +26,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What nobody may find behind the inbox.
+/// A secret, which must not be in any topic but the inbox.
 const PLANTED: &str = "Zx7canary-9Qv";
 const CONVERSATIONS: usize = 40;
-/// What is no request.
+/// A record that is no request.
 const GARBAGE: &[u8] = b"\xff\xff no request at all";
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
@@ -56,17 +56,17 @@ fn ingest(bootstrap: &str, prefix: &str) -> Process {
         .ready()
 }
 
-/// Somebody who writes to the inbox without asking us.
+/// A foreign writer of the inbox topics.
 struct Writer {
     producer: BaseProducer,
     prefix: String,
-    /// What was sent: log records by kind, and garbage.
+    /// What a foreign writer has sent: log records by kind, and records that are no requests.
     sent: BTreeMap<&'static str, i64>,
     unique: i64,
 }
 
 impl Writer {
-    /// `unique`: where the numbers of its records begin.
+    /// A writer whose records have numbers from `unique` on.
     fn new(bootstrap: &str, prefix: &str, unique: i64) -> Self {
         let mut config = ClientConfig::new();
         let producer = config
@@ -99,7 +99,7 @@ impl Writer {
         self.producer.flush(Duration::from_secs(30)).unwrap();
     }
 
-    /// No two records are equal: equal ones count once.
+    /// A number that no other record has, since equal records count once.
     fn unique(&mut self, mut record: LogRecord) -> LogRecord {
         self.unique += 1;
         record
@@ -108,7 +108,7 @@ impl Writer {
         record
     }
 
-    /// A request of several conversations: texts in it, records that any repetition would count again, tokens.
+    /// A request with several conversations: with private texts, with records that have no dedup mark, and with tokens.
     fn request(&mut self, number: usize) -> Vec<u8> {
         let mut records = Vec::new();
         for further in 0..3 {
@@ -153,7 +153,7 @@ impl Writer {
         self.flush();
     }
 
-    /// Writes on, in small bursts, until told to stop.
+    /// Writes in small bursts until `stop` is set.
     fn write_on(mut self, stop: &AtomicBool) -> Self {
         while !stop.load(Ordering::Relaxed) {
             self.burst(10);
@@ -202,7 +202,7 @@ fn metrics() -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// Waits until all that was sent is derived, and nothing twice.
+/// Waits until all that was sent is derived once.
 fn expect(worker: &Process, sent: &BTreeMap<&'static str, i64>) {
     worker.metrics_when("what was sent", |samples| {
         let once = |name: &'static str| samples.count(name, &[]);
@@ -234,7 +234,7 @@ fn drained(process: &Process) -> i64 {
     })
 }
 
-/// Waits until one of them has drained more than now; which one.
+/// Waits until one of the processes has drained further records, and gives its index.
 fn busy(processes: &[Process]) -> usize {
     let before: Vec<i64> = processes.iter().map(drained).collect();
     eventually("drained records", || {
@@ -258,7 +258,7 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
     let bootstrap = Broker::shared().bootstrap();
     apply(&bootstrap, PREFIX);
     let worker = processes::processor(&bootstrap, PREFIX, "one").ready();
-    // Written before anybody drains: the first start begins at the start of the log.
+    // These records are written before any ingest runs, since a first start drains from the start of the log.
     let mut writer = Writer::new(&bootstrap, PREFIX, 0);
     writer.burst(500);
     let mut ingests: Vec<Process> = (0..3).map(|_| ingest(&bootstrap, PREFIX)).collect();
@@ -271,7 +271,7 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
         let killed = ingests.remove(busy(&ingests));
         killed.signal(Signal::SIGKILL);
         drop(killed);
-        // Asleep for longer than the others believe in it: they take over what it has in its hands.
+        // The process sleeps for longer than its session timeout, so that the others drain again what it has not committed.
         let asleep = ingests.remove(busy(&ingests));
         asleep.signal(Signal::SIGSTOP);
         ingests.push(ingest(&bootstrap, PREFIX));
@@ -315,7 +315,7 @@ fn foreign_records_count_once_whoever_dies_or_sleeps() {
     look_at_topics(&bootstrap, PREFIX, &sent);
 }
 
-/// Nothing secret in what was drained, an origin on all of it, and what was no request in the quarantine.
+/// Checks that drained records hold no secret and have an origin, and that the quarantine topic has what is no request.
 fn look_at_topics(bootstrap: &str, prefix: &str, sent: &BTreeMap<&'static str, i64>) {
     let mut log = KafkaLog::connect(KafkaConfig::reader(
         &Cluster::plain(bootstrap, prefix),
@@ -365,7 +365,7 @@ fn look_at_topics(bootstrap: &str, prefix: &str, sent: &BTreeMap<&'static str, i
         assert_eq!(header(&record, "tacho-reason").as_deref(), Some("protobuf"));
         let origin = header(&record, "tacho-origin").unwrap();
         assert!(origin.starts_with("codex.inbox.logs.v1/"), "{origin}");
-        // A quarantined record may be there again after a crash, and says which one it is.
+        // A record can be in the quarantine topic twice after a crash; its origin tells which record it is.
         garbage.insert(origin);
     }
     assert_eq!(i64::try_from(garbage.len()).unwrap(), sent["garbage"]);
@@ -439,7 +439,7 @@ fn what_the_brokers_turn_down_is_quarantined_and_passed() {
 
     let mut writer = Writer::new(&bootstrap, PREFIX, 0);
     let mut random = Random(1);
-    // Nothing that lz4 could make smaller.
+    // The bytes are random, so that lz4 can't compress them.
     let noise: String = (0..3_000_000)
         .map(|_| char::from(b'!' + u8::try_from(random.below(90)).unwrap()))
         .collect();
@@ -482,5 +482,9 @@ fn what_the_brokers_turn_down_is_quarantined_and_passed() {
         .into_iter()
         .map(|record| record.key.unwrap())
         .collect();
-    assert_eq!(conversations.len(), 6, "three of each request around it");
+    assert_eq!(
+        conversations.len(),
+        6,
+        "the two requests around the large record have three conversations each"
+    );
 }

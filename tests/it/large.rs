@@ -1,4 +1,4 @@
-//! As much as one conversation can send at the shipped limits: it is taken in, and totals are exact.
+//! One conversation that sends as much as the shipped limits allow is derived, and its totals are exact.
 
 use crate::support::broker::Broker;
 use crate::support::now_ms;
@@ -24,15 +24,15 @@ const DAY_MS: i64 = 86_400_000;
 const CONVERSATION: &str = "large";
 /// How many token records the conversation has.
 const RECORDS: i64 = 64_000;
-/// How many raw records hold the token records: each has 7.8 MB then.
+/// How many raw records hold the token records, so that each has 7.8 MB.
 const MESSAGES: i64 = 4;
-/// How many models take turns; with as many, nearly every token record has a minute and model of its own.
+/// How many models the token records use by turns, so that nearly every one has a minute and model of its own.
 const MODELS: i64 = 7;
 /// The time from the first token record to now: a little less than the age at which times are clamped.
 const SPAN_MS: i64 = 7 * DAY_MS - 3_600_000;
-/// How many bytes a token record has in an attribute that nothing reads.
+/// How many bytes of a token record are in an attribute that nothing reads.
 const PADDING_BYTES: usize = 150;
-/// How long a test waits for totals, whose work takes half a minute of one core without optimisation.
+/// How long a test waits for totals. Without optimisation they take half a minute of one core.
 const WORK_MAX: Duration = Duration::from_secs(300);
 
 /// A raw record of the conversation.
@@ -53,7 +53,7 @@ fn model(number: i64) -> String {
     format!("model-{}", number % MODELS)
 }
 
-/// Input tokens of a record: no two records of a model have the same.
+/// The input tokens of a record; no two records of a model have the same number.
 fn input(number: i64) -> i64 {
     1_000 + number
 }
@@ -97,7 +97,7 @@ fn totals(view: &View, metric: &str, label: &str) -> BTreeMap<String, i64> {
     sums
 }
 
-/// Works until the totals are as wanted. An error of the log fails the test: there is nothing here to be outlived.
+/// Runs turns of a worker until the totals are as wanted. An error of the log fails the test.
 fn work_until<L: Log>(
     runner: &mut Runner<L>,
     view: &View,
@@ -107,7 +107,7 @@ fn work_until<L: Log>(
     let deadline = Instant::now() + WORK_MAX;
     loop {
         runner.turn().unwrap();
-        // The first commit is left to the options, so that it holds as much as they allow.
+        // The options decide about the first commit, so that it holds as much as they allow.
         if has_deltas(runner.log()) {
             runner.commit().unwrap();
         }
@@ -129,8 +129,8 @@ fn has_deltas(log: &mut impl Log) -> bool {
     (0..partitions).any(|partition| log.extent(at(partition)).unwrap().end > Position(0))
 }
 
-/// The shipped options, but time alone brings no commit: only a number of raw records does, or what the shipped limits
-/// allow a commit to hold.
+/// The shipped options without commits by time: a commit comes by the number of raw records, or by the shipped limits of a
+/// commit.
 fn one_commit(raw_records: usize) -> Options {
     Options {
         commit_interval: Duration::from_secs(3_600),
@@ -159,7 +159,7 @@ fn expect_a_week<L: Log>(log: L, seed: &Seed) {
 }
 
 fn expect_large_messages<L: Log>(log: L, seed: &Seed) {
-    // Who sends no ticks writes nothing to the quarantine either.
+    // A worker without ticks writes nothing to the quarantine topic.
     let options = Options {
         ticks: true,
         ..one_commit(4)
@@ -194,7 +194,7 @@ fn large_messages() -> Vec<NewRecord> {
                 .push(attribute("padding", text("x".repeat(padding))));
             otlp::encode(vec![record])
         };
-        // The lengths of what is around the padding have the same number of bytes for nearly the same padding.
+        // The size grows by as many bytes as the padding, if that grows by a little.
         let about = VALUE_BYTES_MAX - 1_000;
         let value = with(about + VALUE_BYTES_MAX - with(about).len());
         assert_eq!(value.len(), VALUE_BYTES_MAX);

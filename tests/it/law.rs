@@ -1,4 +1,4 @@
-//! The same raw records, settings and labels give the same derived rows on Kafka, on the embedded log and in simulation.
+//! Equal raw records, settings and labels give equal derived rows on Kafka, on the embedded log and on the simulated log.
 
 use crate::support::broker::Broker;
 use crate::support::replay::{Results, inputs, replay, worker};
@@ -16,7 +16,7 @@ use schemas::settings::Seed;
 use std::time::Instant;
 
 const PREFIX: &str = "law.";
-/// How many raw records, and how many between two restarts of the worker.
+/// How many raw records there are, and how many come between two restarts of the worker.
 const RECORDS: usize = 400;
 const RESTART_EVERY: usize = 150;
 
@@ -31,7 +31,7 @@ fn kafka() -> KafkaLog {
     log
 }
 
-/// Traffic through a worker on Kafka that is dropped now and then, until everything is final.
+/// Derives traffic on Kafka until everything is final, by a worker that is replaced after every [`RESTART_EVERY`] records.
 fn run_on_kafka(seed: &Seed) -> (Results, Vec<Record>) {
     let mut traffic = Traffic::new(1, seed.raw_partitions);
     let mut ingest = kafka_reader();
@@ -49,14 +49,14 @@ fn run_on_kafka(seed: &Seed) -> (Results, Vec<Record>) {
         turn(&mut runner);
         assert!(
             Instant::now() < deadline,
-            "windows and sessions of {sent} do not end: {:?}",
+            "windows and sessions up to {sent} did not become final: {:?}",
             view.partitions
         );
     }
     (Results::of(runner.log(), &view), inputs(runner.log()))
 }
 
-/// One turn; a failure of the log is outlived as [`Runner::run`] does.
+/// Runs a turn of a worker. After a failure of the log, state is dropped as [`Runner::run`] does.
 fn turn(runner: &mut Runner<KafkaLog>) {
     match runner.turn() {
         Ok(()) => {}
@@ -69,7 +69,7 @@ fn turn(runner: &mut Runner<KafkaLog>) {
     }
 }
 
-/// A handle that commits nothing, and so fences nobody.
+/// A handle of the log that commits nothing, so that it fences no worker.
 fn kafka_reader() -> KafkaLog {
     let config = KafkaConfig::reader(
         &Cluster::plain(&Broker::shared().bootstrap(), PREFIX),
@@ -78,7 +78,7 @@ fn kafka_reader() -> KafkaLog {
     KafkaLog::connect(config).unwrap()
 }
 
-/// Whether all windows up to `sent` are final everywhere, with their corrections, and all sessions ended.
+/// Whether all windows up to `sent` and their corrections are final in every partition, and all sessions have ended.
 fn at_rest(runner: &mut Runner<KafkaLog>, view: &View, seed: &Seed, sent: i64) -> bool {
     let partitions = usize::try_from(seed.delta_partitions).unwrap();
     let largest = seed.time.window_sizes_ms.len() - 1;
@@ -105,7 +105,7 @@ fn same_raw_bytes_same_rows() {
     let (on_kafka, records) = run_on_kafka(&seed);
     assert!(
         on_kafka.windows.len() > 100 && on_kafka.corrections() > 10 && on_kafka.sessions.len() > 5,
-        "the traffic shows too little"
+        "the traffic has too few windows, corrections or sessions for the test"
     );
 
     let dir = tempfile::tempdir().unwrap();
@@ -115,7 +115,7 @@ fn same_raw_bytes_same_rows() {
         .unwrap()
         .assert_same(&on_kafka, "embedded and Kafka");
 
-    // One record at a time, so that the partitions take turns in another order; results are still the same.
+    // With one record a poll, the partitions take turns in another order, and the results are the same.
     for poll_max in [1, 17] {
         let cluster = SimCluster::new(0, &seed);
         cluster.import(records.clone()).unwrap();
@@ -123,7 +123,7 @@ fn same_raw_bytes_same_rows() {
             .unwrap()
             .assert_same(&on_kafka, "simulation and Kafka");
     }
-    // And backwards over the partitions: each one's own order is all that counts.
+    // The partitions are imported in reverse order, which does not matter: only the order within a partition does.
     let cluster = SimCluster::new(0, &seed);
     let mut backwards = records;
     backwards.sort_by_key(|record| (std::cmp::Reverse(record.from), record.offset));
@@ -138,7 +138,7 @@ fn same_raw_bytes_same_rows() {
         },
     );
     for _ in 0..60 {
-        // State comes from the changelog every time.
+        // State is dropped after every turn, so that it is restored before the next one.
         runner.turn().unwrap();
         runner.drop_state();
     }

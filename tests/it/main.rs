@@ -1,4 +1,4 @@
-//! The whole system, as its users meet it: a `tacho` process, its ports, and a real Kafka broker.
+//! Tests of the whole system: processes, their ports, and real Kafka brokers.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 #[path = "../support/mod.rs"]
@@ -9,6 +9,7 @@ mod bad_input;
 mod crash;
 mod derivations;
 mod environments;
+mod epochs;
 mod facts;
 mod group;
 mod inbox;
@@ -23,6 +24,7 @@ mod processes;
 mod quarantine;
 mod scale;
 mod secure;
+mod topics;
 mod upgrade;
 mod veiled;
 mod windows;

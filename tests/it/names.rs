@@ -1,5 +1,5 @@
-//! A static member that is told that somebody else has its name: it comes back if that was somebody who died, and ends if
-//! another process has it. (That it was nobody, after a long outage, `.ci/interop/outage.py` tries with a broker that is away.)
+//! A static member that is told that another member has its name: it joins again if that member died, and ends if another
+//! process has the name. (`.ci/interop/outage.py` tests the case that no member has it, after a long outage.)
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Launch, Process, processor, tacho};
@@ -7,9 +7,9 @@ use crate::support::{eventually, now_ms, otlp};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-/// The shortest that brokers allow by default.
+/// The shortest session timeout that brokers allow by default.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
-/// Requests of one step.
+/// How many prompts are sent in one step.
 const PROMPTS: i64 = 20;
 
 fn apply(bootstrap: &str, prefix: &str) {
@@ -35,7 +35,7 @@ fn named_one(bootstrap: &str, prefix: &str) -> Launch {
     )
 }
 
-/// Sends prompts of as many conversations, and gives how many were sent in all.
+/// Sends [`PROMPTS`] prompts, each of a new conversation, and gives how many were sent in all.
 fn send(door: &Process, sent: &mut i64) -> i64 {
     for number in *sent..*sent + PROMPTS {
         door.logs(&otlp::encode(vec![otlp::prompt(
@@ -72,14 +72,14 @@ fn a_name_that_another_process_takes_is_its_own_until_that_dies() {
     let first = named_one(&bootstrap, "taken.").ready();
     expect_turns(&first, send(&door, &mut sent));
 
-    // Who took the name dies: the first one goes on.
+    // The process that took the name dies, and the first one joins again.
     let brief = named_one(&bootstrap, "taken.").start();
     wait_to_hear(&first, "somebody has our name in the group");
     brief.kill();
     wait_to_hear(&first, "nobody has our name in the group: joining again");
     expect_turns(&first, send(&door, &mut sent));
 
-    // Who took the name lives: the first one ends, and has not fenced it.
+    // The process that took the name lives, so the first one ends, and has not fenced it.
     let second = named_one(&bootstrap, "taken.").start();
     let (status, said) = first.ended();
     assert!(

@@ -1,5 +1,5 @@
-//! Brokers and ingests that die, stop and come back under clients that send each request once: what was answered with 200
-//! is in the raw topic, in each client's order, and counts once.
+//! Brokers and ingests that die, pause and start again while clients send each request once: what was answered with 200 is in
+//! the raw topic, in the order of each client, and counts once.
 
 use crate::support::broker::{Broker, Cluster};
 use crate::support::processes::{self, Launch, Process, processor, tacho};
@@ -18,15 +18,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 const CLIENTS: usize = 4;
-/// Records of one request.
+/// How many records a request has.
 const SIZE: usize = 3;
-/// SIGKILLs of ingest, with a spool and without.
+/// How many times ingest is killed, with a spool and without.
 const KILLS: usize = 10;
 
-/// Which record: its client's conversation, and its number there.
+/// The identity of a record: the conversation of its client, and its number there.
 type Id = (String, u64);
 
-/// What was sent and what was answered, and how.
+/// The ledger of the clients: what was sent, what was answered with 200, and other answers.
 #[derive(Default)]
 struct Ledger {
     sent: BTreeSet<Id>,
@@ -34,13 +34,13 @@ struct Ledger {
     refused: Vec<String>,
 }
 
-/// Clients with a conversation each, which send one request after the other, each once.
+/// Clients with a conversation each, which send their requests one after another, and each request once.
 struct Clients {
     ledger: Arc<Mutex<Ledger>>,
     answers: Arc<AtomicUsize>,
-    /// The next number of each.
+    /// The next number of each client.
     next: Arc<Vec<Mutex<u64>>>,
-    /// Times are numbers: each record has one of its own.
+    /// The time from which event times are counted, so that each record gets one of its own.
     began_ms: i64,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -58,7 +58,7 @@ impl Clients {
         }
     }
 
-    /// Begins to send to that process, until it is gone or [`Clients::stop`].
+    /// Starts to send to a process, until that has ended or [`Clients::stop`] is called.
     fn send_to(&mut self, process: &Process) {
         self.stop.store(false, Ordering::Relaxed);
         for client in 0..CLIENTS {
@@ -90,7 +90,7 @@ impl Clients {
                             answers.fetch_add(1, Ordering::Relaxed);
                         }
                         Ok(status) => ledger.lock().unwrap().refused.push(status.to_string()),
-                        // The process is gone.
+                        // The process has ended.
                         Err(_) => return,
                     }
                 }
@@ -98,7 +98,7 @@ impl Clients {
         }
     }
 
-    /// Waits for that many more answers with 200.
+    /// Waits for `more` further answers with 200.
     fn wait_for(&self, more: usize, process: &Process) {
         let goal = self.answers.load(Ordering::Relaxed) + more;
         eventually("answers", || match self.answers.load(Ordering::Relaxed) {
@@ -120,7 +120,7 @@ impl Clients {
         self.join();
     }
 
-    /// The raw topic against the ledger: the records in it, each once, and how many stand there more often.
+    /// Compares the raw topic with the ledger. Gives the records that the topic holds, and how many it holds more than once.
     fn check(&self, bootstrap: &str, prefix: &str) -> (BTreeSet<Id>, usize) {
         let cluster = processor_log::cluster::Cluster::plain(bootstrap, prefix);
         let mut log = KafkaLog::connect(KafkaConfig::reader(&cluster, "outage-read")).unwrap();
@@ -155,12 +155,18 @@ impl Clients {
         }
         let ledger = self.ledger.lock().unwrap();
         let lost: Vec<_> = ledger.acked.difference(&kept).collect();
-        assert!(lost.is_empty(), "answered with 200 and gone: {lost:?}");
+        assert!(lost.is_empty(), "records answered with 200 were lost: {lost:?}");
         let made_up: Vec<_> = kept.difference(&ledger.sent).collect();
-        assert!(made_up.is_empty(), "never sent: {made_up:?}");
+        assert!(
+            made_up.is_empty(),
+            "there are records that were never sent: {made_up:?}"
+        );
         for (conversation, numbers) in order {
             let wrong = numbers.windows(2).find(|pair| pair[0] > pair[1]);
-            assert!(wrong.is_none(), "{conversation}: {wrong:?} stand in that order");
+            assert!(
+                wrong.is_none(),
+                "{conversation}: the records {wrong:?} are in the wrong order"
+            );
         }
         (kept, again)
     }
@@ -201,7 +207,7 @@ fn wait_until_drained(process: &Process) {
     });
 }
 
-/// What a processor counts is what is in the log, once.
+/// Checks that a processor counts each record of the raw topic once.
 fn expect_derived(bootstrap: &str, prefix: &str, kept: &BTreeSet<Id>) {
     let worker = processor(bootstrap, prefix, "one").ready();
     worker.wait_for_count("tacho_turns_total", &[], i64::try_from(kept.len()).unwrap());
@@ -243,12 +249,12 @@ fn the_only_broker_is_away_and_the_spool_answers() {
     let mut clients = Clients::new();
     clients.send_to(&door);
     clients.wait_for(40, &door);
-    // Asleep, so that what it has been sent may still be taken.
+    // The broker is paused, so it may still take the records that it was sent.
     broker.pause();
     clients.wait_for(60, &door);
     broker.resume();
     clients.wait_for(60, &door);
-    // Gone: an ingest that starts meanwhile goes by what it remembers, and is ready.
+    // While the broker is dead, an ingest that is started is ready by the cluster's state that it remembers.
     broker.kill();
     clients.wait_for(60, &door);
     clients.stop();
@@ -277,7 +283,7 @@ fn the_only_broker_is_away_and_the_spool_answers() {
     );
     expect_derived(&bootstrap, "away.", &kept);
 
-    // Killed again and again, with Kafka asleep every other time.
+    // Ingest is killed again and again, every other time while Kafka is paused.
     apply(&bootstrap, "kills.", &["--allow-single-broker"]);
     let mut random = Random(5);
     let mut clients = Clients::new();
@@ -313,6 +319,6 @@ fn an_ingest_that_is_killed_has_lost_nothing_that_it_answered() {
         clients.join();
     }
     let (kept, again) = clients.check(&bootstrap, "killed.");
-    assert_eq!(again, 0, "a request is written once");
+    assert_eq!(again, 0, "records of a request were written twice");
     expect_derived(&bootstrap, "killed.", &kept);
 }

@@ -1,4 +1,4 @@
-//! The privacy policy changes while everything runs, and nothing that is derived changes with it.
+//! The privacy policy changes while all processes run, and no derived result depends on it.
 
 use crate::support::broker::Broker;
 use crate::support::fixtures;
@@ -35,17 +35,18 @@ use std::path::Path;
 use std::time::Duration;
 
 const PREFIX: &str = "policy.";
-/// What is in every prompt, and in every output: a secret, which no policy here lets through. (In two parts, so that no scanner
-/// takes it for a leak.)
+/// The text of every prompt.
 const PROMPT: &str = "Zx7prompt-9Qv";
+/// The text of every output: a secret, which no policy of the tests keeps. (It is in two parts, so that no scanner takes it for
+/// a leak.)
 const OUTPUT: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
-/// Prompts are kept, outputs not.
+/// A policy that keeps prompts and drops outputs.
 const KEEP: &str = "[privacy.default]\nprompt = \"keep\"\n";
 const DROP: &str = "[privacy]\n";
 const HASH: &str = "[privacy.default]\n\"user.email\" = \"hash\"\nprompt = \"hash\"\n";
-/// Who sent it.
+/// The e-mail address of the sender.
 const EMAIL: &str = "zx7email@example.com";
-/// The ways in, and the conversations of what comes by them.
+/// The ways by which records are sent: two processes and the inbox. Each is also the conversation of the records sent by it.
 const WAYS: [&str; 3] = ["ingest", "tacho", "inbox"];
 
 fn request(conversation: &str) -> Vec<u8> {
@@ -62,7 +63,7 @@ fn request(conversation: &str) -> Vec<u8> {
     otlp::encode(vec![record])
 }
 
-/// `tacho control apply`: the epoch.
+/// Runs `tacho control apply`, and gives the epoch.
 fn apply(policy: &str, place: &[&OsStr]) -> i64 {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("policy.toml");
@@ -93,7 +94,8 @@ fn holds(record: &Record, text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-/// The raw records that are no ticks: each holds what the policy of its header keeps. Gives conversation and policy.
+/// Checks that each raw record, ticks left out, holds what the policy in its header keeps. Gives the conversation and the
+/// policy's epoch of each.
 fn checked(log: &mut impl Log, keeping: i64) -> Vec<(String, i64)> {
     let records = read_topic(log, Topic::RawLogs)
         .into_iter()
@@ -121,7 +123,7 @@ struct Running {
 }
 
 impl Running {
-    /// Sends by all ways until what comes by each of them is cleaned under that epoch.
+    /// Sends to all processes and the inbox until the records of each are cleaned under that epoch.
     fn send_until(&mut self, epoch: i64, keeping: i64) {
         eventually("records under a new policy", || {
             self.ingest.logs(&request("ingest"));
@@ -174,7 +176,7 @@ fn a_policy_holds_for_what_comes_later_without_a_restart() {
     assert!(dropping > keeping);
     running.send_until(dropping, keeping);
 
-    // An epoch that this build can't read: the policy stays. (A processor stops at it.)
+    // Ingest keeps its policy at an epoch that it can't read. (A processor stops at that epoch.)
     let Running {
         ingest,
         tacho,
@@ -207,7 +209,7 @@ fn a_policy_holds_for_what_comes_later_without_a_restart() {
         "{after:?}"
     );
 
-    // One that starts now reads all of it before it is ready.
+    // An ingest that is started now reads the whole control topic before it is ready.
     let fresh = crate::support::processes::ingest(&bootstrap, PREFIX).ready();
     fresh.logs(&request("fresh"));
     let found = checked(&mut log, keeping);
@@ -246,8 +248,7 @@ fn a_policy_in_the_embedded_log_holds_from_the_next_start() {
     );
 }
 
-/// The raw records of all recordings, cleaned under a policy; when they are said to have been appended does not depend
-/// on it.
+/// The raw records of all recordings, cleaned under a policy, with append times that do not depend on it.
 fn recorded(actions: Actions, key: &HashKey, partitions: i32, began_ms: i64) -> Vec<Record> {
     let (mut records, mut at) = (Vec::new(), began_ms);
     let mut ends = vec![0; usize::try_from(partitions).unwrap()];
@@ -303,10 +304,10 @@ fn what_is_derived_does_not_depend_on_the_policy() {
     let (kept, large) = under(Actions::all(Action::Keep));
     assert!(
         kept.sessions.len() > 10 && kept.totals.len() > 100,
-        "the recordings show too little"
+        "the recordings have too few results for the test"
     );
     assert!(kept.total("tacho_tool_nonzero_exit_total") > 0 && kept.total("tacho_api_errors_total") > 0);
-    // Who it was is in the rows, where that is kept.
+    // Rows name the user if the policy keeps that.
     let outputs = Actions::of(|field| {
         if field.starts_with("user.") {
             Action::Keep
@@ -325,7 +326,7 @@ fn what_is_derived_does_not_depend_on_the_policy() {
     let kept = kept.anonymous();
     for action in [Action::Drop, Action::Hash] {
         let (results, small) = under(Actions::all(action));
-        assert!(small < large, "texts are gone");
+        assert!(small < large, "the stricter policy removed no texts");
         let named = results
             .sessions
             .values()
@@ -335,7 +336,8 @@ fn what_is_derived_does_not_depend_on_the_policy() {
     }
 }
 
-/// One who hashes has a key of the directory; the same value has the same hash for ever, and another directory's another.
+/// A policy that hashes uses the key of the directory: equal values have equal hashes for ever, and other hashes in another
+/// directory.
 #[test]
 fn a_hash_takes_the_place_of_a_name() {
     let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -363,7 +365,11 @@ fn a_hash_takes_the_place_of_a_name() {
             (of("user.email"), of("prompt"))
         });
         let found: Vec<_> = found.collect();
-        assert_eq!(found.len(), 2, "of second and third");
+        assert_eq!(
+            found.len(),
+            2,
+            "the second and the third directory have different hashes"
+        );
         assert_eq!(found[0], found[1]);
         let rows = read_topic(&mut log, Topic::Sessions);
         assert!(rows.iter().any(|row| {

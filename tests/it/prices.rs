@@ -1,5 +1,5 @@
-//! New prices while two workers run: what comes later costs something else, what was there before does not, and that is
-//! so again after restarts, restores and a replay.
+//! New prices while two workers run: they hold for later records and not for earlier ones, also after restarts, restores and a
+//! replay.
 
 use crate::support::broker::Broker;
 use crate::support::processes::tacho;
@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const PREFIX: &str = "prices.";
-/// Conversations, over all partitions; each gets one response of 1,000 input and 100 output tokens in every round.
+/// How many conversations there are, over all partitions. Each gets a response of 1,000 input and 100 output tokens in every
+/// round.
 const CONVERSATIONS: i32 = 9;
 
 fn cluster() -> Cluster {
@@ -58,7 +59,7 @@ fn start(seed: &Seed, view: &Arc<View>) -> Workers {
     workers
 }
 
-/// One response of every conversation: half of them on a ChatGPT plan.
+/// Appends a response of every conversation, half of which are on a ChatGPT plan.
 fn round(client: &mut KafkaLog, seed: &Seed) {
     for number in 0..CONVERSATIONS {
         let now = now_ms();
@@ -82,10 +83,10 @@ fn round(client: &mut KafkaLog, seed: &Seed) {
     }
 }
 
-/// Dollars of the API, dollars of plans, credits, each in its parts; tokens; as the sums over rounds at these prices.
+/// The sums over rounds at these prices: nano-dollars of the API, nano-dollars of plans, millionths of a credit, and tokens.
 fn expected(prices: &[i64]) -> [i64; 4] {
     let rounds = i64::try_from(prices.len()).unwrap();
-    // 1,000 tokens of input and 100 of output, which is six times as dear, in nano-dollars and millionths of a credit.
+    // A response has 1,000 input tokens and 100 output tokens, which cost six times as much.
     let usd: i64 = prices.iter().map(|price| 1_600 * price / 1_000).sum();
     let credits: i64 = prices.iter().map(|price| 1_600 * (price / 10) / 1_000_000).sum();
     let (paid, plans) = (i64::from(CONVERSATIONS) - 4, 4);
@@ -127,7 +128,7 @@ fn wait_for(client: &mut KafkaLog, view: &View, prices: &[i64]) {
     });
 }
 
-/// `tacho control apply`, and the epoch's beginning in every partition.
+/// Runs `tacho control apply`, and waits until every partition has entered the epoch.
 fn apply(client: &mut KafkaLog, seed: &Seed, change: &EpochChange) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("epoch.toml");
@@ -173,7 +174,7 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
         prices: prices(PRICES[0]),
         ..quick_seed()
     };
-    // Sessions last until the test says otherwise.
+    // Sessions stay open until an epoch of the test ends them.
     seed.settings.session_gap_ms = 3_600_000;
     seed.settings.reopen_horizon_ms = 7_200_000;
     topics::prepare(&cluster(), &seed).unwrap();
@@ -189,17 +190,17 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     let text = String::from_utf8(body(&view, "", Format::Text)).unwrap();
     assert!(
         text.contains("billing_basis=\"api_list\",log=\"main\"} 0.33 "),
-        "dollars are shown as dollars:\n{text}"
+        "/metrics does not show dollars:\n{text}"
     );
 
-    // Restored state goes on with the prices of its epoch.
-    assert!(workers.end(PATIENCE), "the workers end");
+    // Restored partitions continue with the prices of their epoch.
+    assert!(workers.end(PATIENCE), "the workers did not end");
     let workers = start(&seed, &view);
     wait_for(&mut client, &view, &PRICES[..2]);
     round(&mut client, &seed);
     wait_for(&mut client, &view, &[PRICES[0], PRICES[1], PRICES[1]]);
 
-    // Settings and prices at once: sessions end now.
+    // One epoch changes settings and prices, and sessions end by its settings.
     let settings = Settings {
         session_gap_ms: 2_000,
         ..quick_seed().settings
@@ -216,7 +217,7 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
     round(&mut client, &seed);
     let all = [PRICES[0], PRICES[1], PRICES[1], PRICES[2]];
     wait_for(&mut client, &view, &all);
-    // Nothing happens after the sessions' end: once the windows that it is in are final, all is.
+    // The ends of sessions are the last events, so everything is final once the windows with these are final.
     eventually("the end of all sessions", || {
         match Results::of(&mut client, &view).all_ended() {
             true => Ok(()),
@@ -243,7 +244,7 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
         }
     });
     let results = Results::of(&mut client, &view);
-    assert!(workers.end(PATIENCE), "the workers end");
+    assert!(workers.end(PATIENCE), "the workers did not end");
     let rows: Vec<SessionRow> = results
         .sessions
         .values()
@@ -257,9 +258,9 @@ fn new_prices_hold_for_what_comes_later_and_for_good() {
         sum(|row| row.micro_credits),
         sum(|row| row.tokens.total),
     ];
-    assert_eq!(by_rows, expected(&all), "rows say the same");
+    assert_eq!(by_rows, expected(&all), "the sums of rows differ");
 
-    // From the raw records, settings, prices and labels alone, the same bytes.
+    // A replay of raw records, settings, prices and labels gives the same bytes.
     let alone = SimCluster::new(0, &seed);
     alone.import(inputs(&mut client)).unwrap();
     replay(alone.log("worker"), &seed, 1_000)

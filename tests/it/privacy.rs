@@ -1,4 +1,4 @@
-//! A planted text is nowhere: not in the files, the topics, the logs, nor in what is shown.
+//! Planted private texts and secrets are not found anywhere: in files, topics, log messages, or what is shown.
 
 use crate::support::tacho::{JSON, PROTOBUF, Start, Tacho};
 use crate::support::{eventually, now_ms, otlp};
@@ -21,8 +21,8 @@ use schemas::topic::Topic;
 use std::path::Path;
 use strum::VariantArray;
 
-/// What nobody may find: dropped with the texts that go, and a secret by the rules where texts are scrubbed. (In two parts,
-/// so that no scanner takes it for a leak.)
+/// The planted text: a policy drops it with its field, and the scrubber overwrites it as a secret. (It is in two parts, so that no
+/// scanner takes it for a leak.)
 const PLANTED: &str = concat!("gh", "p_a8Kd93hFq0Zx7Lw2Nb5Vt6Yc1Me4Rj8Su3Pg");
 const KEYS: [&str; 6] = [
     "prompt",
@@ -37,7 +37,7 @@ fn any(value: Value) -> AnyValue {
     AnyValue { value: Some(value) }
 }
 
-/// The secret attributes, plainly, nested, and as what commands and outputs look like.
+/// Attributes that hold the planted text: as it is, nested, and within commands and outputs.
 fn secrets() -> Vec<KeyValue> {
     let plain = KEYS.map(|key| otlp::attribute(key, otlp::text(format!("say {PLANTED} now"))));
     let inner = vec![
@@ -163,7 +163,7 @@ fn metrics() -> ExportMetricsServiceRequest {
     }
 }
 
-/// Sends all three signals in every form in which they may come.
+/// Sends all three signals in every encoding and compression.
 fn send_all(tacho: &Tacho) {
     let bodies = [
         (
@@ -194,7 +194,7 @@ fn send_all(tacho: &Tacho) {
                 Ok(200),
                 "{path} {content_type} gzip"
             );
-            // What is refused must not be quoted either.
+            // A refusal must not quote the body.
             assert_eq!(
                 tacho.post(path, content_type, &body[..body.len() - 3]),
                 Ok(400),
@@ -204,7 +204,7 @@ fn send_all(tacho: &Tacho) {
     }
 }
 
-/// Runs, sends everything, and ends: all that the process said and showed.
+/// Runs a process, sends everything, ends it, and gives all of its output and all that it showed.
 fn run(dir: &Path, more: &[&str]) -> String {
     let mut start = Start::data(dir).log("debug,fjall=trace");
     for arg in more {
@@ -228,7 +228,7 @@ fn run(dir: &Path, more: &[&str]) -> String {
 }
 
 fn holds(bytes: &[u8]) -> bool {
-    // Its begin would be enough to give it away.
+    // The beginning of the planted text alone would be a leak too.
     let begin = &PLANTED.as_bytes()[..20];
     bytes.windows(begin.len()).any(|window| window == begin)
 }
@@ -249,7 +249,7 @@ fn files(dir: &Path, found: &mut Vec<String>) -> usize {
     count
 }
 
-/// The topics whose records hold the text in key, value or headers; and how many records there are in all.
+/// The topics with records that hold the text in key, value or headers, and the number of records in all topics.
 fn topics(dir: &Path) -> (Vec<&'static str>, usize) {
     let mut log = Embedded::open(dir, &Seed::shipped()).unwrap().handle();
     let (mut found, mut count) = (Vec::new(), 0);
@@ -275,16 +275,16 @@ fn topics(dir: &Path) -> (Vec<&'static str>, usize) {
 fn a_planted_text_is_nowhere() {
     let dir = tempfile::tempdir().unwrap();
     let shown = run(dir.path(), &[]);
-    assert!(!holds(shown.as_bytes()), "in what was shown or logged: {shown}");
-    assert!(shown.contains("tacho_log_records_total"), "something was shown");
+    assert!(!holds(shown.as_bytes()), "the text was shown or logged: {shown}");
+    assert!(shown.contains("tacho_log_records_total"), "no metrics were shown");
     let mut found = Vec::new();
     let count = files(dir.path(), &mut found);
-    assert!(count > 0 && found.is_empty(), "in files: {found:?}");
-    // Blocks on disk may be compressed: read every record, too.
+    assert!(count > 0 && found.is_empty(), "files hold the text: {found:?}");
+    // Blocks on disk may be compressed, so the records are read too.
     let (found, count) = topics(dir.path());
     assert!(
         count > 12 && found.is_empty(),
-        "in topics: {found:?} of {count} records"
+        "topics hold the text: {found:?} of {count} records"
     );
 }
 
@@ -294,9 +294,12 @@ fn the_same_search_finds_it_where_text_is_kept() {
     let shown = run(dir.path(), &["--keep-text"]);
     assert!(
         !holds(shown.as_bytes()),
-        "kept, but never shown or logged: {shown}"
+        "a text that is kept was shown or logged: {shown}"
     );
-    assert!(shown.contains("--keep-text"), "it is said loudly");
+    assert!(
+        shown.contains("--keep-text"),
+        "no warning says that texts are kept"
+    );
     let (found, _) = topics(dir.path());
     assert_eq!(
         found,
@@ -304,14 +307,14 @@ fn the_same_search_finds_it_where_text_is_kept() {
     );
 }
 
-/// Gitleaks' examples: rule, `+` or `-`, text in hexadecimal.
+/// Examples of Gitleaks: rule, `+` (is a secret) or `-` (is none), text in hexadecimal.
 const VECTORS: &str = include_str!("../../ingest/tests/scrub/vectors.tsv");
-/// Everything is written, but for secrets.
+/// A policy that scrubs secrets and keeps everything else.
 const SCRUB: &str = "[privacy.default]\nprompt = \"scrub\"\narguments = \"scrub\"\noutput = \"scrub\"\ncontent = \"scrub\"\n\
     response = \"scrub\"\n\"error.message\" = \"scrub\"\n\"user.email\" = \"scrub\"\n\"user.account_id\" = \"scrub\"\nbody = \"scrub\"\n\
     span_events = \"scrub\"\nspan_attributes = \"scrub\"\n";
 
-/// One positive example of each rule, and the pieces of it that are secret.
+/// A positive example of each rule, with the parts of it that are secret.
 fn planted_by_rule() -> Vec<(String, Vec<String>)> {
     let mut seen = std::collections::BTreeSet::new();
     let lines = VECTORS.lines().map(|line| line.split('\t').collect::<Vec<_>>());
@@ -323,7 +326,7 @@ fn planted_by_rule() -> Vec<(String, Vec<String>)> {
     texts.map(|text| (text.clone(), secrets_in(&text))).collect()
 }
 
-/// What the scrubber takes out, as far as it is long enough to be told from chance.
+/// The parts of a text that the scrubber overwrites and that are too long to occur by chance.
 fn secrets_in(text: &str) -> Vec<String> {
     let (after, _) = ingest::prepare::scrub::Scrubber::shared().scrub(text).unwrap();
     let mut pieces = after.split("[scrubbed:");
@@ -350,7 +353,7 @@ fn everywhere(text: &str) -> Vec<KeyValue> {
         .collect()
 }
 
-/// Every example in every field of a record, a span and a data point.
+/// Requests with every example in every field of a record, a span and a data point.
 fn send_examples(tacho: &Tacho, texts: &[String]) {
     let (mut records, mut spans, mut points) = (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
@@ -463,7 +466,7 @@ fn a_secret_of_each_rule_is_nowhere() {
             }
         }
     }
-    // Blocks on disk may be compressed: read every record, too.
+    // Blocks on disk may be compressed, so the records are read too.
     let mut log = Embedded::open(&data, &Seed::shipped()).unwrap().handle();
     for &topic in Topic::VARIANTS {
         for record in crate::support::replay::read_topic(&mut log, topic) {

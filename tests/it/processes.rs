@@ -1,22 +1,19 @@
-//! `tacho-ingest` and `tacho-processor` as processes of their own, and the commands that prepare a cluster for them.
+//! `tacho-ingest` and `tacho-processor` as processes: their work, their settings, and their end.
 
 use crate::support::broker::Broker;
 use crate::support::facts::differ_in_metrics;
 use crate::support::fixtures::{self, Recording};
 use crate::support::processes::{Launch, Process, ingest, processor, tacho};
 use crate::support::samples::Samples;
-use crate::support::tacho::{PROTOBUF, read};
-use crate::support::traffic::quick_seed;
+use crate::support::tacho::PROTOBUF;
 use crate::support::{eventually, now_ms, otlp};
 use nix::sys::signal::Signal;
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 
-fn text(output: &Output) -> String {
+/// The exit status and the output of a command.
+pub fn text(output: &Output) -> String {
     format!(
         "{}: {}{}",
         output.status,
@@ -25,8 +22,8 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// `tacho topics apply`, with that seed.
-fn apply(bootstrap: &str, prefix: &str, seed: Option<&Path>) {
+/// Runs `tacho topics apply` with that seed.
+pub fn apply(bootstrap: &str, prefix: &str, seed: Option<&Path>) {
     let mut launch = tacho().args(&[
         "topics",
         "apply",
@@ -44,7 +41,7 @@ fn apply(bootstrap: &str, prefix: &str, seed: Option<&Path>) {
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// A recording that went over that protocol.
+/// A recording that was made over that protocol.
 fn recording(name: &str) -> Recording {
     fixtures::all()
         .into_iter()
@@ -52,14 +49,14 @@ fn recording(name: &str) -> Recording {
         .unwrap_or_else(|| panic!("there is no recording {name}"))
 }
 
-/// Sends a recording's bodies as if it had just ended, and waits for its facts.
+/// Sends the bodies of a recording as if it had just ended, and waits for its facts.
 fn replay(recording: &Recording, processor: &Process, send: impl Fn(&str, &[u8])) {
     let before = processor.metrics_when("a scrape", |samples| Ok(samples.clone()));
     let shift = recording.shift_to(now_ms());
     let mut records = 0;
     for body in &recording.bodies {
         let sent = body.shifted(shift);
-        assert!(!body.json, "a recording in protobuf");
+        assert!(!body.json, "the recording is not in protobuf");
         send(&body.signal, &sent.bytes);
         records += sent.records;
     }
@@ -115,7 +112,7 @@ fn a_recording_comes_through_by_each_protocol_and_on_one_port_for_both() {
     replay(&grpc, &worker, |signal, body| by_grpc(&door, signal, body));
     assert_eq!(door.grpc("/no.such.Service/Export", &[]), "12");
 
-    // Bound and let go: the kernel does not give out a port again soon.
+    // The port was bound and released; the kernel does not give it out again soon.
     let free = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -138,13 +135,13 @@ fn a_recording_comes_through_by_each_protocol_and_on_one_port_for_both() {
     assert_eq!(both.grpc("/no.such.Service/Export", &[]), "12");
     assert_eq!(both.post("/nowhere", PROTOBUF, &[]), Ok(404));
 
-    // Each shows its own series, and ends when told to.
+    // Each processor shows its own series, and ends after SIGTERM.
     both.metrics_when("requests", |samples| {
         match samples.count(
             "tacho_ingest_requests_total",
             &[("protocol", "grpc"), ("code", "0")],
         ) {
-            0 => Err("none by gRPC".to_owned()),
+            0 => Err("there are no requests by gRPC".to_owned()),
             _ => Ok(()),
         }
     });
@@ -162,7 +159,7 @@ fn requests_under_way_are_answered_before_the_end() {
     let door = ingest(&bootstrap, "grace.").ready();
     let address = door.at("http").to_owned();
     let body = otlp::encode(vec![otlp::prompt("slow", now_ms())]);
-    // The head and half of the body come before the signal, the rest after it.
+    // The head and half of the body are sent before the signal, and the rest after it.
     let mut stream = std::net::TcpStream::connect(&address).unwrap();
     let head = format!(
         "POST /v1/logs HTTP/1.1\r\nhost: {address}\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {}\r\n\r\n",
@@ -209,8 +206,8 @@ fn ingest_waits_for_the_settings_and_refuses_until_then() {
     door.logs(&body);
 }
 
-/// A refused start names all of this, each fault in one line.
-fn assert_refused(launch: Launch, code: i32, parts: &[&str]) {
+/// Checks that a start is refused, and that each part is named in a line of the output.
+pub fn assert_refused(launch: Launch, code: i32, parts: &[&str]) {
     let output = launch.run();
     let said = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(code), "{said}");
@@ -287,317 +284,4 @@ fn the_settings_in_force_are_printed_without_secrets() {
         );
     }
     assert!(!printed.contains("hunter2"));
-}
-
-/// Makes a topic by hand.
-fn plant(bootstrap: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
-        .create()
-        .unwrap();
-    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-    let topic = settings
-        .iter()
-        .fold(topic, |topic, (key, value)| topic.set(key, value));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime
-        .block_on(admin.create_topics([&topic], &AdminOptions::new()))
-        .unwrap()[0]
-        .as_ref()
-        .unwrap();
-}
-
-#[test]
-fn topics_that_are_wrong_are_all_named_with_what_mends_them() {
-    let bootstrap = Broker::shared().bootstrap();
-    let large = ("max.message.bytes", "8400000");
-    let stamped = ("message.timestamp.type", "LogAppendTime");
-    plant(&bootstrap, "wrong.codex.raw.logs.v1", 3, &[large, stamped]);
-    plant(&bootstrap, "wrong.codex.raw.traces.v1", 2, &[large, stamped]);
-    plant(
-        &bootstrap,
-        "wrong.codex.raw.metrics.v1",
-        3,
-        &[large, ("message.timestamp.type", "CreateTime")],
-    );
-    plant(
-        &bootstrap,
-        "wrong.codex.sessions.v1",
-        3,
-        &[large, ("cleanup.policy", "delete")],
-    );
-    plant(
-        &bootstrap,
-        "wrong.tacho.control",
-        1,
-        &[large, ("retention.ms", "1000")],
-    );
-    plant(
-        &bootstrap,
-        "wrong.tacho.labels",
-        1,
-        &[
-            large,
-            ("unclean.leader.election.enable", "true"),
-            ("retention.ms", "-1"),
-        ],
-    );
-
-    let check = || tacho().args(&["topics", "check", "--kafka", &bootstrap, "--prefix", "wrong."]);
-    let output = check().run();
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    let planted = [
-        [
-            "wrong.codex.raw.traces.v1: it has 2 partitions, and the settings say 3",
-            "--delete --topic wrong.codex.raw.traces.v1",
-        ],
-        [
-            "wrong.codex.raw.metrics.v1: message.timestamp.type is CreateTime",
-            "--add-config message.timestamp.type=LogAppendTime",
-        ],
-        [
-            "wrong.codex.sessions.v1: cleanup.policy is delete",
-            "--add-config cleanup.policy=compact",
-        ],
-        [
-            "wrong.codex.sessions.v1: it has 1 replica, and min.insync.replicas is 1",
-            "kafka-reassign-partitions.sh",
-        ],
-        [
-            "wrong.tacho.control: retention.ms is 1000",
-            "--add-config retention.ms=-1",
-        ],
-        [
-            "wrong.tacho.labels: unclean.leader.election.enable is true",
-            "--add-config unclean.leader.election.enable=false",
-        ],
-        [
-            "wrong.codex.quarantine.v1: there is no such topic",
-            "tacho topics apply --kafka",
-        ],
-    ];
-    for parts in planted {
-        assert!(
-            said.lines()
-                .any(|line| parts.iter().all(|part| line.contains(part))),
-            "{parts:?} is not in:\n{said}"
-        );
-    }
-    assert!(
-        !said.contains("codex.raw.logs.v1: message"),
-        "what is right is not named:\n{said}"
-    );
-
-    // The processor starts on none of this, and names the same.
-    let refused = [
-        "raw.traces",
-        "raw.metrics",
-        "codex.sessions.v1: cleanup",
-        "tacho.control",
-        "tacho.labels",
-    ];
-    let missing = [
-        "inbox.logs",
-        "inbox.traces",
-        "inbox.metrics",
-        "quarantine",
-        "windows.1m",
-        "windows.5m",
-        "windows.1h",
-        "tacho.deltas",
-        "sessions-changelog",
-        "series-changelog",
-    ];
-    assert_refused(
-        processor(&bootstrap, "wrong.", "one"),
-        64,
-        &[&refused[..], &missing].concat(),
-    );
-
-    // Apply makes what is missing, changes nothing, and says what is still wrong.
-    let output = tacho()
-        .args(&["topics", "apply", "--kafka", &bootstrap, "--prefix", "wrong."])
-        .run();
-    let said = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("created wrong.codex.quarantine.v1")
-            && said.contains("raw.metrics.v1: message.timestamp.type"),
-        "{said}"
-    );
-    assert!(
-        !said.contains("there is no such topic") && !said.contains("wrote the settings"),
-        "{said}"
-    );
-}
-
-#[test]
-fn one_replica_is_told_unless_it_is_meant() {
-    let bootstrap = Broker::shared().bootstrap();
-    apply(&bootstrap, "replicas.", None);
-    let check = |more: &[&str]| {
-        tacho()
-            .args(&["topics", "check", "--kafka", &bootstrap, "--prefix", "replicas."])
-            .args(more)
-            .run()
-    };
-    let refused = check(&[]);
-    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused));
-    assert!(
-        text(&refused).contains("min.insync.replicas is 1")
-            && text(&refused).contains("--allow-single-broker"),
-        "{}",
-        text(&refused)
-    );
-    let taken = check(&["--allow-single-broker"]);
-    assert!(
-        taken.status.success() && text(&taken).contains("16 topics are as they must be"),
-        "{}",
-        text(&taken)
-    );
-}
-
-#[test]
-fn a_new_epoch_changes_the_session_gap_while_it_runs() {
-    let bootstrap = Broker::shared().bootstrap();
-    let dir = tempfile::tempdir().unwrap();
-    // Sessions that would not end while this test runs.
-    let mut seed = quick_seed();
-    seed.settings.session_gap_ms = 3_600_000;
-    seed.settings.reopen_horizon_ms = 7_200_000;
-    let seed_file = dir.path().join("seed.toml");
-    std::fs::write(&seed_file, toml::to_string(&seed).unwrap()).unwrap();
-    apply(&bootstrap, "epochs.", Some(&seed_file));
-    let worker = processor(&bootstrap, "epochs.", "one").ready();
-    let door = ingest(&bootstrap, "epochs.").ready();
-    door.logs(&otlp::encode(vec![
-        otlp::prompt("goes-on", now_ms()),
-        otlp::prompt("is-silent", now_ms()),
-    ]));
-    worker.wait_for_count("tacho_sessions_started_total", &[], 2);
-    worker.wait_for_count("tacho_sessions_active", &[], 2);
-
-    let file = dir.path().join("settings.toml");
-    let place = ["--kafka", &bootstrap, "--prefix", "epochs."];
-    let control = |what: &[&str]| tacho().args(&["control"]).args(what).args(&place).run();
-    let file_name = file.to_str().unwrap();
-    std::fs::write(
-        &file,
-        "[settings]\nsemantics = 9\nsession_gap_ms = 0\nreopen_horizon_ms = 8000\nrow_interval_ms = 500\n",
-    )
-    .unwrap();
-    let refused = control(&["apply", file_name]);
-    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused));
-    assert!(
-        text(&refused).contains("semantics") && text(&refused).contains("session_gap_ms"),
-        "{}",
-        text(&refused)
-    );
-    std::fs::write(
-        &file,
-        "[settings]\nsemantics = 1\nsession_gap_ms = 2000\nreopen_horizon_ms = 8000\nrow_interval_ms = 500\n",
-    )
-    .unwrap();
-    let applied = control(&["apply", file_name]);
-    assert!(
-        applied.status.success() && text(&applied).contains("epoch 1:"),
-        "{}",
-        text(&applied)
-    );
-
-    // A session goes by the settings of its last record: one that gets another ends by the new gap, and so does a new
-    // one; one that gets none stays open.
-    eventually("the epoch's start in every partition", || {
-        let ticks = read("codex.raw.logs.v1", &place.map(OsStr::new));
-        let begun = ticks
-            .iter()
-            .filter(|tick| tick["headers"]["epoch"] == "1")
-            .count();
-        if begun == 3 {
-            Ok(())
-        } else {
-            Err(format!("in {begun}; {}", worker.said()))
-        }
-    });
-    door.logs(&otlp::encode(vec![
-        otlp::prompt("goes-on", now_ms()),
-        otlp::prompt("new", now_ms()),
-    ]));
-    eventually("the end of both sessions", || {
-        let rows = read("codex.sessions.v1", &place.map(OsStr::new));
-        let ended: Vec<&str> = rows
-            .iter()
-            .filter(|row| row["value"]["state"] == "ended")
-            .filter_map(|row| row["value"]["conversation_id"].as_str())
-            .collect();
-        let both = ["goes-on", "new"]
-            .iter()
-            .all(|conversation| ended.contains(conversation));
-        if both && ended.len() == 2 {
-            Ok(())
-        } else {
-            Err(format!("{ended:?}; {}", worker.said()))
-        }
-    });
-    worker.wait_for_count("tacho_sessions_active", &[], 1);
-
-    let shown = control(&["show"]);
-    let lines: Vec<serde_json::Value> = String::from_utf8_lossy(&shown.stdout)
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
-    assert_eq!(lines.len(), 2, "{}", text(&shown));
-    assert_eq!(
-        (&lines[0]["epoch"], &lines[0]["seed"]["raw_partitions"]),
-        (&0.into(), &seed.raw_partitions.into())
-    );
-    assert_eq!(
-        (&lines[1]["epoch"], &lines[1]["settings"]["session_gap_ms"]),
-        (&1.into(), &2000.into())
-    );
-    assert_eq!(
-        lines[0]["seed"]["prices"]["version"],
-        seed.prices.version.as_str()
-    );
-
-    // Prices are an epoch too; every fault of a table is told before anything is written.
-    std::fs::write(&file, "[prices]\nversion = \"\"\nrows = [{ book = \"b\", model = \"m\", input = -1, output = 1, source = \"s\" }]\n")
-        .unwrap();
-    let refused = control(&["apply", file_name]);
-    assert_eq!(refused.status.code(), Some(64), "{}", text(&refused));
-    for part in ["prices.version", "book must", "input must", "source \"s\""] {
-        assert!(
-            text(&refused).contains(part),
-            "{part} is not in {}",
-            text(&refused)
-        );
-    }
-    std::fs::write(&file, "[prices]\nversion = \"none\"\n").unwrap();
-    let applied = control(&["apply", file_name]);
-    assert!(
-        applied.status.success()
-            && text(&applied).contains("epoch 2:")
-            && text(&applied).contains("version none"),
-        "{}",
-        text(&applied)
-    );
-    let shown = control(&["show"]);
-    let last: serde_json::Value = String::from_utf8_lossy(&shown.stdout)
-        .lines()
-        .last()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .unwrap();
-    assert_eq!(
-        (&last["epoch"], &last["prices"]["version"], last.get("settings")),
-        (&2.into(), &"none".into(), None)
-    );
-
-    // Not without the settings that are fixed.
-    let nowhere = tacho()
-        .args(&[
-            "control", "apply", file_name, "--kafka", &bootstrap, "--prefix", "no.",
-        ])
-        .run();
-    assert!(!nowhere.status.success(), "{}", text(&nowhere));
 }

@@ -1,4 +1,4 @@
-//! What could not be understood: it is there with its reason, once, and passes when what was wrong is mended.
+//! The quarantine: a record that can't be derived is there once, with the reason, and can be sent again once it is mended.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process, tacho};
@@ -26,10 +26,10 @@ use std::collections::BTreeSet;
 use std::process::Output;
 use std::time::Duration;
 
-/// Starts like escape sequences, which must not reach a terminal.
+/// Bytes with an escape sequence, which must not reach a terminal.
 const GARBAGE: &[u8] = b"\xff\x1b[31m no request";
 
-/// A cluster's prefix, and a producer that asks nobody.
+/// A prefix on a cluster, and a foreign producer.
 struct Place {
     bootstrap: String,
     prefix: &'static str,
@@ -92,7 +92,7 @@ impl Place {
         tacho().args(&["quarantine"]).args(args).args(&at).run()
     }
 
-    /// What the command prints; it must end well.
+    /// Runs a command, which must succeed, and gives its output.
     fn said(&self, args: &[&str]) -> String {
         let output = self.quarantine(args);
         assert!(output.status.success(), "{args:?}: {output:?}");
@@ -191,7 +191,7 @@ fn what_was_too_large_passes_once_the_limit_is_raised() {
     assert_eq!(passed.len(), 1);
     assert_eq!(header(passed[0], HEADER_RETRY_OF), "1 codex.inbox.logs.v1/1@1");
 
-    // A second time only if somebody means it; then its dedup mark is known.
+    // A record is sent a second time only with a flag, and its log records are duplicates then.
     let sent = place.said(&["retry", "--reason", "body_size"]);
     assert!(
         sent.contains("1 was sent again already, to codex.inbox.logs.v1/1@2")
@@ -208,7 +208,7 @@ fn what_was_too_large_passes_once_the_limit_is_raised() {
     worker.wait_for_count("tacho_log_records_total", &[("outcome", "duplicate")], 1);
     worker.wait_for_count("tacho_turns_total", &[], 1);
 
-    // What is no request ends where it was, and says which one it is.
+    // A record that is no request is quarantined again, and names the first record.
     place.said(&["retry", "0"]);
     drained(&door, 3);
     let entries = place.listed(&["--reason", "protobuf"]);
@@ -259,7 +259,7 @@ fn raw_records_under_a_wrong_key_are_quarantined_once_whoever_dies() {
         assert_eq!(record.key.as_deref(), Some(&b"misrouted"[..]));
     }
 
-    // By way of the inbox they get the keys that they should have had.
+    // Records that go through the inbox get the right keys.
     let door = place.ingest("16MiB");
     let sent = place.said(&["retry", "--all"]);
     assert!(
@@ -286,7 +286,7 @@ fn raw_records_under_a_wrong_key_are_quarantined_once_whoever_dies() {
     end(worker);
 }
 
-/// The embedded log has the quarantine, and no inbox: what is in it goes in by the door again.
+/// The embedded log has no inbox, so its quarantined records are sent again to the port for OTLP.
 #[test]
 fn the_embedded_log_has_a_quarantine_too() {
     let dir = tempfile::tempdir().unwrap();
@@ -334,9 +334,9 @@ fn the_embedded_log_has_a_quarantine_too() {
     for _ in 0..2 {
         let running = Start::data(dir.path()).ready();
         running.wait_for_count("tacho_log_records_total", &[("outcome", "quarantined")], 2);
-        assert_eq!(listed(), wanted, "through the process that runs");
+        assert_eq!(listed(), wanted, "the list through the running process differs");
         drop(running);
-        assert_eq!(listed(), wanted, "from the directory");
+        assert_eq!(listed(), wanted, "the list from the directory differs");
     }
     let refused = quarantine(&["retry", "0"]);
     assert_eq!(refused.status.code(), Some(64));

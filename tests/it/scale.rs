@@ -1,5 +1,5 @@
-//! Two ingests and three processors as processes of their own; processors are killed, stopped, added and removed under
-//! load. Afterwards all results equal those of one pass over the raw topic, and these the ledger of the senders.
+//! Two ingests and three processors as processes. Processors are killed, paused, added and removed under load. Afterwards the
+//! results equal those of one pass over the raw topic, and those equal the ledger of the senders.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{self, Process};
@@ -27,14 +27,14 @@ use strum::VariantArray;
 
 const PREFIX: &str = "scale.";
 const CONVERSATIONS: u64 = 500;
-/// At least so many records, and for as long as processors come and go.
+/// The least number of records; sending goes on for as long as processors come and go.
 const RECORDS: u64 = 200_000;
 const CLIENTS: u64 = 4;
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long results may take to be complete after the last record.
+/// How long results may take after the last record to be complete.
 const QUIESCENCE: Duration = Duration::from_secs(300);
 
-/// What the senders know: how much of what was answered with 200.
+/// The ledger of the senders: the counts of what was answered with 200.
 #[derive(Default)]
 struct Ledger {
     counts: Mutex<BTreeMap<&'static str, i64>>,
@@ -66,7 +66,7 @@ impl Ledger {
     }
 }
 
-/// One request, of one conversation, and what it adds.
+/// A request of one conversation, and the counts that it adds.
 fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static str, i64>) {
     let conversation = format!("c{}", random.below(CONVERSATIONS));
     let size = if random.chance(50) {
@@ -111,7 +111,7 @@ fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static
                 )
             }
         };
-        // No two records are equal: equal ones count once.
+        // No two records are equal, since equal ones count once.
         *unique += 1;
         record.attributes.push(otlp::attribute(
             "number",
@@ -122,7 +122,7 @@ fn request(random: &mut Random, unique: &mut u64) -> (Vec<u8>, BTreeMap<&'static
     (otlp::encode(records), counts)
 }
 
-/// Sends to both ingests by turns, until told to stop; every request must be answered with 200.
+/// Sends to both ingests by turns until `stop` is set. Every request must be answered with 200.
 fn client(number: u64, ingests: &[String], ledger: &Arc<Ledger>) -> std::thread::JoinHandle<()> {
     let (ingests, ledger) = (ingests.to_vec(), Arc::clone(ledger));
     let config = ureq::Agent::config_builder()
@@ -203,7 +203,7 @@ fn processors_are_killed_stopped_added_and_removed() {
         .map(|number| client(number, &doors, &ledger))
         .collect();
 
-    // Not at the same place in each run: a kill meets whatever the process is just doing.
+    // The time of each kill differs between runs, so that it meets different work of the process.
     let mut random = Random(u64::try_from(now_ms()).unwrap());
     for round in 0..3 {
         ledger.wait_for(RECORDS * (round + 1) / 10 + random.below(RECORDS / 20));
@@ -227,7 +227,7 @@ fn processors_are_killed_stopped_added_and_removed() {
     ingests.into_iter().chain(processors).for_each(end);
 }
 
-/// Waits until everything is final, and compares.
+/// Waits until everything is final, and compares the results with those of one pass.
 fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger: &Ledger) {
     let wanted = ledger.counts.lock().unwrap().clone();
     let deadline = Instant::now() + QUIESCENCE;
@@ -249,7 +249,7 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
         assert!(Instant::now() < deadline, "shown: {counts:?}\nsent:  {wanted:?}");
         std::thread::sleep(Duration::from_millis(500));
     }
-    // All sources' clocks go past the largest window by ticks; then the oracle's last rows are there too.
+    // Ticks move the clocks of all sources past the largest window, so that the one pass has its last rows too.
     let alone = SimCluster::new(0, seed);
     std::thread::sleep(Duration::from_millis(
         u64::try_from(2 * seed.time.window_sizes_ms[2] + 20_000).unwrap(),
@@ -283,7 +283,8 @@ fn expect_all(reader: &mut KafkaLog, seed: &Seed, processors: &[Process], ledger
     );
 }
 
-/// The derived counters and histograms of a scrape, which never go down; without the label `log`, which must be that name.
+/// The counters and histograms of results in a scrape, which never decrease. Label `log`, which must be there with the value
+/// `log`, is removed.
 fn counters(samples: &Samples, log: &str) -> BTreeMap<Series, String> {
     let of_log = samples.0.iter().filter(|((name, _), _)| is_counter(name));
     of_log
@@ -304,12 +305,12 @@ fn is_counter(name: &str) -> bool {
     })
 }
 
-/// One scrape of each process; the series that two of them showed, if a partition was handed over in between.
+/// Scrapes each process once. The error holds a series that two of them showed, as happens during a hand-over.
 fn all_samples(processors: &[Process]) -> Result<Samples, Series> {
     let mut all = Samples::default();
     for process in processors {
         for (series, value) in process.metrics_when("a scrape", |samples| Ok(samples.clone())).0 {
-            // Own metrics are there once for each process.
+            // Only results are checked, since every process has metrics of its own under the same names.
             if is_counter(&series.0) && all.0.contains_key(&series) {
                 return Err(series);
             }

@@ -1,4 +1,4 @@
-//! A cluster that asks for TLS and a password.
+//! A cluster that demands TLS and a password.
 
 use crate::support::broker::Broker;
 use crate::support::processes::{Launch, tacho};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 const STORE_PASSWORD: &str = "store-secret";
 
-/// Java's tool for keys, which comes with the broker's Java.
+/// Runs `keytool`, which comes with Java.
 fn keytool(dir: &Path, args: &[&str]) {
     let output = Command::new("keytool")
         .args(args)
@@ -24,7 +24,7 @@ fn keytool(dir: &Path, args: &[&str]) {
     );
 }
 
-/// A broker with a certificate of its own that knows the user `tacho`.
+/// A broker with a certificate of its own and a user `tacho`.
 fn broker(dir: &Path) -> Broker {
     let subject = [
         "-keyalg",
@@ -131,7 +131,7 @@ fn all_programs_reach_a_cluster_that_asks_for_tls_and_a_password() {
     worker.wait_for_count("tacho_turns_total", &[], 1);
     assert!(!door.said().contains("hunter2") && !worker.said().contains("hunter2"));
 
-    // Who does not know the password gets nowhere, and hears that.
+    // A process with a wrong password does not start, and says why.
     std::fs::write(&password, "wrong").unwrap();
     let refused = tacho().args(&["topics", "check", "--config", file]).run();
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");

@@ -1,4 +1,5 @@
-//! What commit 6f5a53d wrote: this version derives the same from its logs, and goes on in its directories and topics.
+//! Upgrades from commit 6f5a53d: this version derives the same results from its logs, and continues in its directories and
+//! topics.
 
 mod directory;
 mod prefix;
@@ -15,14 +16,14 @@ use schemas::record::{HEADER_TICK, Record};
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
 
-/// The largest window of the old logs that are gone on with, ms.
+/// The largest window size of the old logs that are continued, ms.
 const LARGEST_WINDOW_MS: i64 = 4_000;
-/// How many conversations begin after the old version ended.
+/// How many conversations begin after the old version has ended.
 const NEW_CONVERSATIONS: usize = 3;
-/// Tokens of the one response in each request that is sent.
+/// The tokens of the response in each request that is sent.
 const TOKENS: i64 = 110;
 
-/// The conversations that are sent to: all that the old log has, open and ended ones, and new ones.
+/// The conversations that requests are sent for: all of the old log, open and ended ones, and new ones.
 fn conversations(old: &OldLog) -> Vec<String> {
     let rows = old
         .results
@@ -43,7 +44,7 @@ fn conversations(old: &OldLog) -> Vec<String> {
         .collect()
 }
 
-/// A prompt and a response of [`TOKENS`].
+/// A request with a prompt and a response of [`TOKENS`].
 fn request(conversation: &str) -> Vec<u8> {
     let now = now_ms();
     otlp::encode(vec![
@@ -52,7 +53,7 @@ fn request(conversation: &str) -> Vec<u8> {
     ])
 }
 
-/// The value of an old raw record that holds a request: sent once more, it adds nothing but duplicates.
+/// The value of an old raw record. If it is sent again, all of its log records are duplicates.
 fn repeated(old: &OldLog) -> Vec<u8> {
     let is_request =
         |record: &&Record| record.from.topic == Topic::RawLogs && record.header(HEADER_TICK).is_none();
@@ -60,14 +61,14 @@ fn repeated(old: &OldLog) -> Vec<u8> {
     last.value.clone().unwrap().to_vec()
 }
 
-/// The sum of a counter over its series in the old results.
+/// The sum of a counter over all of its series in the old results.
 fn old_count(old: &OldLog, metric: &str) -> i64 {
     Samples::parse(&old.metrics).count(metric, &[])
 }
 
-/// All records that the log ever had as input: those that the old version left, and those that came since.
+/// All records that the inputs of the log ever held: those of the old version, and later ones.
 ///
-/// Raw records that are older than their retention may be gone from the log itself by now.
+/// Raw records that are older than their retention may have been deleted from the log itself.
 fn all_inputs(old: &OldLog, now: Vec<Record>) -> Vec<Record> {
     let place = |record: &Record| (record.from, record.offset);
     let known: BTreeSet<_> = old.inputs.iter().map(place).collect();
@@ -87,7 +88,7 @@ fn all_inputs(old: &OldLog, now: Vec<Record>) -> Vec<Record> {
     all
 }
 
-/// What one pass over a whole log gives, and shows on `/metrics`.
+/// The results of one pass over a whole log, and its samples on `/metrics`.
 fn one_pass(old: &OldLog, inputs: Vec<Record>) -> (Results, String) {
     let cluster = SimCluster::new(0, &old.seed);
     cluster.import(inputs).unwrap();
@@ -96,7 +97,7 @@ fn one_pass(old: &OldLog, inputs: Vec<Record>) -> (Results, String) {
     (results, old::samples(&text))
 }
 
-/// Rows of sessions that have not ended are as of some commit: all else in them is the same in one pass.
+/// The results without the positions in rows of open sessions, which depend on commits; all else in the rows does not.
 fn without_positions(mut results: Results) -> Results {
     for row in results.sessions.values_mut() {
         let decoded = SessionRow::decode(row).unwrap();
@@ -112,7 +113,7 @@ fn without_positions(mut results: Results) -> Results {
     results
 }
 
-/// Each session of the old log goes on in its segment, and those that got records are open.
+/// Checks that each session of the old log continues in its segment, and that those with new records are open.
 fn expect_same_segments(old: &OldLog, found: &Results) {
     let (before, after): (BTreeSet<_>, BTreeSet<_>) = (
         old.results.sessions.keys().collect(),
@@ -122,7 +123,7 @@ fn expect_same_segments(old: &OldLog, found: &Results) {
     assert_eq!(
         after.len(),
         before.len() + NEW_CONVERSATIONS,
-        "a segment begins for new conversations alone"
+        "a segment began for a conversation that is not new"
     );
     for row in found
         .sessions

@@ -1,4 +1,4 @@
-//! A cluster that for moments tells of no brokers: no client may be cut off by that for good.
+//! A cluster that reports no brokers for moments: no client may be cut off by that for good.
 
 use crate::support::processes::{Process, ingest, processor, tacho};
 use crate::support::replay::read_topic;
@@ -15,13 +15,15 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-/// So often brokers are hidden, and for how long: until each client has asked for them, and until it has them again. A client
-/// that is cut off has met a race; with so many it is rare that none has.
+/// How many times brokers are hidden. The fault that the test looks for is a race, which shows in nearly every run with so many
+/// times.
 const TIMES: usize = 12;
+/// How long brokers are hidden, so that each client asks for them meanwhile.
 const HIDDEN: Duration = Duration::from_millis(700);
+/// How long brokers are shown in between, so that each client finds them again.
 const SHOWN: Duration = Duration::from_millis(800);
 
-/// A prompt, by one of the two ways in. No two are equal.
+/// A request with a prompt, to be sent to ingest or to the inbox. No two are equal.
 fn prompt(way: &str, number: &mut i64) -> Vec<u8> {
     *number += 1;
     let mut record = otlp::prompt(way, now_ms());
@@ -41,7 +43,7 @@ fn reader(bootstrap: &str) -> KafkaLog {
     KafkaLog::connect(KafkaConfig::reader(&Cluster::plain(bootstrap, ""), "veiled")).unwrap()
 }
 
-/// Waits until the prompts of the raw topic are counted, each once.
+/// Waits until each prompt in the raw topic is counted once.
 fn wait_until_counted(worker: &Process, log: &mut KafkaLog) {
     worker.metrics_when("all prompts", |samples| {
         let kept = read_topic(log, Topic::RawLogs)
@@ -89,7 +91,7 @@ fn a_cluster_without_brokers_for_a_moment_cuts_nobody_off() {
         veil.hidden()
     );
 
-    // What is read and written from now on went through each client: the control topic's, the sink's, the inbox' two.
+    // Reads and writes from now on use every client: that of the control topic, that of the sink, and the two of the inbox.
     let dir = tempfile::tempdir().unwrap();
     let policy = dir.path().join("policy.toml");
     std::fs::write(&policy, "[privacy.default]\nprompt = \"keep\"\n").unwrap();

@@ -1,4 +1,4 @@
-//! Final windows: that they come, and that their percentiles are right.
+//! Final windows: they are published, and their percentiles are right.
 
 use crate::support::tacho::{Start, read};
 use crate::support::{eventually, now_ms, otlp};
@@ -6,7 +6,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Windows of 2, 4 and 20 s; the longest is shown for 20 s, so no scrape misses it.
+/// A seed with windows of 2, 4 and 20 s. A window of the largest size is shown for 20 s, so no scrape misses it.
 const SEED: &str = r#"
 raw_partitions = 2
 delta_partitions = 2
@@ -41,7 +41,7 @@ const QUANTILES: [(&str, &str, usize); 4] = [
 ];
 const MANY: u64 = 10_000;
 
-/// Durations in ms: from a fraction of a second to minutes, most of them short.
+/// Durations in ms, from a fraction of a second to minutes, most of them short.
 fn durations(count: u64) -> Vec<u64> {
     let mut random = crate::support::traffic::Random(count);
     let one = |_| {
@@ -54,14 +54,14 @@ fn durations(count: u64) -> Vec<u64> {
 fn requests(model: &str, time: i64, durations: &[u64]) -> Vec<LogRecord> {
     let number = |(number, duration): (u64, &u64)| {
         let mut record = otlp::request(model, time, model, 200, &duration.to_string());
-        // Each one happened at its own time, else equal ones would be one.
+        // Each record has an event time of its own, since equal records count once.
         record.observed_time_unix_nano += number;
         record
     };
     (0..).zip(durations).map(number).collect()
 }
 
-/// The value of rank `ceil(q n)`, in seconds.
+/// The value of rank `ceil(q n)` of n durations, in seconds.
 fn exact(durations: &[u64], thousandths: usize) -> f64 {
     let mut sorted = durations.to_vec();
     sorted.sort_unstable();
@@ -83,7 +83,7 @@ fn percentiles_are_within_their_bound() {
     let data = dir.path().join("data");
     let tacho = Start::data(&data).arg("--seed").arg(&seed).ready();
 
-    // In the longest window, late enough that it ends soon, and with grace left to send all.
+    // The records are sent in a window of the largest size shortly before its end, with grace left to send all of them.
     let longest = SIZES[2].1;
     let now = now_ms();
     let (start, into) = (now - now % longest, now % longest);
@@ -126,7 +126,7 @@ fn percentiles_are_within_their_bound() {
             assert_eq!(
                 (&row["arrival_ms"], row["size_ms"].as_i64()),
                 (&Value::Null, Some(size)),
-                "{topic}: on time"
+                "{topic}: the count of records in time differs"
             );
             assert_eq!(
                 row["value"]["count"].as_u64().unwrap(),
@@ -136,7 +136,7 @@ fn percentiles_are_within_their_bound() {
             assert_eq!(
                 row["value"]["sum"].as_u64().unwrap(),
                 durations.iter().sum::<u64>() * 1000,
-                "{topic}: the sum is exact"
+                "{topic}: the sum differs"
             );
             for (name, _, thousandths) in QUANTILES {
                 assert_near(
@@ -149,7 +149,7 @@ fn percentiles_are_within_their_bound() {
     }
 }
 
-/// The one row of the durations of a model.
+/// The only window row of the durations of a model.
 fn final_row(topic: &str, data: &std::path::Path, model: &str) -> Value {
     let label = serde_json::json!({"name": "model", "value": model});
     eventually(&format!("a row of {model} in {topic}"), || {
@@ -161,7 +161,7 @@ fn final_row(topic: &str, data: &std::path::Path, model: &str) -> Value {
         let is_ours =
             |row: &Value| row["metric"] == METRIC && row["labels"].as_array().unwrap().contains(&label);
         let mut rows: Vec<Value> = rows.filter(is_ours).collect();
-        assert!(rows.len() < 2, "a window is published once: {rows:?}");
+        assert!(rows.len() < 2, "a window was published more than once: {rows:?}");
         rows.pop().ok_or_else(|| "no row yet".to_owned())
     })
 }
@@ -174,7 +174,8 @@ fn late_records_are_corrections_and_totals_have_them_at_once() {
     let data = dir.path().join("data");
     let tacho = Start::data(&data).arg("--seed").arg(&seed).ready();
     tacho.logs(&otlp::encode(vec![otlp::request("a", now_ms(), "m", 200, "100")]));
-    // The first record sets its partition's clock: only from then on something can be late. Same conversation, same partition.
+    // The first record sets the clock of its partition, and only after that a record can be late. All records are of one conversation,
+    // and so in one partition.
     let late = now_ms() - 120_000;
     tacho.logs(&otlp::encode(vec![otlp::request("a", late, "m", 200, "200")]));
     tacho.wait_for_count("tacho_api_requests_total", &[("model", "m")], 2);

@@ -1,5 +1,5 @@
-//! The real runner over the simulated log: one seed drives arrivals, failures, crashes and the clock, and what comes
-//! out at the end is what an undisturbed run over the same raw log gives.
+//! Simulation: the real runner over the simulated log. A seed decides arrivals, failures, crashes and the clock, and the results
+//! at the end are those of an undisturbed run over the same raw log.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 #[path = "../support/mod.rs"]
@@ -22,20 +22,20 @@ use strum::VariantArray;
 use support::replay::{Results, inputs, read_topic, replay, settle, worker};
 use support::traffic::{Random, Traffic, prices, quick_seed};
 
-/// How many seeds are tried, of one worker and of a group.
+/// How many seeds are run with one worker, and with a group.
 const SEEDS: u64 = 100;
 const SEEDS_GROUP: u64 = 60;
-/// How many things happen in a run before it comes to rest.
+/// How many steps a run has before it comes to rest.
 const STEPS: usize = 120;
-/// How long a run rests, virtual ms: all windows are final by then, and all sessions ended.
+/// How long a run rests, simulated ms; then all windows are final, and all sessions have ended.
 const REST_MS: i64 = 30_000;
-/// Turns before that, until the last worker has all partitions.
+/// How many turns the last worker gets before that, until it has all partitions.
 const REST_TURNS: usize = 20;
-/// No step of a run depends on real time.
+/// A duration that is never over, since no step of a run may depend on real time.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 const WRITER: &str = "worker";
 
-/// Of a worker that is alone: nobody else is there to take over.
+/// The parameters of runs with one worker.
 const FAULTS: Faults = Faults {
     commit_lost: 60,
     commit_aborted: 40,
@@ -46,27 +46,27 @@ const FAULTS: Faults = Faults {
     news_late: 0,
     leader_moves: 20,
 };
-/// Of a group.
+/// The parameters of runs with a group.
 const FAULTS_GROUP: Faults = Faults {
     news_late: 500,
     mark_late: 500,
     ..FAULTS
 };
-/// The members of a group.
+/// How many members a group has.
 const GROUP: [&str; 3] = ["a", "b", "c"];
-/// Longer than the session timeout of the simulated group, ms.
+/// A time longer than the session timeout of the simulated group, ms.
 const AWAY_MS: i64 = 7_000;
 
-/// One worker process, or the place of one.
+/// The place of a worker process.
 struct Worker {
     name: &'static str,
-    /// None while the process is not there.
+    /// The runner of the process; `None` while no process runs.
     running: Option<(Runner<SimLog>, Arc<View>)>,
-    /// Stopped, as by SIGSTOP.
+    /// Whether the process is paused, as by SIGSTOP.
     is_asleep: bool,
 }
 
-/// A cluster with workers on it.
+/// A simulated cluster with worker processes.
 struct World {
     seed: u64,
     random: Random,
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// One that is alone.
+    /// A cluster with one worker process.
     fn alone(seed: u64) -> Self {
         Self::new(seed, &[WRITER], FAULTS)
     }
@@ -114,7 +114,7 @@ impl World {
         self
     }
 
-    /// Nothing goes wrong any more, all but one worker are gone, and that one does what is left.
+    /// Ends all failures and all processes but one, and lets that one do what is left.
     fn come_to_rest(&mut self) {
         self.cluster.set_faults(Faults::default());
         self.wake(0);
@@ -152,7 +152,7 @@ impl World {
             95 if self.workers.len() > 1 => self.sleep_or_wake(at),
             96 if self.workers.len() > 1 => self.leave(at),
             97 if self.workers.len() > 1 => self.crash(at),
-            // A machine that slept, an operator with a broken watch.
+            // The clock jumps, as after a sleep of the machine or a wrong setting.
             95 => self
                 .cluster
                 .advance(i64::try_from(self.random.below(60_000)).unwrap()),
@@ -172,7 +172,7 @@ impl World {
         self.act(at, Runner::commit);
     }
 
-    /// As [`Runner::run`] does, without waiting. Who sleeps, or is not there, does nothing.
+    /// Runs a turn as [`Runner::run`] does, without waiting. A paused or ended process does nothing.
     fn act(&mut self, at: usize, what: impl Fn(&mut Runner<SimLog>) -> Result<(), RunError>) {
         let worker = &mut self.workers[at];
         let Some((runner, _)) = worker.running.as_mut().filter(|_| !worker.is_asleep) else {
@@ -191,7 +191,8 @@ impl World {
         }
     }
 
-    /// Goes on; or it failed since it was about to die, or to be stopped, and what it left open stays open.
+    /// Decides what follows a failure of the log: the process is killed or paused, which leaves its transaction open, or the
+    /// worker recovers.
     fn after_failure(&mut self, at: usize) {
         match self.random.below(4) {
             0 if self.workers.len() > 1 => {
@@ -207,7 +208,7 @@ impl World {
         }
     }
 
-    /// Starts a process that is not there.
+    /// Starts a process that does not run.
     fn be_there(&mut self, at: usize) {
         let Self {
             workers,
@@ -220,14 +221,14 @@ impl World {
         }
     }
 
-    /// All that is not in the log is gone; so is the process, until its next turn.
+    /// Kills a process: all that is not in the log is lost.
     fn crash(&mut self, at: usize) {
         self.workers[at].running = None;
         self.workers[at].is_asleep = false;
         self.crashes += 1;
     }
 
-    /// Ends in good order.
+    /// Stops a process as its operator does: it commits, and leaves the group.
     fn leave(&mut self, at: usize) {
         if self.workers[at].is_asleep {
             return;
@@ -255,7 +256,7 @@ impl World {
         }
     }
 
-    /// A request comes in; whoever gets no answer may send again.
+    /// Appends a raw record. A sender that gets no answer may send it again.
     fn arrive(&mut self) {
         let mut ingest = self.cluster.log("ingest");
         for _ in 0..=self.random.below(3) {
@@ -264,14 +265,14 @@ impl World {
         }
     }
 
-    /// A new epoch: sessions end, and are forgotten, after other times than before, or tokens cost something else, or both.
+    /// Starts an epoch that changes the times after which sessions end and are removed, or prices, or both.
     fn start_epoch(&mut self) {
         let to = TopicPartition {
             topic: Topic::Control,
             partition: 0,
         };
         if self.cluster.records(to).is_empty() {
-            // The seed comes first, from the worker.
+            // The worker has not written the seed yet.
             return;
         }
         let gap = 1_000 + i64::try_from(self.random.below(3_000)).unwrap();
@@ -282,7 +283,7 @@ impl World {
         };
         let prices = prices(i64::try_from(self.random.below(20_000_000)).unwrap());
         let (key, value) = match self.random.below(4) {
-            // The first form of such a record, which logs still hold.
+            // The record has the first form of records that start epochs, which logs still hold.
             0 => (SETTINGS_KEY, serde_json::to_vec(&settings).unwrap()),
             1 => (EPOCH_KEY, EpochChange::from(settings).to_json()),
             2 => (EPOCH_KEY, EpochChange::from(prices).to_json()),
@@ -302,11 +303,11 @@ impl World {
             value: Some(value.into()),
             headers: Vec::new(),
         };
-        // Whoever gets no answer leaves it: the next change comes soon enough.
+        // A change without an answer is not sent again, since further changes come.
         self.epochs += usize::from(self.cluster.log("operator").append(vec![record]).is_ok());
     }
 
-    /// The worker that is left.
+    /// The runner of the process that is left.
     fn last(&mut self) -> (&mut Runner<SimLog>, &View) {
         let (runner, view) = self.workers[0].running.as_mut().unwrap();
         (runner, view)
@@ -327,7 +328,7 @@ impl World {
     }
 }
 
-/// A new worker process on the cluster, with its own habits of polling and committing.
+/// A new worker on the cluster, with numbers of its own for polls and commits.
 fn start(cluster: &SimCluster, random: &mut Random, name: &str) -> (Runner<SimLog>, Arc<View>) {
     let options = Options {
         commit_interval: NEVER,
@@ -343,7 +344,7 @@ fn start(cluster: &SimCluster, random: &mut Random, name: &str) -> (Runner<SimLo
     worker(log, &quick_seed(), options)
 }
 
-/// The same inputs through one worker that nothing happens to.
+/// The results of the same inputs by one worker without any failure.
 fn undisturbed(world: &mut World, poll_max: usize) -> Results {
     let cluster = SimCluster::new(0, &quick_seed());
     cluster.import(inputs(world.last().0.log())).unwrap();
@@ -351,7 +352,7 @@ fn undisturbed(world: &mut World, poll_max: usize) -> Results {
         .unwrap_or_else(|error| panic!("seed {}: {error:?}", world.seed))
 }
 
-/// How many log records the raw log holds; one that can't be read counts as one.
+/// How many log records the raw log holds; a raw record that can't be read counts as one.
 fn raw_records(world: &mut World) -> i64 {
     let records = read_topic(world.last().0.log(), Topic::RawLogs);
     let count = |record: &Record| match ExportLogsServiceRequest::decode(record.value.as_deref().unwrap()) {
@@ -371,8 +372,8 @@ fn raw_records(world: &mut World) -> i64 {
         .sum()
 }
 
-/// What happened in some runs: crashes, failures, epochs, corrections, late marks; and what takes a group: commits aborted, waits
-/// for marks, rebalances, members expelled, writers fenced.
+/// What happened in runs: crashes, failures, epochs, corrections, late marks; and with a group: aborted commits, waits for marks,
+/// rebalances, expelled members, fenced writers.
 type Counts = [usize; 10];
 
 fn check(mut world: World) -> Counts {
@@ -387,17 +388,17 @@ fn check(mut world: World) -> Counts {
     assert_eq!(
         results.total("tacho_log_records_total"),
         raw_records(&mut world),
-        "{what}: each record ends in one outcome"
+        "{what}: the outcomes are not as many as the log records"
     );
     assert_eq!(results.total("tacho_sessions_active"), 0, "{what}");
     assert_eq!(
         results.total("tacho_cost_by_kind_usd_total"),
         results.total("tacho_cost_usd_total"),
-        "{what}: kinds add up"
+        "{what}: the costs by kind do not add up to the cost"
     );
     assert!(
         results.total("tacho_cost_usd_total") > 0 && results.total("tacho_credits_total") > 0,
-        "{what}: something has a price"
+        "{what}: nothing has a price"
     );
     let Happened {
         rebalances,
@@ -421,7 +422,7 @@ fn check(mut world: World) -> Counts {
     ]
 }
 
-/// Half of the seeds show nothing if less than that happens in them.
+/// The least that must happen in half of the seeds for the runs to mean anything.
 const LEAST_ALONE: Counts = [50, 50, 50, 50, 50, 0, 0, 0, 0, 0];
 const LEAST_GROUP: Counts = [30, 30, 30, 30, 30, 30, 10, 30, 30, 3];
 
@@ -432,7 +433,7 @@ fn check_all(worlds: impl Iterator<Item = World>, least: Counts) {
     }
     assert!(
         sums.iter().zip(least).all(|(sum, least)| *sum >= least),
-        "{sums:?}, to be at least {least:?}"
+        "{sums:?} happened, and {least:?} at least must"
     );
 }
 
@@ -441,7 +442,7 @@ fn whatever_happens_results_are_those_of_an_undisturbed_run() {
     check_all((0..SEEDS / 2).map(World::alone), LEAST_ALONE);
 }
 
-/// A second half, so that two cores share the work.
+/// The second half of the seeds, so that two cores share the work.
 #[test]
 fn whatever_else_happens_results_are_those_of_an_undisturbed_run() {
     check_all((SEEDS / 2..SEEDS).map(World::alone), LEAST_ALONE);

@@ -1,8 +1,8 @@
-//! A real Kafka broker for tests: one Java process on 127.0.0.1, from jars that Maven fetches once.
+//! Kafka brokers for tests: each is a Java process on 127.0.0.1, with jars that Maven fetches once.
 //!
-//! Needs Java 17 or newer and Maven on the path; without them a test fails and says so. The broker ends with its
-//! [`Broker`], and with the test process too, however that ends.
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! Tests that use a broker need Java 17 or newer and Maven on the path, and fail with a message without them. A broker ends
+//! when its [`Broker`] is dropped, and when the test process ends in any way.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use nix::sys::signal::{Signal, kill};
@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 const POM: &str = include_str!("kafka/pom.xml");
 const LOG4J: &str = include_str!("kafka/log4j2.properties");
-/// The bytes `tachograph-tests` in base64: a cluster id is 16 bytes.
+/// The cluster id: 16 bytes (`tachograph-tests`) in base64.
 const CLUSTER_ID: &str = "dGFjaG9ncmFwaC10ZXN0cw";
-/// How long a start may take at most, on a loaded machine too.
+/// How long the start of a broker may take on a loaded machine.
 const START_MAX: Duration = Duration::from_secs(180);
-/// How many lines of the broker's log a failure shows.
+/// How many of the last lines of a broker's log a failure shows.
 const LOG_TAIL: usize = 40;
 
 /// A running broker.
@@ -31,13 +31,13 @@ pub struct Broker {
     process: Option<Running>,
 }
 
-/// Three brokers: every topic on all of them, two must have a record. The first one is the controller too; it is never the
-/// one to kill.
+/// A cluster of three brokers. Every topic is on all of them, and two must have a record. The first broker is the controller
+/// too, and must not be killed.
 pub struct Cluster {
     pub nodes: Vec<Broker>,
 }
 
-/// A broker that is gone is noticed after two seconds: in less time than a request is held.
+/// Settings of the brokers, by which a broker that is gone is noticed after two seconds, before a held request times out.
 const CLUSTER: [(&str, &str); 8] = [
     ("default.replication.factor", "3"),
     ("min.insync.replicas", "2"),
@@ -50,10 +50,10 @@ const CLUSTER: [(&str, &str); 8] = [
 ];
 
 impl Cluster {
-    /// Starts them.
+    /// Starts the brokers.
     ///
     /// # Panics
-    /// As [`Broker::start`].
+    /// Java or Maven is missing, or a broker does not start.
     pub fn start() -> Self {
         let ports = free_ports::<6>();
         let ports: Vec<(u16, u16)> = (0..3).map(|id| (ports[2 * id], ports[2 * id + 1])).collect();
@@ -67,7 +67,7 @@ impl Cluster {
         Self { nodes }
     }
 
-    /// What clients connect to.
+    /// The address that clients connect to.
     pub fn bootstrap(&self) -> String {
         self.nodes
             .iter()
@@ -79,21 +79,21 @@ impl Cluster {
 
 struct Running {
     java: Child,
-    /// Ends the broker when its own stdin closes: when this process ends, however it does.
+    /// The process that kills the broker when its stdin closes, which is when the test process ends in any way.
     watchdog: Child,
 }
 
 impl Broker {
-    /// The one broker of this test binary, started on first use.
+    /// The broker that all tests of this binary share, started at its first use.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Broker> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(&[]))
     }
 
-    /// A broker of the caller's own; `settings` are added to its properties.
+    /// Starts a broker for the caller alone; `settings` are added to its properties.
     ///
     /// # Panics
-    /// Java or Maven is missing, or the broker does not come up: with what it said.
+    /// Java or Maven is missing, or the broker does not start. The message holds the end of its log.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let ports = free_ports::<2>();
         let mut broker = Self::prepare(0, &[(ports[0], ports[1])], settings, "512m");
@@ -101,10 +101,10 @@ impl Broker {
         broker
     }
 
-    /// A broker that goes on with the data of an earlier one, which `fill` writes into the folder that it is given.
+    /// Starts a broker that continues with the data of an earlier one, which `fill` writes into the data folder.
     ///
     /// # Panics
-    /// As [`Broker::start`].
+    /// Java or Maven is missing, or the broker does not start.
     pub fn start_on(fill: impl FnOnce(&Path), settings: &[(&str, &str)]) -> Self {
         let ports = free_ports::<2>();
         let mut broker = Self::set_up(0, &[(ports[0], ports[1])], settings, "512m");
@@ -113,14 +113,14 @@ impl Broker {
         broker
     }
 
-    /// The broker `id` of several with these ports, for clients and for controllers, with an empty data folder.
+    /// Prepares broker `id` of several, with these ports for clients and for controllers, and with an empty data folder.
     fn prepare(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
         let broker = Self::set_up(id, ports, settings, heap);
         format(&jars(), &broker.dir);
         broker
     }
 
-    /// The settings of [`Broker::prepare`], and no data folder yet.
+    /// Prepares a broker as [`Broker::prepare`] does, but without a data folder.
     fn set_up(id: usize, ports: &[(u16, u16)], settings: &[(&str, &str)], heap: &'static str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("tachograph-kafka-")
@@ -141,25 +141,25 @@ impl Broker {
         }
     }
 
-    /// What clients connect to.
+    /// The address that clients connect to.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Stops the process where it is: it answers nothing, and connections stay open.
+    /// Pauses the process (SIGSTOP): it answers nothing, and its connections stay open.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
-    /// Lets a paused process go on.
+    /// Lets a paused process run again (SIGCONT).
     pub fn resume(&self) {
         self.signal(Signal::SIGCONT);
     }
 
-    /// Kills the process (SIGKILL); what it has on disk stays.
+    /// Kills the process (SIGKILL); its data folder stays.
     pub fn kill(&mut self) {
         if let Some(mut running) = self.process.take() {
-            // First the watchdog: it must not signal a process id that is free again.
+            // The watchdog ends before the broker, since it must not signal a process id that has become free.
             let _ = running.watchdog.kill();
             let _ = running.watchdog.wait();
             let _ = running.java.kill();
@@ -167,10 +167,10 @@ impl Broker {
         }
     }
 
-    /// Starts a killed broker again, on the same port and data, and waits until it serves.
+    /// Starts a killed broker again, with the same port and data, and waits until it serves.
     ///
     /// # Panics
-    /// It does not come up: with what it said.
+    /// The broker does not start. The message holds the end of its log.
     pub fn restart(&mut self) {
         let log = self.launch();
         self.wait(&log);
@@ -250,7 +250,7 @@ const NEED_JAVA: &str =
 const NEED_MAVEN: &str =
     "tests need Maven as `mvn` on the path, to fetch a Kafka broker (Debian: apt-get install maven)";
 
-/// The folder with the broker's jars: `$TACHO_KAFKA_JARS`, else one per version of the pom in the user's cache.
+/// The folder with the broker's jars: `$TACHO_KAFKA_JARS`, else a folder in the user's cache for each version of the pom.
 fn jars() -> PathBuf {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
     JARS.get_or_init(|| {
@@ -269,7 +269,7 @@ fn cache() -> PathBuf {
         PathBuf::from(std::env::var_os("HOME").expect("HOME, XDG_CACHE_HOME or TACHO_KAFKA_JARS must be set"))
             .join(".cache")
     };
-    // FNV-1a: the folder must be the same whatever built this.
+    // The name of the folder is the FNV-1a hash of the pom, which is the same for every compiler.
     let hash = POM.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -278,7 +278,8 @@ fn cache() -> PathBuf {
         .join(format!("{hash:016x}"))
 }
 
-/// Fetches into a folder beside, then renames it: a folder that is there is whole, whoever else fetches.
+/// Fetches the jars into a temporary folder, which is then renamed, so that `dir` is complete if it exists, even if several
+/// processes fetch.
 fn fetch(dir: &Path) {
     let parent = dir.parent().expect("the folder of the jars has a parent");
     std::fs::create_dir_all(parent).unwrap();
@@ -347,7 +348,7 @@ fn format(jars: &Path, dir: &Path) {
     );
 }
 
-/// Bound and let go: the kernel does not give out a port again soon.
+/// Free ports: each was bound and released, and the kernel does not give out a port again soon.
 fn free_ports<const N: usize>() -> [u16; N] {
     let bound = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     bound.map(|free| free.local_addr().unwrap().port())

@@ -1,52 +1,60 @@
-//! One table from the facts of a recording's manifest to where they are found in derived results, or to why they are
-//! nowhere.
+//! The table of facts: where each fact of a recording's manifest is found in derived results, or why it is not there.
+
+mod counts;
 
 use super::samples::Samples;
+use counts::{
+    by, by_status_class, count_of, decisions, distinct, each_once, failed_statuses, field, number, one_of,
+    row_decisions, row_tokens, row_tools, single, stream_failures, sum, token_sums, tokens, tools,
+};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// A fact's counts, by what it counts; zeros are left out.
+/// The counts of a fact, by what is counted; zeros are left out.
 pub type Counts = BTreeMap<String, i64>;
 
-/// What became of a fact.
+/// Where a fact is found.
 pub enum Entry {
-    /// It is derived: all of these must hold.
+    /// The fact is derived, and all of these checks must hold.
     Derived(&'static [Check]),
-    /// Nothing on the wire tells it, or nothing that is kept: why.
+    /// The fact is not derived, for this reason.
     Absent(&'static str),
 }
 
-/// What is expected, by the fact's value, and where it is found.
+/// A check: the counts that the fact's value demands, and the counts that are found.
 pub enum Check {
-    /// In the growth of `/metrics`.
+    /// Counts are found in the increase of `/metrics`.
     Metrics(fn(&Value) -> Counts, fn(&Samples) -> Counts),
-    /// In the rows of the recording's conversations in `codex.sessions.v1`.
+    /// Counts are found in the rows of the recording's conversations in `codex.sessions.v1`.
     Rows(fn(&Value) -> Counts, fn(&[Value]) -> Counts),
 }
 
 use Check::{Metrics, Rows};
 use Entry::{Absent, Derived};
 
-/// Every fact that a manifest names.
+/// The table: every fact that a manifest names.
 pub const FACTS: &[(&str, Entry)] = &[
-    ("scenario", Absent("the driver's name for what it did")),
+    (
+        "scenario",
+        Absent("the name that the driver of the run gives to the scenario"),
+    ),
     (
         "codex_version",
         Derived(&[Rows(one_of, |rows| distinct(rows, "app_version"))]),
     ),
     (
         "protocol",
-        Absent("how it came is not kept: records of all protocols are the same"),
+        Absent("the protocol is not kept: records of all protocols are the same"),
     ),
     ("model", Derived(&[Rows(one_of, |rows| distinct(rows, "model"))])),
     ("rc", Absent("the exit code of Codex itself is in no event")),
     (
         "wall_s",
-        Absent("wall time of the whole process: a session lasts from its first to its last record"),
+        Absent("the wall time of the whole process: a session lasts from its first to its last record"),
     ),
     (
         "conversation_id",
-        Absent("which of the conversations are the user's is in no log record"),
+        Absent("no log record says which of the conversations is the user's"),
     ),
     (
         "child_conversations",
@@ -64,11 +72,11 @@ pub const FACTS: &[(&str, Entry)] = &[
     ),
     (
         "events_may_be_lost",
-        Absent("says which recordings can be compared"),
+        Absent("a remark on the recording, which says whether it can be compared"),
     ),
     (
         "prompt_text_logged",
-        Absent("prompts are taken out before anything is written"),
+        Absent("prompts are removed before anything is written"),
     ),
     (
         "user_prompts",
@@ -213,18 +221,13 @@ pub const FACTS: &[(&str, Entry)] = &[
     ),
     (
         "note",
-        Absent(
-            "prose; where it tells of a command's exit code: that is tacho.exit_code, and has tests of its own",
-        ),
+        Absent("prose; the exit code of a command in it is tacho.exit_code, which has tests of its own"),
     ),
     (
         "usage_reported_by_codex",
-        Absent("what Codex printed, cumulative over resumed runs; the fact `tokens` is what was used"),
+        Absent("what Codex printed, a sum over resumed runs; what was used is the fact `tokens`"),
     ),
-    (
-        "app_server",
-        Absent("the client's side of the app server protocol"),
-    ),
+    ("app_server", Absent("the client side of the app server protocol")),
     (
         "output_text_deltas_sent",
         Absent("text deltas change nothing derived, and Codex drops them under load"),
@@ -251,7 +254,7 @@ pub fn entry(fact: &str) -> Option<&'static Entry> {
         .map(|(_, entry)| entry)
 }
 
-/// Every difference between a manifest's facts and what was found on `/metrics`.
+/// The differences between the facts of a manifest and the increase of `/metrics`.
 pub fn differ_in_metrics(expected: &Value, found: &Samples) -> Vec<String> {
     differences(expected, |check, fact| match check {
         Metrics(wanted, found_in) => Some((wanted(fact), found_in(found))),
@@ -259,7 +262,7 @@ pub fn differ_in_metrics(expected: &Value, found: &Samples) -> Vec<String> {
     })
 }
 
-/// Every difference between a manifest's facts and what was found in session rows.
+/// The differences between the facts of a manifest and session rows.
 pub fn differ_in_rows(expected: &Value, found: &[Value]) -> Vec<String> {
     differences(expected, |check, fact| match check {
         Rows(wanted, found_in) => Some((wanted(fact), found_in(found))),
@@ -290,211 +293,4 @@ fn differences(
         }
     }
     differences
-}
-
-fn single(count: i64) -> Counts {
-    Counts::from([(String::new(), count)])
-}
-
-fn number(fact: &Value) -> Counts {
-    single(fact.as_i64().unwrap())
-}
-
-/// That one value and no other; the manifest may remark that it is made up.
-fn one_of(fact: &Value) -> Counts {
-    Counts::from([(fact.as_str().unwrap().trim_end_matches(" (dummy)").to_owned(), 1)])
-}
-
-fn count_of(fact: &Value) -> i64 {
-    i64::try_from(fact.as_array().unwrap().len()).unwrap()
-}
-
-fn each_once(fact: &Value) -> Counts {
-    fact.as_array()
-        .unwrap()
-        .iter()
-        .map(|id| (id.as_str().unwrap().to_owned(), 1))
-        .collect()
-}
-
-fn statuses(fact: &Value) -> impl Iterator<Item = (&str, i64)> {
-    fact.as_object()
-        .unwrap()
-        .iter()
-        .map(|(status, count)| (status.as_str(), count.as_i64().unwrap()))
-}
-
-fn by_status_class(fact: &Value) -> Counts {
-    let class = |status: &str| {
-        if status == "429" {
-            status.to_owned()
-        } else {
-            format!("{}xx", &status[..1])
-        }
-    };
-    statuses(fact)
-        .map(|(status, count)| (class(status), count))
-        .collect()
-}
-
-fn failed_statuses(fact: &Value) -> Counts {
-    statuses(fact)
-        .filter(|(status, _)| !status.starts_with('2'))
-        .map(|(status, count)| (status.to_owned(), count))
-        .collect()
-}
-
-fn stream_failures(samples: &Samples, errors: &[&str]) -> i64 {
-    errors
-        .iter()
-        .map(|error| samples.count("tacho_stream_failures_total", &[("error_type", error)]))
-        .sum()
-}
-
-/// The manifest's tokens overlap: cached ones are input, reasoning ones are output.
-fn tokens(fact: &Value) -> Counts {
-    let of = |name: &str| fact[name].as_i64().unwrap();
-    Counts::from([
-        (
-            "input not from the cache".to_owned(),
-            of("input") - of("cached_input"),
-        ),
-        ("input from the cache".to_owned(), of("cached_input")),
-        ("visible output".to_owned(), of("output") - of("reasoning_output")),
-        ("reasoning".to_owned(), of("reasoning_output")),
-        ("total".to_owned(), of("total")),
-    ])
-}
-
-fn token_sums(kinds: &Counts) -> Counts {
-    let of = |name: &str| kinds.get(name).copied().unwrap_or(0);
-    Counts::from([
-        (
-            "input not from the cache".to_owned(),
-            of("input_uncached") + of("input_cache_write"),
-        ),
-        ("input from the cache".to_owned(), of("input_cached")),
-        ("visible output".to_owned(), of("output_visible")),
-        ("reasoning".to_owned(), of("output_reasoning")),
-        ("total".to_owned(), kinds.values().sum()),
-    ])
-}
-
-fn row_tokens(rows: &[Value]) -> Counts {
-    let kinds = [
-        "input_uncached",
-        "input_cached",
-        "input_cache_write",
-        "output_visible",
-        "output_reasoning",
-    ];
-    let sums: Counts = kinds
-        .iter()
-        .map(|kind| {
-            (
-                (*kind).to_owned(),
-                rows.iter().map(|row| row["tokens"][kind].as_i64().unwrap()).sum(),
-            )
-        })
-        .collect();
-    let total: i64 = rows
-        .iter()
-        .map(|row| row["tokens"]["total"].as_i64().unwrap())
-        .sum();
-    assert_eq!(
-        total,
-        sums.values().sum::<i64>(),
-        "the kinds are disjoint and whole"
-    );
-    token_sums(&sums)
-}
-
-/// The tool's name as it is shown: those of MCP servers are one, and those that Codex does not bring along are one.
-fn shown_tool(name: &str) -> &str {
-    match name {
-        "echo_tool" | "fail_tool" => "mcp",
-        "no_such_tool" => "other",
-        name => name,
-    }
-}
-
-fn tools(fact: &Value) -> Counts {
-    let mut counts = Counts::new();
-    for call in fact.as_array().unwrap() {
-        let outcome = if call[1].as_bool().unwrap() {
-            "success"
-        } else {
-            "failure"
-        };
-        *counts
-            .entry(format!("{} {outcome}", shown_tool(call[0].as_str().unwrap())))
-            .or_default() += 1;
-    }
-    counts
-}
-
-fn row_tools(rows: &[Value]) -> Counts {
-    let mut counts = Counts::new();
-    for tool in rows.iter().flat_map(|row| row["tools"].as_array().unwrap()) {
-        let (name, calls, failures) = (
-            tool["tool"].as_str().unwrap(),
-            tool["calls"].as_i64().unwrap(),
-            tool["failures"].as_i64().unwrap(),
-        );
-        *counts.entry(format!("{name} success")).or_default() += calls - failures;
-        *counts.entry(format!("{name} failure")).or_default() += failures;
-    }
-    counts
-}
-
-fn decisions(fact: &Value) -> Counts {
-    let mut counts = Counts::new();
-    for decision in fact.as_array().unwrap() {
-        let source = match decision[1].as_str().unwrap() {
-            "User" => "human",
-            "Config" => "policy",
-            "AutomatedReviewer" => "auto_reviewer",
-            other => panic!("a source of decisions without a word for it: {other}"),
-        };
-        *counts
-            .entry(format!("{} {source}", decision[0].as_str().unwrap()))
-            .or_default() += 1;
-    }
-    counts
-}
-
-fn row_decisions(rows: &[Value]) -> Counts {
-    let mut counts = Counts::new();
-    for decision in rows.iter().flat_map(|row| row["decisions"].as_array().unwrap()) {
-        let key = format!(
-            "{} {}",
-            decision["decision"].as_str().unwrap(),
-            decision["source"].as_str().unwrap()
-        );
-        *counts.entry(key).or_default() += decision["count"].as_i64().unwrap();
-    }
-    counts
-}
-
-fn field(rows: &[Value], name: &str) -> i64 {
-    rows.iter().map(|row| row[name].as_i64().unwrap()).sum()
-}
-
-fn sum(rows: &[Value], name: &str) -> Counts {
-    single(field(rows, name))
-}
-
-fn by(rows: &[Value], name: &str, count: impl Fn(&Value) -> i64) -> Counts {
-    let mut counts = Counts::new();
-    for row in rows {
-        *counts.entry(row[name].as_str().unwrap().to_owned()).or_default() += count(row);
-    }
-    counts
-}
-
-/// Each value that a field has, once.
-fn distinct(rows: &[Value], name: &str) -> Counts {
-    rows.iter()
-        .map(|row| (row[name].as_str().unwrap().to_owned(), 1))
-        .collect()
 }

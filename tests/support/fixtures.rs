@@ -1,4 +1,4 @@
-//! The recorded runs of Codex, with their times shifted: they would be older than what is still taken as it is.
+//! The recorded runs of Codex, with their times moved, since event times as old as theirs would be clamped.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -11,35 +11,35 @@ use std::path::{Path, PathBuf};
 
 /// One recorded run.
 pub struct Recording {
-    /// `VERSION-PROTOCOL-SCENARIO`.
+    /// The name of the recording: `VERSION-PROTOCOL-SCENARIO`.
     pub name: String,
-    /// `expected` of its manifest.
+    /// The member `expected` of the manifest.
     pub expected: Value,
-    /// Its bodies, in the order in which they came.
+    /// The bodies, in the order in which they were sent.
     pub bodies: Vec<Body>,
     /// Whether Codex itself dropped telemetry.
     pub lossy: bool,
 }
 
-/// A body as it is sent.
+/// A request body with moved times.
 pub struct Sent {
-    /// The bytes.
+    /// The bytes of the body.
     pub bytes: Vec<u8>,
-    /// How many log records it holds.
+    /// How many log records the body holds.
     pub records: i64,
-    /// Their conversations.
+    /// The conversations of its log records.
     pub conversations: BTreeSet<String>,
 }
 
-/// One request body.
+/// A recorded request body.
 pub struct Body {
-    /// `logs`, `traces` or `metrics`.
+    /// The signal: `logs`, `traces` or `metrics`.
     pub signal: String,
-    /// Whether it is JSON; gRPC's messages are protobuf without a frame.
+    /// Whether the body is JSON. Messages of gRPC are recorded as protobuf without a frame.
     pub json: bool,
-    /// As Codex sent it.
+    /// The body as Codex sent it.
     pub bytes: Vec<u8>,
-    /// When it came, ms.
+    /// When the body was received, ms since the Unix epoch.
     pub arrived_ms: i64,
 }
 
@@ -57,7 +57,7 @@ pub fn all() -> Vec<Recording> {
     listed.sort();
     there.sort();
     assert!(!listed.is_empty());
-    assert_eq!(listed, there, "index.json lists the folders");
+    assert_eq!(listed, there, "index.json does not list the folders");
     let mut all: Vec<Recording> = index
         .iter()
         .map(|entry| load(&dir.join(folder(entry)), entry["lossy"].as_bool().unwrap()))
@@ -100,19 +100,19 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 impl Recording {
-    /// How far its times must move so that its last body comes at `now_ms`.
+    /// By how many ms the times of a recording must move for its last body to come at `now_ms`.
     pub fn shift_to(&self, now_ms: i64) -> i64 {
         now_ms - self.bodies.iter().map(|body| body.arrived_ms).max().unwrap()
     }
 }
 
 impl Body {
-    /// Where it is sent, and as what.
+    /// The path and the content type with which the body is sent.
     pub fn path(&self) -> String {
         format!("/v1/{}", self.signal)
     }
 
-    /// Its content type.
+    /// The content type of the body.
     pub fn content_type(&self) -> &'static str {
         if self.json {
             super::tacho::JSON
@@ -134,7 +134,7 @@ impl Body {
             return sent;
         }
         if self.json {
-            // As JSON, so that everything else stays as Codex writes it.
+            // The JSON is edited as JSON, so that everything else stays as Codex wrote it.
             let mut request: Value = serde_json::from_slice(&self.bytes).unwrap();
             for_each_json(&mut request, &mut |record| {
                 sent.records += 1;
@@ -185,7 +185,7 @@ fn for_each_json(request: &mut Value, each: &mut impl FnMut(&mut Value)) {
     }
 }
 
-/// Moves a record's times; its conversation.
+/// Moves the times of a log record, and gives its conversation.
 fn shift_json(record: &mut Value, ms: i64) -> Option<String> {
     let mut conversation = None;
     for name in ["timeUnixNano", "observedTimeUnixNano"] {

@@ -1,5 +1,5 @@
-//! What the tests of the whole system share.
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! Support of the tests of the whole system.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 pub mod broker;
@@ -16,15 +16,15 @@ pub mod veil;
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must come. It ends as soon as it is there, so this only bounds a failure.
+/// How long a test waits for what must come. It goes on as soon as that is there, so only a failure takes as long.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// Between two looks.
+/// The time between two calls of `look` in [`eventually`].
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 
-/// Looks until `look` gives something.
+/// Calls `look` until it gives `Ok`.
 ///
 /// # Panics
-/// Nothing came within [`PATIENCE`]: with the last reason why not.
+/// `look` gave none within [`PATIENCE`]. The message holds the last error.
 pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -32,7 +32,7 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
             Ok(found) => return found,
             Err(why) => assert!(
                 Instant::now() < deadline,
-                "{what}: not within {PATIENCE:?}: {why}"
+                "{what} did not come within {PATIENCE:?}: {why}"
             ),
         }
         std::thread::sleep(LOOK_EVERY);

@@ -1,6 +1,6 @@
-//! Logs with their results, and whole directories, as commit 6f5a53d wrote them.
+//! Test data that commit 6f5a53d wrote: logs with their results, and whole directories.
 //!
-//! `tests/data/old/README.md` says how the files were made, and describes their format, which the types here read.
+//! `tests/data/old/README.md` says how the files were made, and describes the format, which the types here read.
 
 use super::replay::Results;
 use bytes::Bytes;
@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A log and what the old version made of it.
+/// A log, and the results that commit 6f5a53d derived from it.
 pub struct OldLog {
     /// All records of the raw logs, control and labels topics, sorted by partition and offset.
     pub inputs: Vec<Record>,
     /// The record at offset 0 of the control topic.
     pub seed: Seed,
-    /// Rows and totals.
+    /// The rows and totals that were derived.
     pub results: Results,
     /// The samples of results on `/metrics`, as [`samples`] gives them.
     pub metrics: String,
@@ -48,10 +48,10 @@ struct InputRecord {
     topic: String,
     #[prost(int32, tag = "2")]
     partition: i32,
-    /// How many offsets are left out between the record before it in its partition (or offset 0) and this one.
+    /// How many offsets are missing between the record before this one in its partition (or offset 0) and this one.
     #[prost(int64, tag = "3")]
     skipped: i64,
-    /// How much later than the record before it in its partition (or 1970) the log took this one in.
+    /// The append time, as the difference to that of the record before this one in its partition (or to 1970), ms.
     #[prost(sint64, tag = "4")]
     later_ms: i64,
     #[prost(bytes = "bytes", optional, tag = "5")]
@@ -99,10 +99,10 @@ struct Entry {
     /// Path below the directory that was archived.
     #[prost(string, tag = "1")]
     path: String,
-    /// Permission bits.
+    /// The permission bits.
     #[prost(uint32, tag = "2")]
     mode: u32,
-    /// Absent for a folder.
+    /// The content; absent for a folder.
     #[prost(bytes = "vec", optional, tag = "3")]
     content: Option<Vec<u8>>,
 }
@@ -163,7 +163,7 @@ pub fn log(name: &str) -> OldLog {
     }
 }
 
-/// Writes the files of `NAME.zst` into `dir`, which is made.
+/// Writes the files of `NAME.zst` into `dir`, which is created.
 pub fn unpack(name: &str, dir: &Path) {
     std::fs::create_dir_all(dir).unwrap();
     for Entry { path, mode, content } in Archive::decode(unpacked(name).as_slice()).unwrap().entries {
@@ -182,15 +182,14 @@ fn unpacked(name: &str) -> Vec<u8> {
     zstd::decode_all(file).unwrap()
 }
 
-/// The label that later versions add to every result: the name of its derivation.
+/// The label that later versions add to every result: the name of the derivation.
 const LOG_LABEL: &str = "log";
-/// The metric that later versions show once for each derivation.
+/// The metric that later versions add once for each derivation.
 const LOG_INFO: &str = "tacho_log_info";
 
-/// The samples of results in a text of `/metrics`, sorted: without the times of the samples, and without what later
-/// versions add to every result.
+/// The samples of results in a text of `/metrics`, sorted, without timestamps and without what later versions add.
 ///
-/// The process's own metrics are left out: they have no times.
+/// The process's own metrics are left out; they are those without timestamps.
 pub fn samples(metrics: &str) -> String {
     let mut lines: Vec<String> = metrics.lines().filter_map(sample).collect();
     lines.sort_unstable();
@@ -210,7 +209,7 @@ fn sample(line: &str) -> Option<String> {
 }
 
 fn without_label(series: &str, label: &str) -> String {
-    // A quote within a value is escaped, so this finds nothing within one.
+    // Quotes within label values are escaped, so the text of the label is not found within a value.
     let Some(start) = [format!("{{{label}=\""), format!(",{label}=\"")]
         .iter()
         .find_map(|begin| series.find(begin.as_str()))
@@ -220,7 +219,7 @@ fn without_label(series: &str, label: &str) -> String {
     let value = start + 1 + label.len() + 2;
     let end = value + series[value..].find('"').unwrap() + 1;
     let (before, after) = (&series[..=start], &series[end..]);
-    // Of the commas beside the label one goes with it, and so do braces around nothing.
+    // One of the commas beside the label is removed with it, and so are braces that become empty.
     match (before.ends_with('{'), after.strip_prefix(',')) {
         (true, None) => before.trim_end_matches('{').to_owned(),
         (_, Some(rest)) => format!("{before}{rest}"),

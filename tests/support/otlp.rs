@@ -1,4 +1,4 @@
-//! Log requests made to order.
+//! Encoders of log requests with given records.
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -7,12 +7,12 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use prost::Message;
 use schemas::time::{EventTime, format_rfc3339};
 
-/// A text value.
+/// A string as the value of an attribute.
 pub fn text(value: impl Into<String>) -> Value {
     Value::StringValue(value.into())
 }
 
-/// A whole number.
+/// An integer as the value of an attribute.
 pub fn int(value: i64) -> Value {
     Value::IntValue(value)
 }
@@ -26,7 +26,8 @@ pub fn attribute(key: &str, value: Value) -> KeyValue {
     }
 }
 
-/// A log record as Codex writes it: no `time_unix_nano`, the event's time as an attribute and as the observed time.
+/// A log record as Codex writes it: without `time_unix_nano`, and with the event's time as an attribute and as the observed
+/// time.
 pub fn record(event: &str, conversation: &str, time_ms: i64, more: Vec<(&str, Value)>) -> LogRecord {
     let mut attributes = vec![
         attribute("event.name", text(event)),
@@ -41,7 +42,7 @@ pub fn record(event: &str, conversation: &str, time_ms: i64, more: Vec<(&str, Va
     }
 }
 
-/// A user's prompt.
+/// A prompt of a user.
 pub fn prompt(conversation: &str, time_ms: i64) -> LogRecord {
     record(
         "codex.user_prompt",
@@ -51,7 +52,7 @@ pub fn prompt(conversation: &str, time_ms: i64) -> LogRecord {
     )
 }
 
-/// A completed response with its tokens, of which none are cached or reasoning.
+/// A completed response with that many tokens, none of which are cached or reasoning tokens.
 pub fn tokens(conversation: &str, time_ms: i64, input: i64, output: i64) -> LogRecord {
     let attributes = vec![
         ("event.kind", text("response.completed")),
@@ -65,7 +66,7 @@ pub fn tokens(conversation: &str, time_ms: i64, input: i64, output: i64) -> LogR
     record("codex.sse_event", conversation, time_ms, attributes)
 }
 
-/// One attempt at the model API.
+/// An HTTP attempt at the model API.
 pub fn request(conversation: &str, time_ms: i64, model: &str, status: i64, duration_ms: &str) -> LogRecord {
     let attributes = vec![
         ("model", text(model)),
@@ -77,7 +78,7 @@ pub fn request(conversation: &str, time_ms: i64, model: &str, status: i64, durat
     record("codex.api_request", conversation, time_ms, attributes)
 }
 
-/// A request of these records.
+/// A log request with these records.
 pub fn logs(log_records: Vec<LogRecord>) -> ExportLogsServiceRequest {
     let scope_logs = vec![ScopeLogs {
         log_records,
@@ -91,12 +92,12 @@ pub fn logs(log_records: Vec<LogRecord>) -> ExportLogsServiceRequest {
     }
 }
 
-/// [`logs`] in protobuf.
+/// A log request with these records, in protobuf.
 pub fn encode(log_records: Vec<LogRecord>) -> Vec<u8> {
     logs(log_records).encode_to_vec()
 }
 
-/// Gzipped.
+/// The bytes compressed by gzip.
 pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -1,4 +1,4 @@
-//! Running `tacho-ingest` and `tacho-processor`: each a process of its own, with settings from its environment.
+//! Processes of `tacho-ingest` and `tacho-processor`, each with settings from its environment.
 
 use super::eventually;
 use super::samples::Samples;
@@ -18,7 +18,7 @@ pub struct Launch {
     command: Command,
 }
 
-/// `tacho-ingest` on free ports.
+/// A command that starts `tacho-ingest` on free ports.
 pub fn ingest(bootstrap: &str, prefix: &str) -> Launch {
     let launch = Launch::new("tacho-ingest", env!("CARGO_BIN_EXE_tacho-ingest"));
     launch
@@ -27,20 +27,20 @@ pub fn ingest(bootstrap: &str, prefix: &str) -> Launch {
         .set("grpc.listen", "127.0.0.1:0")
 }
 
-/// `tacho-processor` on a free port, under a name in the group of the prefix.
+/// A command that starts `tacho-processor` on a free port, under that name in the group of the prefix.
 pub fn processor(bootstrap: &str, prefix: &str, name: &str) -> Launch {
     Launch::new("tacho-processor", env!("CARGO_BIN_EXE_tacho-processor"))
         .on(bootstrap, prefix)
         .set("group.name", name)
 }
 
-/// The program `tacho`, for its commands about a cluster.
+/// A command that runs `tacho`, for its subcommands about a cluster.
 pub fn tacho() -> Launch {
     Launch::new("tacho", env!("CARGO_BIN_EXE_tacho"))
 }
 
 impl Launch {
-    /// Without settings, and with nothing of this process' environment that could reach into a test.
+    /// A command without settings, and without the variables of this process that could change the result of a test.
     pub fn new(name: &'static str, program: &str) -> Self {
         let mut command = Command::new(program);
         command
@@ -57,7 +57,7 @@ impl Launch {
             .set("admin.listen", "127.0.0.1:0")
     }
 
-    /// A setting, by its dotted name, as an environment variable.
+    /// Adds a setting, by its dotted name, as an environment variable.
     pub fn set(self, setting: &str, value: &str) -> Self {
         self.env(
             &format!("TACHO_{}", setting.replace('.', "__").to_ascii_uppercase()),
@@ -65,27 +65,27 @@ impl Launch {
         )
     }
 
-    /// An environment variable.
+    /// Adds an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// More arguments.
+    /// Adds arguments.
     pub fn args(mut self, args: &[impl AsRef<OsStr>]) -> Self {
         self.command.args(args);
         self
     }
 
-    /// Runs it to its end.
+    /// Runs the command to its end.
     pub fn run(mut self) -> Output {
         self.command.output().unwrap()
     }
 
-    /// Starts it, and waits until it says where it listens.
+    /// Starts the command, and waits until its output says where it listens.
     ///
     /// # Panics
-    /// It ends: with what it said.
+    /// The process ends. The message holds its output.
     pub fn start(mut self) -> Process {
         let mut child = self.command.spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
@@ -107,10 +107,10 @@ impl Launch {
         process
     }
 
-    /// Starts it, and waits until it is ready.
+    /// Starts the command, and waits until the process is ready.
     ///
     /// # Panics
-    /// It does not become ready: with what it said.
+    /// The process does not become ready. The message holds its output.
     pub fn ready(self) -> Process {
         let process = self.start();
         process.wait_until_ready();
@@ -118,12 +118,12 @@ impl Launch {
     }
 }
 
-/// The process. It is killed when this is dropped.
+/// A running process, which is killed when this is dropped.
 pub struct Process {
     name: &'static str,
     child: Child,
     said: Arc<Mutex<String>>,
-    /// The line that says where it listens.
+    /// The line of the output that says where the process listens.
     ports: Value,
     agent: ureq::Agent,
 }
@@ -147,7 +147,7 @@ impl Process {
         }
     }
 
-    /// Waits until `/readyz` says so.
+    /// Waits until the process is ready (`/readyz`).
     pub fn wait_until_ready(&self) {
         eventually("readiness", || match self.get("/readyz") {
             Ok((200, _)) => Ok(()),
@@ -155,12 +155,12 @@ impl Process {
         });
     }
 
-    /// Where it listens: `http`, `grpc` or `admin`.
+    /// The address of a port: `http`, `grpc` or `admin`.
     pub fn at(&self, port: &str) -> &str {
         self.ports[port].as_str().unwrap()
     }
 
-    /// Everything that it printed and logged so far.
+    /// The output of the process so far, log messages included.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -169,7 +169,7 @@ impl Process {
         format!("{} said:\n{}", self.name, self.said())
     }
 
-    /// Gets from the admin port: status and text.
+    /// Gets a path from the admin port: status and text of the answer.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
         let mut answer = self
             .agent
@@ -183,7 +183,7 @@ impl Process {
         Ok((answer.status().as_u16(), text))
     }
 
-    /// Scrapes until `look` finds what it wants.
+    /// Scrapes `/metrics` until `look` gives `Ok`.
     pub fn metrics_when<T>(&self, what: &str, mut look: impl FnMut(&Samples) -> Result<T, String>) -> T {
         eventually(what, || match self.get("/metrics") {
             Ok((200, text)) => {
@@ -203,24 +203,24 @@ impl Process {
         });
     }
 
-    /// Posts a body by HTTP: the status.
+    /// Posts a body by HTTP, and gives the status of the answer.
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<u16, String> {
         post_to(&self.agent, self.at("http"), path, content_type, None, body)
     }
 
-    /// Something that posts from another thread.
+    /// A function that posts bodies, which can be called from another thread.
     pub fn poster(&self) -> impl Fn(&str, &str, &[u8]) -> Result<u16, String> + Send + 'static {
         let (agent, http) = (self.agent.clone(), self.at("http").to_owned());
         move |path, content_type, body| post_to(&agent, &http, path, content_type, None, body)
     }
 
-    /// Kills it (SIGKILL) and waits until it is gone.
+    /// Kills the process (SIGKILL), and waits until it has ended.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// [`Process::post`] with a content encoding.
+    /// Posts a body by HTTP with a content encoding, and gives the status of the answer.
     pub fn post_encoded(
         &self,
         path: &str,
@@ -231,7 +231,7 @@ impl Process {
         post_to(&self.agent, self.at("http"), path, content_type, encoding, body)
     }
 
-    /// Posts protobuf logs that must be taken.
+    /// Posts a log request in protobuf, which must be accepted.
     ///
     /// # Panics
     /// The answer is not 200.
@@ -244,12 +244,12 @@ impl Process {
         );
     }
 
-    /// Calls a method by gRPC with one message: the gRPC status.
+    /// Calls a gRPC method with one message, and gives the gRPC status.
     pub fn grpc(&self, path: &str, message: &[u8]) -> String {
         self.grpc_encoded(path, None, message)
     }
 
-    /// [`Process::grpc`] with a message in that encoding.
+    /// Calls a gRPC method with one message in that encoding, and gives the gRPC status.
     pub fn grpc_encoded(&self, path: &str, encoding: Option<&str>, message: &[u8]) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -262,17 +262,17 @@ impl Process {
         })
     }
 
-    /// The most memory that it has had in use so far (resident set), in bytes.
+    /// The highest resident set size of the process so far, bytes.
     pub fn memory_peak(&self) -> u64 {
         memory_peak(self.child.id())
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// Waits for its end, after a signal: the exit status, and everything that it said.
+    /// Waits for the end of the process after a signal, and gives its exit status and its output.
     pub fn ended(mut self) -> (ExitStatus, String) {
         let status = eventually("the end of a process", || {
             self.child.try_wait().unwrap().ok_or_else(|| self.said())
@@ -283,7 +283,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Gone already is as good as killed.
+        // A process that has ended already can't be killed, which is no failure.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -312,7 +312,7 @@ async fn call(address: &str, path: &str, encoding: Option<&str>, message: &[u8])
             .get("grpc-status")
             .map(|value| value.to_str().unwrap().to_owned())
     };
-    // An answer without a message has its status in its head.
+    // An answer without a message has its status among the headers.
     let told = status(response.headers());
     let mut body = response.into_body();
     while let Some(data) = body.data().await {

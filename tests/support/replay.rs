@@ -1,4 +1,4 @@
-//! The real runner over any log, and what comes out of it.
+//! Replay: runs the real runner over a log, and collects the results.
 
 use processor::runner::{Options, RunError, Runner, SeedSource};
 use processor::status::Status;
@@ -14,19 +14,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Payloads of derived rows and totals: what must be the same, byte for byte, however it came about.
+/// The results of a log: payloads of derived rows, and totals. They must be the same, byte for byte, whatever happened while
+/// they were derived.
 #[derive(Debug, Default, PartialEq)]
 pub struct Results {
-    /// Final windows and corrections: topic, key and value, sorted; none may be there twice.
+    /// Final windows and corrections by topic, key and value, sorted; none may be there twice.
     pub windows: Vec<(&'static str, String, Vec<u8>)>,
     /// The last row of each session segment, by key.
     pub sessions: BTreeMap<String, Vec<u8>>,
-    /// The cumulative value of each series.
+    /// The total of each series.
     pub totals: BTreeMap<String, Amount>,
 }
 
 impl Results {
-    /// Reads them off a log and the view of what was last committed there.
+    /// Reads the results from a log, and totals from the view of the last commit.
     pub fn of(log: &mut impl Log, view: &View) -> Self {
         let mut results = Self::default();
         for topic in [Topic::Windows1m, Topic::Windows5m, Topic::Windows1h] {
@@ -55,7 +56,7 @@ impl Results {
         results
     }
 
-    /// The same with nobody's name in the rows: what a policy may drop or hash.
+    /// The results without the texts in rows that a privacy policy can drop or hash.
     pub fn anonymous(mut self) -> Self {
         for row in self.sessions.values_mut() {
             let decoded = SessionRow::decode(row).unwrap();
@@ -69,7 +70,10 @@ impl Results {
         self
     }
 
-    /// Fails with the first differences.
+    /// Compares the results with others.
+    ///
+    /// # Panics
+    /// The results differ. The message holds the first differences.
     pub fn assert_same(&self, other: &Self, what: &str) {
         let only = |a: &Self, b: &Self| {
             let windows = a
@@ -125,7 +129,7 @@ impl Results {
         self.windows.iter().filter(|(_, _, value)| is(value)).count()
     }
 
-    /// The sum of a counter over its series.
+    /// The sum of a counter over all of its series.
     pub fn total(&self, metric: &str) -> i64 {
         let of = |series: &str| series.split('\u{1f}').next() == Some(metric);
         let counts = self
@@ -148,7 +152,7 @@ fn value(record: &Record) -> Vec<u8> {
     record.value.clone().unwrap().to_vec()
 }
 
-/// All committed records of a topic that are still there.
+/// All committed records of a topic that were not deleted.
 pub fn read_topic(log: &mut (impl Log + ?Sized), topic: Topic) -> Vec<Record> {
     let mut records = Vec::new();
     for partition in 0..log.partitions(topic).unwrap() {
@@ -164,7 +168,7 @@ pub fn read_topic(log: &mut (impl Log + ?Sized), topic: Topic) -> Vec<Record> {
     records
 }
 
-/// What results are a function of.
+/// The topics that results are a function of.
 pub fn inputs(log: &mut impl Log) -> Vec<Record> {
     [Topic::RawLogs, Topic::Control, Topic::Labels]
         .into_iter()
@@ -172,7 +176,7 @@ pub fn inputs(log: &mut impl Log) -> Vec<Record> {
         .collect()
 }
 
-/// A worker of its own view.
+/// A worker with a view of its own.
 pub fn worker<L: Log>(log: L, seed: &Seed, options: Options) -> (Runner<L>, Arc<View>) {
     let view = Arc::new(View::default());
     (
@@ -187,12 +191,12 @@ pub fn worker<L: Log>(log: L, seed: &Seed, options: Options) -> (Runner<L>, Arc<
     )
 }
 
-/// Runs a worker without ticks over a log that nobody adds to, until there is nothing left to do.
+/// Runs a worker without ticks over a log that does not grow until nothing is left to do, and gives the results.
 pub fn replay<L: Log>(log: L, seed: &Seed, poll_max: usize) -> Result<Results, RunError> {
     Ok(replay_into_view(log, seed, poll_max)?.0)
 }
 
-/// [`replay`], and what a scrape would show.
+/// Replays a log as [`replay`] does, and gives the text of `/metrics` too.
 pub fn replay_into_view<L: Log>(
     log: L,
     seed: &Seed,
@@ -211,14 +215,14 @@ pub fn replay_into_view<L: Log>(
     Ok((Results::of(runner.log(), &view), view))
 }
 
-/// Turns until there is nothing left to do, all of it committed.
+/// Runs turns of a worker until nothing is left to do and all is committed.
 pub fn settle<L: Log>(runner: &mut Runner<L>) -> Result<(), RunError> {
     let mut idle = 0;
     let mut seen = None;
     while idle < 2 {
         runner.turn()?;
         runner.commit()?;
-        // What is folded is committed at once, and each commit writes a meta record.
+        // Folded records are committed at once, and each commit writes a meta record, so the worker is done when none was written.
         let now = Some(changelogs(runner.log()));
         idle = if now == seen { idle + 1 } else { 0 };
         seen = now;

@@ -1,8 +1,8 @@
-//! The Prometheus text format, read back.
+//! A reader of the Prometheus text format.
 
 use std::collections::BTreeMap;
 
-/// One series: its name and its labels.
+/// A series: its name and its labels.
 pub type Series = (String, BTreeMap<String, String>);
 
 /// The samples of one scrape.
@@ -10,10 +10,10 @@ pub type Series = (String, BTreeMap<String, String>);
 pub struct Samples(pub BTreeMap<Series, f64>);
 
 impl Samples {
-    /// Reads an exposition.
+    /// Reads a text in the exposition format.
     ///
     /// # Panics
-    /// It is not one, or a series is in it twice.
+    /// The text has another format, or holds a series twice.
     pub fn parse(text: &str) -> Self {
         let mut samples = BTreeMap::new();
         for line in text
@@ -23,21 +23,21 @@ impl Samples {
             let (series, value) = sample(line);
             assert!(
                 samples.insert(series, value).is_none(),
-                "twice in one scrape: {line}"
+                "a series is there twice in one scrape: {line}"
             );
         }
         Self(samples)
     }
 
-    /// The sum over all series of that name which have all these label values.
+    /// The sum over all series of that name that have all labels in `with`.
     pub fn sum(&self, name: &str, with: &[(&str, &str)]) -> f64 {
         self.of(name, with).map(|(_, value)| value).sum()
     }
 
-    /// [`Samples::sum`] as a count.
+    /// The sum over all series of that name that have all labels in `with`, as a count.
     ///
     /// # Panics
-    /// It is no whole number.
+    /// The sum is not an integer.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "it is checked to be a small whole number"
@@ -51,7 +51,7 @@ impl Samples {
         sum as i64
     }
 
-    /// The value of the one series of that name with these label values.
+    /// The value of the only series of that name that has all labels in `with`; `None` if there is none.
     pub fn one(&self, name: &str, with: &[(&str, &str)]) -> Option<f64> {
         let mut found = self.of(name, with);
         let first = found.next()?.1;
@@ -59,7 +59,7 @@ impl Samples {
         Some(first)
     }
 
-    /// Counts by the values of some labels, zeros left out.
+    /// The counts of a metric by the values of some labels; zeros are left out.
     pub fn by(&self, name: &str, labels: &[&str]) -> BTreeMap<String, i64> {
         let mut counts = BTreeMap::new();
         for (found, value) in self.of(name, &[]) {
@@ -80,7 +80,7 @@ impl Samples {
             .collect()
     }
 
-    /// What was added since `before`.
+    /// The samples as differences to those of `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self(

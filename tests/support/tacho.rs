@@ -1,4 +1,4 @@
-//! A running `tacho`, as its users meet it: a process, its ports, its output.
+//! A process of `tacho`: its start, its ports and its output.
 
 use super::eventually;
 use super::samples::Samples;
@@ -12,10 +12,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// How long one request may take; a failing process must not hang a test.
+/// How long a request may take before a test fails.
 pub(super) const REQUEST_MAX: Duration = Duration::from_secs(60);
 
-/// The process. It is killed when this is dropped.
+/// A running process, which is killed when this is dropped.
 pub struct Tacho {
     child: Child,
     http: String,
@@ -24,14 +24,14 @@ pub struct Tacho {
     agent: ureq::Agent,
 }
 
-/// How to start one.
+/// The arguments and variables with which `tacho` is started.
 pub struct Start<'s> {
     args: Vec<&'s OsStr>,
     log: &'s str,
 }
 
 impl<'s> Start<'s> {
-    /// On the embedded log in `dir`.
+    /// Starts `tacho` on the embedded log in `dir`.
     pub fn data(dir: &'s Path) -> Self {
         Self {
             args: vec!["--data".as_ref(), dir.as_os_str()],
@@ -39,7 +39,7 @@ impl<'s> Start<'s> {
         }
     }
 
-    /// On a cluster.
+    /// Starts `tacho` on a cluster.
     pub fn kafka(bootstrap: &'s str, prefix: &'s str) -> Self {
         Self {
             args: ["--kafka", bootstrap, "--prefix", prefix]
@@ -49,22 +49,22 @@ impl<'s> Start<'s> {
         }
     }
 
-    /// With more arguments.
+    /// Adds arguments.
     pub fn arg(mut self, arg: &'s (impl AsRef<OsStr> + ?Sized)) -> Self {
         self.args.push(arg.as_ref());
         self
     }
 
-    /// With `RUST_LOG`.
+    /// Sets `RUST_LOG`.
     pub fn log(mut self, level: &'s str) -> Self {
         self.log = level;
         self
     }
 
-    /// Starts it on free ports, and waits until it is ready.
+    /// Starts the process on free ports, and waits until it is ready.
     ///
     /// # Panics
-    /// It does not become ready: with what it said.
+    /// The process does not become ready. The message holds its output.
     pub fn ready(self) -> Tacho {
         let mut child = command()
             .args([
@@ -106,7 +106,7 @@ impl<'s> Start<'s> {
     }
 }
 
-/// The program, with nothing of this process' environment that could reach into a test.
+/// The program without the variables of this process that could change the result of a test.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tacho"));
     command
@@ -121,10 +121,10 @@ pub fn run(args: &[&OsStr]) -> Output {
     command().args(args).output().unwrap()
 }
 
-/// `tacho read TOPIC --json` with more arguments: one JSON object a record.
+/// Runs `tacho read TOPIC --json` with further arguments, and gives the JSON object of each record.
 ///
 /// # Panics
-/// It fails: with what it said.
+/// The command fails. The message holds its output.
 pub fn read(topic: &str, more: &[&OsStr]) -> Vec<Value> {
     let output = command()
         .args(["read", topic, "--json"])
@@ -158,7 +158,7 @@ pub(super) fn collect(pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>
 impl Tacho {
     fn find_ports(&mut self) -> Result<(), String> {
         let said = self.said();
-        // The config to paste, and where to look: what people go by, too.
+        // The ports are read from the configuration for Codex and the address of the page, which users read too.
         let between =
             |before: &str, after: &str| Some(said.split_once(before)?.1.split_once(after)?.0.to_owned());
         match (
@@ -177,7 +177,7 @@ impl Tacho {
         }
     }
 
-    /// Everything that it printed and logged so far.
+    /// The output of the process so far, log messages included.
     pub fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -186,17 +186,17 @@ impl Tacho {
         format!("it said:\n{}", self.said())
     }
 
-    /// Where OTLP over HTTP comes in, as `host:port`.
+    /// The address of the port for OTLP over HTTP, as `host:port`.
     pub fn http(&self) -> &str {
         &self.http
     }
 
-    /// Posts a body: the status.
+    /// Posts a body, and gives the status of the answer.
     pub fn post(&self, path: &str, content_type: &str, body: &[u8]) -> Result<u16, String> {
         self.post_encoded(path, content_type, None, body)
     }
 
-    /// [`Tacho::post`] with a content encoding.
+    /// Posts a body with a content encoding, and gives the status of the answer.
     pub fn post_encoded(
         &self,
         path: &str,
@@ -207,13 +207,13 @@ impl Tacho {
         post_to(&self.agent, &self.http, path, content_type, encoding, body)
     }
 
-    /// Something that posts from another thread.
+    /// A function that posts bodies, which can be called from another thread.
     pub fn poster(&self) -> impl Fn(&str, &[u8]) -> Result<u16, String> + Send + 'static {
         let (agent, http) = (self.agent.clone(), self.http.clone());
         move |path, body| post_to(&agent, &http, path, PROTOBUF, None, body)
     }
 
-    /// Posts protobuf logs that must be taken.
+    /// Posts a log request in protobuf, which must be accepted.
     ///
     /// # Panics
     /// The answer is not 200.
@@ -222,7 +222,7 @@ impl Tacho {
         assert_eq!(status, Ok(200), "{}", self.failed());
     }
 
-    /// Gets from the admin port: status and text.
+    /// Gets a path from the admin port: status and text of the answer.
     pub fn get(&self, path: &str) -> Result<(u16, String), String> {
         let mut answer = self
             .agent
@@ -236,10 +236,10 @@ impl Tacho {
         Ok((answer.status().as_u16(), text))
     }
 
-    /// A scrape of `/metrics`.
+    /// Scrapes `/metrics`.
     ///
     /// # Panics
-    /// It is not answered.
+    /// The scrape is not answered.
     pub fn metrics(&self) -> Samples {
         match self.get("/metrics") {
             Ok((200, text)) => Samples::parse(&text),
@@ -247,7 +247,7 @@ impl Tacho {
         }
     }
 
-    /// Scrapes until `look` finds what it wants.
+    /// Scrapes `/metrics` until `look` gives `Ok`.
     pub fn metrics_when<T>(&self, what: &str, mut look: impl FnMut(&Samples) -> Result<T, String>) -> T {
         eventually(what, || {
             let samples = self.metrics();
@@ -265,23 +265,23 @@ impl Tacho {
         });
     }
 
-    /// The most memory that it has had in use so far (resident set), in bytes.
+    /// The highest resident set size of the process so far, bytes.
     pub fn memory_peak(&self) -> u64 {
         memory_peak(self.child.id())
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// Kills it (SIGKILL) and waits until it is gone.
+    /// Kills the process (SIGKILL), and waits until it has ended.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Ends it as Ctrl-C does, and waits for it: its exit status and everything that it said.
+    /// Ends the process as Ctrl-C does, waits for its end, and gives its exit status and its output.
     pub fn end(mut self) -> (ExitStatus, String) {
         self.signal(Signal::SIGINT);
         let status = eventually("the end of tacho after SIGINT", || {
@@ -293,7 +293,7 @@ impl Tacho {
 
 impl Drop for Tacho {
     fn drop(&mut self) {
-        // Gone already is as good as killed.
+        // A process that has ended already can't be killed, which is no failure.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -308,9 +308,9 @@ pub(super) fn memory_peak(pid: u32) -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// Content type of OTLP in protobuf.
+/// The content type of OTLP in protobuf.
 pub const PROTOBUF: &str = "application/x-protobuf";
-/// Content type of OTLP in JSON.
+/// The content type of OTLP in JSON.
 pub const JSON: &str = "application/json";
 
 pub(super) fn post_to(

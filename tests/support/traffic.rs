@@ -1,4 +1,4 @@
-//! Random telemetry: everything that the wire may bring, decided by a seed.
+//! Random telemetry that follows from a seed: everything that clients may send.
 
 use super::otlp;
 use bytes::Bytes;
@@ -13,10 +13,10 @@ use schemas::settings::{Seed, Settings, TimeRules};
 use schemas::topic::Topic;
 use std::collections::BTreeMap;
 
-/// Conversations at a time; old ones are left and come back.
+/// How many conversations are used at a time; old ones are left and used again later.
 const CONVERSATIONS: u64 = 12;
 
-/// `splitmix64`.
+/// The random number generator `splitmix64`.
 pub struct Random(pub u64);
 
 impl Random {
@@ -29,12 +29,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`.
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// Whether, in `per_cent` of 100 cases.
+    /// `true` in `per_cent` of 100 cases.
     pub fn chance(&mut self, per_cent: u64) -> bool {
         self.below(100) < per_cent
     }
@@ -44,7 +44,7 @@ impl Random {
     }
 }
 
-/// Settings under which windows and sessions end within seconds, and labels run over.
+/// A seed under which windows and sessions end within seconds, and labels exceed their caps.
 pub fn quick_seed() -> Seed {
     Seed {
         id: String::new(),
@@ -74,8 +74,8 @@ pub fn quick_seed() -> Seed {
     }
 }
 
-/// Prices of the model that [`Traffic`] uses: so many millionths of a dollar a million input tokens, and of a credit a
-/// tenth of it; six times as much for output, twice for priority, nothing for flex.
+/// Prices of the model that [`Traffic`] uses. A million input tokens cost `input` millionths of a dollar, or a tenth as many
+/// millionths of a credit. Output tokens cost six times as much, tier priority twice as much, and tier flex has no price.
 pub fn prices(input: i64) -> PriceTable {
     let row = |book: &str, tier: &str, input: i64| PriceRow {
         book: book.to_owned(),
@@ -101,16 +101,16 @@ pub fn prices(input: i64) -> PriceTable {
     }
 }
 
-/// A stream of raw records.
+/// A generator of raw records.
 pub struct Traffic {
     random: Random,
     partitions: i32,
-    /// The last values sent, to be sent again.
+    /// The last values that were sent, some of which are sent again.
     sent: Vec<NewRecord>,
 }
 
 impl Traffic {
-    /// Of that seed, for so many raw partitions.
+    /// The generator with that seed, for `partitions` raw partitions.
     pub fn new(seed: u64, partitions: i32) -> Self {
         Self {
             random: Random(seed ^ 0x7ac0),
@@ -119,7 +119,7 @@ impl Traffic {
         }
     }
 
-    /// A raw record as ingest would write it at `now_ms`.
+    /// The next raw record, as ingest would write it at `now_ms`.
     pub fn record(&mut self, now_ms: i64) -> NewRecord {
         if !self.sent.is_empty() && self.random.chance(10) {
             return self.random.one(&self.sent).clone();
@@ -186,25 +186,7 @@ impl Traffic {
                     &(1 + random.below(90_000)).to_string(),
                 )
             }
-            4 | 5 => {
-                let (input, output) = (
-                    i64::try_from(random.below(9_000)).unwrap(),
-                    i64::try_from(random.below(500)).unwrap(),
-                );
-                let mut response = otlp::tokens(conversation, time, input, output);
-                if random.chance(30) {
-                    let tier = *random.one(&["priority", "flex"]);
-                    response
-                        .attributes
-                        .push(otlp::attribute("service_tier", otlp::text(tier)));
-                }
-                if random.chance(30) {
-                    response
-                        .attributes
-                        .push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
-                }
-                response
-            }
+            4 | 5 => response(random, conversation, time),
             6 => {
                 let decision = ("decision", otlp::text(*random.one(&["approved", "denied"])));
                 let source = ("source", otlp::text(*random.one(&["User", "Config"])));
@@ -228,7 +210,7 @@ impl Traffic {
             _ => otlp::record("codex.of_tomorrow", conversation, time, vec![]),
         };
         if random.chance(5) {
-            // Without any time of its own.
+            // The record has no time of its own.
             record.observed_time_unix_nano = 0;
             record
                 .attributes
@@ -236,4 +218,25 @@ impl Traffic {
         }
         record
     }
+}
+
+/// A completed response, some with a tier and some on a ChatGPT plan.
+fn response(random: &mut Random, conversation: &str, time: i64) -> LogRecord {
+    let (input, output) = (
+        i64::try_from(random.below(9_000)).unwrap(),
+        i64::try_from(random.below(500)).unwrap(),
+    );
+    let mut response = otlp::tokens(conversation, time, input, output);
+    if random.chance(30) {
+        let tier = *random.one(&["priority", "flex"]);
+        response
+            .attributes
+            .push(otlp::attribute("service_tier", otlp::text(tier)));
+    }
+    if random.chance(30) {
+        response
+            .attributes
+            .push(otlp::attribute("auth_mode", otlp::text("Chatgpt")));
+    }
+    response
 }

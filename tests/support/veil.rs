@@ -1,6 +1,6 @@
-//! What clients of a real broker meet when its cluster tells of no brokers, as it does while the controller takes all of
-//! them for gone: a proxy before the broker that takes them out of the answers.
-#![allow(dead_code, reason = "each test binary uses its part")]
+//! A broker behind a proxy that can remove all brokers from Metadata answers, as a cluster does while its controller takes all
+//! brokers for dead.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use super::broker::Broker;
@@ -10,14 +10,14 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// The Metadata request: its API key, and the versions of one form that clients may ask in.
+/// The Metadata request: its API key, and the versions with the same encoding that clients may use.
 const METADATA: i16 = 3;
 const EARLIEST: i16 = 11;
 const LATEST: i16 = 13;
-/// An error of a partition.
+/// The error code `LEADER_NOT_AVAILABLE` of a partition.
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
-/// A broker, and the proxy that its clients are sent to.
+/// A broker, and the proxy that its clients use.
 pub struct Veil {
     broker: Broker,
     port: u16,
@@ -26,15 +26,17 @@ pub struct Veil {
 
 #[derive(Default)]
 struct Shared {
+    /// Whether Metadata answers are without brokers.
     down: AtomicBool,
+    /// How many Metadata answers were without brokers.
     hidden: AtomicUsize,
 }
 
 impl Veil {
-    /// Starts a broker that calls itself by the proxy's address.
+    /// Starts a broker that advertises the address of the proxy.
     ///
     /// # Panics
-    /// As [`Broker::start`].
+    /// Java or Maven is missing, or the broker does not start.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -43,7 +45,7 @@ impl Veil {
         let seen = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                // A broker that is gone has no connections: neither has its client.
+                // While the broker has no connections, its clients get none either.
                 let Ok(server) = TcpStream::connect(&upstream) else {
                     continue;
                 };
@@ -53,23 +55,23 @@ impl Veil {
         Self { broker, port, shared }
     }
 
-    /// What clients connect to.
+    /// The address that clients connect to.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// From now on the cluster tells of no brokers, or of those that are there.
+    /// Sets whether Metadata answers are without brokers from now on.
     pub fn let_down(&self, down: bool) {
         self.shared.down.store(down, Ordering::Relaxed);
     }
 
-    /// In how many answers there were none so far.
+    /// How many Metadata answers were without brokers so far.
     pub fn hidden(&self) -> usize {
         self.shared.hidden.load(Ordering::Relaxed)
     }
 }
 
-/// Which request an answer is to: by the number that both bear.
+/// The correlation ids of the Metadata requests that have no answer yet.
 type Asked = Arc<Mutex<HashSet<[u8; 4]>>>;
 
 fn connect(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
@@ -83,7 +85,7 @@ fn connect(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
                 let version = i16::from_be_bytes([frame[2], frame[3]]);
                 assert!(
                     (EARLIEST..=LATEST).contains(&version),
-                    "Metadata v{version} is not known here"
+                    "the encoding of Metadata v{version} is not known"
                 );
                 note.lock().unwrap().insert(frame[4..8].try_into().unwrap());
             }
@@ -101,7 +103,7 @@ fn connect(client: TcpStream, server: TcpStream, shared: &Arc<Shared>) {
     });
 }
 
-/// Passes frames on, until one side is gone; then both are.
+/// Forwards frames until one side closes the connection, and then closes both sides.
 fn copy(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(Vec<u8>) -> Vec<u8> + Send + 'static) {
     let mut pass = move |from: &mut TcpStream, to: &mut TcpStream| -> io::Result<()> {
         let mut length = [0; 4];
@@ -116,20 +118,21 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(Vec<u8>) 
     std::thread::spawn(move || {
         while pass(&mut from, &mut to).is_ok() {}
         for stream in [from, to] {
-            // The other direction may have done it.
+            // The other direction may have closed the connection already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     });
 }
 
-/// A Metadata answer as Kafka gives it while no broker counts as alive: none is listed, and no partition has a leader. (The
-/// schema of `MetadataResponse` in the Kafka protocol, in the encoding of KIP-482.)
+/// A Metadata answer as Kafka gives it while no broker counts as alive: no broker is listed, and no partition has a leader.
+///
+/// Source: the schema of `MetadataResponse` in the Kafka protocol; KIP-482 for the encoding.
 fn without_brokers(frame: &[u8]) -> Vec<u8> {
     let mut answer = Rewrite {
         rest: frame,
         done: Vec::new(),
     };
-    // The number, no tags, the throttle time.
+    // The head of the answer: correlation id, no tags, throttle time.
     answer.keep(4 + 1 + 4);
     let brokers = answer.varint();
     answer.done.push(1);
@@ -140,32 +143,33 @@ fn without_brokers(frame: &[u8]) -> Vec<u8> {
         answer.skip_string();
         answer.skip(1);
     }
-    // The cluster's id, the controller.
+    // The cluster id and the controller id follow the brokers.
     answer.keep_array(1);
     answer.keep(4);
     let topics = answer.keep_varint();
     for _ in 1..topics {
         answer.keep(2);
         answer.keep_array(1);
-        // An id, whether it is internal.
+        // The topic's id, and whether it is internal, follow the topic's name.
         answer.keep(16 + 1);
         let partitions = answer.keep_varint();
         for _ in 1..partitions {
             answer.put(&LEADER_NOT_AVAILABLE.to_be_bytes());
             answer.keep(4);
             answer.put(&(-1_i32).to_be_bytes());
-            // The leader's epoch; replicas, those in sync, those offline; tags.
+            // The partition's leader epoch, replicas, in-sync replicas, offline replicas and tags follow its leader.
             answer.keep(4);
             (0..3).for_each(|_| answer.keep_array(4));
             answer.keep(1);
         }
-        // What the client may do, tags.
+        // The operations that the client may do on the topic, and tags, end the topic.
         answer.keep(4 + 1);
     }
     answer.keep(answer.rest.len());
     answer.done
 }
 
+/// A copy of an answer in the making: what is left to read, and what is written.
 struct Rewrite<'a> {
     rest: &'a [u8],
     done: Vec<u8>,
@@ -203,7 +207,7 @@ impl Rewrite<'_> {
         value
     }
 
-    /// An array or string: its length goes before it, plus one; 0 stands for none.
+    /// Keeps an array of items of `item` bytes, or a string (`item` is 1). Its length plus one stands before it; 0 is null.
     fn keep_array(&mut self, item: usize) {
         let length = self.keep_varint();
         self.keep(length.saturating_sub(1) * item);

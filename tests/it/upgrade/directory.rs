@@ -1,4 +1,4 @@
-//! A data directory that a `tacho` of commit 6f5a53d was killed over is opened, restored and gone on with.
+//! A data directory whose `tacho` of commit 6f5a53d was killed is opened, restored and continued.
 
 use super::{LARGEST_WINDOW_MS, NEW_CONVERSATIONS, TOKENS};
 use crate::support::old::{self, OldLog};
@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A window row: topic, key, value.
+/// A window row as topic, key and value.
 type WindowRow = (&'static str, String, Vec<u8>);
 
-/// Opens the log without deleting raw records for their age: they are as old as the data file is.
+/// Opens the log without deleting raw records by age, since they are as old as the data file.
 fn open(dir: &Path, old: &OldLog) -> Arc<Embedded> {
     let retention = Retention {
         raw_age_ms: now_ms(),
@@ -31,7 +31,7 @@ fn open(dir: &Path, old: &OldLog) -> Arc<Embedded> {
     Embedded::open_with(dir, &old.seed, "", limits).unwrap()
 }
 
-/// Where the partitions of the topics of windows end.
+/// The ends of all partitions of the windows topics.
 fn window_ends(log: &mut EmbeddedLog) -> BTreeMap<TopicPartition, Position> {
     let mut ends = BTreeMap::new();
     for topic in [Topic::Windows1m, Topic::Windows5m, Topic::Windows1h] {
@@ -43,7 +43,7 @@ fn window_ends(log: &mut EmbeddedLog) -> BTreeMap<TopicPartition, Position> {
     ends
 }
 
-/// The window rows from there on, sorted.
+/// The window rows from the given ends on, sorted.
 fn windows_from(log: &mut EmbeddedLog, from: &BTreeMap<TopicPartition, Position>) -> Vec<WindowRow> {
     let mut rows = Vec::new();
     for (&at, &from) in from {
@@ -58,7 +58,7 @@ fn windows_from(log: &mut EmbeddedLog, from: &BTreeMap<TopicPartition, Position>
     rows
 }
 
-/// Folds what no commit has yet; gives the results and the samples on `/metrics`.
+/// Derives what is not committed yet, and gives the results and the samples on `/metrics`.
 fn catch_up(log: EmbeddedLog, old: &OldLog) -> (Results, String) {
     let options = Options {
         ticks: false,
@@ -70,7 +70,7 @@ fn catch_up(log: EmbeddedLog, old: &OldLog) -> (Results, String) {
     (Results::of(runner.log(), &view), old::samples(&text))
 }
 
-/// How many raw records no commit has.
+/// How many raw records are not committed.
 fn unread(log: &mut EmbeddedLog) -> i64 {
     let partitions = log.partitions(Topic::RawLogs).unwrap();
     let raw = |partition| TopicPartition {
@@ -81,7 +81,7 @@ fn unread(log: &mut EmbeddedLog) -> i64 {
     (0..partitions).map(raw).map(of).sum()
 }
 
-/// Sends to all conversations, and something that was sent to the old version; waits for totals, rows and windows.
+/// Sends requests for all conversations, and one that the old version got already, and waits for totals, rows and windows.
 fn go_on(tacho: &Tacho, dir: &Path, old: &OldLog) {
     let metrics = [
         "tacho_turns_total",
@@ -143,17 +143,17 @@ fn a_directory_is_gone_on_with() {
     let mut log = embedded.handle();
     assert!(
         inputs(&mut log) == old.inputs,
-        "the directory holds the old inputs"
+        "the inputs in the directory are not the old ones"
     );
     assert!(
         unread(&mut log) >= 10,
-        "the old version was killed before it had derived everything"
+        "the old version had derived everything before it was killed"
     );
     let from = window_ends(&mut log);
     let (results, metrics) = catch_up(embedded.handle(), &old);
     assert!(
         results.totals == old.results.totals,
-        "totals of all that the old version took in"
+        "the totals of the old inputs differ"
     );
     assert_eq!(metrics, old.metrics);
     drop((log, embedded));
@@ -170,11 +170,11 @@ fn a_directory_is_gone_on_with() {
     let (mut expected, expected_metrics) = super::one_pass(&old, everything);
     assert_eq!(metrics, expected_metrics);
     super::expect_same_segments(&old, &found);
-    // Of the old rows of windows some are past their retention, depending on the day on which this runs.
+    // Old window rows may have been deleted by age, depending on the day of the test.
     let new_windows = windows_from(&mut log, &from);
     assert!(
         new_windows.len() > 100,
-        "windows that the old version had open are final"
+        "windows that were open in the old version are not final"
     );
     expected
         .windows

@@ -1,4 +1,4 @@
-//! A Kafka prefix that processes of commit 6f5a53d wrote is restored and gone on with.
+//! A Kafka prefix that processes of commit 6f5a53d wrote is restored and continued.
 
 use super::{LARGEST_WINDOW_MS, NEW_CONVERSATIONS, TOKENS};
 use crate::support::broker::Broker;
@@ -21,9 +21,9 @@ use std::time::Instant;
 const PREFIX: &str = "old.";
 /// The name of one of the old processors.
 const NAME: &str = "a";
-/// The name of its only worker: who goes on under it need not wait until the group has forgotten the process.
+/// The name of the only worker of that processor. A worker of the same name need not wait for the session timeout.
 const WORKER: &str = "a-0";
-/// Nothing is deleted for its age while the test runs: the records are as old as the data file is.
+/// A setting by which no record is deleted by age during the test, since the records are as old as the data file.
 const SETTINGS: [(&str, &str); 2] = [
     ("log.initial.task.delay.ms", "3600000"),
     ("log.retention.check.interval.ms", "3600000"),
@@ -33,7 +33,7 @@ fn reader(cluster: &Cluster) -> KafkaLog {
     KafkaLog::connect(KafkaConfig::reader(cluster, &format!("{PREFIX}tacho"))).unwrap()
 }
 
-/// How many raw records no commit has.
+/// How many raw records are not committed.
 fn unread(log: &mut KafkaLog) -> i64 {
     let mut count = 0;
     for partition in 0..log.partitions(Topic::RawLogs).unwrap() {
@@ -46,7 +46,7 @@ fn unread(log: &mut KafkaLog) -> i64 {
     count
 }
 
-/// Sends to all conversations, and something that was sent to the old version; waits for totals and windows.
+/// Sends requests for all conversations, and one that the old version got already, and waits for totals and windows.
 fn go_on(door: &Process, worker: &Process, log: &mut KafkaLog, old: &OldLog) {
     let metrics = [
         "tacho_turns_total",
@@ -99,8 +99,8 @@ fn end(process: Process) {
     assert!(status.success(), "{said}");
 }
 
-/// What is in the log, and what a worker without ticks shows, once that is as expected or [`PATIENCE`] is over: the last
-/// ticks of the processor may have come after its last commit.
+/// The results in the log and the samples that a worker without ticks shows, once they are as expected or [`PATIENCE`] is over.
+/// The last ticks of the processor may have come after its last commit.
 fn at_rest(cluster: &Cluster, old: &OldLog, expected: &(Results, String)) -> (Results, String) {
     let config = KafkaConfig::worker(cluster, &format!("{PREFIX}tacho"), WORKER);
     let mut log = KafkaLog::connect(config).unwrap();
@@ -132,10 +132,13 @@ fn a_prefix_is_gone_on_with() {
     let bootstrap = broker.bootstrap();
     let cluster = Cluster::plain(&bootstrap, PREFIX);
     let mut log = reader(&cluster);
-    assert!(inputs(&mut log) == old.inputs, "the prefix holds the old inputs");
+    assert!(
+        inputs(&mut log) == old.inputs,
+        "the inputs under the prefix are not the old ones"
+    );
     assert!(
         unread(&mut log) >= 10,
-        "the old version ended before it had derived everything"
+        "the old version had derived everything before it ended"
     );
 
     let shown = processor(&bootstrap, PREFIX, NAME).ready();
@@ -152,7 +155,7 @@ fn a_prefix_is_gone_on_with() {
     let new_windows = found.windows.len() - old.results.windows.len();
     assert!(
         new_windows > 100,
-        "windows that the old version had open are final: {new_windows}"
+        "windows that were open in the old version are not final: {new_windows}"
     );
     found.assert_same(&expected.0, "the prefix and one pass");
 }

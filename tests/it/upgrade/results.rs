@@ -1,5 +1,5 @@
-//! The same log gives the same results as commit 6f5a53d gave, byte for byte: whatever polls and commits hold, and
-//! wherever state is restored.
+//! A log gives the same results as in commit 6f5a53d, byte for byte, whatever polls and commits hold and wherever state is
+//! restored.
 
 use crate::support::old::{self, OldLog};
 use crate::support::replay::{Results, settle, worker};
@@ -16,17 +16,17 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use strum::VariantArray;
 
-/// How polls and commits cut the log.
+/// How polls and commits divide the log.
 struct Cut {
-    /// Most records of a poll.
+    /// The most records of a poll.
     poll_max: usize,
-    /// A commit comes after so many records.
+    /// How many records are folded before a commit.
     commit_records: usize,
-    /// State is dropped, with what is not committed, and restored after so many polls.
+    /// After how many polls state is dropped, with what is not committed, and restored.
     restore_polls: usize,
 }
 
-/// Folds all that is in the log; gives the results, and the text of `/metrics`.
+/// Derives all that is in the log, and gives the results and the text of `/metrics`.
 fn fold(log: impl Log, seed: &Seed, records: usize, cut: &Cut) -> (Results, String) {
     let options = Options {
         commit_interval: Duration::from_secs(3_600),
@@ -38,7 +38,7 @@ fn fold(log: impl Log, seed: &Seed, records: usize, cut: &Cut) -> (Results, Stri
         ..Options::default()
     };
     let (mut runner, view) = worker(log, seed, options);
-    // Until the raw records are folded, commits come by their number alone; `settle` commits after every turn.
+    // Commits come by the number of records only until all raw records are folded; `settle` then commits after every turn.
     for turn in 1..=records / cut.poll_max {
         runner.turn().unwrap();
         if turn % cut.restore_polls == 0 {
@@ -66,11 +66,11 @@ fn expect_same(name: &str) {
     };
     assert!(
         by_windows(Topic::Windows1m) > 500 && by_windows(Topic::Windows5m) > 100,
-        "{name} shows too little"
+        "{name} has too few results for the test"
     );
     assert!(
         results.corrections() > 50 && results.all_ended(),
-        "{name} shows too little"
+        "{name} has too few results for the test"
     );
     let compare = |what: &str, (found, text): (Results, String)| {
         found.assert_same(&results, &format!("{name}: {what} and the old results"));
@@ -82,7 +82,7 @@ fn expect_same(name: &str) {
         assert_eq!(
             text.lines().count(),
             metrics.lines().count(),
-            "{name}: {what}: samples on /metrics"
+            "{name}: {what}: the samples on /metrics differ"
         );
     };
 
@@ -98,7 +98,7 @@ fn expect_same(name: &str) {
         fold(cluster.log("worker"), &seed, inputs.len(), &few),
     );
     let after = crate::support::replay::inputs(&mut cluster.log("reader"));
-    assert!(after == inputs, "{name}: folding adds to no input");
+    assert!(after == inputs, "{name}: the worker wrote to an input");
 
     let dir = tempfile::tempdir().unwrap();
     let embedded = Embedded::open(dir.path(), &seed).unwrap();
@@ -115,38 +115,38 @@ fn expect_same(name: &str) {
     );
 }
 
-/// Everything that Codex was recorded doing: under the shipped settings, in sessions that end, re-open, and begin anew.
+/// All recordings of Codex, under the shipped settings, in sessions that end, re-open and begin again.
 #[test]
 fn recordings() {
     expect_same("recordings");
 }
 
-/// The traffic that [`crate::law`] makes.
+/// The traffic of [`crate::law`].
 #[test]
 fn traffic() {
     expect_same("traffic-1");
     expect_same("traffic-2");
 }
 
-/// Windows of 10 s and short sessions; settings and prices change five times.
+/// Traffic with windows of 10 s and short sessions, under settings and prices that change five times.
 #[test]
 fn short_windows_and_epochs() {
     expect_same("busy-1");
 }
 
-/// Hundreds of conversations under the shipped rules of time, which end, come back and are forgotten.
+/// Hundreds of conversations under the shipped rules of time, which end, re-open and are removed.
 #[test]
 fn many_conversations() {
     expect_same("busy-2");
 }
 
-/// One raw partition with one target, large requests, and more dedup marks than are kept.
+/// A log with one raw partition and one deltas partition, with large requests and more dedup marks than are kept.
 #[test]
 fn one_partition() {
     expect_same("busy-3");
 }
 
-/// The old logs hold what is hard to get right.
+/// The old logs hold the outcomes and metrics that are hard to get right.
 #[test]
 fn the_logs_show_enough() {
     let logs = [
