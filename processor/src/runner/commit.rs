@@ -132,7 +132,8 @@ fn take(
     let kept = quarantined.into_iter().filter(|_| quarantines);
     records.extend(kept.map(|record| quarantine(input, record)));
     records.extend(rows.iter().map(|row| derived(input, row, wall)));
-    if !touched.is_empty() {
+    // The time of results and the latest final window move on where no series changed, too.
+    if held.task.series().is_some() {
         prepared.touched.push((input.partition, touched));
     }
     let hidden = rows.len().saturating_sub(View::RECENT_MAX);
