@@ -95,6 +95,7 @@ fn json_records(content: &str) -> Vec<u8> {
     format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{content}]}}]}}]}}"#).into_bytes()
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one entry an attack")]
 fn attacks() -> Vec<Attack> {
     let list =
         |item: &str, bytes: usize| format!("{}{item}", format!("{item},").repeat(bytes / (item.len() + 1)));

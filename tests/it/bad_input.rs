@@ -66,6 +66,7 @@ fn prompt() -> LogRecord {
     otlp::prompt("c", now_ms())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one entry an input")]
 #[test]
 fn refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();

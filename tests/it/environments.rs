@@ -79,6 +79,7 @@ fn raw(bootstrap: &str, prefix: &str) -> (Vec<Record>, BTreeSet<String>) {
     (records, environments)
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 #[test]
 fn what_ci_sends_is_derived_apart() {
     let bootstrap = Broker::shared().bootstrap();

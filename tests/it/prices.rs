@@ -167,6 +167,7 @@ fn apply(client: &mut KafkaLog, seed: &Seed, change: &EpochChange) {
     });
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 #[test]
 fn new_prices_hold_for_what_comes_later_and_for_good() {
     const PRICES: [i64; 3] = [1_250_000, 40_000_000, 5_000_000];

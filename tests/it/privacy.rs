@@ -422,6 +422,7 @@ fn send_examples(tacho: &Tacho, texts: &[String]) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 #[test]
 fn a_secret_of_each_rule_is_nowhere() {
     let dir = tempfile::tempdir().unwrap();

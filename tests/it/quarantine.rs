@@ -135,6 +135,7 @@ fn header(record: &Record, name: &str) -> String {
     .unwrap()
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, told in order")]
 #[test]
 fn what_was_too_large_passes_once_the_limit_is_raised() {
     let place = Place::new("poison.");
