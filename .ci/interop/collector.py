@@ -141,9 +141,10 @@ def running(process):
 
 
 def results(tacho, names):
-    """Every derived total on /metrics, by series."""
+    """Every derived total on /metrics, by series; without the name of the log, which is another one for each path."""
     wanted = {f"{name}{suffix}" for name in names if "_window_" not in name for suffix in k8s_scrape.SUFFIXES}
-    return {(name, *sorted(labels.items())): value for name, labels, value in tacho.totals() if name in wanted}
+    series = lambda labels: sorted((label, value) for label, value in labels.items() if label != "log")
+    return {(name, *series(labels)): value for name, labels, value in tacho.totals() if name in wanted}
 
 
 def rows(tacho):

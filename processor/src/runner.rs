@@ -25,14 +25,18 @@
 
 mod commit;
 mod control;
+mod error;
 mod intake;
 mod observe;
+mod options;
 mod pace;
 mod restore;
 mod tasks;
 mod ticks;
 
 pub use control::SeedSource;
+pub use error::RunError;
+pub use options::{BEHIND_INTERVAL_MAX, Options};
 pub use pace::{COMMIT_BYTES_MAX, COMMIT_ENTRIES_MAX};
 
 use crate::status::Status;
@@ -40,13 +44,12 @@ use crate::telemetry;
 use crate::view::View;
 use commit::Prepared;
 use pace::Pace;
+use processor_core::Rules;
 use processor_core::labels::LabelTable;
-use processor_core::{Halt, RestoreError, Rules};
 use processor_log::follow::Follower;
 use processor_log::{Log, LogError, Ownership};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::Record;
-use schemas::settings::SEMANTICS;
 use schemas::stage::Stage;
 use settings::process::chain;
 use std::collections::{BTreeSet, VecDeque};
@@ -55,131 +58,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tasks::Tasks;
 use ticks::Ticks;
-
-/// When a worker commits, how much it polls, and what it writes beside derived topics.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The shortest time between the beginnings of two commits, and the longest time for which a folded
-    /// record waits for one. A record that comes after a pause waits for a tenth of it.
-    pub commit_interval: Duration,
-    /// The commit interval while the folded records are old: larger commits let a worker that is behind catch
-    /// up sooner. It is also the longest interval while polls are full.
-    pub behind_interval: Duration,
-    /// The most records that are folded before a commit.
-    pub records_max: usize,
-    /// The most records of one poll.
-    pub poll_max: usize,
-    /// Whether the worker appends ticks to raw partitions, those that start epochs included, and writes what
-    /// can't be folded to the quarantine topic. One derivation of a log does both. It is off for a further
-    /// derivation, and where a recorded log is replayed unchanged.
-    pub ticks: bool,
-    /// The prefix of derived topics. The id of the derivation depends on it
-    /// ([`schemas::settings::Seed::derivation_id`]).
-    pub derived_prefix: String,
-    /// How long the worker waits after a failure of the log before it recovers.
-    pub backoff: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            commit_interval: Duration::from_millis(250),
-            behind_interval: BEHIND_INTERVAL_MAX,
-            records_max: 300_000,
-            poll_max: 1_000,
-            ticks: true,
-            derived_prefix: String::new(),
-            backoff: Duration::from_millis(500),
-        }
-    }
-}
-
-/// The longest time between two commits of a worker that is behind. It must be well below the lease for which
-/// results are shown without a further commit ([`Status::is_shown`]).
-pub const BEHIND_INTERVAL_MAX: Duration = Duration::from_secs(3);
-
-/// Why a worker stopped for good.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The log can't be used as it is.
-    #[error("the log can't be used")]
-    Log(#[from] LogError),
-    /// The state in a changelog can't be rebuilt.
-    #[error(
-        "state of {at} can't be restored; to rebuild it from the raw topics, use a new --prefix or data directory"
-    )]
-    Restore {
-        /// The changelog partition.
-        at: TopicPartition,
-        /// Why the state can't be rebuilt.
-        #[source]
-        source: RestoreError,
-    },
-    /// The committed position and the position of the state differ.
-    #[error(
-        "{input}: the committed position is {committed:?} but the state in {changelog} is of {state:?}; nothing was folded. Restore the missing one, or rebuild from the raw topics under a new --prefix or data directory"
-    )]
-    Mismatch {
-        /// The input partition.
-        input: TopicPartition,
-        /// The changelog partition.
-        changelog: TopicPartition,
-        /// The committed position of the group; `None` if there is none.
-        committed: Option<i64>,
-        /// The position in the changelog's meta record; `None` if there is none.
-        state: Option<i64>,
-    },
-    /// The state in a changelog was computed under other semantics.
-    #[error(
-        "the state in {at} was computed under semantics {found}, and this version computes {SEMANTICS}: go on with the version that wrote it, or derive anew beside it under another derived_prefix"
-    )]
-    Semantics {
-        /// The changelog partition.
-        at: TopicPartition,
-        /// The semantics of the state.
-        found: u32,
-    },
-    /// A task can't fold a record, since the log is broken.
-    #[error(
-        "{at}@{offset} can't be folded; rebuild from the raw topics under a new --prefix or data directory"
-    )]
-    Halt {
-        /// The input partition.
-        at: TopicPartition,
-        /// The offset of the record.
-        offset: i64,
-        /// Why the record can't be folded.
-        #[source]
-        source: Halt,
-    },
-    /// The group gave out a partition that no stage reads.
-    #[error("{at} is input of no stage: another program is in the consumer group, or a newer version")]
-    NoInput {
-        /// The partition that was given out.
-        at: TopicPartition,
-    },
-    /// A record of a changelog can't be read.
-    #[error(
-        "{at}@{offset} is not what this topic holds: was it written by another program or a newer version?"
-    )]
-    Foreign {
-        /// The changelog partition.
-        at: TopicPartition,
-        /// The offset of the record.
-        offset: i64,
-    },
-    /// A record of the control topic can't be followed by this version.
-    #[error("{at}@{offset}: the settings can't be used")]
-    Settings {
-        /// The control partition.
-        at: TopicPartition,
-        /// The offset of the record.
-        offset: i64,
-        /// Why the record can't be followed.
-        #[source]
-        source: schemas::settings::SettingsError,
-    },
-}
 
 /// The runner of one worker: its log handle, its state, and what it shows.
 pub struct Runner<L> {

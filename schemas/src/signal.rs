@@ -1,8 +1,8 @@
 //! The three signals of OTLP, and the topics that hold requests of each.
 //!
-//! Every match lists all variants, so that a new signal or topic does not compile before it has its place here.
+//! Every match lists all variants, so that a new signal does not compile before it has its place here.
 
-use crate::topic::Topic;
+use crate::topic::{Holds, Topic};
 
 /// A signal of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,20 +72,14 @@ impl Signal {
     /// The signal whose requests a raw or inbox topic holds; none for every other topic.
     #[must_use]
     pub const fn of(topic: Topic) -> Option<Self> {
-        match topic {
-            Topic::RawLogs | Topic::InboxLogs => Some(Self::Logs),
-            Topic::RawTraces | Topic::InboxTraces => Some(Self::Traces),
-            Topic::RawMetrics | Topic::InboxMetrics => Some(Self::Metrics),
-            Topic::Quarantine
-            | Topic::Sessions
-            | Topic::Windows1m
-            | Topic::Windows5m
-            | Topic::Windows1h
-            | Topic::Control
-            | Topic::Labels
-            | Topic::Deltas
-            | Topic::SessionsChangelog
-            | Topic::SeriesChangelog => None,
+        match topic.def().holds {
+            Holds::Raw(signal) | Holds::Inbox(signal) => Some(signal),
+            Holds::Quarantined
+            | Holds::Rows
+            | Holds::Control
+            | Holds::Labels
+            | Holds::Deltas
+            | Holds::State => None,
         }
     }
 }

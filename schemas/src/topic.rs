@@ -4,6 +4,7 @@
 //! topics of a cluster, the keys of the embedded log, its retention and `deploy/topics.toml` follow from the
 //! table.
 
+use crate::signal::Signal;
 use strum::VariantArray;
 
 /// A topic that Tachograph reads or writes.
@@ -50,6 +51,8 @@ pub struct TopicDef {
     pub name: &'static str,
     /// The configurable prefix that stands before the name.
     pub prefix: Prefix,
+    /// What the records of the topic are.
+    pub holds: Holds,
     /// How many partitions the topic has.
     pub partitions: Partitions,
     /// The cleanup policy: which records go, and when.
@@ -63,6 +66,27 @@ pub struct TopicDef {
     pub code: u8,
     /// What the topic holds, in one sentence for people.
     pub about: &'static str,
+}
+
+/// What the records of a topic are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// OTLP requests of a signal, as ingest wrote them.
+    Raw(Signal),
+    /// OTLP requests of a signal, as foreign writers wrote them.
+    Inbox(Signal),
+    /// Bytes that could not be understood.
+    Quarantined,
+    /// Derived rows ([`crate::derived::Row`]).
+    Rows,
+    /// The seed and epochs ([`crate::control`]).
+    Control,
+    /// Admitted values of open labels.
+    Labels,
+    /// Delta records ([`crate::delta::DeltaRecord`]).
+    Deltas,
+    /// Entries of tasks' state ([`crate::state`]).
+    State,
 }
 
 /// Which of the two prefixes a topic stands under: that of the log, which all derivations read, or that of
@@ -163,25 +187,49 @@ const STATE_CONFIG: &[(&str, &str)] = &[
 impl Topic {
     /// The topic's definition.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: one arm a topic")]
     pub const fn def(self) -> TopicDef {
         match self {
-            Self::RawLogs => raw("codex.raw.logs.v1", 1, "OTLP log requests, one conversation each"),
-            Self::RawTraces => raw("codex.raw.traces.v1", 2, "OTLP trace requests, as sent"),
-            Self::RawMetrics => raw("codex.raw.metrics.v1", 3, "OTLP metric requests, as sent"),
-            Self::InboxLogs => inbox("codex.inbox.logs.v1", 14, "OTLP log requests of foreign writers"),
+            Self::RawLogs => raw(
+                "codex.raw.logs.v1",
+                Signal::Logs,
+                1,
+                "OTLP log requests, one conversation each",
+            ),
+            Self::RawTraces => raw(
+                "codex.raw.traces.v1",
+                Signal::Traces,
+                2,
+                "OTLP trace requests, as sent",
+            ),
+            Self::RawMetrics => raw(
+                "codex.raw.metrics.v1",
+                Signal::Metrics,
+                3,
+                "OTLP metric requests, as sent",
+            ),
+            Self::InboxLogs => inbox(
+                "codex.inbox.logs.v1",
+                Signal::Logs,
+                14,
+                "OTLP log requests of foreign writers",
+            ),
             Self::InboxTraces => inbox(
                 "codex.inbox.traces.v1",
+                Signal::Traces,
                 15,
                 "OTLP trace requests of foreign writers",
             ),
             Self::InboxMetrics => inbox(
                 "codex.inbox.metrics.v1",
+                Signal::Metrics,
                 16,
                 "OTLP metric requests of foreign writers",
             ),
             Self::Quarantine => TopicDef {
                 name: "codex.quarantine.v1",
                 prefix: Prefix::Log,
+                holds: Holds::Quarantined,
                 partitions: Partitions::One,
                 cleanup: Cleanup::Delete { retention_days: 7 },
                 stamped: false,
@@ -192,6 +240,7 @@ impl Topic {
             Self::Sessions => TopicDef {
                 name: "codex.sessions.v1",
                 prefix: Prefix::Derived,
+                holds: Holds::Rows,
                 partitions: Partitions::LikeRawLogs,
                 // Rows name people, so they are not kept for ever.
                 cleanup: Cleanup::CompactAndDelete { retention_days: 400 },
@@ -203,11 +252,22 @@ impl Topic {
             Self::Windows1m => windows("codex.windows.1m.v1", 6, 30),
             Self::Windows5m => windows("codex.windows.5m.v1", 7, 90),
             Self::Windows1h => windows("codex.windows.1h.v1", 8, 400),
-            Self::Control => input("tacho.control", 9, "settings and prices, an epoch each"),
-            Self::Labels => input("tacho.labels", 10, "admitted values of open labels"),
+            Self::Control => input(
+                "tacho.control",
+                Holds::Control,
+                9,
+                "settings and prices, an epoch each",
+            ),
+            Self::Labels => input(
+                "tacho.labels",
+                Holds::Labels,
+                10,
+                "admitted values of open labels",
+            ),
             Self::Deltas => TopicDef {
                 name: "tacho.deltas",
                 prefix: Prefix::Derived,
+                holds: Holds::Deltas,
                 partitions: Partitions::LikeDeltas,
                 cleanup: Cleanup::Consumed,
                 stamped: true,
@@ -243,10 +303,11 @@ impl Topic {
     }
 }
 
-const fn raw(name: &'static str, code: u8, about: &'static str) -> TopicDef {
+const fn raw(name: &'static str, signal: Signal, code: u8, about: &'static str) -> TopicDef {
     TopicDef {
         name,
         prefix: Prefix::Log,
+        holds: Holds::Raw(signal),
         partitions: Partitions::LikeRawLogs,
         cleanup: Cleanup::Delete { retention_days: 7 },
         stamped: true,
@@ -258,10 +319,11 @@ const fn raw(name: &'static str, code: u8, about: &'static str) -> TopicDef {
 
 /// An inbox topic. Brokers stamp its records, since the stamps tell a topic that was deleted and created
 /// again from one that is read once more.
-const fn inbox(name: &'static str, code: u8, about: &'static str) -> TopicDef {
+const fn inbox(name: &'static str, signal: Signal, code: u8, about: &'static str) -> TopicDef {
     TopicDef {
         name,
         prefix: Prefix::Log,
+        holds: Holds::Inbox(signal),
         partitions: Partitions::Few,
         cleanup: Cleanup::Delete { retention_days: 1 },
         stamped: true,
@@ -275,6 +337,7 @@ const fn windows(name: &'static str, code: u8, retention_days: u32) -> TopicDef 
     TopicDef {
         name,
         prefix: Prefix::Derived,
+        holds: Holds::Rows,
         partitions: Partitions::LikeDeltas,
         cleanup: Cleanup::Delete { retention_days },
         stamped: false,
@@ -285,10 +348,11 @@ const fn windows(name: &'static str, code: u8, retention_days: u32) -> TopicDef 
 }
 
 /// An input beside the raw topics that is kept for ever, since a replay needs all of it.
-const fn input(name: &'static str, code: u8, about: &'static str) -> TopicDef {
+const fn input(name: &'static str, holds: Holds, code: u8, about: &'static str) -> TopicDef {
     TopicDef {
         name,
         prefix: Prefix::Log,
+        holds,
         partitions: Partitions::One,
         cleanup: Cleanup::Keep,
         stamped: false,
@@ -302,6 +366,7 @@ const fn changelog(name: &'static str, code: u8, partitions: Partitions, about: 
     TopicDef {
         name,
         prefix: Prefix::Derived,
+        holds: Holds::State,
         partitions,
         cleanup: Cleanup::Compact,
         stamped: false,

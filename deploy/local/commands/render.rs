@@ -7,8 +7,9 @@ use opentelemetry_proto::tonic::collector::{
 use prost::Message;
 use schemas::derived::Row;
 use schemas::record::Record;
+use schemas::signal::Signal;
 use schemas::time::{EventTime, format_rfc3339};
-use schemas::topic::Topic;
+use schemas::topic::{Holds, Topic};
 use serde_json::{Map, Value, json};
 
 /// One record as one line without its end: a JSON object, or compact text.
@@ -74,25 +75,15 @@ pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
         // The value of a tick is empty, which is not the absence of a value.
         return Some(Value::from(""));
     }
-    match topic {
-        Topic::Sessions | Topic::Windows1m | Topic::Windows5m | Topic::Windows1h => {
-            Row::decode(topic, bytes).ok().map(|row| row.to_json())
-        }
-        Topic::RawLogs | Topic::InboxLogs => {
-            serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok()
-        }
-        Topic::RawTraces | Topic::InboxTraces => {
-            serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok()
-        }
-        Topic::RawMetrics | Topic::InboxMetrics => {
-            serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok()
-        }
-        Topic::Control => serde_json::from_slice(bytes).ok(),
-        Topic::Labels
-        | Topic::Quarantine
-        | Topic::Deltas
-        | Topic::SessionsChangelog
-        | Topic::SeriesChangelog => None,
+    match topic.def().holds {
+        Holds::Rows => Row::decode(topic, bytes).ok().map(|row| row.to_json()),
+        Holds::Raw(signal) | Holds::Inbox(signal) => match signal {
+            Signal::Logs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
+            Signal::Traces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),
+            Signal::Metrics => serde_json::to_value(ExportMetricsServiceRequest::decode(bytes).ok()?).ok(),
+        },
+        Holds::Control => serde_json::from_slice(bytes).ok(),
+        Holds::Labels | Holds::Quarantined | Holds::Deltas | Holds::State => None,
     }
 }
 

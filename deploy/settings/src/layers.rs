@@ -1,4 +1,15 @@
-//! Settings in layers: defaults, then a file, then the environment, then flags; every fault is told.
+//! Reads the settings of a process in layers, each over the one before: defaults, a TOML file, environment
+//! variables, flags.
+//!
+//! Two kinds of settings are kept apart. What changes results is in `tacho.control` and nowhere else. What
+//! does not (where a cluster is, ports, limits, names) belongs to a process, and is read here.
+//!
+//! [`load`] merges the layers and reads the result into the process's settings. At a fault it notes the
+//! fault, takes the value out and reads again: so every fault is found, and the checks of content that follow
+//! see defaults where the form was wrong. Faults never show the value of a secret, and `--print-config` shows
+//! `***` in its place.
+//!
+//! **Invariant:** every fault is told at once, before the first socket is opened.
 
 use crate::units::{is_secret, listed};
 use figment::error::Kind;

@@ -41,7 +41,7 @@ pub enum NotYet {
         topic: String,
         /// The cluster.
         bootstrap: String,
-        /// The flag for the prefix, if there is one.
+        /// The flags that name the prefixes, with a space before each; empty where there are none.
         prefix: String,
     },
     /// Nothing is in the topic.
@@ -150,15 +150,10 @@ fn not_there(cluster: &Cluster, error: LogError) -> NotYet {
     let LogError::Topic { topic, .. } = error else {
         return error.into();
     };
-    let prefix = if cluster.prefix.is_empty() {
-        String::new()
-    } else {
-        format!(" --prefix {}", cluster.prefix)
-    };
     NotYet::NoTopic {
         topic,
         bootstrap: cluster.bootstrap.clone(),
-        prefix,
+        prefix: cluster.prefix_flags(),
     }
 }
 

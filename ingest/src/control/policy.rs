@@ -1,11 +1,22 @@
-//! Holds the privacy policy in force: what the last readable epoch of `tacho.control` says.
+//! The privacy policy in force: what the last readable epoch of `tacho.control` says.
 //!
 //! ```text
-//! tacho.control ──► Reading ──publish──► Policies ◄──rule── each request, each batch of the inbox
+//!  tacho.control ──► Reading ──publish──► Policies ◄──rule── each request, each batch of the inbox
 //! ```
 //!
-//! One thread reads the topic and gives its records to a [`Reading`]. Whatever cleans texts asks [`Policies`] once for each
-//! request or batch, so that all of it is cleaned under one rule.
+//! One thread reads the topic and gives its records to a [`Reading`]. Whatever cleans texts asks [`Policies`]
+//! once for each request or batch, so that all of it is cleaned under one rule.
+//!
+//! The policy has no place in the order of raw records. Each ingest reads the topic to its end before it
+//! takes anything, and then follows it every `FOLLOW_EVERY` (500 ms), so two ingests may differ for that
+//! long; header `tacho-policy` of each raw record says which epoch's policy it was cleaned under. An epoch
+//! that can't be read changes nothing, and neither does a topic that can't be reached.
+//!
+//! What is derived does not depend on the policy. Facts come from what `prepare/privacy/extract.rs` takes out
+//! of texts beforehand, and from attributes that no policy touches; dedup marks leave private keys out, and
+//! so does the hash that routes what has no conversation. The kind of an error is derived from `tacho.error`,
+//! and from the message itself only in records from before there was that attribute. The test
+//! `tests/it/policy.rs` derives all recordings under several policies and compares every row.
 //!
 //! **Invariant:** before the topic was read to its end once there is no policy, and nothing is written.
 

@@ -1,8 +1,12 @@
-//! The consumer that shares the partitions of the inbox with all other ingests.
+//! The consumer that shares the partitions of the inbox with all other ingests: a group of its own
+//! (`tacho-inbox`), dynamic members.
 //!
-//! librdkafka tells of a rebalance within a poll, and then waits until the partitions are assigned or unassigned. The change is
-//! only noted there ([`context`]), and answered between two batches, when everything that was read is committed
-//! ([`rebalance`]).
+//! librdkafka tells of a rebalance within a poll, and then waits until the partitions are assigned or
+//! unassigned. The change is only noted there ([`context`]), and answered between two batches, when
+//! everything that was read is committed ([`rebalance`]).
+//!
+//! The partitions of the three inbox topics are shared out as one set, so one process may have most of those
+//! that are busy.
 
 mod context;
 mod rebalance;

@@ -1,4 +1,15 @@
-//! Decides what goes to the quarantine of a record that can't become raw records.
+//! Decides what goes to the quarantine of an inbox record that can't become raw records.
+//!
+//! The record goes to `codex.quarantine.v1` with its reason (which is its key, too), origin and tenant in
+//! headers, through the same producer as raw records, so that it is durable before the position goes on.
+//! After a crash it may be there twice, and both name the same origin. Secrets that the scrubber finds in its
+//! bytes are overwritten, and large values are cut.
+//!
+//! If the brokers turn a large record down for its size, it is quarantined at the next try; parts of it that
+//! were durable by then stay.
+//!
+//! The processor quarantines raw records (`undecodable`, or `misrouted`: under the key of another
+//! conversation) as effects of the fold, in the transaction of the commit, and so once.
 
 use crate::prepare::route::VALUE_BYTES_MAX;
 use crate::prepare::scrub::Scrubber;

@@ -1,4 +1,5 @@
-//! Goes on with work when nobody waits for it any more.
+//! Goes on with work when nobody waits for it any more: a client that closes its connection behind a complete
+//! request has sent it all the same.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,7 +1,17 @@
-//! Writes raw records to the raw topics of a Kafka cluster, idempotently and to all in-sync replicas.
+//! The raw topics on a Kafka cluster, as a sink: idempotent producers with acks=all, and the time for which a
+//! request is held.
 //!
-//! **Invariant:** a record is handed to the producer only while no raw topic is known to differ from its pinned number of
-//! partitions, since its partition is computed from that number.
+//! Codex sends a batch once, and its user waits at exit. So a log request is held for 4 s (`HOLD_LOGS`) and
+//! another one for 0.4 s (`HOLD_OTHERS`), and all requests of one outage share 4 s (`patience.rs`), each with
+//! 0.25 s at least. The producer goes on with what was refused for 30 s (`GIVE_UP`), for clients that send
+//! once; before a spool for 4 s, since the spool takes over. A request that is refused while a record of it
+//! is under way counts as `tacho_ingest_unsure_total`. It may come again, and its log records have dedup
+//! marks.
+//!
+//! There are two producers, one that sends at once and one that gathers for 5 ms (`linger.rs`).
+//!
+//! librdkafka asks for new leaders when a broker goes, which is before one is chosen, and then every 5
+//! minutes. The producers here let it ask every 0.5 s.
 
 mod producer;
 mod shared;

@@ -1,12 +1,15 @@
-//! Decides whether a request waits for others, so that their records share requests to Kafka.
+//! Whether a request waits for others, so that they share requests to Kafka.
 //!
-//! At low rates records cost wake-ups and requests to brokers. Many clients at once should share them, and a client that is
-//! alone should not wait. [`Crowd::waits`] decides by the requests of the last 0.1 to 0.2 s:
+//! Wake-ups and requests to Kafka are what records cost at low rates, so a crowd should go together; a client
+//! that is alone should wait for nobody. There are two producers: one sends at once, one gathers for
+//! [`WAIT_MS`] (5 ms). A request goes by the second only if two or more were under way at once within the
+//! last 0.1 to 0.2 s and another is likely within that time. [`Crowd::waits`] is a pure function of arrivals:
 //!
-//! - A request does not wait if never two requests were under way at once. (A client that sends one request after the other
-//!   is alone, however fast it is.)
-//! - A request does not wait if no other one is likely to come within [`WAIT_MS`].
-//! - Every other request waits for [`WAIT_MS`]: it goes by a producer of its own, whose linger gathers what comes in that time.
+//! - Never were two requests under way at once: no wait. (A client that sends one after the other is one,
+//!   however fast.)
+//! - Nobody is likely to come within [`WAIT_MS`]: no wait.
+//! - Otherwise for [`WAIT_MS`], by the linger of a producer of its own: the client gathers what comes in that
+//!   time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

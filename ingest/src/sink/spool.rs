@@ -1,35 +1,40 @@
-//! Answers from its own disk while Kafka does not: a sink over another one, with a spool.
-//!
-//! Requests go to Kafka directly as long as it confirms them in time. A request that it does not confirm in time
-//! ([`AFTER_LOGS`], [`AFTER_OTHERS`]) is written to the spool and answered after the fsync. From then on all requests go through
-//! the spool, until it is drained.
+//! A sink that answers from its own disk while Kafka does not.
 //!
 //! ```text
-//!            not confirmed in time                nearly empty
-//!   direct ───────────────────────► spooling ─────────────────► handover
-//!     ▲                                 ▲                          │ │
-//!     │                                 └── waited for too long ───┘ │
-//!     └────────────────────── everything is durable ────────────────┘
+//!  direct ── a request is not confirmed in time ──► spooling ── few records left ──► handover ── all is durable ──► direct
+//!                                                      ▲ a request waited too long, or the drain failed │
+//!                                                      └─────────────────────────────────────────────────┘
 //! ```
 //!
-//! **Order.** If a request was answered before another one was sent, its records stand before the other's on their
-//! partitions. (Requests that are under way at once have no order.) For that there is one mode for all requests:
+//! Requests go to Kafka directly as long as that answers. One whose records are not confirmed in time
+//! ([`AFTER_LOGS`]) is written to the spool and answered after the fsync, and from then on all are, until the
+//! spool is drained.
 //!
-//! - *direct*: requests go to Kafka. One that is not confirmed in time changes the mode before it is answered.
-//! - *spooling*: requests go to the spool, in one queue. It is drained from the front, and not before the fates of all requests
-//!   that went directly are known, so nothing of the spool stands before what was answered earlier.
-//! - *handover*: the spool is nearly empty, so requests wait a moment (`HANDOVER_MAX`) for the rest of it, instead of going
-//!   behind it; a spool under load would otherwise never be empty. The mode is *direct* again only when all of the spool is
-//!   durable in Kafka.
+//! **Order.** If a request was answered before another one was sent, its records stand before the other's on
+//! their partitions. (Requests under way at once have no order.) For that there is one mode for all:
 //!
-//! **Once.** A record that Kafka confirms after it was spooled is left out when the spool is drained. The drain makes runs
-//! without a hole, as that of the inbox does, and each record has an origin `spool/<id>` and a number that rises, so the task
-//! that folds the partition drops what is written again after a crash. One case is left: Kafka has a record, but its answer was
-//! lost, and the process never learns of it. Then the record is in the log twice, first directly and then from the spool, and
-//! is recognized by its dedup mark.
+//! - *direct*: to Kafka. A request that is not confirmed in time changes the mode before it is answered.
+//! - *spooling*: to the spool, in one queue. It is drained from the front, and not before all that went
+//!   directly is known to be durable or given up: so nothing of the spool stands before what was answered
+//!   earlier.
+//! - *handover*: the spool is nearly empty, with 2,000 records left at most, so requests wait a moment
+//!   (`HANDOVER_MAX`) for it, instead of going behind it; otherwise a spool under load would never be empty.
+//!   Only when all of it is durable, the mode is *direct* again.
 //!
-//! **Disk.** See `store`. Everything on it has gone through [`privacy::apply`](crate::prepare::privacy::apply); only the owner
-//! of the files can read them.
+//! **Once.** A record that Kafka confirms after it was spooled is left out when the spool is drained. The
+//! drain itself makes runs without a hole, as that of the inbox does, and each record has an origin
+//! `spool/<id>` and a number that rises, so what is written again after a crash is dropped by the task that
+//! folds the partition. One case is left: Kafka has a record, but its answer was lost, and the process never
+//! learns of it. Then the record is in the raw topic twice, first directly and then from the spool, and its
+//! dedup mark tells it, for as long as marks live (an hour of the partition's clock). A record that brokers
+//! refuse for its size stops the drain, loudly, until the topic takes it.
+//!
+//! **Disk.** Everything in the spool has gone through `privacy::apply`; files are for their owner only.
+//! Beside the segments is `control.json`: the seed and the last privacy policy, for a start without Kafka.
+//! One directory belongs to one process, one sink and one prefix. See `store`.
+//!
+//! Clients, a Kafka that comes and goes, and restarts are in the tests beside this module; real brokers in
+//! `tests/it/outage.rs`.
 
 mod core;
 mod disk;

@@ -1,4 +1,8 @@
-//! How to reach a Kafka cluster: its address, the prefix of our topics there, and properties for all clients.
+//! How to reach a Kafka cluster: addresses, prefixes, and librdkafka properties. Ingest and processor have it
+//! in common.
+//!
+//! Each client takes the cluster's properties before its own, so that nothing passed through by an operator
+//! weakens those. The names in `PROTECTED`, on which correctness rests, are refused.
 
 use schemas::topic::{Prefix, Topic};
 use std::collections::BTreeMap;

@@ -1,10 +1,15 @@
 //! Whether a client still reaches the cluster.
 //!
-//! A cluster tells of no brokers while its controller takes all of them for gone: a single broker that was paused, or some
-//! rolling upgrades. librdkafka forgets every broker then, and should begin again at the addresses that it was given. By a
-//! race it may not (its [issue 5301](https://github.com/confluentinc/librdkafka/issues/5301), since 2.12): the client is
-//! then silent for the rest of its life, without an error. So clients that live long are asked now and then, and one that
-//! does not answer where a new client is answered is replaced by whoever has it.
+//! A cluster tells of no brokers while its controller takes all of them for gone: a single one that was
+//! paused, or some rolling upgrades. librdkafka forgets every broker then, and is to begin again at the
+//! addresses that it was given. By a race it may not (its [issue
+//! 5301](https://github.com/confluentinc/librdkafka/issues/5301), since 2.12): the client says nothing for
+//! the rest of its life, and tells nobody.
+//!
+//! So clients that live long are asked every five seconds, and one that twice does not answer where a new one
+//! does is replaced: the worker's by `Log::recover`, those of ingest (its producers, the reader of the
+//! control topic, the clients of inbox and spool) by whoever has them. The test `tests/it/veiled.rs` hides
+//! the brokers of a real cluster from its clients again and again (`tests/support/veil.rs`).
 
 use crate::cluster::Cluster;
 use rdkafka::ClientConfig;

@@ -1,11 +1,17 @@
-//! A durable log within one process.
+//! A durable log within one process, on an embedded store (fjall, an LSM tree).
 //!
-//! Records lie in an embedded store by (topic, partition, offset). One thread writes (`writer.rs`): the requests that wait
-//! become one atomic batch with one fsync (`group_commit.rs`), and are answered and readable only then, so a commit is
-//! never ahead of raw records. The log stamps append times itself, where it gives the offset: they never go back within a
-//! partition. Compacted topics hold exactly the latest value of each key: the record before it goes in the same batch.
+//! Records lie in the store by (topic, partition, offset). One thread writes (`writer.rs`): the requests that
+//! wait become one atomic batch with one fsync (`group_commit.rs`), and are answered and readable only then,
+//! so a commit is never ahead of raw records. The log stamps append times itself, where it gives the offset:
+//! they never go back within a partition. Compacted topics hold exactly the latest value of each key: the
+//! record before it goes in the same batch.
+//!
+//! A lock file keeps a second process out. Other processes read through the admin port of the one that holds
+//! the directory; its address and token are in `admin.json`, with mode 0600 (`deploy/local/admin_file.rs`).
 //!
 //! It is not a broker: one process has the directory, there is no network, no group and no replication.
+//!
+//! **Architecture Invariant:** readers see what is durable, and nothing else.
 
 mod codec;
 mod derivations;

@@ -6,6 +6,8 @@ mod common;
 use bytes::Bytes;
 use common::commit;
 use processor_log::cluster::Cluster;
+use processor_log::control::{self, CONTROL};
+use processor_log::follow::Follower;
 use processor_log::{Commit, Log, LogError};
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
@@ -343,6 +345,37 @@ fn a_compacted_topic_keeps_the_latest_values(world: &mut dyn World) {
     assert!(end.0 >= 6, "offsets are never given twice: {end:?}");
 }
 
+fn a_follower_shows_each_record_until_it_is_accepted_and_goes_on(world: &mut dyn World) {
+    let (mut log, mut other) = (world.user(), world.user());
+    let mut follower = Follower::new(CONTROL);
+    assert!(follower.collect(&mut *log).unwrap().is_empty());
+    // More than one read gives out.
+    let many = (0..250).map(|n| record(CONTROL, "k", Some(&n.to_string())));
+    other.append(many.collect()).unwrap();
+    let mut shown = Vec::new();
+    let refused = follower.catch_up(&mut *log, |record| {
+        shown.push(record.offset);
+        match record.offset {
+            120 => Err(LogError::unavailable("refused")),
+            _ => Ok(()),
+        }
+    });
+    assert!(refused.is_err());
+    assert_eq!((shown.len(), follower.position()), (121, Position(120)));
+    let rest = follower.collect(&mut *log).unwrap();
+    assert_eq!(
+        rest.iter().map(|record| record.offset).collect::<Vec<_>>(),
+        (120..250).collect::<Vec<_>>()
+    );
+    let offset = control::append(&mut *other, "k", b"late".to_vec()).unwrap();
+    assert_eq!(offset, 250);
+    let late = follower.collect(&mut *log).unwrap();
+    assert_eq!(
+        (values(&late), follower.position()),
+        (vec!["late".to_owned()], Position(251))
+    );
+}
+
 macro_rules! contract {
     ($log:ident, $world:expr, $($check:ident),+ $(,)?) => {
         mod $log {
@@ -364,6 +397,7 @@ macro_rules! contract {
             recover_fences_older_users,
             trimmed_records_are_out_of_range,
             a_compacted_topic_keeps_the_latest_values,
+            a_follower_shows_each_record_until_it_is_accepted_and_goes_on,
         );
     };
 }

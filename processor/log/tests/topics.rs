@@ -12,7 +12,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use schemas::settings::Seed;
 use schemas::topic::Topic;
+use std::time::{Duration, Instant};
 
+/// How long the brokers may take to hear of a setting.
+const PATIENCE: Duration = Duration::from_secs(60);
 const PREFIX: &str = "older.";
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -38,6 +41,18 @@ fn set(bootstrap: &str, name: &str, settings: &[(&str, &str)]) {
         .fold(altered, |altered, (key, value)| altered.set(key, value));
     let results = run(admin(bootstrap).alter_configs([&altered], &AdminOptions::new())).unwrap();
     assert!(results.iter().all(Result::is_ok), "{results:?}");
+    // The controller has the settings now, and tells the brokers.
+    settings
+        .iter()
+        .for_each(|(key, value)| wait_for(bootstrap, name, key, value));
+}
+
+fn wait_for(bootstrap: &str, name: &str, key: &str, value: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while setting(bootstrap, name, key) != value {
+        assert!(Instant::now() < deadline, "{name}: {key} does not become {value}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn setting(bootstrap: &str, name: &str, key: &str) -> String {
@@ -94,11 +109,12 @@ fn topics_of_an_older_table_are_warned_of_and_renewed_and_an_operators_settings_
         renewed.contains(&format!("{sessions}: cleanup.policy=compact,delete")),
         "{renewed:?}"
     );
+    wait_for(&bootstrap, &sessions, "retention.ms", "34560000000");
+    wait_for(&bootstrap, &state, "delete.retention.ms", "3600000");
     assert_eq!(
         outdated(&topics::faults(&cluster, &seed).unwrap()),
         Vec::<String>::new()
     );
-    assert_eq!(setting(&bootstrap, &sessions, "retention.ms"), "34560000000");
     assert_eq!(
         setting(&bootstrap, &state, "segment.ms"),
         "600000",

@@ -134,14 +134,12 @@ fn take(
     let kept = quarantined.into_iter().filter(|_| quarantines);
     records.extend(kept.map(|record| quarantine(input, record)));
     records.extend(rows.iter().map(|row| derived(input, row, wall)));
-    if !touched.is_empty() {
+    // The timestamp and the latest final windows of a deltas partition move on even if no series changed.
+    if held.task.series().is_some() {
         prepared.touched.push((input.partition, touched));
     }
     let hidden = rows.len().saturating_sub(View::RECENT_MAX);
-    let shown = rows.into_iter().skip(hidden).filter_map(|row| match row {
-        Row::Session(row) => Some(*row),
-        Row::Window(..) => None,
-    });
+    let shown = rows.into_iter().skip(hidden).filter_map(Row::into_session);
     prepared.rows.extend(shown);
     Some(Taken {
         input,

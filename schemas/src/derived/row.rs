@@ -82,6 +82,15 @@ impl Row {
         }
     }
 
+    /// The session row; `None` for a row of another kind.
+    #[must_use]
+    pub fn into_session(self) -> Option<SessionRow> {
+        match self {
+            Self::Session(row) => Some(*row),
+            Self::Window(..) => None,
+        }
+    }
+
     /// About how many bytes the row takes in a commit. Commits are bounded by the sum, so it is rather too
     /// high than too low.
     #[must_use]

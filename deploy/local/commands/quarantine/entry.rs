@@ -5,6 +5,7 @@ use schemas::record::{
     HEADER_CUT_FROM, HEADER_KEY, HEADER_ORIGIN, HEADER_REASON, HEADER_RETRIED, HEADER_RETRIED_TO,
     HEADER_RETRY_OF, HEADER_TENANT, Record,
 };
+use schemas::signal::Signal;
 use schemas::time::{AppendTime, EventTime, format_rfc3339};
 use schemas::topic::Topic;
 use serde_json::{Value, json};
@@ -84,28 +85,8 @@ impl Entry {
     }
 
     /// The signal: `logs`, `traces` or `metrics`; `-` if it is not known.
-    pub const fn signal(&self) -> &'static str {
-        match self.inbox {
-            Some(Topic::InboxLogs) => "logs",
-            Some(Topic::InboxTraces) => "traces",
-            Some(Topic::InboxMetrics) => "metrics",
-            Some(
-                Topic::RawLogs
-                | Topic::RawTraces
-                | Topic::RawMetrics
-                | Topic::Quarantine
-                | Topic::Sessions
-                | Topic::Windows1m
-                | Topic::Windows5m
-                | Topic::Windows1h
-                | Topic::Control
-                | Topic::Labels
-                | Topic::Deltas
-                | Topic::SessionsChangelog
-                | Topic::SeriesChangelog,
-            )
-            | None => "-",
-        }
+    pub fn signal(&self) -> &'static str {
+        self.inbox.and_then(Signal::of).map_or("-", Signal::name)
     }
 
     /// The entry as one line for people.
@@ -236,22 +217,8 @@ fn dump(bytes: &[u8], out: &mut dyn Write) -> std::io::Result<()> {
 }
 
 /// The inbox topic of the signal of a raw or inbox topic; `None` for a topic without a signal.
-const fn inbox_of(topic: Topic) -> Option<Topic> {
-    match topic {
-        Topic::RawLogs | Topic::InboxLogs => Some(Topic::InboxLogs),
-        Topic::RawTraces | Topic::InboxTraces => Some(Topic::InboxTraces),
-        Topic::RawMetrics | Topic::InboxMetrics => Some(Topic::InboxMetrics),
-        Topic::Quarantine
-        | Topic::Sessions
-        | Topic::Windows1m
-        | Topic::Windows5m
-        | Topic::Windows1h
-        | Topic::Control
-        | Topic::Labels
-        | Topic::Deltas
-        | Topic::SessionsChangelog
-        | Topic::SeriesChangelog => None,
-    }
+fn inbox_of(topic: Topic) -> Option<Topic> {
+    Signal::of(topic).map(Signal::inbox)
 }
 
 /// A header as text.

@@ -1,13 +1,19 @@
-//! Keeps the records that wait on disk: segments that are written at the end and removed from the front.
+//! The records that wait, on disk: segments that are written at the end and removed from the front.
 //!
-//! **Invariants:**
+//! - What [`Store::append`] has confirmed is durable. After a failed write or fsync the segment is closed at
+//!   what was durable before: the kernel may have dropped the pages, and a second fsync would not say so. The
+//!   next segment's head says where the one before it ends, so what is behind that is never taken for a
+//!   record; what was not answered is refused.
+//! - Numbers rise for as long as [`Store::id`] is the same, and no number is given twice: after a failure and
+//!   at each start [`SKIP`] numbers (2^24) are left out, more than a segment can hold records that were torn
+//!   away.
+//! - Without a readable state file the id is a new one, and all that is there is drained.
+//! - A record that is broken on disk is counted (`tacho_spool_lost_records_total`), and those around it are
+//!   drained. Only the end of the last segment may be cut without a word of loss: it was never answered.
 //!
-//! - What [`Store::append`] has confirmed is durable. After a failed write or fsync the segment is closed at what was durable
-//!   before, since the kernel may have dropped the pages, and a second fsync would not say so. The head of the next segment
-//!   says where the one before it ends, so nothing behind that is ever taken for a record.
-//! - Numbers rise for as long as [`Store::id`] stays the same, and no number is given twice. After a failure and at each start
-//!   [`SKIP`] numbers are left out, which is more than a segment can lose records that were never confirmed.
-//! - Without a readable state file the id is new, and everything that is there is drained.
+//! The tests run the store on a disk in memory that fails, tears and forgets.
+//!
+//! **Invariant:** what was answered is there after a crash, in the order of its numbers, or counted as lost.
 
 mod recover;
 

@@ -38,14 +38,14 @@ pub struct Event<'r> {
 /// Calls the handler of the event. The identity of `session` is absent meanwhile: it is in `event`.
 pub fn handle(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     match event.record.event {
-        EventKind::ConversationStarts => start::conversation_starts(event.attrs, session),
-        EventKind::UserPrompt => prompt::user_prompt(session, out),
+        EventKind::ConversationStarts => start::conversation_starts(event, session, out),
+        EventKind::UserPrompt => prompt::user_prompt(event, session, out),
         EventKind::ApiRequest => request::api_request(event, session, out),
         EventKind::SseEvent => response::sse_event(event, session, out),
-        EventKind::TurnTtft => turn::first_token(event.attrs, session, out),
-        EventKind::TurnCost => turn::cost(event.attrs, session, out),
-        EventKind::ToolDecision => decision::tool_decision(event.attrs, session, out),
-        EventKind::ToolResult => tool::tool_result(event.attrs, session, out),
+        EventKind::TurnTtft => turn::first_token(event, session, out),
+        EventKind::TurnCost => turn::cost(event, session, out),
+        EventKind::ToolDecision => decision::tool_decision(event, session, out),
+        EventKind::ToolResult => tool::tool_result(event, session, out),
         // Nothing is derived from these events beside counts of records.
         EventKind::StartupPhase
         | EventKind::SandboxOutcome

@@ -7,7 +7,7 @@ use super::store::{Store, stored};
 use crate::LogError;
 use schemas::id::TopicPartition;
 use schemas::stage::Stage;
-use schemas::topic::Topic;
+use schemas::topic::{Holds, Topic};
 
 /// One day, ms.
 const DAY_MS: i64 = 86_400_000;
@@ -48,22 +48,17 @@ enum Rule {
 
 /// The rule for a topic; `None`: nothing of it is deleted here.
 fn rule(topic: Topic) -> Option<Rule> {
-    match topic {
-        Topic::RawLogs | Topic::RawTraces | Topic::RawMetrics => Some(Rule::Raw),
-        Topic::InboxLogs
-        | Topic::InboxTraces
-        | Topic::InboxMetrics
-        | Topic::Quarantine
-        | Topic::Sessions
-        | Topic::Windows1m
-        | Topic::Windows5m
-        | Topic::Windows1h
-        | Topic::Control
-        | Topic::Labels
-        | Topic::Deltas
-        | Topic::SessionsChangelog
-        | Topic::SeriesChangelog => {
-            let days = topic.def().cleanup.retention_days()?;
+    let def = topic.def();
+    match def.holds {
+        Holds::Raw(_) => Some(Rule::Raw),
+        Holds::Inbox(_)
+        | Holds::Quarantined
+        | Holds::Rows
+        | Holds::Control
+        | Holds::Labels
+        | Holds::Deltas
+        | Holds::State => {
+            let days = def.cleanup.retention_days()?;
             Some(Rule::Age(i64::from(days) * DAY_MS))
         }
     }

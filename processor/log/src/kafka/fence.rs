@@ -1,8 +1,10 @@
 //! What to do about a dead worker's open transaction: it holds up every reader behind it, until it times out.
 //!
-//! The first record that a transaction writes to a partition carries its writer's id in a header. A reader that has
-//! waited at one last stable offset for long enough ([`Patience`]) reads that record, uncommitted, and fences the writer:
-//! a producer with the writer's id ends the transaction. That is safe whoever it hits: a worker that is merely slow
+//! The first record that a transaction writes to a partition names its writer in header `tacho-writer`. A
+//! reader, at work or at a restore, that has waited at one last stable offset for 1.5 s, and for five of its
+//! own commits, reads that record, uncommitted, and fences the writer: a producer with the writer's id ends
+//! the transaction. Where the reader's own commits are slow, so are those of others, which is why they count.
+//! Fencing is done on a thread of its own, and is safe whoever it hits: a worker that is merely slow
 //! restores.
 
 use super::clients::{self, EndIsNoError, EndingConsumer};

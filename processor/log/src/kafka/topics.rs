@@ -1,8 +1,11 @@
 //! The topics of a cluster, by the topic table: creation of missing ones, checks of those that are there.
 
 mod check;
+mod commands;
+mod renew;
 
-pub use check::{Fault, Severity, check_topics, faults, inspect, refusals, renew};
+pub use check::{Fault, Severity, check_topics, faults, inspect, refusals};
+pub use renew::renew;
 
 use super::clients::{self, REQUEST_MAX, block_on};
 use super::cursors::Cursors;

@@ -1,4 +1,15 @@
-//! The producer of transactions, and what becomes of each. A producer whose transaction has an unclear end is given up.
+//! The producer of transactions, and what becomes of each. A producer whose transaction has an unclear end is
+//! given up.
+//!
+//! Positions are sent to a transaction before its records, so that one that meets a rebalance is refused
+//! before it has written anything. They are sent on a thread of their own, which is left behind where the
+//! client never answers: librdkafka can wait without end for a group coordinator that it has given up,
+//! whatever time limit it was told (its issue 5511). One client may try for 5 s to take a `transactional.id`
+//! over, then a new one does.
+//!
+//! librdkafka keeps one producer epoch for all transactions (no KIP-890; 2.12.1 on Kafka 4.4.0: twelve in a
+//! row), so a producer whose commit got no answer is never used again: a late answer could end a later
+//! transaction.
 
 use super::append::{BUFFER_WAIT, give_up, queue_full};
 use super::clients::{self, COMMIT_MAX, FENCE_MAX, FENCE_TRY};

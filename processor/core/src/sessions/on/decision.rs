@@ -1,11 +1,11 @@
 //! Approval decisions about tool calls.
 
+use super::Event;
 use crate::out::Out;
 use crate::sessions::classify;
 use crate::sessions::identity::TEXT_BYTES_MAX;
 use schemas::event::Attr;
 use schemas::fact::{Decision, DecisionSource, Fact};
-use schemas::otlp::scan::Attrs;
 use schemas::state::{Counts, DecisionCount, SessionState};
 
 /// The most open calls in a session's state; further ones are not followed.
@@ -14,7 +14,8 @@ pub const CALLS_MAX: usize = 16;
 const DECISIONS_MAX: usize = 32;
 
 /// Counts a decision. An approved call is open until its result comes.
-pub fn tool_decision(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+pub fn tool_decision(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+    let attrs = event.attrs;
     let tool = classify::tool(attrs);
     let (decision, source) = (classify::decision(attrs), classify::source(attrs));
     let short = |call: &&str| call.len() <= TEXT_BYTES_MAX;

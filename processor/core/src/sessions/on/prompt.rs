@@ -1,11 +1,12 @@
 //! The prompts that begin turns.
 
+use super::Event;
 use crate::out::Out;
 use schemas::fact::Fact;
 use schemas::state::SessionState;
 
 /// Counts a turn. A request after the prompt is no retry of one that failed before it.
-pub fn user_prompt(session: &mut SessionState, out: &mut Out<'_>) {
+pub fn user_prompt(_: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
     session.failed = false;
     session.counts.get_or_insert_default().user_prompts += 1;
     out.emit(&Fact::Turn);

@@ -1,15 +1,15 @@
 //! Results of tool calls.
 
-use super::{add, duration_us};
+use super::{Event, add, duration_us};
 use crate::out::Out;
 use crate::sessions::classify;
 use schemas::event::Attr;
 use schemas::fact::Fact;
-use schemas::otlp::scan::Attrs;
 use schemas::state::{SessionState, ToolCount};
 
 /// Counts a tool call that ended, and removes it from the open calls.
-pub fn tool_result(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+pub fn tool_result(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+    let attrs = event.attrs;
     let (tool, mcp) = (classify::tool(attrs), classify::is_mcp(attrs));
     let success = attrs.flag(Attr::Success).unwrap_or(false);
     let exit_code = attrs.int(Attr::TachoExitCode);

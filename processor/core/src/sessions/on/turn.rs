@@ -1,15 +1,15 @@
 //! Measurements of whole turns: the time to the first token, and the price by Codex itself.
 
-use super::{add, duration_us};
+use super::{Event, add, duration_us};
 use crate::out::Out;
 use crate::sessions::cost::AMOUNT_MAX;
 use schemas::event::Attr;
 use schemas::fact::Fact;
-use schemas::otlp::scan::Attrs;
 use schemas::state::SessionState;
 
 /// Counts the first token of a turn, and adds the time that it took.
-pub fn first_token(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+pub fn first_token(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+    let attrs = event.attrs;
     let Some(duration_us) = duration_us(attrs) else {
         return;
     };
@@ -20,7 +20,8 @@ pub fn first_token(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<
 }
 
 /// Adds what Codex itself says that a turn cost; an amount above [`AMOUNT_MAX`] is ignored.
-pub fn cost(attrs: &Attrs<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+pub fn cost(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
+    let attrs = event.attrs;
     let estimate = attrs
         .billionths(Attr::UsageEstimatedUsd)
         .filter(|nano_usd| *nano_usd <= AMOUNT_MAX);

@@ -1,11 +1,19 @@
-//! Whether topics are as they must be: every fault, with the command that mends it.
+//! Checks whether the topics of a cluster are as they must be. A [`Fault`] says what is wrong, and holds the
+//! command that mends it.
+//!
+//! Topics are checked as a whole: every fault is found. What correctness rests on (partition counts, who
+//! stamps, cleanup, retention of what must be kept, unclean elections) refuses the start. One replica is a
+//! fault of a severity of its own, since a try on one broker must work. Settings of an older topic table are
+//! warned of, and `tacho topics apply` mends them.
 
-use super::{MIN_IN_SYNC, admin, admin_options, metadata_client, real_partitions, settings, stored_seed};
+use super::commands::Commands;
+use super::renew::current;
+use super::{MIN_IN_SYNC, admin, admin_options, metadata_client, real_partitions, stored_seed};
 use crate::LogError;
 use crate::cluster::Cluster;
 use crate::kafka::clients::{REQUEST_MAX, block_on};
 use crate::kafka::names::Names;
-use rdkafka::admin::{AlterConfig, ConfigEntry, ConfigResource, ConfigSource, ResourceSpecifier};
+use rdkafka::admin::{ConfigResource, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use schemas::settings::Seed;
@@ -150,62 +158,8 @@ pub fn faults(cluster: &Cluster, seed: &Seed) -> Result<Vec<Fault>, LogError> {
     Ok(faults)
 }
 
-/// Gives topics that were made by an older table the settings of this one; says what was changed, a line each. Settings
-/// that an operator has made stay, and faults for which processes refuse to start are not touched.
-///
-/// # Errors
-/// The cluster can't be reached, or refuses.
-pub fn renew(cluster: &Cluster) -> Result<Vec<String>, LogError> {
-    let (client, names) = (metadata_client(cluster)?, Names::new(cluster));
-    let mut done = Vec::new();
-    for &topic in Topic::VARIANTS {
-        let name = names.name(topic);
-        if shape(&client, &name)?.is_none() {
-            continue;
-        }
-        let config = describe(cluster, &[&name])?.remove(0);
-        let found = |key: &str| value_of(&config, key);
-        let changes = current(topic, &found);
-        if changes.is_empty() {
-            continue;
-        }
-        alter(cluster, &name, &config, &changes)?;
-        let line = |(key, value): &(&str, String)| format!("{name}: {key}={value}");
-        done.extend(changes.iter().map(line));
-    }
-    Ok(done)
-}
-
-/// Sets some settings of a topic and leaves the others as they are: the request replaces all that were ever set.
-fn alter(
-    cluster: &Cluster,
-    name: &str,
-    config: &ConfigResource,
-    changes: &[(&'static str, String)],
-) -> Result<(), LogError> {
-    let set_before = |entry: &&ConfigEntry| entry.source == ConfigSource::DynamicTopic;
-    let mut altered = AlterConfig::new(ResourceSpecifier::Topic(name));
-    for entry in config.entries.iter().filter(set_before) {
-        if let Some(value) = &entry.value {
-            altered = altered.set(&entry.name, value);
-        }
-    }
-    for (key, value) in changes {
-        altered = altered.set(key, value);
-    }
-    let results = block_on(admin(cluster)?.alter_configs([&altered], &admin_options()))
-        .map_err(|error| LogError::failed("changing topic settings", error))?;
-    for result in results {
-        result.map_err(|(_, code)| LogError::Topic {
-            topic: name.to_owned(),
-            fault: format!("its settings can't be changed: {code}"),
-        })?;
-    }
-    Ok(())
-}
-
 /// The settings of topics, in the order asked.
-fn describe(cluster: &Cluster, names: &[&str]) -> Result<Vec<ConfigResource>, LogError> {
+pub(super) fn describe(cluster: &Cluster, names: &[&str]) -> Result<Vec<ConfigResource>, LogError> {
     let resources: Vec<ResourceSpecifier<'_>> =
         names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     if resources.is_empty() {
@@ -223,7 +177,7 @@ fn describe(cluster: &Cluster, names: &[&str]) -> Result<Vec<ConfigResource>, Lo
 }
 
 /// The value of a setting; empty where Kafka gives none.
-fn value_of(config: &ConfigResource, key: &str) -> String {
+pub(super) fn value_of(config: &ConfigResource, key: &str) -> String {
     config
         .get(key)
         .and_then(|entry| entry.value.clone())
@@ -231,7 +185,7 @@ fn value_of(config: &ConfigResource, key: &str) -> String {
 }
 
 /// How many partitions a topic has, and how many replicas the partition with the fewest; `None`: there is no such topic.
-fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogError> {
+pub(super) fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogError> {
     let metadata = client
         .fetch_metadata(Some(name), REQUEST_MAX)
         .map_err(|error| LogError::failed("asking for topics", error))?;
@@ -248,9 +202,9 @@ fn shape(client: &BaseConsumer, name: &str) -> Result<Option<(i32, usize)>, LogE
 }
 
 /// The setting that says how a topic forgets.
-const POLICY: &str = "cleanup.policy";
+pub(super) const POLICY: &str = "cleanup.policy";
 /// The policy that keeps the latest record of each key.
-const COMPACT: &str = "compact";
+pub(super) const COMPACT: &str = "compact";
 
 /// Settings that a topic must have, with the value of each and why: correctness rests on these, so other values are
 /// refused.
@@ -272,11 +226,7 @@ fn required(
         ));
     }
     match def.cleanup {
-        Cleanup::Compact => required.push((
-            "cleanup.policy",
-            "compact",
-            "the latest record of each key must stay",
-        )),
+        Cleanup::Compact => required.push((POLICY, COMPACT, "the latest record of each key must stay")),
         // Older tables had no age limit for these topics: a policy that compacts is enough, and `current` adds the rest.
         Cleanup::CompactAndDelete { .. } => {
             if !found(POLICY).contains(COMPACT) {
@@ -284,7 +234,7 @@ fn required(
             }
         }
         Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Keep => {
-            required.push(("cleanup.policy", "delete", "equal keys are different records"))
+            required.push((POLICY, "delete", "equal keys are different records"))
         }
     }
     match def.cleanup {
@@ -295,32 +245,6 @@ fn required(
         Cleanup::Delete { .. } | Cleanup::Compact | Cleanup::CompactAndDelete { .. } => {}
     }
     required
-}
-
-/// Settings that an older table may have made otherwise, and that are to be changed: the key and the value of this table.
-fn current(topic: Topic, found: &impl Fn(&str) -> String) -> Vec<(&'static str, String)> {
-    let mut current: Vec<(&'static str, String)> = topic
-        .def()
-        .config
-        .iter()
-        .map(|(key, value)| (*key, (*value).to_owned()))
-        .collect();
-    match topic.def().cleanup {
-        Cleanup::CompactAndDelete { .. } => {
-            let wanted = settings(topic);
-            // Kafka keeps the two policies in the order in which they were given.
-            if found(POLICY).contains(COMPACT) && found(POLICY) != "delete,compact" {
-                current.push((POLICY, wanted[POLICY].clone()));
-            }
-            // Another age limit is an operator's choice. A topic that was made without one has Kafka's default.
-            if found(POLICY) == COMPACT {
-                current.push(("retention.ms", wanted["retention.ms"].clone()));
-            }
-        }
-        Cleanup::Delete { .. } | Cleanup::Consumed | Cleanup::Compact | Cleanup::Keep => {}
-    }
-    current.retain(|(key, value)| found(key) != *value);
-    current
 }
 
 /// Adds the faults of a topic's settings.
@@ -408,53 +332,6 @@ fn refused(topic: &str, what: String, mend: String) -> Fault {
     }
 }
 
-/// The commands that mend faults on a cluster.
-struct Commands<'a> {
-    cluster: &'a Cluster,
-}
-
-impl Commands<'_> {
-    /// How Kafka's own tools reach the cluster; where it asks for security, that is in a file of the operator's.
-    fn connection(&self) -> String {
-        let security = if self.cluster.options.is_empty() {
-            ""
-        } else {
-            " --command-config FILE"
-        };
-        format!(" --bootstrap-server {}{security}", self.cluster.bootstrap)
-    }
-
-    /// Our own command that makes missing topics and renews old ones.
-    fn apply(&self) -> String {
-        if !self.cluster.options.is_empty() {
-            return "tacho topics apply --config FILE".to_owned();
-        }
-        format!(
-            "tacho topics apply --kafka {}{}",
-            self.cluster.bootstrap,
-            self.cluster.prefix_flags()
-        )
-    }
-
-    /// Kafka's command that changes a topic's setting.
-    fn alter(&self, name: &str, key: &str, value: &str) -> String {
-        format!(
-            "kafka-configs.sh{} --alter --entity-type topics --entity-name {name} --add-config {key}={value}",
-            self.connection()
-        )
-    }
-
-    /// The way out of a wrong partition count: a topic made anew. A count can't change later, since keys would be in two
-    /// partitions.
-    fn again(&self, name: &str) -> String {
-        format!(
-            "use another prefix; or, while nothing is in it, kafka-topics.sh{} --delete --topic {name} && {}",
-            self.connection(),
-            self.apply()
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,27 +355,6 @@ mod tests {
         assert!(
             stuck.is_refused() && stuck.mend.ends_with("min.insync.replicas=1"),
             "{stuck}"
-        );
-    }
-
-    #[test]
-    fn commands_can_be_pasted() {
-        let mut cluster = Cluster::plain("a:1", "lab.");
-        assert_eq!(
-            Commands { cluster: &cluster }.apply(),
-            "tacho topics apply --kafka a:1 --prefix lab."
-        );
-        cluster
-            .options
-            .insert("security.protocol".to_owned(), "SSL".to_owned());
-        assert_eq!(
-            Commands { cluster: &cluster }.apply(),
-            "tacho topics apply --config FILE"
-        );
-        assert!(
-            Commands { cluster: &cluster }
-                .alter("t", "k", "v")
-                .contains("--bootstrap-server a:1 --command-config FILE --alter")
         );
     }
 }
