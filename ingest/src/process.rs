@@ -1,6 +1,6 @@
 //! Runs the process `tacho-ingest`: OTLP in, raw topics of a cluster out.
 
-mod late;
+mod deferred;
 mod ports;
 mod serve;
 mod settings;
@@ -11,7 +11,7 @@ use crate::telemetry;
 use ::settings::flags::Common;
 use ::settings::process::{Failure, chain, exit_code};
 use clap::Parser;
-use late::Place;
+use deferred::Destination;
 use ports::Ports;
 use processor_log::cluster::Cluster;
 pub use settings::PrivacySection;
@@ -70,8 +70,8 @@ fn run() -> Result<(), Failure> {
     if settings.given.kafka.is_password_in_the_clear() {
         tracing::warn!("SASL PLAIN without TLS sends the password in the clear");
     }
-    let places = places(&settings)
-        .map_err(|errors| Failure::Start(errors.iter().map(PlaceError::to_string).collect()))?;
+    let destinations = destinations(&settings)
+        .map_err(|errors| Failure::Start(errors.iter().map(DestinationError::to_string).collect()))?;
     let ports = Ports::bind(&settings.given).map_err(Failure::Start)?;
     telemetry::install().map_err(|error| Failure::Running(format!("metrics: {error}")))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +79,7 @@ fn run() -> Result<(), Failure> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| Failure::Running(format!("can't start threads: {error}")))?;
-    let result = runtime.block_on(serve::serve(settings, ports, places));
+    let result = runtime.block_on(serve::serve(settings, ports, destinations));
     runtime.shutdown_timeout(THREADS_END);
     result.map_err(|error| Failure::Running(chain(&error)))
 }
@@ -93,7 +93,7 @@ pub fn serving_threads() -> usize {
 
 /// Why the spool of a prefix can't be opened.
 #[derive(Debug, thiserror::Error)]
-enum PlaceError {
+enum DestinationError {
     /// The directory can't be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -107,13 +107,13 @@ enum PlaceError {
 
 /// The prefixes that records go to: the main one, then those of the routes. Each has a spool of its own, where there are
 /// spools.
-fn places(settings: &Effective) -> Result<Vec<Place>, Vec<PlaceError>> {
+fn destinations(settings: &Effective) -> Result<Vec<Destination>, Vec<DestinationError>> {
     let main = &settings.cluster;
     let others = settings.limits.routes.prefixes().iter().map(|prefix| Cluster {
         prefix: prefix.clone(),
         ..main.clone()
     });
-    let (mut places, mut errors) = (Vec::new(), Vec::new());
+    let (mut destinations, mut errors) = (Vec::new(), Vec::new());
     for cluster in std::iter::once(main.clone()).chain(others) {
         let directory = settings.given.spool.directory.as_ref().map(|directory| {
             if cluster.prefix == main.prefix {
@@ -126,22 +126,22 @@ fn places(settings: &Effective) -> Result<Vec<Place>, Vec<PlaceError>> {
             .map(|directory| open_spool(&directory, settings.given.spool.bytes_max.0, &cluster.prefix))
             .transpose();
         match spool {
-            Ok(spool) => places.push(Place { cluster, spool }),
+            Ok(spool) => destinations.push(Destination { cluster, spool }),
             Err(error) => errors.push(error),
         }
     }
     if errors.is_empty() {
-        Ok(places)
+        Ok(destinations)
     } else {
         Err(errors)
     }
 }
 
 /// Takes the directory of a spool. Records that wait in it must be for topics of that prefix.
-fn open_spool(directory: &Path, bytes_max: u64, prefix: &str) -> Result<Taken, PlaceError> {
+fn open_spool(directory: &Path, bytes_max: u64, prefix: &str) -> Result<Taken, DestinationError> {
     let taken = Taken::open(directory, bytes_max)?;
     if taken.records() > 0 && Remembered::is_of_another(directory, prefix) {
-        return Err(PlaceError::OtherPrefix {
+        return Err(DestinationError::OtherPrefix {
             directory: directory.to_owned(),
         });
     }

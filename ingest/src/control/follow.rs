@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long one question to the brokers may take.
+/// The longest time that one request to the brokers may take.
 const REQUEST_MAX: Duration = Duration::from_secs(5);
-/// How often the seed of a log that is new is looked for.
+/// The pause between two looks for the seed of a log that is new.
 const SEED_EVERY: Duration = Duration::from_millis(50);
-/// The group id of the client; it never joins, and commits nothing.
+/// The group id of the client that reads the control topic; the client never joins the group and commits no offsets.
 const GROUP: &str = "tacho-ingest";
 
 /// Why there is no number of raw partitions yet, and no policy.
@@ -32,7 +32,7 @@ pub enum NotYet {
     /// The log can't be reached, or does not answer.
     #[error("the control topic can't be read")]
     Log(#[from] LogError),
-    /// The topics are not there.
+    /// The control topic does not exist.
     #[error(
         "there is no topic {topic}: make the topics with `tacho topics apply --kafka {bootstrap}{prefix}`"
     )]
@@ -44,12 +44,12 @@ pub enum NotYet {
         /// The flags that name the prefixes, with a space before each; empty where there are none.
         prefix: String,
     },
-    /// Nothing is in the topic.
+    /// The control topic holds no records.
     #[error(
         "topic {0} is empty: `tacho topics apply`, or the first tacho-processor, writes the settings to it"
     )]
     Empty(String),
-    /// The first record is not a seed.
+    /// The first record of the control topic is not a seed.
     #[error("topic {topic} has no settings at offset 0")]
     Seed {
         /// The control topic's name.
@@ -70,11 +70,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Reads all that is there; its policy is in force then, and remembered in `directory`. Blocks for up to five seconds
-    /// without an answer.
+    /// Reads the control topic to its end, puts its policy into force and remembers it in `directory`. Blocks for up to
+    /// five seconds where no broker answers.
     ///
     /// # Errors
-    /// It can't be read now.
+    /// The control topic can't be read now, or holds no settings.
     pub fn read(
         cluster: &Cluster,
         policies: Arc<Policies>,
@@ -85,15 +85,15 @@ impl Control {
         Ok(control)
     }
 
-    /// The pinned number of raw partitions alone, remembered in `directory` too. Blocks as [`Self::read`].
+    /// Reads only the pinned number of raw partitions, and remembers it in `directory`. Blocks as [`Self::read`] does.
     ///
     /// # Errors
-    /// It can't be read now.
+    /// The control topic can't be read now, or holds no settings.
     pub fn raw_partitions(cluster: &Cluster, directory: Option<PathBuf>) -> Result<i32, NotYet> {
         Self::read_quietly(cluster, Arc::default(), directory).map(|control| control.raw_partitions)
     }
 
-    /// Reads all that is there, and puts nothing into force.
+    /// Reads the control topic to its end and puts nothing into force.
     fn read_quietly(
         cluster: &Cluster,
         policies: Arc<Policies>,

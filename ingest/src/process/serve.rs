@@ -1,6 +1,6 @@
 //! Serves until the process is told to end: listeners in front, the cluster and the inbox behind.
 
-use super::late::{self, Late, Place};
+use super::deferred::{self, DeferredSink, Destination};
 use super::ports::Ports;
 use super::settings::{Effective, Settings};
 use crate::connection::listener::{self, ConnectionLimits};
@@ -50,9 +50,13 @@ pub(super) enum ServeError {
 }
 
 /// Serves until the process is told to end, and ends everything in order.
-pub(super) async fn serve(settings: Effective, ports: Ports, places: Vec<Place>) -> Result<(), ServeError> {
+pub(super) async fn serve(
+    settings: Effective,
+    ports: Ports,
+    destinations: Vec<Destination>,
+) -> Result<(), ServeError> {
     let (end, ending) = watch::channel(false);
-    let sink = Arc::new(Late::new(ending.clone()));
+    let sink = Arc::new(DeferredSink::new(ending.clone()));
     let http_at = ports.http.local_addr().map_err(ServeError::Listener)?;
     let grpc_at = ports
         .grpc
@@ -73,7 +77,7 @@ pub(super) async fn serve(settings: Effective, ports: Ports, places: Vec<Place>)
         policies,
         Arc::clone(&sink),
         ending,
-        places,
+        destinations,
     ));
     tokio::spawn(repeat(UPKEEP, telemetry::upkeep));
 
@@ -108,7 +112,7 @@ pub(super) async fn serve(settings: Effective, ports: Ports, places: Vec<Place>)
 fn listen(
     http: std::net::TcpListener,
     grpc: Option<std::net::TcpListener>,
-    pipeline: Arc<Pipeline<Late>>,
+    pipeline: Arc<Pipeline<DeferredSink>>,
     ending: &watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, ServeError> {
     let limits = ConnectionLimits::new(&pipeline.config);
@@ -141,12 +145,12 @@ async fn behind(
     cluster: Cluster,
     config: Config,
     policies: Arc<Policies>,
-    sink: Arc<Late>,
+    sink: Arc<DeferredSink>,
     ending: watch::Receiver<bool>,
-    places: Vec<Place>,
+    destinations: Vec<Destination>,
 ) {
     let (control, others) = tokio::select! {
-        connected = late::connect(places, &policies, &sink) => connected,
+        connected = deferred::connect(destinations, &policies, &sink) => connected,
         () = over(ending.clone()) => return,
     };
     let raw_partitions = control.raw_partitions;
@@ -187,7 +191,7 @@ async fn over(mut ending: watch::Receiver<bool>) {
 }
 
 /// The routes of the admin port: probes and metrics.
-fn admin_router(sink: Arc<Late>) -> Router {
+fn admin_router(sink: Arc<DeferredSink>) -> Router {
     let spool = Arc::clone(&sink);
     let metrics = move || async move {
         spool.observe();
