@@ -8,7 +8,7 @@ mod meta;
 mod series;
 mod session;
 
-pub use keys::{StateKey, StateKeyError};
+pub use keys::{SeriesKey, SessionsKey, StateKey, StateKeyError};
 pub use meta::{Meta, SourceState};
 pub use series::SeriesEntry;
 pub use session::{Counts, DecisionCount, Identity, MarkChunk, OriginMark, SessionState, ToolCount};

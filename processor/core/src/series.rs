@@ -15,7 +15,7 @@ use schemas::id::{Position, TopicPartition};
 use schemas::metric::{Amount, Kind};
 use schemas::settings::SEMANTICS;
 use schemas::stage::Stage;
-use schemas::state::{Change, Meta, SeriesEntry, SourceState, StateKey};
+use schemas::state::{Change, Meta, SeriesEntry, SeriesKey, SourceState, StateKey};
 use schemas::time::{AppendTime, EventTime, PartitionClock};
 use std::collections::{BTreeMap, BTreeSet};
 use strum::VariantArray;
@@ -125,7 +125,7 @@ impl Task for SeriesTask {
         let mut changes = Vec::new();
         for series in std::mem::take(&mut self.dirty_totals) {
             let value = self.totals.get(&series).map(|amount| entry(amount, None));
-            let key = StateKey::Total { series: &series }.to_string();
+            let key = SeriesKey::Total { series: &series }.to_string();
             changes.push(Change { key, value });
         }
         self.windows.take(&mut changes);
@@ -299,31 +299,25 @@ impl SeriesTask {
     }
 
     fn restore_entry(&mut self, key: StateKey<'_>, value: &[u8]) -> Result<(), RestoreError> {
+        let foreign = || RestoreError::Stage {
+            key: key.to_string(),
+            stage: Stage::Series.def().name,
+        };
+        let StateKey::Series(own) = key else {
+            return Err(foreign());
+        };
         let found = SeriesEntry::decode(value).map_err(|source| RestoreError::Entry {
             key: key.to_string(),
             source,
         })?;
         let amount = found.amount.as_ref().map_or(Amount::Count(0), Amount::from);
-        let known = match key {
-            StateKey::Total { series } => {
-                self.totals.insert(series.to_owned(), amount);
-                true
-            }
-            StateKey::OpenWindow { .. } | StateKey::Correction { .. } | StateKey::LastFinal { .. } => {
-                self.windows.restore(key, amount, found.start_ms).is_some()
-            }
-            StateKey::Meta | StateKey::Session { .. } | StateKey::Marks { .. } | StateKey::Origin { .. } => {
-                false
-            }
-        };
-        if known {
-            Ok(())
-        } else {
-            Err(RestoreError::Stage {
-                key: key.to_string(),
-                stage: Stage::Series.def().name,
-            })
+        if let SeriesKey::Total { series } = own {
+            self.totals.insert(series.to_owned(), amount);
+            return Ok(());
         }
+        self.windows
+            .restore(own, amount, found.start_ms)
+            .ok_or_else(foreign)
     }
 }
 

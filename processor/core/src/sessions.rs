@@ -44,7 +44,7 @@ use schemas::derived::{Row, SessionRow};
 use schemas::id::{Epoch, Position, TopicPartition};
 use schemas::settings::SEMANTICS;
 use schemas::stage::Stage;
-use schemas::state::{Change, MarkChunk, Meta, OriginMark, SessionState, StateKey};
+use schemas::state::{Change, MarkChunk, Meta, OriginMark, SessionState, SessionsKey, StateKey};
 use schemas::time::PartitionClock;
 
 /// The state of one conversation.
@@ -132,7 +132,7 @@ impl Task for SessionTask {
     fn take(&mut self, rules: &Rules) -> Effects {
         self.publish_open(rules);
         let mut changes = Vec::with_capacity(self.pending().entries);
-        let mut change = |key: StateKey<'_>, value| {
+        let mut change = |key: SessionsKey<'_>, value| {
             let key = key.to_string();
             changes.push(Change { key, value });
         };
@@ -143,7 +143,7 @@ impl Task for SessionTask {
                 *dirty = false;
                 session.as_ref()
             });
-            let key = StateKey::Session {
+            let key = SessionsKey::Session {
                 conversation: &conversation,
             };
             change(key, session.map(Message::encode_to_vec));
@@ -151,7 +151,7 @@ impl Task for SessionTask {
         for (conversation, chunk) in std::mem::take(&mut self.ledger.dirty_chunks) {
             let state = self.conversations.get(&conversation);
             let marks = state.and_then(|conversation| conversation.marks.bytes(chunk));
-            let key = StateKey::Marks {
+            let key = SessionsKey::Marks {
                 bucket: chunk.bucket.0,
                 number: chunk.number,
                 conversation: &conversation,
@@ -159,7 +159,7 @@ impl Task for SessionTask {
             change(key, marks.map(|marks| MarkChunk { marks }.encode_to_vec()));
         }
         for (source, mark) in self.origins.changes() {
-            let key = StateKey::Origin { source: &source };
+            let key = SessionsKey::Origin { source: &source };
             change(key, mark.map(|mark| mark.encode_to_vec()));
         }
         Effects {
@@ -291,15 +291,21 @@ impl SessionTask {
             key: key.to_string(),
             source,
         };
-        match key {
-            StateKey::Session { conversation } => {
+        let StateKey::Sessions(own) = key else {
+            return Err(RestoreError::Stage {
+                key: key.to_string(),
+                stage: Stage::Sessions.def().name,
+            });
+        };
+        match own {
+            SessionsKey::Session { conversation } => {
                 let session = SessionState::decode(value).map_err(unread)?;
                 if session.unpublished {
                     self.ledger.unpublished.push(conversation.to_owned());
                 }
                 self.conversation(conversation).session = Some(session);
             }
-            StateKey::Marks {
+            SessionsKey::Marks {
                 bucket,
                 number,
                 conversation,
@@ -309,19 +315,9 @@ impl SessionTask {
                 let id = ChunkId { bucket, number };
                 self.conversation(conversation).marks.restore(id, &chunk.marks);
             }
-            StateKey::Origin { source } => {
+            SessionsKey::Origin { source } => {
                 let mark = OriginMark::decode(value).map_err(unread)?;
                 self.origins.restore(source, mark);
-            }
-            StateKey::Meta
-            | StateKey::Total { .. }
-            | StateKey::OpenWindow { .. }
-            | StateKey::Correction { .. }
-            | StateKey::LastFinal { .. } => {
-                return Err(RestoreError::Stage {
-                    key: key.to_string(),
-                    stage: Stage::Sessions.def().name,
-                });
             }
         }
         Ok(())

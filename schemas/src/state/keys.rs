@@ -16,13 +16,22 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The key of a changelog entry.
+/// The key of a changelog entry, by the stage that it belongs to.
 ///
 /// Written with slashes between its parts; the last part may hold slashes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StateKey<'k> {
-    /// `meta`: the position up to which the partition's state is complete.
+    /// `meta`: the position up to which the partition's state is complete; every stage has it.
     Meta,
+    /// A key of stage `sessions`.
+    Sessions(SessionsKey<'k>),
+    /// A key of stage `series`.
+    Series(SeriesKey<'k>),
+}
+
+/// The key of an entry of stage `sessions`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionsKey<'k> {
     /// `s/TENANT/CONVERSATION`: a session.
     Session {
         /// The key of the conversation's raw records: tenant and conversation.
@@ -42,6 +51,11 @@ pub enum StateKey<'k> {
         /// The source, as in [`Origin::source`](crate::origin::Origin::source).
         source: &'k str,
     },
+}
+
+/// The key of an entry of stage `series`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SeriesKey<'k> {
     /// `t/SERIES`: the total of a series.
     Total {
         /// The series key.
@@ -99,8 +113,17 @@ impl<'k> StateKey<'k> {
 
 impl fmt::Display for StateKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
+        match self {
             Self::Meta => f.write_str("meta"),
+            Self::Sessions(key) => key.fmt(f),
+            Self::Series(key) => key.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for SessionsKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             Self::Session { conversation } => write!(f, "s/{conversation}"),
             Self::Marks {
                 bucket,
@@ -108,6 +131,13 @@ impl fmt::Display for StateKey<'_> {
                 conversation,
             } => write!(f, "m/{bucket}/{number}/{conversation}"),
             Self::Origin { source } => write!(f, "i/{source}"),
+        }
+    }
+}
+
+impl fmt::Display for SeriesKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             Self::Total { series } => write!(f, "t/{series}"),
             Self::OpenWindow { size, start, series } => write!(f, "o/{size}/{start}/{series}"),
             Self::Correction {
@@ -126,29 +156,43 @@ fn known(key: &str) -> Option<StateKey<'_>> {
         return Some(StateKey::Meta);
     }
     let (kind, rest) = key.split_once('/')?;
-    let found = match kind {
-        "s" => StateKey::Session { conversation: rest },
+    match kind {
+        "s" | "m" | "i" => sessions_key(kind, rest).map(StateKey::Sessions),
+        "t" | "o" | "c" | "f" => series_key(kind, rest).map(StateKey::Series),
+        _ => None,
+    }
+}
+
+fn sessions_key<'k>(kind: &str, rest: &'k str) -> Option<SessionsKey<'k>> {
+    Some(match kind {
+        "s" => SessionsKey::Session { conversation: rest },
         "m" => {
             let (bucket, rest) = number(rest)?;
             let (number, conversation) = number(rest)?;
-            StateKey::Marks {
+            SessionsKey::Marks {
                 bucket,
                 number,
                 conversation,
             }
         }
-        "i" => StateKey::Origin { source: rest },
-        "t" => StateKey::Total { series: rest },
+        "i" => SessionsKey::Origin { source: rest },
+        _ => return None,
+    })
+}
+
+fn series_key<'k>(kind: &str, rest: &'k str) -> Option<SeriesKey<'k>> {
+    Some(match kind {
+        "t" => SeriesKey::Total { series: rest },
         "o" => {
             let (size, rest) = number(rest)?;
             let (start, series) = number(rest)?;
-            StateKey::OpenWindow { size, start, series }
+            SeriesKey::OpenWindow { size, start, series }
         }
         "c" => {
             let (arrival, rest) = number(rest)?;
             let (size, rest) = number(rest)?;
             let (start, series) = number(rest)?;
-            StateKey::Correction {
+            SeriesKey::Correction {
                 arrival,
                 size,
                 start,
@@ -157,11 +201,10 @@ fn known(key: &str) -> Option<StateKey<'_>> {
         }
         "f" => {
             let (size, series) = number(rest)?;
-            StateKey::LastFinal { size, series }
+            SeriesKey::LastFinal { size, series }
         }
         _ => return None,
-    };
-    Some(found)
+    })
 }
 
 /// The number before the first slash, and what follows the slash.
@@ -179,21 +222,27 @@ mod tests {
     fn keys_are_written_as_they_were_before_they_had_a_type() {
         let key = |key: StateKey<'_>| key.to_string();
         assert_eq!(key(StateKey::Meta), "meta");
-        assert_eq!(key(StateKey::Session { conversation: "t/c" }), "s/t/c");
-        let marks = StateKey::Marks {
+        assert_eq!(
+            key(StateKey::Sessions(SessionsKey::Session { conversation: "t/c" })),
+            "s/t/c"
+        );
+        let marks = StateKey::Sessions(SessionsKey::Marks {
             bucket: 600_000,
             number: 3,
             conversation: "t/c",
-        };
+        });
         assert_eq!(key(marks), "m/600000/3/t/c");
         let source = "codex.inbox.logs.v1/3";
-        assert_eq!(key(StateKey::Origin { source }), "i/codex.inbox.logs.v1/3");
-        let correction = StateKey::Correction {
+        assert_eq!(
+            key(StateKey::Sessions(SessionsKey::Origin { source })),
+            "i/codex.inbox.logs.v1/3"
+        );
+        let correction = StateKey::Series(SeriesKey::Correction {
             arrival: -60_000,
             size: 2,
             start: 0,
             series: "x/y",
-        };
+        });
         assert_eq!(key(correction), "c/-60000/2/0/x/y");
     }
 
@@ -225,13 +274,13 @@ mod tests {
             let (conversation, source, series) = (text.as_str(), text.as_str(), text.as_str());
             let keys = [
                 StateKey::Meta,
-                StateKey::Session { conversation },
-                StateKey::Marks { bucket, number, conversation },
-                StateKey::Origin { source },
-                StateKey::Total { series },
-                StateKey::OpenWindow { size, start, series },
-                StateKey::Correction { arrival: bucket, size, start, series },
-                StateKey::LastFinal { size, series },
+                StateKey::Sessions(SessionsKey::Session { conversation }),
+                StateKey::Sessions(SessionsKey::Marks { bucket, number, conversation }),
+                StateKey::Sessions(SessionsKey::Origin { source }),
+                StateKey::Series(SeriesKey::Total { series }),
+                StateKey::Series(SeriesKey::OpenWindow { size, start, series }),
+                StateKey::Series(SeriesKey::Correction { arrival: bucket, size, start, series }),
+                StateKey::Series(SeriesKey::LastFinal { size, series }),
             ];
             for key in keys {
                 let written = key.to_string();

@@ -20,7 +20,7 @@ use crate::task::Pending;
 use schemas::delta::{DeltaEntry, entry_bytes_max};
 use schemas::metric::Amount;
 use schemas::settings::TimeRules;
-use schemas::state::{Change, StateKey};
+use schemas::state::{Change, SeriesKey};
 use schemas::time::{EventTime, PartitionClock, window_start};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -194,14 +194,14 @@ impl Windows {
     /// Moves the entries that changed since the last call into `changes`, in a fixed order.
     pub fn take(&mut self, changes: &mut Vec<Change>) {
         self.pending_bytes = 0;
-        let mut change = |key: StateKey<'_>, amount: Option<&Amount>, start| {
+        let mut change = |key: SeriesKey<'_>, amount: Option<&Amount>, start| {
             let key = key.to_string();
             let value = amount.map(|amount| entry(amount, start));
             changes.push(Change { key, value });
         };
         for (window, series) in std::mem::take(&mut self.dirty_open) {
             let by = self.open.get(&window);
-            let key = StateKey::OpenWindow {
+            let key = SeriesKey::OpenWindow {
                 size: window.size,
                 start: window.start.0,
                 series: &series,
@@ -211,7 +211,7 @@ impl Windows {
         for (correction, series) in std::mem::take(&mut self.dirty_corrections) {
             let by = self.corrections.get(&correction);
             let Correction { arrival, window } = correction;
-            let key = StateKey::Correction {
+            let key = SeriesKey::Correction {
                 arrival: arrival.0,
                 size: window.size,
                 start: window.start.0,
@@ -221,7 +221,7 @@ impl Windows {
         }
         for (size, series) in std::mem::take(&mut self.dirty_finals) {
             let (start, by) = &self.finals[size];
-            let key = StateKey::LastFinal {
+            let key = SeriesKey::LastFinal {
                 size,
                 series: &series,
             };
@@ -231,13 +231,13 @@ impl Windows {
 
     /// Restores an entry; `None` if its key is not that of a window, or names a size that the seed does not
     /// have.
-    pub fn restore(&mut self, key: StateKey<'_>, amount: Amount, start_ms: Option<i64>) -> Option<()> {
+    pub fn restore(&mut self, key: SeriesKey<'_>, amount: Amount, start_ms: Option<i64>) -> Option<()> {
         let (by, series) = match key {
-            StateKey::OpenWindow { size, start, series } => {
+            SeriesKey::OpenWindow { size, start, series } => {
                 let window = self.window(size, start)?;
                 (self.open.entry(window).or_default(), series)
             }
-            StateKey::Correction {
+            SeriesKey::Correction {
                 arrival,
                 size,
                 start,
@@ -248,16 +248,12 @@ impl Windows {
                 let correction = Correction { arrival, window };
                 (self.corrections.entry(correction).or_default(), series)
             }
-            StateKey::LastFinal { size, series } => {
+            SeriesKey::LastFinal { size, series } => {
                 let (start, by) = self.finals.get_mut(size)?;
                 *start = EventTime(start_ms?);
                 (by, series)
             }
-            StateKey::Meta
-            | StateKey::Session { .. }
-            | StateKey::Marks { .. }
-            | StateKey::Origin { .. }
-            | StateKey::Total { .. } => return None,
+            SeriesKey::Total { .. } => return None,
         };
         by.insert(series.to_owned(), amount);
         Some(())
