@@ -402,7 +402,7 @@ impl TimeSource {
 }
 
 /// Who and what a fact is about: label values as they came off the wire, not yet capped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dimensions<'a> {
     /// The tenant, from the key of the raw record.
     pub tenant: &'a str,
@@ -426,6 +426,26 @@ pub struct Dimensions<'a> {
     pub effort: &'static str,
     /// The service tier: a known one, `default` or `other`.
     pub tier: &'static str,
+}
+
+impl<'a> Dimensions<'a> {
+    /// The dimensions of a fact of which only the tenant is known.
+    #[must_use]
+    pub const fn unassigned(tenant: &'a str) -> Self {
+        Self {
+            tenant,
+            team: UNASSIGNED,
+            project: UNASSIGNED,
+            cost_centre: UNASSIGNED,
+            department: UNASSIGNED,
+            env: UNASSIGNED,
+            model: UNASSIGNED,
+            entrypoint: "other",
+            agent: Agent::Root,
+            effort: "default",
+            tier: "default",
+        }
+    }
 }
 
 /// The value of a dimension for which nothing was reported.

@@ -10,8 +10,9 @@
 //!
 //! **Invariant:** the clock never goes back, and the same records give the same clock.
 
+use schemas::delta::Slot;
 use schemas::settings::TimeRules;
-use schemas::time::{AppendTime, PartitionClock, WallTime};
+use schemas::time::{AppendTime, EventTime, PartitionClock, WallTime, window_start};
 
 /// How far an append time may be from the writer's wall time and still be confirmed by it, ms.
 pub const PROOF_MS: i64 = 60_000;
@@ -43,6 +44,23 @@ pub fn advance(
     }
     *clock = Some(now.max(PartitionClock(appended.0)));
     Advance::Moved
+}
+
+/// The slot of an event at `time` on a partition whose clock is at `clock`, with its late level and slot of
+/// arrival.
+pub fn slot(time: EventTime, clock: PartitionClock, rules: &TimeRules) -> Slot {
+    let end = |size: i64| window_start(time, size).0.saturating_add(size);
+    let late = rules
+        .window_sizes_ms
+        .iter()
+        .take_while(|size| clock.0 >= end(**size).saturating_add(rules.grace_ms))
+        .count();
+    let arrival = PartitionClock(window_start(EventTime(clock.0), rules.slot_ms).0);
+    Slot {
+        start: window_start(time, rules.slot_ms),
+        late: u32::try_from(late).unwrap_or(u32::MAX),
+        arrival: (late > 0).then_some(arrival),
+    }
 }
 
 #[cfg(test)]

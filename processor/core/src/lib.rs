@@ -15,6 +15,7 @@
 #![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod clock;
+mod combiner;
 mod indexed;
 pub mod labels;
 pub mod out;

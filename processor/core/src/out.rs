@@ -1,6 +1,6 @@
 //! The output of event handlers: facts, which become deltas, and rows.
 
-use crate::sessions::Combiner;
+use crate::combiner::Combiner;
 use schemas::delta::Slot;
 use schemas::derived::Row;
 use schemas::fact::{Dimensions, Fact};

@@ -12,7 +12,6 @@
 //! happens; the sum over commits does not.
 
 mod classify;
-mod combiner;
 mod cost;
 mod identity;
 mod identity_cache;
@@ -24,7 +23,6 @@ mod parse;
 mod row;
 mod timers;
 
-pub use combiner::Combiner;
 pub use cost::AMOUNT_MAX;
 pub use on::CALLS_MAX;
 pub use origins::ORIGINS_MAX;

@@ -113,3 +113,16 @@ pub fn of_identity<'a>(tenant: &'a str, identity: &'a Identity) -> Dimensions<'a
         tier: classify::tier(&identity.tier),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_without_reports_is_unassigned() {
+        assert_eq!(
+            of_identity("t", &Identity::default()),
+            Dimensions::unassigned("t")
+        );
+    }
+}

@@ -13,7 +13,6 @@
 //! **Invariant:** an outcome depends on the records before it on the partition and on the seed, never on when
 //! or in which batch it was folded.
 
-use super::combiner::{Combiner, RecordClass};
 use super::identity::{learn, learn_seldom, moves, of_identity};
 use super::identity_cache::IdentityCache;
 use super::marks::{Added, ChunkId};
@@ -23,6 +22,8 @@ use super::row::{ENDED, OPEN, REOPENED};
 use super::timers::Timer;
 use super::{Conversation, SessionTask};
 use crate::Rules;
+use crate::clock::slot;
+use crate::combiner::{Combiner, RecordClass};
 use crate::out::Out;
 use crate::task::{Input, Pending, Quarantined};
 use schemas::delta::Slot;
@@ -31,9 +32,9 @@ use schemas::event::EventKind;
 use schemas::fact::{Dimensions, Fact, Outcome, TimeSource};
 use schemas::id::{Epoch, TopicPartition, can_route, split_raw_key};
 use schemas::price::Prices;
-use schemas::settings::{Seed, TimeRules};
+use schemas::settings::Seed;
 use schemas::state::{Identity, SessionState};
-use schemas::time::{EventTime, PartitionClock, window_start};
+use schemas::time::{EventTime, PartitionClock};
 use std::collections::BTreeSet;
 
 /// What folding adds to beside the record's conversation: deltas, rows, timers, quarantined records, and what
@@ -53,23 +54,6 @@ pub struct Ledger {
     /// longer set.
     pub unpublished: Vec<String>,
     at: TopicPartition,
-}
-
-/// The slot of an event at `time` on a partition whose clock is at `clock`, with its late level and slot of
-/// arrival.
-pub fn slot(time: EventTime, clock: PartitionClock, rules: &TimeRules) -> Slot {
-    let end = |size: i64| window_start(time, size).0.saturating_add(size);
-    let late = rules
-        .window_sizes_ms
-        .iter()
-        .take_while(|size| clock.0 >= end(**size).saturating_add(rules.grace_ms))
-        .count();
-    let arrival = PartitionClock(window_start(EventTime(clock.0), rules.slot_ms).0);
-    Slot {
-        start: window_start(time, rules.slot_ms),
-        late: u32::try_from(late).unwrap_or(u32::MAX),
-        arrival: (late > 0).then_some(arrival),
-    }
 }
 
 /// Adds a change of the number of open sessions to the series of a session.

@@ -6,6 +6,7 @@
 use super::marks::BUCKET_MS;
 use super::{Conversation, SessionTask, ledger, row};
 use crate::Rules;
+use crate::clock::slot;
 use schemas::derived::Row;
 use schemas::id::Epoch;
 use schemas::state::SessionState;
@@ -114,7 +115,7 @@ impl SessionTask {
         session.unpublished = false;
         session.row_clock_ms = self.clock.map(|clock| clock.0);
         let next = deadline(session, rules);
-        let slot = ledger::slot(EventTime(due.0), self.clock.unwrap_or(due), &rules.seed.time);
+        let slot = slot(EventTime(due.0), self.clock.unwrap_or(due), &rules.seed.time);
         ledger::active(&mut self.ledger.combiner, key, session, -1, slot);
         let row = row::of(key, session, self.at, self.position);
         self.ledger.rows.push(Row::Session(Box::new(row)));

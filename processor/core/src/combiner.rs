@@ -15,7 +15,6 @@ use schemas::fact::{Dimensions, Fact, FactKind, Outcome, TimeSource};
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Kind, Label, Metric, MetricDef, Sample, label_value};
 use schemas::settings::Seed;
-use schemas::state::Identity;
 use std::collections::BTreeMap;
 use strum::{EnumCount, VariantArray};
 
@@ -179,12 +178,7 @@ impl Combiner {
             time_source,
             clamped,
         };
-        self.add(
-            &fact,
-            &super::identity::of_identity(&tenant, &Identity::default()),
-            slot,
-            records,
-        );
+        self.add(&fact, &Dimensions::unassigned(&tenant), slot, records);
     }
 }
 
