@@ -75,7 +75,7 @@ pub enum Holds {
     Raw(Signal),
     /// OTLP requests of a signal, as foreign writers wrote them.
     Inbox(Signal),
-    /// Bytes that could not be understood.
+    /// Raw and inbox records that can't be derived.
     Quarantined,
     /// Derived rows ([`crate::derived::Row`]).
     Rows,
