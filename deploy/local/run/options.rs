@@ -57,7 +57,7 @@ pub struct RunOptions {
     pub admin: SocketAddr,
     /// The settings of a new log.
     pub seed: Seed,
-    /// Which derivation of the log this process works on.
+    /// The derivation of the log that this process works on.
     pub derivation: Derivation,
 }
 

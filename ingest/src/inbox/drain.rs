@@ -71,7 +71,7 @@ pub(super) enum DrainError {
     Ending,
 }
 
-/// Which record of an inbox: where it is.
+/// The place of an inbox record: its partition and offset.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RecordId {
     /// The name of the inbox topic, without the prefix, and the partition: `topic/partition`.
@@ -86,7 +86,7 @@ pub(super) struct Received {
     pub id: RecordId,
     /// When the brokers took the record in, ms since the Unix epoch; 0 where they did not stamp it.
     pub stamped_ms: i64,
-    /// Which record of the quarantine this one is a retry of, if it says so.
+    /// The quarantined record that this inbox record retries, as its header names it; `None` without that header.
     pub retry_of: Option<String>,
     pub value: Bytes,
 }

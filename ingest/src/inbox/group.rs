@@ -251,7 +251,7 @@ fn received(
     })
 }
 
-/// Which record of the quarantine an inbox record says that it is a retry of, if the text is of a usable form.
+/// Returns the quarantined record that the headers name as the one retried; `None` if they name none, or in unusable text.
 fn retry_of(headers: &BorrowedHeaders) -> Option<String> {
     let header = headers.iter().find(|header| header.key == HEADER_RETRY_OF)?;
     let text = std::str::from_utf8(header.value?).ok()?;

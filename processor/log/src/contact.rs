@@ -6,8 +6,8 @@
 //! 5301](https://github.com/confluentinc/librdkafka/issues/5301), since 2.12): the client says nothing for
 //! the rest of its life, and tells nobody.
 //!
-//! So clients that live long are asked every five seconds, and one that twice does not answer where a new one
-//! does is replaced: the worker's by `Log::recover`, those of ingest (its producers, the reader of the
+//! Clients that live long are therefore asked every five seconds, and a client that twice does not answer where a new
+//! client does is replaced: the worker's by `Log::recover`, those of ingest (its producers, the reader of the
 //! control topic, the clients of inbox and spool) by whoever has them. The test `tests/it/veiled.rs` hides
 //! the brokers of a real cluster from its clients again and again (`tests/support/veil.rs`).
 

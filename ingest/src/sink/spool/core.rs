@@ -18,7 +18,7 @@ const HANDOVER_MAX: Duration = Duration::from_millis(250);
 /// How many bytes may wait to be written to the spool.
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 
-/// Which way requests go, as the module of the spool explains.
+/// The way that requests take: to Kafka, to the spool, or waiting between the two ([`crate::sink::spool`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Direct,

@@ -1,4 +1,4 @@
-//! Which records the embedded log deletes by age and size, and which it never deletes.
+//! Retention of the embedded log: the records that it deletes by age and size, and those that it never deletes.
 //!
 //! **Architecture Invariant:** no input record of a stage goes before it was folded and committed, whatever its age.
 

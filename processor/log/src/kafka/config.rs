@@ -1,4 +1,4 @@
-//! Which cluster a log is on, and the identity of the log's user there.
+//! The configuration of a log on Kafka: its cluster, and the identity of the log's user there.
 
 use crate::cluster::Cluster;
 use std::time::Duration;
