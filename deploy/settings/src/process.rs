@@ -1,6 +1,6 @@
 //! How processes start listening and end: exit codes, faults in words, signals.
 
-use std::error::Error;
+pub use processor_log::chain;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,18 +34,6 @@ pub fn exit_code(process: &str, outcome: Result<(), Failure>) -> ExitCode {
 /// A text with each run of white space, line ends included, as one space.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// An error with its sources, in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Listens on an address, which the setting or flag `name` gives. Where that is not possible, adds a fault.

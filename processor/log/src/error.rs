@@ -184,8 +184,9 @@ impl LogError {
     }
 }
 
-/// An error with its sources, in one line, for the process's own log.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its sources, in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

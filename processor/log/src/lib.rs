@@ -28,7 +28,7 @@ pub mod kafka;
 pub mod simulated;
 pub mod telemetry;
 
-pub use error::{Cause, LogError};
+pub use error::{Cause, LogError, chain};
 
 use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Offered, Record};
