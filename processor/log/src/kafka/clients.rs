@@ -172,6 +172,20 @@ pub(super) fn drop_aside<T: Send + 'static>(client: T) -> Option<JoinHandle<()>>
         .ok()
 }
 
+/// Waits until the partitions that were just taken from a consumer, by an assignment of others or of none, are stopped.
+///
+/// The client stops a partition beside the call that takes it away. Where the same partition is given and taken again before
+/// that, the client stops it twice, and its assertion `rktp->rktp_started` ends the process (librdkafka 2.12.1,
+/// `rd_kafka_assignment_partition_stopped`). Its main thread works off one queue in order: when it has answered a first
+/// question, the stop that was queued before is carried out, and when it has answered a second one, the end of the stop is
+/// noted.
+pub(super) fn wait_for_stops<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> KafkaResult<()> {
+    for _ in 0..2 {
+        consumer.assignment()?;
+    }
+    Ok(())
+}
+
 /// How long between two tries of a question to the brokers.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
@@ -272,3 +286,33 @@ impl ClientContext for EndIsNoError {
 }
 
 impl ConsumerContext for EndIsNoError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::{Offset, TopicPartitionList};
+
+    /// How often the partition is given anew. Without the wait the client aborts within a few hundred.
+    const TURNS: usize = 5_000;
+
+    #[test]
+    fn a_partition_is_given_anew_at_once_again_and_again() {
+        let brokers = MockCluster::new(1).unwrap();
+        brokers.create_topic("topic", 1, 1).unwrap();
+        let cluster = Cluster::plain(&brokers.bootstrap_servers(), "");
+        let consumer: EndingConsumer = consumer(&cluster, "again")
+            .set("enable.partition.eof", "true")
+            .create_with_context(EndIsNoError)
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("topic", 0, Offset::Offset(0)).unwrap();
+        consumer.assign(&list).unwrap();
+        // The end that the client tells shows that it has started the partition.
+        while consumer.poll(REQUEST_MAX).is_none() {}
+        for _ in 0..TURNS {
+            consumer.assign(&list).unwrap();
+            wait_for_stops(&consumer).unwrap();
+        }
+    }
+}

@@ -190,6 +190,7 @@ impl Cursor {
         (self.at, self.next, self.at_end) = (at, from, false);
         self.consumer
             .assign(&names.list(&[(at, from)]))
+            .and_then(|()| clients::wait_for_stops(&self.consumer))
             .map_err(|error| LogError::failed("placing a reader", error))
     }
 

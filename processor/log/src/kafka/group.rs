@@ -238,6 +238,7 @@ impl Group {
         let list = self.names.unset(at);
         self.consumer
             .incremental_unassign(&list)
+            .and_then(|()| clients::wait_for_stops(&self.consumer))
             .map_err(|error| LogError::failed("releasing partitions", error))
     }
 
