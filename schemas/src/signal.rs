@@ -75,7 +75,7 @@ impl Signal {
         match topic.def().holds {
             Holds::Raw(signal) | Holds::Inbox(signal) => Some(signal),
             Holds::Quarantined
-            | Holds::Rows
+            | Holds::Rows(_)
             | Holds::Control
             | Holds::Labels
             | Holds::Deltas

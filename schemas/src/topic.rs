@@ -77,8 +77,8 @@ pub enum Holds {
     Inbox(Signal),
     /// Raw and inbox records that can't be derived.
     Quarantined,
-    /// Derived rows ([`crate::derived::Row`]).
-    Rows,
+    /// Derived rows of a kind ([`crate::derived::Row`]).
+    Rows(RowKind),
     /// The seed and epochs ([`crate::control`]).
     Control,
     /// Admitted values of open labels.
@@ -87,6 +87,19 @@ pub enum Holds {
     Deltas,
     /// Entries of tasks' state ([`crate::state`]).
     State,
+}
+
+/// The kinds of derived rows. Each has a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    /// Session rows.
+    Session,
+    /// Window rows of one minute.
+    Window1m,
+    /// Window rows of five minutes.
+    Window5m,
+    /// Window rows of an hour.
+    Window1h,
 }
 
 /// Which of the two prefixes a topic stands under: that of the log, which all derivations read, or that of
@@ -240,7 +253,7 @@ impl Topic {
             Self::Sessions => TopicDef {
                 name: "codex.sessions.v1",
                 prefix: Prefix::Derived,
-                holds: Holds::Rows,
+                holds: Holds::Rows(RowKind::Session),
                 partitions: Partitions::LikeRawLogs,
                 // Rows name people, so they are not kept for ever.
                 cleanup: Cleanup::CompactAndDelete { retention_days: 400 },
@@ -249,9 +262,9 @@ impl Topic {
                 code: 5,
                 about: "session rows, the latest of each segment",
             },
-            Self::Windows1m => windows("codex.windows.1m.v1", 6, 30),
-            Self::Windows5m => windows("codex.windows.5m.v1", 7, 90),
-            Self::Windows1h => windows("codex.windows.1h.v1", 8, 400),
+            Self::Windows1m => windows("codex.windows.1m.v1", RowKind::Window1m, 6, 30),
+            Self::Windows5m => windows("codex.windows.5m.v1", RowKind::Window5m, 7, 90),
+            Self::Windows1h => windows("codex.windows.1h.v1", RowKind::Window1h, 8, 400),
             Self::Control => input(
                 "tacho.control",
                 Holds::Control,
@@ -333,11 +346,11 @@ const fn inbox(name: &'static str, signal: Signal, code: u8, about: &'static str
     }
 }
 
-const fn windows(name: &'static str, code: u8, retention_days: u32) -> TopicDef {
+const fn windows(name: &'static str, kind: RowKind, code: u8, retention_days: u32) -> TopicDef {
     TopicDef {
         name,
         prefix: Prefix::Derived,
-        holds: Holds::Rows,
+        holds: Holds::Rows(kind),
         partitions: Partitions::LikeDeltas,
         cleanup: Cleanup::Delete { retention_days },
         stamped: false,

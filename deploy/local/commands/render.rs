@@ -76,7 +76,7 @@ pub fn decoded(topic: Topic, bytes: &[u8]) -> Option<Value> {
         return Some(Value::from(""));
     }
     match topic.def().holds {
-        Holds::Rows => Row::decode(topic, bytes).ok().map(|row| row.to_json()),
+        Holds::Rows(_) => Row::decode(topic, bytes).ok().map(|row| row.to_json()),
         Holds::Raw(signal) | Holds::Inbox(signal) => match signal {
             Signal::Logs => serde_json::to_value(ExportLogsServiceRequest::decode(bytes).ok()?).ok(),
             Signal::Traces => serde_json::to_value(ExportTraceServiceRequest::decode(bytes).ok()?).ok(),

@@ -4,7 +4,7 @@
 //! in `topic.rs`, its struct and Avro schema in a file beside this one, and its arms below.
 
 use super::{RowError, SessionRow, WindowRow, WindowSize};
-use crate::topic::Topic;
+use crate::topic::{Holds, RowKind, Topic};
 
 /// A derived row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,23 +49,18 @@ impl Row {
     /// The topic holds no derived rows, or the bytes are not a row of it.
     pub fn decode(topic: Topic, bytes: &[u8]) -> Result<Self, RowError> {
         let window = |size| Ok(Self::Window(size, Box::new(WindowRow::decode(bytes)?)));
-        match topic {
-            Topic::Sessions => Ok(Self::Session(Box::new(SessionRow::decode(bytes)?))),
-            Topic::Windows1m => window(WindowSize::Small),
-            Topic::Windows5m => window(WindowSize::Middle),
-            Topic::Windows1h => window(WindowSize::Large),
-            Topic::RawLogs
-            | Topic::RawTraces
-            | Topic::RawMetrics
-            | Topic::InboxLogs
-            | Topic::InboxTraces
-            | Topic::InboxMetrics
-            | Topic::Quarantine
-            | Topic::Control
-            | Topic::Labels
-            | Topic::Deltas
-            | Topic::SessionsChangelog
-            | Topic::SeriesChangelog => Err(RowError::NotDerived(topic)),
+        match topic.def().holds {
+            Holds::Rows(RowKind::Session) => Ok(Self::Session(Box::new(SessionRow::decode(bytes)?))),
+            Holds::Rows(RowKind::Window1m) => window(WindowSize::Small),
+            Holds::Rows(RowKind::Window5m) => window(WindowSize::Middle),
+            Holds::Rows(RowKind::Window1h) => window(WindowSize::Large),
+            Holds::Raw(_)
+            | Holds::Inbox(_)
+            | Holds::Quarantined
+            | Holds::Control
+            | Holds::Labels
+            | Holds::Deltas
+            | Holds::State => Err(RowError::NotDerived(topic)),
         }
     }
 

@@ -53,7 +53,7 @@ fn rule(topic: Topic) -> Option<Rule> {
         Holds::Raw(_) => Some(Rule::Raw),
         Holds::Inbox(_)
         | Holds::Quarantined
-        | Holds::Rows
+        | Holds::Rows(_)
         | Holds::Control
         | Holds::Labels
         | Holds::Deltas
