@@ -45,7 +45,8 @@ pub struct RawRecord {
     /// The epoch of the privacy policy that the record was cleaned under, for header `tacho-policy`; none where all texts are
     /// kept.
     pub policy: Option<i64>,
-    /// The environment that the record goes to: 0 is the main prefix, see [`crate::prepare::environment`].
+    /// The environment that the record goes to: 0 is the main prefix, other numbers count the prefixes of the
+    /// environments table.
     pub environment: u8,
 }
 

@@ -81,8 +81,17 @@ async fn chunk(body: &mut Body) -> Result<Option<Bytes>, RequestError> {
     }
 }
 
+/// Refuses a request with that error, and reads what is left of its body first.
+///
+/// # Errors
+/// Always the error given.
+pub(crate) async fn refuse<T>(error: RequestError, body: Body) -> Result<T, RequestError> {
+    discard(body).await;
+    Err(error)
+}
+
 /// Reads what is left of a refused body, within limits, since a client that is still sending would miss the answer.
-pub(crate) async fn discard(mut body: Body) {
+async fn discard(mut body: Body) {
     let all = async {
         let mut length = 0;
         while let Ok(Some(chunk)) = chunk(&mut body).await {

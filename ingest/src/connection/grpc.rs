@@ -4,7 +4,7 @@
 //! OTLP/HTTP, and each is counted. Source: gRPC over HTTP/2, gRPC compression.
 
 use crate::connection::agent::Agent;
-use crate::connection::body::{discard, read};
+use crate::connection::body::{read, refuse};
 use crate::connection::error::RequestError;
 use crate::connection::reply::success_protobuf;
 use crate::connection::telemetry::{Protocol, RequestTelemetry};
@@ -72,11 +72,6 @@ pub(super) async fn answer<S: Sink>(
     };
     telemetry.answered(Protocol::Grpc, signal, code as u16, reason, started.elapsed());
     response
-}
-
-async fn refuse(error: RequestError, body: Body) -> Result<Accepted, RequestError> {
-    discard(body).await;
-    Err(error)
 }
 
 async fn export<S: Sink>(

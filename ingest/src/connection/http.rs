@@ -1,7 +1,7 @@
 //! Answers OTLP/HTTP requests: reads head and body, hands them to the pipeline, writes the answer.
 
 use crate::connection::agent::Agent;
-use crate::connection::body::{discard, read};
+use crate::connection::body::{read, refuse};
 use crate::connection::error::RequestError;
 use crate::connection::reply::{success_json, success_protobuf};
 use crate::connection::telemetry::{Protocol, RequestTelemetry};
@@ -80,11 +80,6 @@ pub(super) async fn answer<S: Sink>(
         started.elapsed(),
     );
     response
-}
-
-async fn refuse(error: RequestError, body: Body) -> Result<Accepted, RequestError> {
-    discard(body).await;
-    Err(error)
 }
 
 async fn export<S: Sink>(

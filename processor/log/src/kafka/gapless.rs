@@ -186,3 +186,30 @@ impl<T: Send + Sync + 'static> GaplessProducer<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guarantee_holds_whatever_an_operator_passes_through() {
+        let mut cluster = Cluster::plain("127.0.0.1:9", "");
+        for (name, value) in [
+            ("message.timeout.ms", "5"),
+            ("enable.gapless.guarantee", "false"),
+            ("max.in.flight", "9"),
+        ] {
+            cluster.options.insert(name.to_owned(), value.to_owned());
+        }
+        let native = config(&cluster, "gapless", 1 << 20)
+            .create_native_config()
+            .unwrap();
+        for (name, value) in [
+            ("max.in.flight", "1"),
+            ("message.timeout.ms", "0"),
+            ("enable.gapless.guarantee", "true"),
+        ] {
+            assert_eq!(native.get(name).unwrap(), value, "{name}");
+        }
+    }
+}
