@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A real Prometheus with the shipped scrape configuration against a running tacho that is killed again and again: counts
 # by subtraction must equal what was sent. Then the same with two tacho-ingest and three tacho-processor on a broker, of
-# which some are killed, stopped, added and removed.
+# which some are killed, stopped, added and removed. Then two derivations of one log, scraped by one job.
 #
 #   .ci/interop/prometheus.sh
 #
@@ -60,4 +60,5 @@ done
 
 "$promtool" check config deploy/prometheus/prometheus.yml deploy/prometheus/kubernetes.yml
 python3 -B .ci/interop/prometheus.py --tacho "$tacho" --prometheus "$prometheus" --promtool "$promtool"
-exec python3 -B .ci/interop/scale.py --binaries "$(dirname "$tacho")" --prometheus "$prometheus" --only exact
+python3 -B .ci/interop/scale.py --binaries "$(dirname "$tacho")" --prometheus "$prometheus" --only exact
+exec python3 -B .ci/interop/derivations.py --binaries "$(dirname "$tacho")" --prometheus "$prometheus"

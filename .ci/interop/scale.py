@@ -118,12 +118,20 @@ class Cluster:
     def __init__(self, binaries, work, bootstrap, prefix, membership="static"):
         self.binaries, self.work, self.prefix, self.membership = binaries, work, prefix, membership
         self.common = {"TACHO_KAFKA__BOOTSTRAP_SERVERS": bootstrap, "TACHO_KAFKA__PREFIX": prefix}
-        command = [binaries / "tacho", "topics", "apply", "--allow-single-broker", "--raw-partitions", "12"]
-        subprocess.run([*command, "--kafka", bootstrap, "--prefix", prefix], check=True, stdout=subprocess.DEVNULL)
+        self.derive(prefix)
 
-    def processor(self, name, admin=None):
+    def derive(self, derived_prefix):
+        """Makes what topics are missing for the derivation under that prefix."""
+        command = [self.binaries / "tacho", "topics", "apply", "--allow-single-broker", "--raw-partitions", "12"]
+        command += ["--kafka", self.common["TACHO_KAFKA__BOOTSTRAP_SERVERS"], "--prefix", self.prefix]
+        subprocess.run([*command, "--derived-prefix", derived_prefix], check=True, stdout=subprocess.DEVNULL)
+
+    def processor(self, name, admin=None, derived_prefix=None):
+        """A worker of the first derivation, or of the one under another derived prefix, which does not tick."""
         settings = {
             **self.common,
+            "TACHO_KAFKA__DERIVED_PREFIX": derived_prefix or self.prefix,
+            "TACHO_DERIVATION__TICKS": str(derived_prefix is None).lower(),
             "TACHO_GROUP__NAME": name,
             "TACHO_GROUP__MEMBERSHIP": self.membership,
             "TACHO_GROUP__SESSION_TIMEOUT": f"{SESSION_TIMEOUT_SECONDS}s",
