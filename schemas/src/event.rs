@@ -398,7 +398,9 @@ impl Attr {
     }
 }
 
-/// A hash table from names to their indexes, with open addressing, built at compile time.
+/// A hash table from names to their indexes, with open addressing, built at compile time. Aligned so that no name lies
+/// across two cache lines, wherever the linker puts the table: a scan looks every attribute up in it.
+#[repr(align(64))]
 struct Names<const N: usize> {
     names: [&'static str; N],
     /// The index of a name plus 1; 0 marks a free slot.
