@@ -1,6 +1,6 @@
 //! The documents that are generated from the tables: `deploy/METRICS.md` and `deploy/topics.toml`.
 
-use crate::metric::{Kind, Label, Metric, MetricDef, Unit};
+use crate::metric::{Kind, Label, Metric, MetricDef, Unit, values};
 use crate::topic::{Cleanup, MESSAGE_BYTES_MAX, Partitions, Prefix, Topic, TopicDef};
 use std::fmt::Write;
 use strum::VariantArray;
@@ -38,25 +38,35 @@ pub fn metrics_markdown() -> String {
             def.help
         );
     }
+    labels(&mut out);
+    out
+}
+
+fn labels(out: &mut String) {
     out.push_str(
         "\n## Labels\n\n\
          An open label's values come off the wire: the first ones, up to the cap for each tenant, are admitted for good; every \
          later one is shown as `other`. The caps of open labels can be set in the seed (`deploy/control.toml`). Dimensions \
          come from resource attributes, and are `unassigned` where a record has none. A label without a value is left out.\n\n\
-         | label | values at most | open | resource attribute |\n|---|---|---|---|\n",
+         | open label | values at most | resource attribute |\n|---|---|---|\n",
+    );
+    let is_open = |label: &&Label| label.def().open;
+    for def in Label::VARIANTS.iter().filter(is_open).map(|label| label.def()) {
+        let attribute = def.dimension.map_or_else(String::new, |key| format!("`{key}`"));
+        let _ = writeln!(out, "| `{}` | {} | {attribute} |", def.name, def.cap);
+    }
+    out.push_str(
+        "\nAll values of a closed label are listed here. `tenant` is the tenant of the raw record's key, and `log` the name of \
+         the derivation.\n\n\
+         | closed label | of | values |\n|---|---|---|\n",
     );
     for &label in Label::VARIANTS {
-        let def = label.def();
-        let attribute = def.dimension.map_or_else(String::new, |key| format!("`{key}`"));
-        let _ = writeln!(
-            out,
-            "| `{}` | {} | {} | {attribute} |",
-            def.name,
-            def.cap,
-            if def.open { "yes" } else { "no" }
-        );
+        for group in values::groups(label) {
+            let values: Vec<_> = group.values.iter().map(|value| format!("`{value}`")).collect();
+            let name = label.def().name;
+            let _ = writeln!(out, "| `{name}` | {} | {} |", group.of, values.join(", "));
+        }
     }
-    out
 }
 
 /// The kind of a metric in words.
