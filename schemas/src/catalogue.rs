@@ -1,9 +1,13 @@
 //! The documents that are generated from the tables: `deploy/METRICS.md` and `deploy/topics.toml`.
 
+use crate::event::{Attr, COMMON, Derives, EventKind};
 use crate::metric::{Kind, Label, Metric, MetricDef, Unit, values};
 use crate::topic::{Cleanup, MESSAGE_BYTES_MAX, Partitions, Prefix, Topic, TopicDef};
 use std::fmt::Write;
 use strum::VariantArray;
+
+/// The rules of derivation in words, a part of `deploy/METRICS.md`.
+const RULES: &str = include_str!("catalogue/rules.md");
 
 /// The text of `deploy/METRICS.md`. A test compares it with the file and says how to write the file anew.
 #[must_use]
@@ -39,7 +43,40 @@ pub fn metrics_markdown() -> String {
         );
     }
     labels(&mut out);
+    events(&mut out);
+    out.push_str(RULES);
     out
+}
+
+fn events(out: &mut String) {
+    out.push_str(
+        "\n## Events\n\n\
+         An event derives if it changes something beside counts of records; such records carry dedup marks.\n\n\
+         | event | what happened | derives | attributes read |\n|---|---|---|---|\n",
+    );
+    let list = |attrs: &[Attr]| {
+        let keys: Vec<_> = attrs.iter().map(|attr| format!("`{}`", attr.key())).collect();
+        keys.join(", ")
+    };
+    for def in EventKind::VARIANTS.iter().map(|event| event.def()) {
+        let derives = match def.derives {
+            Derives::Always => "yes".to_owned(),
+            Derives::WithAny(attrs) => format!("with any of {}", list(attrs)),
+            Derives::Never => "no".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {derives} | {} |",
+            def.name,
+            def.about,
+            list(def.reads)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\nOf every event are read, where it has them: {}.\n",
+        list(COMMON)
+    );
 }
 
 fn labels(out: &mut String) {
