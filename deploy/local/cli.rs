@@ -1,6 +1,7 @@
 //! The command line of `tacho`, checked as a whole: every fault is named at once.
 
 use crate::commands::control::{ControlArgs, ControlOptions};
+use crate::commands::prices::{PricesArgs, PricesOptions};
 use crate::commands::quarantine::{QuarantineArgs, QuarantineOptions};
 use crate::commands::read::{ReadArgs, ReadOptions};
 use crate::commands::topics::{TopicsArgs, TopicsOptions};
@@ -30,6 +31,8 @@ enum Command {
     Topics(TopicsArgs),
     /// Changes settings while everything runs, or shows them.
     Control(ControlArgs),
+    /// Checks a price table, and says what it would change.
+    Prices(PricesArgs),
     /// Lists, shows or sends again the records that could not be understood.
     Quarantine(QuarantineArgs),
 }
@@ -45,6 +48,8 @@ pub enum Invocation {
     Topics(TopicsOptions),
     /// Change or show settings.
     Control(ControlOptions),
+    /// Check a price table.
+    Prices(PricesOptions),
     /// Look at what could not be understood, or send it again.
     Quarantine(QuarantineOptions),
 }
@@ -78,6 +83,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Invo
         Some(Command::Read(args)) => args.options(env, &mut faults).map(Invocation::Read),
         Some(Command::Topics(args)) => args.options(env, &mut faults).map(Invocation::Topics),
         Some(Command::Control(args)) => args.options(env, &mut faults).map(Invocation::Control),
+        Some(Command::Prices(args)) => args.options(env, &mut faults).map(Invocation::Prices),
         Some(Command::Quarantine(args)) => args.options(env, &mut faults).map(Invocation::Quarantine),
     };
     invocation

@@ -34,7 +34,7 @@ mod restore;
 mod tasks;
 mod ticks;
 
-pub use control::SeedSource;
+pub use control::{SeedSource, rules_of};
 pub use error::RunError;
 pub use options::{BEHIND_INTERVAL_MAX, Options};
 pub use pace::{COMMIT_BYTES_MAX, COMMIT_ENTRIES_MAX};

@@ -1,9 +1,13 @@
 //! The documents that are generated from the tables: `deploy/METRICS.md` and `deploy/topics.toml`.
 
-use crate::metric::{Kind, Label, Metric, MetricDef, Unit};
+use crate::event::{Attr, COMMON, Derives, EventKind};
+use crate::metric::{Kind, Label, Metric, MetricDef, Unit, values};
 use crate::topic::{Cleanup, MESSAGE_BYTES_MAX, Partitions, Prefix, Topic, TopicDef};
 use std::fmt::Write;
 use strum::VariantArray;
+
+/// The rules of derivation in words, a part of `deploy/METRICS.md`.
+const RULES: &str = include_str!("catalogue/rules.md");
 
 /// The text of `deploy/METRICS.md`. A test compares it with the file and says how to write the file anew.
 #[must_use]
@@ -38,25 +42,68 @@ pub fn metrics_markdown() -> String {
             def.help
         );
     }
+    labels(&mut out);
+    events(&mut out);
+    out.push_str(RULES);
+    out
+}
+
+fn events(out: &mut String) {
+    out.push_str(
+        "\n## Events\n\n\
+         An event derives if it changes something beside counts of records; such records carry dedup marks.\n\n\
+         | event | what happened | derives | attributes read |\n|---|---|---|---|\n",
+    );
+    let list = |attrs: &[Attr]| {
+        let keys: Vec<_> = attrs.iter().map(|attr| format!("`{}`", attr.key())).collect();
+        keys.join(", ")
+    };
+    for def in EventKind::VARIANTS.iter().map(|event| event.def()) {
+        let derives = match def.derives {
+            Derives::Always => "yes".to_owned(),
+            Derives::WithAny(attrs) => format!("with any of {}", list(attrs)),
+            Derives::Never => "no".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {derives} | {} |",
+            def.name,
+            def.about,
+            list(def.reads)
+        );
+    }
+    let _ = writeln!(
+        out,
+        "\nOf every event are read, where it has them: {}.\n",
+        list(COMMON)
+    );
+}
+
+fn labels(out: &mut String) {
     out.push_str(
         "\n## Labels\n\n\
          An open label's values come off the wire: the first ones, up to the cap for each tenant, are admitted for good; every \
          later one is shown as `other`. The caps of open labels can be set in the seed (`deploy/control.toml`). Dimensions \
          come from resource attributes, and are `unassigned` where a record has none. A label without a value is left out.\n\n\
-         | label | values at most | open | resource attribute |\n|---|---|---|---|\n",
+         | open label | values at most | resource attribute |\n|---|---|---|\n",
+    );
+    let is_open = |label: &&Label| label.def().open;
+    for def in Label::VARIANTS.iter().filter(is_open).map(|label| label.def()) {
+        let attribute = def.dimension.map_or_else(String::new, |key| format!("`{key}`"));
+        let _ = writeln!(out, "| `{}` | {} | {attribute} |", def.name, def.cap);
+    }
+    out.push_str(
+        "\nAll values of a closed label are listed here. `tenant` is the tenant of the raw record's key, and `log` the name of \
+         the derivation.\n\n\
+         | closed label | of | values |\n|---|---|---|\n",
     );
     for &label in Label::VARIANTS {
-        let def = label.def();
-        let attribute = def.dimension.map_or_else(String::new, |key| format!("`{key}`"));
-        let _ = writeln!(
-            out,
-            "| `{}` | {} | {} | {attribute} |",
-            def.name,
-            def.cap,
-            if def.open { "yes" } else { "no" }
-        );
+        for group in values::groups(label) {
+            let values: Vec<_> = group.values.iter().map(|value| format!("`{value}`")).collect();
+            let name = label.def().name;
+            let _ = writeln!(out, "| `{name}` | {} | {} |", group.of, values.join(", "));
+        }
     }
-    out
 }
 
 /// The kind of a metric in words.

@@ -4,7 +4,7 @@ use crate::price::{Book, Unpriced};
 use strum::VariantArray;
 
 /// Which agent of a session acted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum Agent {
     /// The agent that the user talks to, and every agent not known to be another.
     Root,
@@ -12,8 +12,19 @@ pub enum Agent {
     Subagent,
 }
 
+impl Agent {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Subagent => "subagent",
+        }
+    }
+}
+
 /// The layer of Codex that made a retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum RetryLayer {
     /// The HTTP client: its requests have an `attempt` above 0.
     Http,
@@ -21,14 +32,45 @@ pub enum RetryLayer {
     Stream,
 }
 
+impl RetryLayer {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 /// How a compaction was noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum CompactionMethod {
     /// A request to `/responses/compact` succeeded.
     Endpoint,
     /// The input tokens fell by half or more, from near the limit of the context.
     Inferred,
 }
+
+impl CompactionMethod {
+    /// The label value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Inferred => "inferred",
+        }
+    }
+}
+
+/// The kinds of tokens, which are disjoint.
+pub const TOKEN_KINDS: &[&str] = &[
+    "input_uncached",
+    "input_cached",
+    "input_cache_write",
+    "output_visible",
+    "output_reasoning",
+];
 
 /// Tokens of one response in disjoint kinds: their sum is what was used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +88,11 @@ impl Tokens {
     #[must_use]
     pub const fn by_kind(&self) -> [(&'static str, u64); 5] {
         [
-            ("input_uncached", self.input_uncached),
-            ("input_cached", self.input_cached),
-            ("input_cache_write", self.input_cache_write),
-            ("output_visible", self.output_visible),
-            ("output_reasoning", self.output_reasoning),
+            (TOKEN_KINDS[0], self.input_uncached),
+            (TOKEN_KINDS[1], self.input_cached),
+            (TOKEN_KINDS[2], self.input_cache_write),
+            (TOKEN_KINDS[3], self.output_visible),
+            (TOKEN_KINDS[4], self.output_reasoning),
         ]
     }
 
@@ -77,7 +119,7 @@ impl Tokens {
 pub type AmountByKind = Tokens;
 
 /// What an amount of dollars stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum BillingBasis {
     /// What tokens of the API cost at list price.
     ApiList,
@@ -342,7 +384,7 @@ impl Fact {
 }
 
 /// What became of a log record: each ends in exactly one outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum Outcome {
     /// The record was counted in its windows and totals.
     Applied,
@@ -376,7 +418,7 @@ impl Outcome {
 }
 
 /// Which of a record's times became its event time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum TimeSource {
     /// The attribute `event.timestamp`.
     Attribute,

@@ -12,8 +12,9 @@ pub const TIMEOUT: &str = "timeout";
 /// The word for every other message.
 pub const OTHER: &str = "other";
 
-/// The words for failed response streams; [`OTHER`] is a further one.
-const OF_STREAMS: [&str; 7] = [
+/// The words for failed response streams. No stream's message leads to [`TIMEOUT`], but ingest may have written the word
+/// of another event beside it.
+pub const OF_STREAMS: &[&str] = &[
     "idle_timeout",
     "rate_limited",
     "context_window",
@@ -21,6 +22,8 @@ const OF_STREAMS: [&str; 7] = [
     "network",
     "disconnected",
     "server",
+    TIMEOUT,
+    OTHER,
 ];
 
 /// The word for the error message of an event; `message` is `None` if it is not a string. Gives `None` for
@@ -55,8 +58,8 @@ pub fn word(event: EventKind, message: Option<&str>) -> Option<&'static str> {
 /// The word that is written as `text`; [`OTHER`] for a text that is none of this version's words.
 #[must_use]
 pub fn known(text: &str) -> &'static str {
-    let words = OF_STREAMS.into_iter().chain([TIMEOUT, UNREADABLE]);
-    words.into_iter().find(|word| *word == text).unwrap_or(OTHER)
+    let mut words = OF_STREAMS.iter().copied().chain([UNREADABLE]);
+    words.find(|word| *word == text).unwrap_or(OTHER)
 }
 
 /// The word for the error message of a request: it says whether a request without a status timed out.

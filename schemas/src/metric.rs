@@ -5,6 +5,7 @@
 
 mod label;
 mod table;
+pub mod values;
 
 pub use label::{Label, LabelDef, label_value};
 

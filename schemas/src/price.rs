@@ -14,6 +14,7 @@ pub use lookup::{Prices, Rates};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use strum::VariantArray;
 
 /// The most rows of a table.
 pub const ROWS_MAX: usize = 1_024;
@@ -97,7 +98,7 @@ const fn is_zero(number: &i64) -> bool {
 }
 
 /// A book: prices in one unit. Amounts of two books are never added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum Book {
     /// Dollars, the unit of tokens of the API.
     ApiUsd,
@@ -116,9 +117,7 @@ impl Book {
     }
 
     fn by_name(name: &str) -> Option<Self> {
-        [Self::ApiUsd, Self::ChatgptCredits]
-            .into_iter()
-            .find(|book| book.name() == name)
+        Self::VARIANTS.iter().copied().find(|book| book.name() == name)
     }
 }
 
@@ -154,7 +153,7 @@ impl Tier {
 }
 
 /// Why tokens have no price in a book.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
 pub enum Unpriced {
     /// The book has no row for the model.
     Model,

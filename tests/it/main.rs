@@ -19,6 +19,7 @@ mod names;
 mod outage;
 mod policy;
 mod prices;
+mod prices_check;
 mod privacy;
 mod processes;
 mod quarantine;

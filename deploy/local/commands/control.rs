@@ -69,7 +69,7 @@ impl ControlArgs {
 }
 
 /// Reads the change of an epoch from a file; what is wrong with it is added to `faults`.
-fn change_in(file: &Path, faults: &mut Vec<String>) -> Option<EpochChange> {
+pub fn change_in(file: &Path, faults: &mut Vec<String>) -> Option<EpochChange> {
     let fault = |why: String| format!("{}: {why}", file.display());
     let text = std::fs::read_to_string(file).map_err(|error| faults.push(fault(error.to_string())));
     EpochChange::from_toml(&text.ok()?)

@@ -13,7 +13,7 @@ use schemas::delta::{BUCKET_BYTES_MAX, SEPARATOR, Slot, entry_bytes_max};
 use schemas::event::EventKind;
 use schemas::fact::{Dimensions, Fact, FactKind, Outcome, TimeSource};
 use schemas::histogram::Histogram;
-use schemas::metric::{Amount, Kind, Label, Metric, MetricDef, Sample, label_value};
+use schemas::metric::{Amount, Kind, Label, Metric, MetricDef, Sample, label_value, values};
 use schemas::settings::Seed;
 use std::collections::BTreeMap;
 use strum::{EnumCount, VariantArray};
@@ -199,6 +199,7 @@ fn write_key<'v>(key: &mut String, hidden: &[Label], def: &MetricDef, value_of: 
         key.push(SEPARATOR);
         if !hidden.contains(label) {
             let value = value_of(*label);
+            debug_assert!(values::allows(*label, value), "{label:?} has no value {value:?}");
             key.push_str(if !label.def().open || admissible(value) {
                 value
             } else {

@@ -52,27 +52,36 @@ pub fn load<L: Log>(log: &mut L, source: &SeedSource, derived_prefix: &str) -> R
         // Another worker may have written its seed first: the record at offset 0 is the seed.
         records = follower.collect(log)?;
     }
-    let Some(first) = records.first() else {
-        let reason = "the seed was written but can't be read back";
-        return Err(LogError::corrupt(CONTROL.to_string(), reason).into());
-    };
-    let settings = |offset, source| RunError::Settings {
-        at: CONTROL,
-        offset,
-        source,
-    };
-    let seed = Seed::from_json(value(first)).map_err(|source| settings(first.offset, source))?;
-    let derivation_id = seed.derivation_id(value(first), derived_prefix);
-    check_counts(log, &seed)?;
-    let mut rules = Rules::new(seed);
-    for record in records.iter().skip(1) {
-        add(&mut rules, record)?;
-    }
+    let rules = rules_of(&records)?;
+    let seed_json = records.first().map_or(&[] as &[u8], value);
+    let derivation_id = rules.seed.derivation_id(seed_json, derived_prefix);
+    check_counts(log, &rules.seed)?;
     Ok(Loaded {
         rules,
         follower,
         derivation_id,
     })
+}
+
+/// The rules of a log by all records of its control topic, in order.
+///
+/// # Errors
+/// The topic is empty, or one of its records can't be followed by this version.
+pub fn rules_of(records: &[Record]) -> Result<Rules, RunError> {
+    let Some(first) = records.first() else {
+        let reason = "the settings that are fixed are not there: `tacho topics apply`, or the first start, writes them";
+        return Err(LogError::corrupt(CONTROL.to_string(), reason).into());
+    };
+    let seed = Seed::from_json(value(first)).map_err(|source| RunError::Settings {
+        at: CONTROL,
+        offset: first.offset,
+        source,
+    })?;
+    let mut rules = Rules::new(seed);
+    for record in records.iter().skip(1) {
+        add(&mut rules, record)?;
+    }
+    Ok(rules)
 }
 
 fn check_counts<L: Log>(log: &mut L, seed: &Seed) -> Result<(), RunError> {

@@ -6,7 +6,7 @@
 //! Those are in rows. Histograms carry no team, project, cost centre or department: one has dozens of series
 //! already.
 
-use crate::fact::{Agent, CompactionMethod, Dimensions, Fact, RetryLayer};
+use crate::fact::{Dimensions, Fact, RetryLayer};
 use strum::VariantArray;
 
 /// A label of a series.
@@ -50,8 +50,8 @@ pub enum Label {
 pub struct LabelDef {
     /// The label's name.
     pub name: &'static str,
-    /// How many values the label can have. For an open label: how many are admitted for each tenant, unless
-    /// the seed sets another cap; all further values are shown as `other`.
+    /// How many values of an open label are admitted for each tenant, unless the seed sets another cap; all
+    /// further values are shown as `other`. It is 0 for a closed label, whose values are in [`super::values`].
     pub cap: usize,
     /// Whether values come off the wire, so that `tacho.labels` admits them, first come, first served.
     pub open: bool,
@@ -59,10 +59,10 @@ pub struct LabelDef {
     pub dimension: Option<&'static str>,
 }
 
-const fn closed(name: &'static str, cap: usize) -> LabelDef {
+const fn closed(name: &'static str) -> LabelDef {
     LabelDef {
         name,
-        cap,
+        cap: 0,
         open: false,
         dimension: None,
     }
@@ -82,7 +82,7 @@ impl Label {
     #[must_use]
     pub const fn def(self) -> LabelDef {
         match self {
-            Self::Tenant => closed("tenant", 200),
+            Self::Tenant => closed("tenant"),
             Self::Team => dimension("team", 500, "team.id"),
             Self::Project => dimension("project", 200, "project"),
             Self::CostCentre => dimension("cost_centre", 200, "cost_centre"),
@@ -94,29 +94,29 @@ impl Label {
                 open: true,
                 dimension: None,
             },
-            Self::Entrypoint => closed("entrypoint", 8),
-            Self::Agent => closed("agent", 2),
-            Self::Effort => closed("effort", 8),
-            Self::Tier => closed("tier", 5),
-            Self::Endpoint => closed("endpoint", 12),
-            Self::StatusClass => closed("status_class", 6),
-            Self::StatusCode => closed("status_code", 16),
-            Self::AttemptClass => closed("attempt_class", 2),
-            Self::Layer => closed("layer", 2),
-            Self::ErrorType => closed("error_type", 20),
-            Self::Direction => closed("direction", 2),
-            Self::TokenKind => closed("kind", 5),
-            Self::Tool => closed("tool", 40),
-            Self::Outcome => closed("outcome", 8),
-            Self::Origin => closed("origin", 2),
-            Self::Decision => closed("decision", 9),
-            Self::Source => closed("source", 4),
-            Self::Method => closed("method", 2),
-            Self::Event => closed("event", 24),
-            Self::BillingBasis => closed("billing_basis", 2),
-            Self::Book => closed("book", 2),
-            Self::Reason => closed("reason", 4),
-            Self::Interrupted => closed("interrupted", 2),
+            Self::Entrypoint => closed("entrypoint"),
+            Self::Agent => closed("agent"),
+            Self::Effort => closed("effort"),
+            Self::Tier => closed("tier"),
+            Self::Endpoint => closed("endpoint"),
+            Self::StatusClass => closed("status_class"),
+            Self::StatusCode => closed("status_code"),
+            Self::AttemptClass => closed("attempt_class"),
+            Self::Layer => closed("layer"),
+            Self::ErrorType => closed("error_type"),
+            Self::Direction => closed("direction"),
+            Self::TokenKind => closed("kind"),
+            Self::Tool => closed("tool"),
+            Self::Outcome => closed("outcome"),
+            Self::Origin => closed("origin"),
+            Self::Decision => closed("decision"),
+            Self::Source => closed("source"),
+            Self::Method => closed("method"),
+            Self::Event => closed("event"),
+            Self::BillingBasis => closed("billing_basis"),
+            Self::Book => closed("book"),
+            Self::Reason => closed("reason"),
+            Self::Interrupted => closed("interrupted"),
         }
     }
 }
@@ -143,10 +143,7 @@ pub fn label_value<'a>(
         Label::Entrypoint => dimensions.entrypoint,
         Label::Effort => dimensions.effort,
         Label::Tier => tier(dimensions, fact),
-        Label::Agent => match dimensions.agent {
-            Agent::Root => "root",
-            Agent::Subagent => "subagent",
-        },
+        Label::Agent => dimensions.agent.name(),
         Label::Direction | Label::TokenKind => varying.unwrap_or(""),
         Label::Endpoint
         | Label::StatusClass
@@ -199,11 +196,7 @@ fn request_value(label: Label, fact: &Fact) -> &'static str {
             Some(_) => "retry",
             None => "first",
         },
-        (Label::Layer, Fact::Request { retry, .. }) => match retry {
-            Some(RetryLayer::Http) => "http",
-            Some(RetryLayer::Stream) => "stream",
-            None => "",
-        },
+        (Label::Layer, Fact::Request { retry, .. }) => retry.map_or("", RetryLayer::name),
         (Label::ErrorType, Fact::Request { error, .. }) => error.unwrap_or(""),
         (Label::ErrorType, Fact::StreamFailure { error }) => error,
         (Label::ErrorType, Fact::Response { mismatch, .. }) => mismatch.unwrap_or(""),
@@ -221,10 +214,7 @@ fn fact_value(label: Label, fact: &Fact) -> &'static str {
         (Label::Decision, Fact::Decision { decision, .. }) => decision.name(),
         (Label::Source, Fact::Decision { source, .. }) => source.name(),
         (Label::Source, Fact::Record { time_source, .. }) => time_source.name(),
-        (Label::Method, Fact::Compaction { method, .. }) => match method {
-            CompactionMethod::Endpoint => "endpoint",
-            CompactionMethod::Inferred => "inferred",
-        },
+        (Label::Method, Fact::Compaction { method, .. }) => method.name(),
         (Label::Event, Fact::Record { event, .. }) => event,
         (Label::BillingBasis, Fact::Cost { basis, .. }) => basis.name(),
         (Label::Book, Fact::Unpriced { book, .. }) => book.name(),
@@ -237,6 +227,14 @@ fn fact_value(label: Label, fact: &Fact) -> &'static str {
 const fn choose(holds: bool, yes: &'static str, no: &'static str) -> &'static str {
     if holds { yes } else { no }
 }
+
+/// The values of label `status_class`.
+pub(super) const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "429", "5xx", "none"];
+/// The values of label `status_code`.
+pub(super) const STATUS_CODES: &[&str] = &[
+    "400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "502", "503", "504", "529", "none",
+    "other",
+];
 
 const fn status_class(status: Option<u16>) -> &'static str {
     match status {
@@ -267,5 +265,37 @@ const fn status_code(status: Option<u16>) -> &'static str {
         Some(504) => "504",
         Some(529) => "529",
         Some(_) => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metric::values;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_statuses_have_exactly_the_listed_values() {
+        let statuses = || (0..1_000).map(Some).chain([None]);
+        let found = |of: fn(Option<u16>) -> &'static str| statuses().map(of).collect::<BTreeSet<_>>();
+        let listed = |label| {
+            let groups = values::groups(label).iter();
+            groups
+                .flat_map(|group| group.values.iter().copied())
+                .collect::<BTreeSet<_>>()
+        };
+        assert_eq!(found(status_class), listed(Label::StatusClass));
+        // A success is no error, and label `status_code` is of errors only.
+        assert_eq!(found(status_code), listed(Label::StatusCode));
+    }
+
+    #[test]
+    fn a_label_is_open_or_its_values_are_listed() {
+        for &label in Label::VARIANTS {
+            let closed = !values::groups(label).is_empty() || label == Label::Tenant;
+            assert_ne!(label.def().open, closed, "{label:?}");
+        }
+        assert!(values::allows(Label::Tool, "") && values::allows(Label::Team, "anything"));
+        assert!(!values::allows(Label::Tool, "anything"));
     }
 }

@@ -3,56 +3,9 @@
 use schemas::event::Attr;
 use schemas::fact::{Decision, DecisionSource};
 use schemas::failure;
+use schemas::metric::values::{DEFAULT, EFFORTS, ENDPOINTS, MCP, OTHER, TOOLS};
 use schemas::otlp::scan::Attrs;
 use strum::VariantArray;
-
-/// The names of Codex' built-in tools.
-const TOOLS: &[&str] = &[
-    "exec_command",
-    "write_stdin",
-    "shell",
-    "shell_command",
-    "local_shell",
-    "apply_patch",
-    "exec",
-    "wait",
-    "update_plan",
-    "view_image",
-    "web_search",
-    "image_generation",
-    "read_file",
-    "list_dir",
-    "grep_files",
-    "spawn_agent",
-    "send_input",
-    "send_message",
-    "followup_task",
-    "resume_agent",
-    "wait_agent",
-    "close_agent",
-    "list_agents",
-    "interrupt_agent",
-    "request_user_input",
-    "request_permissions",
-    "list_mcp_resources",
-    "list_mcp_resource_templates",
-    "read_mcp_resource",
-    "tool_search",
-    "tool_suggest",
-    "js_repl",
-];
-
-const EFFORTS: &[&str] = &["none", "minimal", "low", "medium", "high", "xhigh"];
-
-const ENDPOINTS: &[&str] = &[
-    "/responses",
-    "/responses/compact",
-    "/models",
-    "/chat/completions",
-    "/memories/trace_summarize",
-    "/images/generations",
-    "/alpha/search",
-];
 
 fn known(list: &[&'static str], value: &str) -> Option<&'static str> {
     list.iter().copied().find(|known| *known == value)
@@ -74,12 +27,13 @@ pub fn is_mcp(attrs: &Attrs<'_>) -> bool {
 /// The tool of a call: a built-in tool's name, `mcp` for all tools of MCP servers, or `other`.
 pub fn tool(attrs: &Attrs<'_>) -> &'static str {
     if is_mcp(attrs) {
-        return "mcp";
+        return MCP;
     }
     attrs
         .text(Attr::ToolName)
         .and_then(|name| known(TOOLS, name))
-        .unwrap_or("other")
+        .filter(|tool| *tool != MCP)
+        .unwrap_or(OTHER)
 }
 
 /// The decision of an approval. An approval with an amendment has an older and a newer name.
@@ -114,7 +68,7 @@ pub fn endpoint(attrs: &Attrs<'_>) -> &'static str {
         return "/responses";
     };
     let path = text.split('?').next().unwrap_or(text).trim_end_matches('/');
-    known(ENDPOINTS, path).unwrap_or("other")
+    known(ENDPOINTS, path).unwrap_or(OTHER)
 }
 
 /// The word for an error message: the one that ingest wrote beside the message, else the one that `of` finds
@@ -154,9 +108,11 @@ pub fn stream_error(attrs: &Attrs<'_>) -> Option<&'static str> {
 /// The reasoning effort: a known one, `default` if none is reported, else `other`.
 pub fn effort(text: &str) -> &'static str {
     if text.is_empty() {
-        "default"
+        DEFAULT
     } else {
-        known(EFFORTS, text).unwrap_or("other")
+        known(EFFORTS, text)
+            .filter(|effort| *effort != DEFAULT)
+            .unwrap_or(OTHER)
     }
 }
 
