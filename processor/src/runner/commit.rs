@@ -14,7 +14,8 @@ use prost::Message;
 use schemas::derived::{Row, SessionRow};
 use schemas::id::{Position, TopicPartition, split_raw_key};
 use schemas::record::{
-    HEADER_KEY, HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, HEADER_SEMANTICS, HEADER_TENANT, NewRecord,
+    HEADER_KEY, HEADER_ORIGIN, HEADER_PROCESSED, HEADER_REASON, HEADER_SEMANTICS, HEADER_TENANT, Header,
+    NewRecord,
 };
 use schemas::settings::SEMANTICS;
 use schemas::stage::Stage;
@@ -73,10 +74,16 @@ pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Resul
         touched: Vec::new(),
         overflow: Vec::new(),
     };
-    let wall = Bytes::from(log.wall_ms().to_string());
+    let made = [
+        (
+            HEADER_PROCESSED.to_owned(),
+            Bytes::from(log.wall_ms().to_string()),
+        ),
+        (HEADER_SEMANTICS.to_owned(), Bytes::from(SEMANTICS.to_string())),
+    ];
     let mut taken = Vec::new();
     for input in work.tasks.moved() {
-        taken.extend(take(work, input, &wall, quarantines, &mut prepared));
+        taken.extend(take(work, input, &made, quarantines, &mut prepared));
     }
     admit_labels(work, log, taken.iter().map(|taken| &taken.deltas))?;
     for taken in taken {
@@ -111,11 +118,11 @@ pub fn prepare<L: Log>(work: &mut Work, log: &mut L, quarantines: bool) -> Resul
 }
 
 /// Takes the effects of a task, and turns them into records at once, since rows take much more memory than
-/// their records.
+/// their records. The headers `made` go with each row.
 fn take(
     work: &mut Work,
     input: TopicPartition,
-    wall: &Bytes,
+    made: &[Header; 2],
     quarantines: bool,
     prepared: &mut Prepared,
 ) -> Option<Taken> {
@@ -133,7 +140,7 @@ fn take(
     records.extend(changes.into_iter().map(|change| changed(changelog, change)));
     let kept = quarantined.into_iter().filter(|_| quarantines);
     records.extend(kept.map(|record| quarantine(input, record)));
-    records.extend(rows.iter().map(|row| derived(input, row, wall)));
+    records.extend(rows.iter().map(|row| derived(input, row, made)));
     // The timestamp and the latest final windows of a deltas partition move on even if no series changed.
     if held.task.series().is_some() {
         prepared.touched.push((input.partition, touched));
@@ -247,8 +254,8 @@ fn quarantine(input: TopicPartition, record: Quarantined) -> NewRecord {
 }
 
 /// The record of a row, for the partition with the number of the input partition that the row follows from.
-/// When and by which semantics the row was made is in headers, so that values of equal rows are equal.
-fn derived(input: TopicPartition, row: &Row, wall: &Bytes) -> NewRecord {
+/// When and by which semantics the row was made is in the headers `made`, so that values of equal rows are equal.
+fn derived(input: TopicPartition, row: &Row, made: &[Header; 2]) -> NewRecord {
     NewRecord {
         to: TopicPartition {
             topic: row.topic(),
@@ -256,10 +263,7 @@ fn derived(input: TopicPartition, row: &Row, wall: &Bytes) -> NewRecord {
         },
         key: Some(row.key().into()),
         value: Some(row.encode().into()),
-        headers: vec![
-            (HEADER_PROCESSED.to_owned(), wall.clone()),
-            (HEADER_SEMANTICS.to_owned(), Bytes::from(SEMANTICS.to_string())),
-        ],
+        headers: made.to_vec(),
     }
 }
 
