@@ -38,8 +38,8 @@ pub struct PartitionView {
 }
 
 impl PartitionView {
-    /// Whether that worker committed the partition. Another worker of the same process may have taken the
-    /// partition over.
+    /// Whether `worker` is the one that committed this partition last: another worker of the same process may
+    /// have taken the partition over.
     #[must_use]
     pub fn is_of(&self, worker: &Arc<Status>) -> bool {
         self.worker.as_ref().is_some_and(|own| Arc::ptr_eq(own, worker))

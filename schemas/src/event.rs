@@ -63,8 +63,8 @@ pub struct EventDef {
     pub about: &'static str,
     /// The attributes that derivation reads, beside those in [`COMMON`].
     pub reads: &'static [Attr],
-    /// Which records of the event change a derived value beside counts of records; only they get a dedup
-    /// mark.
+    /// The records of the event that change a derived value beside counts of records. Only such records get a
+    /// dedup mark.
     pub derives: Derives,
 }
 

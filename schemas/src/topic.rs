@@ -102,8 +102,8 @@ pub enum RowKind {
     Window1h,
 }
 
-/// Which of the two prefixes a topic stands under: that of the log, which all derivations read, or that of
-/// one derivation.
+/// The prefix before a topic's name: the prefix of the log, which all derivations read, or the prefix of one
+/// derivation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prefix {
     /// The topic stands under `prefix`: a log has one of it.
