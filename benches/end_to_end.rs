@@ -131,7 +131,7 @@ fn producer(bootstrap: &str) -> ThreadedProducer<DefaultProducerContext> {
         .set("bootstrap.servers", bootstrap)
         .set("enable.idempotence", "true")
         .set("linger.ms", "5")
-        .set("compression.codec", "lz4");
+        .set("compression.type", "lz4");
     config.create().expect("a producer")
 }
 

@@ -412,7 +412,7 @@ async fn floor(bootstrap: &str, topic: &str, partitions: u32, address: &str) {
         .set("enable.idempotence", "true")
         .set("linger.ms", "5");
     config
-        .set("compression.codec", COMPRESSION)
+        .set("compression.type", COMPRESSION)
         .set("message.max.bytes", "8388608");
     let producer: FutureProducer = config.create().expect("a producer");
     let app = axum::Router::new()

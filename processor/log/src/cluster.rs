@@ -31,6 +31,7 @@ pub const PROTECTED: &[(&str, &str)] = &[
     ),
     ("bootstrap.servers", "it has a setting of its own"),
     ("check.crcs", "a broken record must be told"),
+    ("auto.commit.enable", "positions are committed with the results"),
     ("enable.auto.commit", "positions are committed with the results"),
     (
         "enable.auto.offset.store",
@@ -50,7 +51,6 @@ pub const PROTECTED: &[(&str, &str)] = &[
         "isolation.level",
         "results of aborted transactions must not be read",
     ),
-    ("max.in.flight", "order rests on it"),
     ("max.in.flight.requests.per.connection", "order rests on it"),
     ("message.max.bytes", "it fits the topics' own limit"),
     (
@@ -73,6 +73,28 @@ pub const PROTECTED: &[(&str, &str)] = &[
         "it is made from the names of group, pod and worker",
     ),
 ];
+
+/// Properties that librdkafka knows under two names: the other name, and the one that this program uses (CONFIGURATION.md of
+/// librdkafka, "Alias for"). A client that is given both takes either, so properties are passed on under one name only.
+const ALIASES: &[(&str, &str)] = &[
+    ("compression.codec", "compression.type"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("message.send.max.retries", "retries"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("queue.buffering.max.ms", "linger.ms"),
+    ("request.required.acks", "acks"),
+    ("sasl.mechanisms", "sasl.mechanism"),
+];
+
+/// The name under which this program passes a property on.
+fn name_in_use(name: &str) -> &str {
+    ALIASES
+        .iter()
+        .find(|(alias, _)| *alias == name)
+        .map_or(name, |(_, used)| used)
+}
 
 /// A cluster, the names of our topics there, and librdkafka properties for every client.
 ///
@@ -166,7 +188,10 @@ impl Cluster {
             ("reconnect.backoff.max.ms", RECONNECT_MAX_MS),
         ];
         let ours = ours.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        self.options.clone().into_iter().chain(ours)
+        let theirs = self.options.iter();
+        theirs
+            .map(|(name, value)| (name_in_use(name).to_owned(), value.clone()))
+            .chain(ours)
     }
 
     /// Every fault of the address, the prefix and the properties, in words.
@@ -196,9 +221,15 @@ impl Cluster {
                 ));
             }
         }
-        for (name, why) in PROTECTED {
-            if self.options.contains_key(*name) {
+        for name in self.options.keys() {
+            let used = name_in_use(name);
+            if let Some((_, why)) = PROTECTED.iter().find(|(name, _)| *name == used) {
                 faults.push(format!("the Kafka option {name} can't be set: {why}"));
+            }
+            if used != name && self.options.contains_key(used) {
+                faults.push(format!(
+                    "the Kafka options {name} and {used} are one option: give one of them"
+                ));
             }
         }
         faults
@@ -227,12 +258,23 @@ mod tests {
     #[test]
     fn every_fault_is_named_and_no_secret_is_shown() {
         let mut cluster = Cluster::plain("kafka", "a/b");
-        cluster.options.insert("acks".to_owned(), "1".to_owned());
-        cluster
-            .options
-            .insert("sasl.password".to_owned(), "hunter2".to_owned());
+        for (name, value) in [
+            ("acks", "1"),
+            ("delivery.timeout.ms", "5"),
+            ("linger.ms", "1"),
+            ("queue.buffering.max.ms", "2"),
+            ("sasl.password", "hunter2"),
+        ] {
+            cluster.options.insert(name.to_owned(), value.to_owned());
+        }
         let faults = cluster.faults().join("; ");
-        for part in ["\"kafka\"", "\"a/b\"", "acks"] {
+        for part in [
+            "\"kafka\"",
+            "\"a/b\"",
+            "acks can't be set",
+            "delivery.timeout.ms can't be set",
+            "queue.buffering.max.ms and linger.ms are one option",
+        ] {
             assert!(faults.contains(part), "{part} is not in {faults}");
         }
         let shown = format!("{cluster:?}");
@@ -241,5 +283,22 @@ mod tests {
             "{shown}"
         );
         assert_eq!(Cluster::plain("a:1,b:2", "lab.").faults(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn librdkafka_takes_both_names_for_one_property() {
+        for (alias, used) in ALIASES {
+            let value = match *used {
+                "bootstrap.servers" => "a:7",
+                "compression.type" => "zstd",
+                "sasl.mechanism" => "PLAIN",
+                _ => "7",
+            };
+            let native = rdkafka::ClientConfig::new()
+                .set(*alias, value)
+                .create_native_config()
+                .unwrap();
+            assert_eq!(native.get(used).unwrap(), value, "{alias}");
+        }
     }
 }

@@ -139,7 +139,7 @@ pub(super) fn producer(cluster: &Cluster) -> ClientConfig {
         .set("enable.idempotence", "true")
         .set("acks", "all")
         .set("linger.ms", "0")
-        .set("compression.codec", "lz4")
+        .set("compression.type", "lz4")
         .set("message.timeout.ms", APPEND_MAX_MS.to_string());
     config
 }

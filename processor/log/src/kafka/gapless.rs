@@ -195,9 +195,10 @@ mod tests {
     fn the_guarantee_holds_whatever_an_operator_passes_through() {
         let mut cluster = Cluster::plain("127.0.0.1:9", "");
         for (name, value) in [
-            ("message.timeout.ms", "5"),
+            ("delivery.timeout.ms", "5"),
             ("enable.gapless.guarantee", "false"),
             ("max.in.flight", "9"),
+            ("request.required.acks", "1"),
         ] {
             cluster.options.insert(name.to_owned(), value.to_owned());
         }
@@ -205,9 +206,10 @@ mod tests {
             .create_native_config()
             .unwrap();
         for (name, value) in [
+            ("acks", "-1"),
+            ("enable.gapless.guarantee", "true"),
             ("max.in.flight", "1"),
             ("message.timeout.ms", "0"),
-            ("enable.gapless.guarantee", "true"),
         ] {
             assert_eq!(native.get(name).unwrap(), value, "{name}");
         }
