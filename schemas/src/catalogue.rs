@@ -62,6 +62,7 @@ fn events(out: &mut String) {
         let derives = match def.derives {
             Derives::Always => "yes".to_owned(),
             Derives::WithAny(attrs) => format!("with any of {}", list(attrs)),
+            Derives::WithPrefix(attr, prefix) => format!("where `{}` begins with `{prefix}`", attr.key()),
             Derives::Never => "no".to_owned(),
         };
         let _ = writeln!(

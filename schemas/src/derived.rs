@@ -10,7 +10,7 @@ mod window;
 
 pub use row::Row;
 pub use session::{
-    DecisionCount, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SegmentState, SessionRow, Tokens, ToolCount,
+    DecisionCount, Prewarm, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SegmentState, SessionRow, Tokens, ToolCount, Websocket,
 };
 pub use window::{Bucket, LabelValue, WINDOWS_AVSC, WindowRow, WindowSize, WindowValue};
 

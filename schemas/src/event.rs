@@ -3,6 +3,9 @@
 //! To add an event: a variant of [`EventKind`] and its arm in [`EventKind::def`], its attributes in [`Attr`],
 //! a folder in `schemas/examples`. A test fails until every event of the table has an example.
 
+mod names;
+
+use names::Names;
 use strum::{EnumCount, VariantArray};
 
 /// An event, identified by the attribute `event.name`. (The OTLP field `event_name` holds a code location and
@@ -75,9 +78,14 @@ pub enum Derives {
     Always,
     /// Every record does that has one of these attributes.
     WithAny(&'static [Attr]),
+    /// Every record does where this attribute begins with this text.
+    WithPrefix(Attr, &'static str),
     /// No record does.
     Never,
 }
+
+/// What the names of all phases of a prewarm begin with, in attribute `startup.phase`.
+pub const PREWARM_PHASES: &str = "startup_prewarm_";
 
 /// The attributes that most events carry.
 pub const COMMON: &[Attr] = &[
@@ -114,8 +122,8 @@ impl EventKind {
             Self::StartupPhase => EventDef {
                 name: "codex.startup_phase",
                 about: "a phase of starting up ended",
-                reads: &[],
-                derives: Derives::Never,
+                reads: &[Attr::StartupPhase, Attr::StartupStatus],
+                derives: Derives::WithPrefix(Attr::StartupPhase, PREWARM_PHASES),
             },
             Self::UserPrompt => EventDef {
                 name: "codex.user_prompt",
@@ -149,6 +157,7 @@ impl EventKind {
                     Attr::CacheWriteTokenCount,
                     Attr::ReasoningTokenCount,
                     Attr::ToolTokenCount,
+                    Attr::TtftMs,
                     Attr::ModelReasoningEffort,
                     Attr::ServiceTier,
                 ],
@@ -208,11 +217,18 @@ impl EventKind {
                 derives: Derives::Always,
             },
             Self::AuthRecovery => unread("codex.auth_recovery", "an attempt to recover from a 401"),
-            Self::WebsocketConnect => unread(
-                "codex.websocket_connect",
-                "a WebSocket connection to the model API",
-            ),
-            Self::WebsocketRequest => unread("codex.websocket_request", "a request over a WebSocket"),
+            Self::WebsocketConnect => EventDef {
+                name: "codex.websocket_connect",
+                about: "a WebSocket connection to the model API was made or refused",
+                reads: &[Attr::DurationMs, Attr::Success, Attr::StatusCode],
+                derives: Derives::Always,
+            },
+            Self::WebsocketRequest => EventDef {
+                name: "codex.websocket_request",
+                about: "a request was sent over a WebSocket",
+                reads: &[Attr::Success, Attr::ConnectionReused],
+                derives: Derives::Always,
+            },
             Self::PluginInstallElicitationSent => unread(
                 "codex.plugin_install_elicitation_sent",
                 "the user was asked about a plugin",
@@ -305,6 +321,10 @@ pub enum Attr {
     ReceiverThreadId,
     UsageEstimatedUsd,
     TurnInterrupted,
+    StartupPhase,
+    StartupStatus,
+    ConnectionReused,
+    TtftMs,
     TachoExitCode,
     TachoSpawnedAgent,
     TachoCommandShape,
@@ -367,6 +387,10 @@ impl Attr {
             Self::ReceiverThreadId => "receiver_thread_id",
             Self::UsageEstimatedUsd => "usage.estimated_usd",
             Self::TurnInterrupted => "turn.interrupted",
+            Self::StartupPhase => "startup.phase",
+            Self::StartupStatus => "startup.status",
+            Self::ConnectionReused => "auth.connection_reused",
+            Self::TtftMs => "ttft_ms",
             Self::TachoExitCode => "tacho.exit_code",
             Self::TachoSpawnedAgent => "tacho.spawned_agent",
             Self::TachoCommandShape => "tacho.command_shape",
@@ -396,59 +420,6 @@ impl Attr {
         };
         KEYS.find(key).map(|index| Self::VARIANTS[index])
     }
-}
-
-/// A hash table from names to their indexes, with open addressing, built at compile time. Aligned so that no name lies
-/// across two cache lines, wherever the linker puts the table: a scan looks every attribute up in it.
-#[repr(align(64))]
-struct Names<const N: usize> {
-    names: [&'static str; N],
-    /// The index of a name plus 1; 0 marks a free slot.
-    slots: [u8; SLOTS],
-}
-
-/// The slots of [`Names`]: at least four times as many as names, so that probe sequences are short and always
-/// end.
-const SLOTS: usize = 256;
-
-impl<const N: usize> Names<N> {
-    const fn new(names: [&'static str; N]) -> Self {
-        assert!(N * 4 <= SLOTS, "too many names: double SLOTS");
-        let mut slots = [0; SLOTS];
-        let mut index = 0;
-        while index < N {
-            let mut slot = spread(names[index].as_bytes());
-            while slots[slot] != 0 {
-                slot = (slot + 1) % SLOTS;
-            }
-            index += 1;
-            slots[slot] = index as u8;
-        }
-        Self { names, slots }
-    }
-
-    fn find(&self, name: &[u8]) -> Option<usize> {
-        let mut slot = spread(name);
-        while self.slots[slot] != 0 {
-            let index = usize::from(self.slots[slot] - 1);
-            if self.names[index].as_bytes() == name {
-                return Some(index);
-            }
-            slot = (slot + 1) % SLOTS;
-        }
-        None
-    }
-}
-
-/// The hash of a name, from its length and four of its bytes, in which most names of the tables differ.
-const fn spread(name: &[u8]) -> usize {
-    let length = name.len();
-    if length == 0 {
-        return 0;
-    }
-    let (first, last) = (name[0] as usize, name[length - 1] as usize);
-    let (middle, third) = (name[length / 2] as usize, name[length / 3] as usize);
-    (length * 31 + first * 7 + last * 13 + middle * 37 + third * 101) % SLOTS
 }
 
 /// The keys of attributes whose text a privacy policy may change; dedup marks do not depend on them.

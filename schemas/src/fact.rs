@@ -1,67 +1,14 @@
 //! Facts: what a record means, given the state of its conversation. Every metric is made of facts.
 
+mod words;
+
+pub use words::{
+    Agent, AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome, PrewarmBasis,
+    RetryLayer, TimeSource, Transport, WindowEnd,
+};
+
 use crate::price::{Book, Unpriced};
 use strum::VariantArray;
-
-/// Which agent of a session acted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum Agent {
-    /// The agent that the user talks to, and every agent not known to be another.
-    Root,
-    /// An agent that another one spawned.
-    Subagent,
-}
-
-impl Agent {
-    /// The label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Root => "root",
-            Self::Subagent => "subagent",
-        }
-    }
-}
-
-/// The layer of Codex that made a retry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum RetryLayer {
-    /// The HTTP client: its requests have an `attempt` above 0.
-    Http,
-    /// The response stream: a new request after one that failed.
-    Stream,
-}
-
-impl RetryLayer {
-    /// The label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Stream => "stream",
-        }
-    }
-}
-
-/// How a compaction was noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum CompactionMethod {
-    /// A request to `/responses/compact` succeeded.
-    Endpoint,
-    /// The input tokens fell by half or more, from near the limit of the context.
-    Inferred,
-}
-
-impl CompactionMethod {
-    /// The label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Endpoint => "endpoint",
-            Self::Inferred => "inferred",
-        }
-    }
-}
 
 /// The kinds of tokens, which are disjoint.
 pub const TOKEN_KINDS: &[&str] = &[
@@ -118,107 +65,6 @@ impl Tokens {
 /// An amount of money for each kind of token, in nano-dollars or millionths of a credit.
 pub type AmountByKind = Tokens;
 
-/// What an amount of dollars stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum BillingBasis {
-    /// What tokens of the API cost at list price.
-    ApiList,
-    /// What tokens of a ChatGPT plan, which are paid in credits, would cost as tokens of the API.
-    SubscriptionEquivalent,
-}
-
-impl BillingBasis {
-    /// The label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::ApiList => "api_list",
-            Self::SubscriptionEquivalent => "subscription_equivalent",
-        }
-    }
-}
-
-/// What was decided about a tool call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum Decision {
-    /// The tool call is run, this once.
-    Approved,
-    /// The tool call is run, and similar ones for the rest of the session.
-    ApprovedForSession,
-    /// The tool call is run, and the policy is changed so that similar ones are run.
-    ApprovedWithAmendment,
-    /// The tool call is run, and the network policy allows its connection.
-    ApprovedWithNetworkPolicyAllow,
-    /// The tool call is not run.
-    Denied,
-    /// The tool call is not run, and the network policy denies its connection.
-    DeniedWithNetworkPolicyDeny,
-    /// Nobody decided in time, and the tool call is not run.
-    TimedOut,
-    /// The turn is stopped.
-    Abort,
-    /// The record has no decision, or one that this version does not know.
-    Other,
-}
-
-impl Decision {
-    /// The name in rows, and the label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Approved => "approved",
-            Self::ApprovedForSession => "approved_for_session",
-            Self::ApprovedWithAmendment => "approved_with_amendment",
-            Self::ApprovedWithNetworkPolicyAllow => "approved_with_network_policy_allow",
-            Self::Denied => "denied",
-            Self::DeniedWithNetworkPolicyDeny => "denied_with_network_policy_deny",
-            Self::TimedOut => "timed_out",
-            Self::Abort => "abort",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether the tool call is run.
-    #[must_use]
-    pub const fn is_approval(self) -> bool {
-        match self {
-            Self::Approved
-            | Self::ApprovedForSession
-            | Self::ApprovedWithAmendment
-            | Self::ApprovedWithNetworkPolicyAllow => true,
-            Self::Denied | Self::DeniedWithNetworkPolicyDeny | Self::TimedOut | Self::Abort | Self::Other => {
-                false
-            }
-        }
-    }
-}
-
-/// Who or what decided about a tool call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum DecisionSource {
-    /// A person.
-    Human,
-    /// A rule of the configuration.
-    Policy,
-    /// An automated reviewer.
-    AutoReviewer,
-    /// The record has no source, or one that this version does not know.
-    Unknown,
-}
-
-impl DecisionSource {
-    /// The name in rows, and the label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Policy => "policy",
-            Self::AutoReviewer => "auto_reviewer",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// What a record means. Texts in it are of bounded sets; label values that come off the wire are in
 /// [`Dimensions`].
 #[derive(Clone, Copy, Debug)]
@@ -234,18 +80,79 @@ pub enum Fact {
         /// Whether the event time was out of bounds and clamped.
         clamped: bool,
     },
-    /// One HTTP attempt at the model API.
+    /// One request to the model API: an HTTP attempt, or a WebSocket request of a turn that has its end.
     Request {
+        /// How the request was sent.
+        transport: Transport,
         /// The endpoint: a known one, or `other`.
         endpoint: &'static str,
-        /// The HTTP status; `None` if there was no answer.
+        /// The status; `None` if there was no answer, or one that tells none.
         status: Option<u16>,
-        /// The kind of error; `None` for a success.
+        /// The kind of error; `None` for a success, and for a request that has neither answer nor error.
         error: Option<&'static str>,
-        /// The layer that retried; `None` for a first attempt.
-        retry: Option<RetryLayer>,
-        /// Time to the response's headers, µs.
+        /// Whether the request repeats one that failed.
+        retry: bool,
+        /// Time to the response's headers, µs; `None` over WebSocket.
         duration_us: Option<u64>,
+    },
+    /// A request to the model API was tried again.
+    Retry {
+        /// The endpoint: a known one, or `other`.
+        endpoint: &'static str,
+        /// The layer that retried.
+        layer: RetryLayer,
+    },
+    /// A request of a turn was answered, wholly or not.
+    Answer {
+        /// How the request was sent.
+        transport: Transport,
+        /// How the answer ended.
+        end: AnswerEnd,
+        /// From sending the request to the end of its answer, µs; `None` if one of the two is not known.
+        duration_us: Option<u64>,
+        /// From sending the request to the first token, µs; `None` if it is not reported.
+        first_token_us: Option<u64>,
+    },
+    /// An upgrade to a WebSocket connection was accepted or refused.
+    Connect {
+        /// Whether the upgrade was accepted.
+        accepted: bool,
+        /// The HTTP status of the refusal; `None` if there was no answer, or a connection.
+        status: Option<u16>,
+        /// What the connection is for.
+        phase: ConnectPhase,
+        /// Time to the answer, µs.
+        duration_us: Option<u64>,
+    },
+    /// A request of a turn was sent over a WebSocket connection.
+    Sent {
+        /// Whether the connection had a request before, that of a prewarm included.
+        reused: bool,
+    },
+    /// A conversation that used WebSocket went back to HTTP.
+    Fallback,
+    /// The request of a prewarm was sent.
+    PrewarmRequest,
+    /// The request of a prewarm was answered.
+    Prewarm {
+        /// How the answer ended.
+        end: AnswerEnd,
+        /// By what the answer is known to be that of a prewarm.
+        basis: PrewarmBasis,
+        /// The answer's tokens, which are no use.
+        tokens: Tokens,
+    },
+    /// What the tokens of a prewarm would cost, at list price.
+    PrewarmCost {
+        /// What the dollars stand for.
+        basis: BillingBasis,
+        /// The cost, nano-dollars.
+        nano_usd: u64,
+    },
+    /// The window of a prewarm ended.
+    PrewarmWindow {
+        /// What ended it.
+        end: WindowEnd,
     },
     /// A completed response.
     Response {
@@ -326,8 +233,11 @@ pub enum Fact {
     Compaction {
         /// How the compaction was noticed.
         method: CompactionMethod,
-        /// Input tokens before the compaction minus those after it; `None` if they are not known.
-        reclaimed: Option<u64>,
+    },
+    /// The first response after a compaction told how much it gave back.
+    Reclaimed {
+        /// Input tokens before the compaction minus those after it.
+        tokens: u64,
     },
     /// A session segment began.
     SessionStarted,
@@ -344,6 +254,15 @@ pub enum Fact {
 pub enum FactKind {
     Record,
     Request,
+    Retry,
+    Answer,
+    Connect,
+    Sent,
+    Fallback,
+    PrewarmRequest,
+    Prewarm,
+    PrewarmCost,
+    PrewarmWindow,
     Response,
     Cost,
     Credits,
@@ -355,6 +274,7 @@ pub enum FactKind {
     Decision,
     Turn,
     Compaction,
+    Reclaimed,
     SessionStarted,
     SessionsActive,
 }
@@ -366,6 +286,15 @@ impl Fact {
         match self {
             Self::Record { .. } => FactKind::Record,
             Self::Request { .. } => FactKind::Request,
+            Self::Retry { .. } => FactKind::Retry,
+            Self::Answer { .. } => FactKind::Answer,
+            Self::Connect { .. } => FactKind::Connect,
+            Self::Sent { .. } => FactKind::Sent,
+            Self::Fallback => FactKind::Fallback,
+            Self::PrewarmRequest => FactKind::PrewarmRequest,
+            Self::Prewarm { .. } => FactKind::Prewarm,
+            Self::PrewarmCost { .. } => FactKind::PrewarmCost,
+            Self::PrewarmWindow { .. } => FactKind::PrewarmWindow,
             Self::Response { .. } => FactKind::Response,
             Self::Cost { .. } => FactKind::Cost,
             Self::Credits { .. } => FactKind::Credits,
@@ -377,68 +306,9 @@ impl Fact {
             Self::Decision { .. } => FactKind::Decision,
             Self::Turn => FactKind::Turn,
             Self::Compaction { .. } => FactKind::Compaction,
+            Self::Reclaimed { .. } => FactKind::Reclaimed,
             Self::SessionStarted => FactKind::SessionStarted,
             Self::SessionsActive { .. } => FactKind::SessionsActive,
-        }
-    }
-}
-
-/// What became of a log record: each ends in exactly one outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, VariantArray)]
-pub enum Outcome {
-    /// The record was counted in its windows and totals.
-    Applied,
-    /// The record was seen before, and nothing follows from it.
-    Duplicate,
-    /// The record was counted in totals, but came too late for its smallest window or more, for which it is a
-    /// correction.
-    Late,
-    /// The record is no event of the table: it was counted, and stays in the raw log.
-    Unknown,
-    /// The record was in a raw record that could not be read, or had another conversation's key: the raw
-    /// record is in the quarantine topic.
-    Quarantined,
-    /// The record was counted, but has no time of its own, so that a duplicate of it could not be recognised.
-    Unmarked,
-}
-
-impl Outcome {
-    /// The label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Duplicate => "duplicate",
-            Self::Late => "late",
-            Self::Unknown => "unknown",
-            Self::Quarantined => "quarantined",
-            Self::Unmarked => "unmarked",
-        }
-    }
-}
-
-/// Which of a record's times became its event time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
-pub enum TimeSource {
-    /// The attribute `event.timestamp`.
-    Attribute,
-    /// `time_unix_nano`.
-    Time,
-    /// `observed_time_unix_nano`.
-    Observed,
-    /// The log's append time.
-    Received,
-}
-
-impl TimeSource {
-    /// The label value.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Attribute => "attribute",
-            Self::Time => "time",
-            Self::Observed => "observed",
-            Self::Received => "received",
         }
     }
 }

@@ -26,6 +26,17 @@ pub const OF_STREAMS: &[&str] = &[
     OTHER,
 ];
 
+/// The words for requests over WebSocket that were answered by a status instead of a stream; over HTTP, the request's own
+/// record has it.
+pub const OF_REFUSALS: &[(&str, u16)] = &[("status_400", 400), ("status_429", 429), ("status_500", 500)];
+
+/// The status that a word for a request over WebSocket stands for; `None` if the request was answered by a stream.
+#[must_use]
+pub fn refusal(word: &str) -> Option<u16> {
+    let found = OF_REFUSALS.iter().find(|(refusal, _)| *refusal == word);
+    found.map(|(_, status)| *status)
+}
+
 /// The word for the error message of an event; `message` is `None` if it is not a string. Gives `None` for
 /// events from whose messages nothing is derived.
 #[must_use]
@@ -58,7 +69,8 @@ pub fn word(event: EventKind, message: Option<&str>) -> Option<&'static str> {
 /// The word that is written as `text`; [`OTHER`] for a text that is none of this version's words.
 #[must_use]
 pub fn known(text: &str) -> &'static str {
-    let mut words = OF_STREAMS.iter().copied().chain([UNREADABLE]);
+    let refusals = OF_REFUSALS.iter().map(|(word, _)| *word);
+    let mut words = OF_STREAMS.iter().copied().chain(refusals).chain([UNREADABLE]);
     words.find(|word| *word == text).unwrap_or(OTHER)
 }
 
@@ -72,11 +84,18 @@ pub fn of_request(message: &str) -> &'static str {
     }
 }
 
-/// The word for the error message of a response stream, by phrases that Codex uses.
+/// The word for the error message of a response stream, or of a request that was refused over WebSocket, by phrases that Codex
+/// uses. It shows a refusal that it does not know whole, as JSON.
 #[must_use]
 pub fn of_stream(message: &str) -> &'static str {
     let has = |word: &str| message.contains(word);
-    if has("idle timeout") {
+    if has("last status: 429") {
+        "status_429"
+    } else if has("experiencing high demand") {
+        "status_500"
+    } else if has("\"status\":400") || has("invalid_request_error") || has("connection limit reached") {
+        "status_400"
+    } else if has("idle timeout") {
         "idle_timeout"
     } else if has("ate limit") || has("rate_limit") || has("429") {
         "rate_limited"
@@ -109,6 +128,9 @@ mod tests {
             "connection",
             "disconnected",
             "overloaded",
+            "exceeded retry limit, last status: 429 Too Many Requests",
+            "We’re currently experiencing high demand, which may cause temporary errors.",
+            r#"{"type":"error","status":400}"#,
             "x",
         ] {
             assert_eq!(known(of_stream(message)), of_stream(message), "{message}");

@@ -30,6 +30,17 @@ pub enum Metric {
     ApiRetryRatio,
     ApiRequestDuration,
     ApiRequestDurationWindow,
+    ResponseDuration,
+    FirstToken,
+    WebsocketConnects,
+    WebsocketConnectDuration,
+    WebsocketReused,
+    WebsocketFallbacks,
+    PrewarmRequests,
+    PrewarmResponses,
+    PrewarmTokens,
+    PrewarmCost,
+    PrewarmWindows,
     StreamFailures,
     Ttft,
     TtftWindow,
@@ -213,7 +224,8 @@ impl Metric {
 mod tests {
     use super::*;
     use crate::fact::{
-        BillingBasis, CompactionMethod, Decision, DecisionSource, Outcome, RetryLayer, TimeSource, Tokens,
+        AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome,
+        PrewarmBasis, RetryLayer, TimeSource, Tokens, Transport, WindowEnd,
     };
     use crate::price::{Book, Unpriced};
 
@@ -267,10 +279,11 @@ mod tests {
             duration_us: Some(5),
         };
         let request = Fact::Request {
+            transport: Transport::Http,
             endpoint: "/responses",
             status: Some(429),
             error: Some("rate_limited"),
-            retry: Some(RetryLayer::Http),
+            retry: true,
             duration_us: Some(5),
         };
         vec![
@@ -281,6 +294,37 @@ mod tests {
                 clamped: true,
             },
             request,
+            Fact::Retry {
+                endpoint: "/responses",
+                layer: RetryLayer::Http,
+            },
+            Fact::Answer {
+                transport: Transport::Websocket,
+                end: AnswerEnd::Completed,
+                duration_us: Some(5),
+                first_token_us: Some(3),
+            },
+            Fact::Connect {
+                accepted: false,
+                status: Some(503),
+                phase: ConnectPhase::Turn,
+                duration_us: Some(5),
+            },
+            Fact::Sent { reused: true },
+            Fact::Fallback,
+            Fact::PrewarmRequest,
+            Fact::Prewarm {
+                end: AnswerEnd::Completed,
+                basis: PrewarmBasis::Window,
+                tokens,
+            },
+            Fact::PrewarmCost {
+                basis: BillingBasis::ApiList,
+                nano_usd: 3,
+            },
+            Fact::PrewarmWindow {
+                end: WindowEnd::Total,
+            },
             Fact::Response {
                 tokens,
                 mismatch: Some("total_ne_sum"),
@@ -313,10 +357,8 @@ mod tests {
                 source: DecisionSource::Human,
             },
             Fact::Turn,
-            Fact::Compaction {
-                method,
-                reclaimed: Some(5),
-            },
+            Fact::Compaction { method },
+            Fact::Reclaimed { tokens: 5 },
             Fact::SessionStarted,
             Fact::SessionsActive { change: 1 },
         ]

@@ -80,7 +80,7 @@ pub struct Settings {
 
 /// The semantics that this version computes: the number of the rules by which results follow from a log. No
 /// version goes on with state of another number.
-pub const SEMANTICS: u32 = 1;
+pub const SEMANTICS: u32 = 2;
 
 /// The only value that older versions wrote into [`Settings::semantics`].
 const SEMANTICS_WRITTEN: u32 = 1;

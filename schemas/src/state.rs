@@ -11,7 +11,10 @@ mod session;
 pub use keys::{SeriesKey, SessionsKey, StateKey, StateKeyError};
 pub use meta::{Meta, SourceState};
 pub use series::SeriesEntry;
-pub use session::{Counts, DecisionCount, Identity, MarkChunk, OriginMark, SessionState, ToolCount};
+pub use session::{
+    Counts, DecisionCount, HeldResponse, Identity, MarkChunk, OpenRequest, OriginMark, PrewarmCounts, PrewarmState, SessionState,
+    ToolCount, TransportState, WebsocketCounts,
+};
 
 /// One entry to be written to a changelog.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use schemas::derived::{
 };
 use schemas::histogram::Histogram;
 use schemas::metric::{Amount, Metric};
-use schemas::state::{Counts, DecisionCount, Identity, ToolCount};
+use schemas::state::{Counts, DecisionCount, Identity, PrewarmCounts, ToolCount, WebsocketCounts};
 use schemas::topic::Topic;
 use serde_json::{Value, json};
 use strum::VariantArray;
@@ -58,6 +58,27 @@ fn counts(unit: u64) -> Counts {
         micro_credits: 29 * unit,
         unpriced_tokens: 30 * unit,
         native_cost_nano_usd: 31 * unit,
+        api_retries_websocket: 32 * unit,
+        requests_failed: 33 * unit,
+        answer_us: 34 * unit,
+        websocket: Some(WebsocketCounts {
+            requests: 35 * unit,
+            reused: 36 * unit,
+            connects: 37 * unit,
+            refused: 38 * unit,
+            refused_in_turns: 39 * unit,
+            fallbacks: 40 * unit,
+        }),
+        prewarm: Some(PrewarmCounts {
+            requests: 41 * unit,
+            completed: 42 * unit,
+            failed: 43 * unit,
+            input_uncached: 44 * unit,
+            input_cached: 45 * unit,
+            input_cache_write: 46 * unit,
+            output: 47 * unit,
+            cost_nano_usd: 48 * unit,
+        }),
     }
 }
 
@@ -123,7 +144,7 @@ fn sessions_are_read_as_written() {
         .unwrap()
         .to_json();
     assert_eq!(json["state"], "ended");
-    assert_eq!(json["api_retries"], 13);
+    assert_eq!(json["api_retries"], 6 + 7 + 32);
     assert_eq!(json["tokens"]["total"], 11 + 12 + 13 + 14 + 15);
     assert_eq!(
         json["decisions"][0],
@@ -142,7 +163,7 @@ fn every_count_has_a_field_of_its_own() {
     row.set_counts(&counts(1000));
     let mut seen = Vec::new();
     numbers(&serde_json::to_value(&row).unwrap(), &mut seen);
-    for value in 1..=31 {
+    for value in 1..=48 {
         assert!(seen.contains(&(value * 1000)), "count {value} is not in the row");
     }
 }
@@ -263,7 +284,7 @@ fn the_bytes_are_these() {
     };
     assert_eq!(
         hex(&row.encode()),
-        "c301c3d17bf70bb19d580e64656661756c7400000000005400000000020100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
+        "c30122021ceb78e97e410e64656661756c74000000000054000000000201000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000"
     );
 }
 
@@ -275,14 +296,20 @@ fn hex(bytes: &[u8]) -> String {
 /// zero.
 #[test]
 fn rows_of_earlier_schemas_are_read() {
-    let row = "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000";
+    let rows = [
+        "c301cfde7ebef62b2a120e64656661756c740000000000540000000002010000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+        "c301c3d17bf70bb19d580e64656661756c7400000000005400000000020100000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000",
+    ];
+    assert_eq!(rows.len(), SESSIONS_AVSC_PAST.len());
     let expected = SessionRow {
         tenant: "default".to_owned(),
         position: 42,
         ended_ms: Some(-1),
         ..SessionRow::default()
     };
-    assert_eq!(SessionRow::decode(&unhex(row)).unwrap(), expected);
+    for row in rows {
+        assert_eq!(SessionRow::decode(&unhex(row)).unwrap(), expected);
+    }
     // What a field's doc says may change: it is no part of the schema's canonical form.
     let fields = |avsc: &str| {
         let mut fields = serde_json::from_str::<Value>(avsc).unwrap()["fields"].take();

@@ -5,8 +5,9 @@ mod counts;
 
 use super::samples::Samples;
 use counts::{
-    by, by_status_class, count_of, decisions, distinct, each_once, failed_statuses, field, number, one_of,
-    row_decisions, row_tokens, row_tools, single, stream_failures, sum, token_sums, tokens, tools,
+    by, by_status_class, count_of, decisions, distinct, each_once, failed_statuses, field, http_errors,
+    http_status_classes, number, one_of, part, prewarms, row_decisions, row_prewarms, row_tokens, row_tools, shown_prewarms,
+    shown_upgrades, single, stream_failures, sum, token_sums, tokens, tools, upgrades,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -92,11 +93,13 @@ pub const FACTS: &[(&str, Entry)] = &[
             Metrics(number, |samples| {
                 single(samples.count("tacho_api_requests_total", &[("endpoint", "/responses")]))
             }),
+            // No record of a WebSocket request has the time to response headers.
             Metrics(number, |samples| {
-                single(samples.count(
+                let timed = samples.count(
                     "tacho_api_request_duration_seconds_count",
                     &[("endpoint", "/responses")],
-                ))
+                );
+                single(timed + samples.count("tacho_api_requests_total", &[("transport", "websocket")]))
             }),
             Rows(number, |rows| sum(rows, "api_requests")),
         ]),
@@ -104,15 +107,14 @@ pub const FACTS: &[(&str, Entry)] = &[
     (
         "api_requests_by_status",
         Derived(&[
-            Metrics(by_status_class, |samples| {
-                samples.by("tacho_api_requests_total", &["status_class"])
-            }),
-            Metrics(failed_statuses, |samples| {
-                samples.by("tacho_api_errors_total", &["status_code"])
-            }),
+            Metrics(by_status_class, http_status_classes),
+            Metrics(failed_statuses, http_errors),
             Rows(
                 |fact| single(failed_statuses(fact).values().sum()),
-                |rows| sum(rows, "api_errors"),
+                |rows| {
+                    let http: Vec<Value> = rows.iter().filter(|row| row["websocket"].is_null()).cloned().collect();
+                    sum(&http, "api_errors")
+                },
             ),
         ]),
     ),
@@ -146,8 +148,95 @@ pub const FACTS: &[(&str, Entry)] = &[
             Metrics(number, |samples| {
                 single(samples.count("tacho_response_tokens_count", &[("direction", "input")]))
             }),
+            Metrics(number, |samples| {
+                let labels = [("outcome", "completed")];
+                single(samples.count("tacho_response_duration_seconds_count", &labels))
+            }),
             Rows(number, |rows| sum(rows, "responses_completed")),
         ]),
+    ),
+    (
+        "transport",
+        Absent("a session may use both; what went over each has facts of its own"),
+    ),
+    (
+        "websocket_connects",
+        Derived(&[
+            Metrics(upgrades, shown_upgrades),
+            Rows(
+                |fact| {
+                    let names = [("attempts", "connects"), ("refused_in_turns", "refused_in_turns")];
+                    names
+                        .map(|(name, field)| (field.to_owned(), fact[name].as_i64().unwrap()))
+                        .into()
+                },
+                |rows| {
+                    ["connects", "refused_in_turns"]
+                        .map(|name| (name.to_owned(), part(rows, "websocket", name)))
+                        .into()
+                },
+            ),
+        ]),
+    ),
+    (
+        "websocket_requests",
+        Derived(&[
+            Metrics(
+                |fact| number(&fact["count"]),
+                |samples| single(samples.count("tacho_api_requests_total", &[("transport", "websocket")])),
+            ),
+            Metrics(
+                |fact| number(&fact["on_reused_connection"]),
+                |samples| single(samples.count("tacho_websocket_reused_total", &[("reused", "true")])),
+            ),
+            Metrics(
+                |fact| number(&fact["first_on_connection"]),
+                |samples| single(samples.count("tacho_websocket_reused_total", &[("reused", "false")])),
+            ),
+            Rows(
+                |fact| number(&fact["count"]),
+                |rows| single(part(rows, "websocket", "requests")),
+            ),
+            Rows(
+                |fact| number(&fact["on_reused_connection"]),
+                |rows| single(part(rows, "websocket", "reused")),
+            ),
+        ]),
+    ),
+    (
+        "http_requests",
+        Derived(&[
+            Metrics(number, |samples| {
+                let labels = [("transport", "http"), ("endpoint", "/responses")];
+                single(samples.count("tacho_api_requests_total", &labels))
+            }),
+            Rows(number, |rows| {
+                single(field(rows, "api_requests") - part(rows, "websocket", "requests"))
+            }),
+        ]),
+    ),
+    (
+        "requests_failed",
+        Derived(&[
+            Metrics(number, |samples| {
+                let labels = [("outcome", "failed")];
+                single(samples.count("tacho_response_duration_seconds_count", &labels))
+            }),
+            Rows(number, |rows| sum(rows, "requests_failed")),
+        ]),
+    ),
+    (
+        "fallback_to_http",
+        Derived(&[
+            Metrics(number, |samples| {
+                single(samples.count("tacho_websocket_fallbacks_total", &[]))
+            }),
+            Rows(number, |rows| single(part(rows, "websocket", "fallbacks"))),
+        ]),
+    ),
+    (
+        "prewarm_responses",
+        Derived(&[Metrics(prewarms, shown_prewarms), Rows(prewarms, row_prewarms)]),
     ),
     (
         "streams_cut",

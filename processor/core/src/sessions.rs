@@ -52,6 +52,8 @@ struct Conversation {
     marks: Marks,
     /// Whether the session changed since the last take.
     dirty: bool,
+    /// When the timer for what the session waits for is due, if one is set.
+    waits: Option<PartitionClock>,
     /// The sender of the session's last record, if both of its reports are interned.
     last_sender: Option<Sender>,
 }

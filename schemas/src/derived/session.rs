@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 /// The Avro schema of `codex.sessions.v1`.
 pub const SESSIONS_AVSC: &str = include_str!("../../avro/codex.sessions.v1.avsc");
 /// The earlier schemas of `codex.sessions.v1`, oldest first; each lacks the last fields of the next one.
-pub const SESSIONS_AVSC_PAST: &[&str] = &[include_str!("../../avro/past/codex.sessions.v1-1.avsc")];
+pub const SESSIONS_AVSC_PAST: &[&str] = &[
+    include_str!("../../avro/past/codex.sessions.v1-1.avsc"),
+    include_str!("../../avro/past/codex.sessions.v1-2.avsc"),
+];
 
 static CODEC: AvroCodec = AvroCodec::new(SESSIONS_AVSC, SESSIONS_AVSC_PAST);
 
@@ -34,7 +37,7 @@ pub struct SessionRow {
     pub tenant: String,
     /// Id of the conversation on the wire.
     pub conversation_id: String,
-    /// Event time of the segment's first record. With tenant and conversation it identifies the segment.
+    /// Event time of the segment's first record. With tenant, conversation and first_offset it identifies the segment.
     pub segment_start_ms: i64,
     /// open: records may come; ended: silent for the session gap; reopened: records came again after it had
     /// ended.
@@ -105,15 +108,15 @@ pub struct SessionRow {
     pub conversation_starts: i64,
     /// Turns' inputs: of people, and of reviewers and sub-agents that log their own.
     pub user_prompts: i64,
-    /// HTTP attempts at the model API.
+    /// Requests to the model API: HTTP attempts, and requests of turns over WebSocket.
     pub api_requests: i64,
-    /// HTTP attempts that failed.
+    /// Requests that failed: HTTP attempts without a good status, and WebSocket requests whose answer is an error.
     pub api_errors: i64,
-    /// HTTP attempts that were retries: api_retries_http plus api_retries_stream.
+    /// Retries: api_retries_http plus api_retries_stream plus api_retries_websocket.
     pub api_retries: i64,
     /// Retries by the HTTP client.
     pub api_retries_http: i64,
-    /// Requests after a failed request or stream of the same turn.
+    /// HTTP requests after a failed request, stream or upgrade of the same turn.
     pub api_retries_stream: i64,
     /// Sum of the HTTP attempts' times to the response's headers, in microseconds.
     pub api_duration_us: i64,
@@ -161,6 +164,60 @@ pub struct SessionRow {
     /// What Codex itself says that turns cost, in nano-dollars.
     #[serde(default)]
     pub native_cost_nano_usd: i64,
+    /// Upgrades and requests over WebSocket after a failed request or upgrade of the same turn; an upgrade and its request are one.
+    #[serde(default)]
+    pub api_retries_websocket: i64,
+    /// Requests of turns that were refused or whose answer broke, over either transport.
+    #[serde(default)]
+    pub requests_failed: i64,
+    /// Sum of the times from sending a request to the end of its whole answer, where both are known, in microseconds.
+    #[serde(default)]
+    pub answer_us: i64,
+    /// What the segment did over WebSocket; null if it did nothing there.
+    #[serde(default)]
+    pub websocket: Option<Websocket>,
+    /// The prewarms of the segment; null if there was none.
+    #[serde(default)]
+    pub prewarm: Option<Prewarm>,
+}
+
+/// What a segment did over WebSocket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Websocket {
+    /// Requests of turns that were sent over WebSocket; they are in api_requests too.
+    pub requests: i64,
+    /// Those of them whose connection had a request before, that of a prewarm included.
+    pub reused: i64,
+    /// Upgrades that were tried.
+    pub connects: i64,
+    /// Upgrades that were refused.
+    pub refused: i64,
+    /// Upgrades that were refused, but for those of prewarms.
+    pub refused_in_turns: i64,
+    /// How often the conversation went back to HTTP.
+    pub fallbacks: i64,
+}
+
+/// The prewarms of a segment: what each process asks the model API before its first turn. They are in no other count, token
+/// or cost of the row.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prewarm {
+    /// Requests that were sent.
+    pub requests: i64,
+    /// Answers that completed, with token counts.
+    pub completed: i64,
+    /// Answers that failed.
+    pub failed: i64,
+    /// Input tokens that came from no cache and went into none.
+    pub input_uncached: i64,
+    /// Input tokens read from the cache.
+    pub input_cached: i64,
+    /// Input tokens written to the cache.
+    pub input_cache_write: i64,
+    /// Output tokens.
+    pub output: i64,
+    /// What the tokens would cost at list price, if they were billed, in nano-dollars.
+    pub cost_nano_usd: i64,
 }
 
 /// Tokens of a segment in disjoint kinds.
@@ -205,12 +262,13 @@ pub struct ToolCount {
 }
 
 impl SessionRow {
-    /// The key of the row's record: tenant, conversation and segment.
+    /// The key of the row's record: tenant, conversation, and the segment's start with its first offset. A segment that begins
+    /// at the event time of an earlier one has a key of its own.
     #[must_use]
     pub fn key(&self) -> String {
         format!(
-            "{}/{}/{}",
-            self.tenant, self.conversation_id, self.segment_start_ms
+            "{}/{}/{}-{}",
+            self.tenant, self.conversation_id, self.segment_start_ms, self.first_offset
         )
     }
 
@@ -262,7 +320,12 @@ impl SessionRow {
         self.user_prompts = long(counts.user_prompts);
         self.api_requests = long(counts.api_requests);
         self.api_errors = long(counts.api_errors);
-        self.api_retries = long(counts.api_retries_http.saturating_add(counts.api_retries_stream));
+        let retries = [
+            counts.api_retries_http,
+            counts.api_retries_stream,
+            counts.api_retries_websocket,
+        ];
+        self.api_retries = long(retries.into_iter().fold(0, u64::saturating_add));
         self.api_retries_http = long(counts.api_retries_http);
         self.api_retries_stream = long(counts.api_retries_stream);
         self.api_duration_us = long(counts.api_duration_us);
@@ -296,6 +359,27 @@ impl SessionRow {
         self.micro_credits = long(counts.micro_credits);
         self.unpriced_tokens = long(counts.unpriced_tokens);
         self.native_cost_nano_usd = long(counts.native_cost_nano_usd);
+        self.api_retries_websocket = long(counts.api_retries_websocket);
+        self.requests_failed = long(counts.requests_failed);
+        self.answer_us = long(counts.answer_us);
+        self.websocket = counts.websocket.as_ref().map(|websocket| Websocket {
+            requests: long(websocket.requests),
+            reused: long(websocket.reused),
+            connects: long(websocket.connects),
+            refused: long(websocket.refused),
+            refused_in_turns: long(websocket.refused_in_turns),
+            fallbacks: long(websocket.fallbacks),
+        });
+        self.prewarm = counts.prewarm.as_ref().map(|prewarm| Prewarm {
+            requests: long(prewarm.requests),
+            completed: long(prewarm.completed),
+            failed: long(prewarm.failed),
+            input_uncached: long(prewarm.input_uncached),
+            input_cached: long(prewarm.input_cached),
+            input_cache_write: long(prewarm.input_cache_write),
+            output: long(prewarm.output),
+            cost_nano_usd: long(prewarm.cost_nano_usd),
+        });
         self.decisions = counts
             .decisions
             .iter()

@@ -6,7 +6,7 @@
 //! Those are in rows. Histograms carry no team, project, cost centre or department: one has dozens of series
 //! already.
 
-use crate::fact::{Dimensions, Fact, RetryLayer};
+use crate::fact::{Dimensions, Fact};
 use strum::VariantArray;
 
 /// A label of a series.
@@ -24,6 +24,7 @@ pub enum Label {
     Agent,
     Effort,
     Tier,
+    Transport,
     Endpoint,
     StatusClass,
     StatusCode,
@@ -43,6 +44,10 @@ pub enum Label {
     Book,
     Reason,
     Interrupted,
+    Phase,
+    Reused,
+    Basis,
+    ClosedBy,
 }
 
 /// The definition of a label: one row of the table.
@@ -98,6 +103,7 @@ impl Label {
             Self::Agent => closed("agent"),
             Self::Effort => closed("effort"),
             Self::Tier => closed("tier"),
+            Self::Transport => closed("transport"),
             Self::Endpoint => closed("endpoint"),
             Self::StatusClass => closed("status_class"),
             Self::StatusCode => closed("status_code"),
@@ -117,6 +123,10 @@ impl Label {
             Self::Book => closed("book"),
             Self::Reason => closed("reason"),
             Self::Interrupted => closed("interrupted"),
+            Self::Phase => closed("phase"),
+            Self::Reused => closed("reused"),
+            Self::Basis => closed("basis"),
+            Self::ClosedBy => closed("closed_by"),
         }
     }
 }
@@ -145,12 +155,17 @@ pub fn label_value<'a>(
         Label::Tier => tier(dimensions, fact),
         Label::Agent => dimensions.agent.name(),
         Label::Direction | Label::TokenKind => varying.unwrap_or(""),
-        Label::Endpoint
+        Label::Transport
+        | Label::Endpoint
         | Label::StatusClass
         | Label::StatusCode
         | Label::AttemptClass
         | Label::Layer
-        | Label::ErrorType => request_value(label, fact),
+        | Label::ErrorType
+        | Label::Phase
+        | Label::Reused
+        | Label::Basis
+        | Label::ClosedBy => request_value(label, fact),
         Label::Tool
         | Label::Outcome
         | Label::Origin
@@ -172,6 +187,15 @@ const fn tier(dimensions: &Dimensions<'_>, fact: &Fact) -> &'static str {
         Fact::Cost { tier, .. } | Fact::Credits { tier, .. } => tier,
         Fact::Record { .. }
         | Fact::Request { .. }
+        | Fact::Retry { .. }
+        | Fact::Answer { .. }
+        | Fact::Connect { .. }
+        | Fact::Sent { .. }
+        | Fact::Fallback
+        | Fact::PrewarmRequest
+        | Fact::Prewarm { .. }
+        | Fact::PrewarmCost { .. }
+        | Fact::PrewarmWindow { .. }
         | Fact::Response { .. }
         | Fact::Unpriced { .. }
         | Fact::TurnCost { .. }
@@ -181,22 +205,33 @@ const fn tier(dimensions: &Dimensions<'_>, fact: &Fact) -> &'static str {
         | Fact::Decision { .. }
         | Fact::Turn
         | Fact::Compaction { .. }
+        | Fact::Reclaimed { .. }
         | Fact::SessionStarted
         | Fact::SessionsActive { .. } => dimensions.tier,
     }
 }
 
-/// The value of a label that describes a request, a response or a stream; empty for facts of other kinds.
+/// The value of a label that describes a request, a connection, a response or a stream; empty for facts of other kinds.
 fn request_value(label: Label, fact: &Fact) -> &'static str {
     match (label, fact) {
-        (Label::Endpoint, Fact::Request { endpoint, .. }) => endpoint,
+        (Label::Transport, Fact::Request { transport, .. } | Fact::Answer { transport, .. }) => transport.name(),
+        (Label::Endpoint, Fact::Request { endpoint, .. } | Fact::Retry { endpoint, .. }) => endpoint,
         (Label::StatusClass, Fact::Request { status, .. }) => status_class(*status),
         (Label::StatusCode, Fact::Request { status, .. }) => status_code(*status),
-        (Label::AttemptClass, Fact::Request { retry, .. }) => match retry {
-            Some(_) => "retry",
-            None => "first",
-        },
-        (Label::Layer, Fact::Request { retry, .. }) => retry.map_or("", RetryLayer::name),
+        (
+            Label::StatusCode,
+            Fact::Connect {
+                accepted: false,
+                status,
+                ..
+            },
+        ) => status_code(*status),
+        (Label::AttemptClass, Fact::Request { retry, .. }) => choose(*retry, "retry", "first"),
+        (Label::Layer, Fact::Retry { layer, .. }) => layer.name(),
+        (Label::Phase, Fact::Connect { phase, .. }) => phase.name(),
+        (Label::Reused, Fact::Sent { reused }) => choose(*reused, "true", "false"),
+        (Label::Basis, Fact::Prewarm { basis, .. }) => basis.name(),
+        (Label::ClosedBy, Fact::PrewarmWindow { end }) => end.name(),
         (Label::ErrorType, Fact::Request { error, .. }) => error.unwrap_or(""),
         (Label::ErrorType, Fact::StreamFailure { error }) => error,
         (Label::ErrorType, Fact::Response { mismatch, .. }) => mismatch.unwrap_or(""),
@@ -210,13 +245,15 @@ fn fact_value(label: Label, fact: &Fact) -> &'static str {
         (Label::Tool, Fact::ToolCall { tool, .. } | Fact::Decision { tool, .. }) => tool,
         (Label::Outcome, Fact::ToolCall { success, .. }) => choose(*success, "success", "failure"),
         (Label::Outcome, Fact::Record { outcome, .. }) => outcome.name(),
+        (Label::Outcome, Fact::Answer { end, .. } | Fact::Prewarm { end, .. }) => end.name(),
+        (Label::Outcome, Fact::Connect { accepted, .. }) => choose(*accepted, "accepted", "refused"),
         (Label::Origin, Fact::ToolCall { mcp, .. }) => choose(*mcp, "mcp", "builtin"),
         (Label::Decision, Fact::Decision { decision, .. }) => decision.name(),
         (Label::Source, Fact::Decision { source, .. }) => source.name(),
         (Label::Source, Fact::Record { time_source, .. }) => time_source.name(),
         (Label::Method, Fact::Compaction { method, .. }) => method.name(),
         (Label::Event, Fact::Record { event, .. }) => event,
-        (Label::BillingBasis, Fact::Cost { basis, .. }) => basis.name(),
+        (Label::BillingBasis, Fact::Cost { basis, .. } | Fact::PrewarmCost { basis, .. }) => basis.name(),
         (Label::Book, Fact::Unpriced { book, .. }) => book.name(),
         (Label::Reason, Fact::Unpriced { reason, .. }) => reason.name(),
         (Label::Interrupted, Fact::TurnCost { interrupted, .. }) => choose(*interrupted, "true", "false"),
@@ -232,7 +269,7 @@ const fn choose(holds: bool, yes: &'static str, no: &'static str) -> &'static st
 pub(super) const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "429", "5xx", "none"];
 /// The values of label `status_code`.
 pub(super) const STATUS_CODES: &[&str] = &[
-    "400", "401", "403", "404", "408", "409", "413", "422", "429", "500", "502", "503", "504", "529", "none",
+    "400", "401", "403", "404", "408", "409", "413", "422", "426", "429", "500", "502", "503", "504", "529", "none",
     "other",
 ];
 
@@ -258,6 +295,7 @@ const fn status_code(status: Option<u16>) -> &'static str {
         Some(409) => "409",
         Some(413) => "413",
         Some(422) => "422",
+        Some(426) => "426",
         Some(429) => "429",
         Some(500) => "500",
         Some(502) => "502",

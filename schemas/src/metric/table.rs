@@ -1,4 +1,7 @@
-//! The definitions of all metrics.
+//! The definitions of all metrics. Those of the transport and of prewarms lie in files of their own.
+
+mod prewarm;
+mod transport;
 
 use super::{Emit, Kind, Label, Metric, MetricDef, Sample, Unit};
 use crate::fact::{DecisionSource, Fact, FactKind};
@@ -102,28 +105,31 @@ impl Metric {
             },
             Self::ApiRequests => MetricDef {
                 name: "tacho_api_requests_total",
-                help: "HTTP attempts at the model API.",
+                help: "Requests to the model API: HTTP attempts, and WebSocket requests of turns once they have their end.",
                 kind: Kind::Counter,
                 unit: Unit::One,
                 labels: &[
                     Label::Tenant,
                     Label::Team,
+                    Label::Department,
                     Label::Model,
+                    Label::Entrypoint,
+                    Label::Transport,
                     Label::Endpoint,
                     Label::StatusClass,
                     Label::AttemptClass,
                 ],
-                from: "codex.api_request",
+                from: "codex.api_request, codex.websocket_request",
                 of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { .. }), emit),
             },
             Self::ApiErrors => MetricDef {
                 name: "tacho_api_errors_total",
-                help: "HTTP attempts at the model API that failed, by status and kind of error.",
+                help: "Requests to the model API that failed, by status and kind of error: HTTP attempts without a good status, and WebSocket requests whose answer is an error.",
                 kind: Kind::Counter,
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Model, Label::StatusCode, Label::ErrorType],
-                from: "codex.api_request",
+                from: "codex.api_request, codex.sse_event with an error",
                 of: FactKind::Request,
                 observe: |fact, emit| one(matches!(fact, Fact::Request { error: Some(_), .. }), emit),
             },
@@ -139,17 +145,17 @@ impl Metric {
                     Label::Endpoint,
                     Label::Layer,
                 ],
-                from: "codex.api_request",
-                of: FactKind::Request,
-                observe: |fact, emit| one(matches!(fact, Fact::Request { retry: Some(_), .. }), emit),
+                from: "codex.api_request, codex.websocket_connect, codex.websocket_request",
+                of: FactKind::Retry,
+                observe: |fact, emit| one(matches!(fact, Fact::Retry { .. }), emit),
             },
             Self::ApiRateLimited => MetricDef {
                 name: "tacho_api_rate_limited_total",
-                help: "HTTP attempts at the model API that were answered 429.",
+                help: "Requests to the model API that were answered 429.",
                 kind: Kind::Counter,
                 unit: Unit::One,
                 labels: &[Label::Tenant, Label::Team, Label::Model],
-                from: "codex.api_request",
+                from: "codex.api_request, codex.sse_event with an error",
                 of: FactKind::Request,
                 observe: |fact, emit| {
                     one(
@@ -166,15 +172,17 @@ impl Metric {
             },
             Self::ApiRetryRatio => MetricDef {
                 name: "tacho_api_retry_window_ratio",
-                help: "Retries among the requests of the last final window.",
+                help: "Retries among the requests of turns in the last final window.",
                 kind: Kind::WindowRatio,
                 unit: Unit::Ratio,
                 labels: &[Label::Tenant, Label::Model, Label::Endpoint],
-                from: "codex.api_request",
+                from: "codex.api_request, codex.websocket_request",
                 of: FactKind::Request,
                 observe: |fact, emit| {
-                    if let Fact::Request { retry, .. } = fact {
-                        emit(Sample::Share(retry.is_some()), None);
+                    if let Fact::Request { endpoint, retry, .. } = fact
+                        && is_of_turns(endpoint)
+                    {
+                        emit(Sample::Share(*retry), None);
                     }
                 },
             },
@@ -190,14 +198,31 @@ impl Metric {
             },
             Self::ApiRequestDurationWindow => MetricDef {
                 name: "tacho_api_request_duration_window_seconds",
-                help: "Quantiles of the time to response headers in the last final window, within 1.1 %.",
+                help: "Quantiles of the time to response headers of turns' HTTP requests in the last final window, within 1.1 %.",
                 kind: Kind::WindowQuantiles,
                 unit: Unit::Seconds,
                 labels: &[Label::Tenant, Label::Model],
                 from: "codex.api_request",
                 of: FactKind::Request,
-                observe: request_duration,
+                observe: |fact, emit| {
+                    if let Fact::Request { endpoint, .. } = fact
+                        && is_of_turns(endpoint)
+                    {
+                        request_duration(fact, emit);
+                    }
+                },
             },
+            Self::ResponseDuration => transport::RESPONSE_DURATION,
+            Self::FirstToken => transport::FIRST_TOKEN,
+            Self::WebsocketConnects => transport::CONNECTS,
+            Self::WebsocketConnectDuration => transport::CONNECT_DURATION,
+            Self::WebsocketReused => transport::REUSED,
+            Self::WebsocketFallbacks => transport::FALLBACKS,
+            Self::PrewarmRequests => prewarm::REQUESTS,
+            Self::PrewarmResponses => prewarm::RESPONSES,
+            Self::PrewarmTokens => prewarm::TOKENS,
+            Self::PrewarmCost => prewarm::COST,
+            Self::PrewarmWindows => prewarm::WINDOWS,
             Self::StreamFailures => MetricDef {
                 name: "tacho_stream_failures_total",
                 help: "Response streams that broke, timed out or ended in a failure.",
@@ -501,18 +526,14 @@ impl Metric {
             },
             Self::CompactionReclaimedTokens => MetricDef {
                 name: "tacho_compaction_reclaimed_tokens",
-                help: "Input tokens before a compaction minus those after it.",
+                help: "Input tokens of the last response before a compaction minus those of the first one after it.",
                 kind: TOKEN_COUNTS,
                 unit: Unit::Tokens,
                 labels: &[Label::Tenant, Label::Model],
                 from: "codex.sse_event with token counts",
-                of: FactKind::Compaction,
+                of: FactKind::Reclaimed,
                 observe: |fact, emit| {
-                    if let Fact::Compaction {
-                        reclaimed: Some(tokens),
-                        ..
-                    } = fact
-                    {
+                    if let Fact::Reclaimed { tokens } = fact {
                         emit(Sample::Value(*tokens), None);
                     }
                 },
@@ -523,7 +544,7 @@ impl Metric {
                 kind: Kind::Counter,
                 unit: Unit::One,
                 labels: STANDARD_AGENT,
-                from: "the first record of a conversation",
+                from: "the first record of a conversation that derives",
                 of: FactKind::SessionStarted,
                 observe: |fact, emit| one(matches!(fact, Fact::SessionStarted), emit),
             },
@@ -553,6 +574,11 @@ impl Metric {
             },
         }
     }
+}
+
+/// Whether requests at an endpoint are made by turns, not by polls such as those for the list of models.
+fn is_of_turns(endpoint: &str) -> bool {
+    endpoint.starts_with("/responses")
 }
 
 fn request_duration(fact: &Fact, emit: &mut Emit<'_>) {

@@ -5,8 +5,8 @@ use super::Label;
 use super::label::{STATUS_CLASSES, STATUS_CODES};
 use crate::event::EventKind;
 use crate::fact::{
-    Agent, BillingBasis, CompactionMethod, Decision, DecisionSource, Outcome, RetryLayer, TOKEN_KINDS,
-    TimeSource,
+    Agent, AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome, PrewarmBasis,
+    RetryLayer, TOKEN_KINDS, TimeSource, Transport, WindowEnd,
 };
 use crate::failure;
 use crate::price::{Book, Unpriced};
@@ -144,6 +144,7 @@ pub const fn groups(label: Label) -> &'static [ValueGroup] {
         Label::Agent => const { &[group("", names!(Agent, Agent::name))] },
         Label::Effort => const { &[group("", EFFORTS)] },
         Label::Tier => const { &[group("", TIERS)] },
+        Label::Transport => const { &[group("", names!(Transport, Transport::name))] },
         Label::Endpoint => const { &[group("", ENDPOINTS)] },
         Label::StatusClass => const { &[group("", STATUS_CLASSES)] },
         Label::StatusCode => const { &[group("", STATUS_CODES)] },
@@ -166,6 +167,8 @@ pub const fn groups(label: Label) -> &'static [ValueGroup] {
                 &[
                     group("records", names!(Outcome, Outcome::name)),
                     group("tool calls", &["success", "failure"]),
+                    group("answers", names!(AnswerEnd, AnswerEnd::name)),
+                    group("upgrades", &["accepted", "refused"]),
                 ]
             }
         }
@@ -184,7 +187,10 @@ pub const fn groups(label: Label) -> &'static [ValueGroup] {
         Label::BillingBasis => const { &[group("", names!(BillingBasis, BillingBasis::name))] },
         Label::Book => const { &[group("", names!(Book, Book::name))] },
         Label::Reason => const { &[group("", names!(Unpriced, Unpriced::name))] },
-        Label::Interrupted => const { &[group("", TRUTHS)] },
+        Label::Interrupted | Label::Reused => const { &[group("", TRUTHS)] },
+        Label::Phase => const { &[group("", names!(ConnectPhase, ConnectPhase::name))] },
+        Label::Basis => const { &[group("", names!(PrewarmBasis, PrewarmBasis::name))] },
+        Label::ClosedBy => const { &[group("", names!(WindowEnd, WindowEnd::name))] },
     }
 }
 

@@ -61,6 +61,133 @@ pub struct SessionState {
     /// Event time of an ended segment's last record, ms; absent while the segment is open.
     #[prost(int64, optional, tag = "18")]
     pub ended_ms: Option<i64>,
+    /// What goes on between the conversation and the model API; absent before the first request.
+    #[prost(message, optional, tag = "19")]
+    pub transport: Option<TransportState>,
+    /// The prewarms of the conversation; absent before the first one.
+    #[prost(message, optional, tag = "20")]
+    pub prewarm: Option<PrewarmState>,
+    /// Hashes of the ids of tool calls whose results came without a decision before them, oldest first; their number is
+    /// bounded.
+    #[prost(fixed64, repeated, tag = "21")]
+    pub ended_calls: Vec<u64>,
+    /// Input tokens of the last response before a compaction that was requested at the endpoint; absent once a response came
+    /// after it.
+    #[prost(uint64, optional, tag = "22")]
+    pub compacted_from: Option<u64>,
+}
+
+/// What goes on between a conversation and the model API.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct TransportState {
+    /// The request that is not known to have ended.
+    #[prost(message, optional, tag = "1")]
+    pub open: Option<OpenRequest>,
+    /// Whether the last upgrade was a retry, of which the next request is a part.
+    #[prost(bool, tag = "2")]
+    pub retrying: bool,
+    /// Whether the last request could not be sent: the error record that follows is its own.
+    #[prost(bool, tag = "3")]
+    pub unsent: bool,
+    /// Whether the conversation used WebSocket since it last started.
+    #[prost(bool, tag = "4")]
+    pub had_websocket: bool,
+    /// Whether the conversation went back to HTTP since it last started.
+    #[prost(bool, tag = "5")]
+    pub fell_back: bool,
+}
+
+/// A request of a turn that is not known to have ended.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct OpenRequest {
+    /// Whether the request went over WebSocket.
+    #[prost(bool, tag = "1")]
+    pub websocket: bool,
+    /// When Codex sent the request, µs since the Unix epoch.
+    #[prost(int64, tag = "2")]
+    pub sent_us: i64,
+    /// Partition clock at the request's record, ms.
+    #[prost(int64, tag = "3")]
+    pub clock_ms: i64,
+    /// Whether the request repeats one that failed.
+    #[prost(bool, tag = "4")]
+    pub retry: bool,
+}
+
+/// The prewarms of a conversation: each process that starts or resumes it asks the model API once before its first turn.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct PrewarmState {
+    /// Partition clock when the window began, ms; absent once it ended.
+    #[prost(int64, optional, tag = "1")]
+    pub open_clock_ms: Option<i64>,
+    /// Earliest event time of the last windows' phases, ms.
+    #[prost(int64, tag = "2")]
+    pub from_ms: i64,
+    /// Latest event time of the last windows' phases, ms.
+    #[prost(int64, tag = "3")]
+    pub until_ms: i64,
+    /// Prewarms that began and whose request was not seen.
+    #[prost(uint32, tag = "4")]
+    pub requests_due: u32,
+    /// Prewarms that began and whose token counts were not seen.
+    #[prost(uint32, tag = "5")]
+    pub tokens_due: u32,
+    /// Requests of prewarms that were sent and not answered.
+    #[prost(uint32, tag = "6")]
+    pub unanswered: u32,
+    /// Whether the last window was ended by another start of the conversation.
+    #[prost(bool, tag = "7")]
+    pub ended_by_start: bool,
+    /// Whether a prewarm was seen since the conversation last started.
+    #[prost(bool, tag = "8")]
+    pub seen: bool,
+    /// Whether any phase of a prewarm was ever seen.
+    #[prost(bool, tag = "9")]
+    pub has_phases: bool,
+    /// Responses that may be those of prewarms whose phases have not come, oldest first; their number is bounded.
+    #[prost(message, repeated, tag = "10")]
+    pub held: Vec<HeldResponse>,
+    /// Whether the last window began without its first phase, which may yet come.
+    #[prost(bool, tag = "11")]
+    pub lacks_first: bool,
+    /// Whether two prewarms share the window, of which none has ended.
+    #[prost(bool, tag = "12")]
+    pub is_shared: bool,
+}
+
+/// A completed response of which it is not known whether it is a prewarm's.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct HeldResponse {
+    /// Event time, ms.
+    #[prost(int64, tag = "1")]
+    pub time_ms: i64,
+    /// When Codex made the record, µs since the Unix epoch.
+    #[prost(int64, tag = "2")]
+    pub made_us: i64,
+    /// Partition clock at the record, ms.
+    #[prost(int64, tag = "3")]
+    pub clock_ms: i64,
+    /// Input tokens that came from no cache and went into none.
+    #[prost(uint64, tag = "4")]
+    pub input_uncached: u64,
+    /// Input tokens read from the cache.
+    #[prost(uint64, tag = "5")]
+    pub input_cached: u64,
+    /// Input tokens written to the cache.
+    #[prost(uint64, tag = "6")]
+    pub input_cache_write: u64,
+    /// How the token counts contradict each other, as the number of the contradiction and one; 0 if they do not.
+    #[prost(uint32, tag = "7")]
+    pub mismatch: u32,
+    /// The model in use.
+    #[prost(string, tag = "8")]
+    pub model: String,
+    /// Whether the response is paid by a ChatGPT plan.
+    #[prost(bool, tag = "9")]
+    pub plan: bool,
+    /// The service tier, as it came off the wire.
+    #[prost(string, tag = "10")]
+    pub tier: String,
 }
 
 /// Who and what a session is: the latest value of each attribute that is not empty.
@@ -174,6 +301,64 @@ pub struct Counts {
     pub unpriced_tokens: u64,
     #[prost(uint64, tag = "30")]
     pub native_cost_nano_usd: u64,
+    #[prost(uint64, tag = "31")]
+    pub api_retries_websocket: u64,
+    #[prost(uint64, tag = "32")]
+    pub requests_failed: u64,
+    #[prost(uint64, tag = "33")]
+    pub answer_us: u64,
+    /// What the session did over WebSocket; absent if it did nothing there.
+    #[prost(message, optional, tag = "34")]
+    pub websocket: Option<WebsocketCounts>,
+    /// The session's prewarms; absent if there was none.
+    #[prost(message, optional, tag = "35")]
+    pub prewarm: Option<PrewarmCounts>,
+}
+
+/// What a session did over WebSocket.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[expect(
+    missing_docs,
+    reason = "the names are the row's, documented in its Avro schema"
+)]
+pub struct WebsocketCounts {
+    #[prost(uint64, tag = "1")]
+    pub requests: u64,
+    #[prost(uint64, tag = "2")]
+    pub reused: u64,
+    #[prost(uint64, tag = "3")]
+    pub connects: u64,
+    #[prost(uint64, tag = "4")]
+    pub refused: u64,
+    #[prost(uint64, tag = "5")]
+    pub refused_in_turns: u64,
+    #[prost(uint64, tag = "6")]
+    pub fallbacks: u64,
+}
+
+/// The prewarms of a session, which are no use.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+#[expect(
+    missing_docs,
+    reason = "the names are the row's, documented in its Avro schema"
+)]
+pub struct PrewarmCounts {
+    #[prost(uint64, tag = "1")]
+    pub requests: u64,
+    #[prost(uint64, tag = "2")]
+    pub completed: u64,
+    #[prost(uint64, tag = "3")]
+    pub failed: u64,
+    #[prost(uint64, tag = "4")]
+    pub input_uncached: u64,
+    #[prost(uint64, tag = "5")]
+    pub input_cached: u64,
+    #[prost(uint64, tag = "6")]
+    pub input_cache_write: u64,
+    #[prost(uint64, tag = "7")]
+    pub output: u64,
+    #[prost(uint64, tag = "8")]
+    pub cost_nano_usd: u64,
 }
 
 /// How often one decision was made about one tool.

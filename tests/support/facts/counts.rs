@@ -212,3 +212,110 @@ pub fn distinct(rows: &[Value], name: &str) -> Counts {
         .map(|row| (row[name].as_str().unwrap().to_owned(), 1))
         .collect()
 }
+
+/// A count in a part of session rows that is null where nothing of its kind happened.
+pub fn part(rows: &[Value], part: &str, name: &str) -> i64 {
+    rows.iter()
+        .filter(|row| !row[part].is_null())
+        .map(|row| row[part][name].as_i64().unwrap())
+        .sum()
+}
+
+/// The failed HTTP attempts by status: the failed requests without those over WebSocket, which no manifest lists by status.
+pub fn http_errors(samples: &Samples) -> Counts {
+    let mut errors = samples.by("tacho_api_errors_total", &["status_code"]);
+    for (class, code) in [("4xx", "400"), ("429", "429"), ("5xx", "500"), ("none", "none")] {
+        let labels = [("transport", "websocket"), ("status_class", class)];
+        let refused = samples.count("tacho_api_requests_total", &labels);
+        if let Some(count) = errors.get_mut(code) {
+            *count -= refused;
+        }
+    }
+    errors
+}
+
+/// The HTTP attempts by the class of their status.
+pub fn http_status_classes(samples: &Samples) -> Counts {
+    let classes = ["2xx", "3xx", "4xx", "429", "5xx", "none"];
+    let count = |class: &str| {
+        let labels = [("transport", "http"), ("status_class", class)];
+        samples.count("tacho_api_requests_total", &labels)
+    };
+    classes
+        .into_iter()
+        .map(|class| (class.to_owned(), count(class)))
+        .collect()
+}
+
+/// The upgrades that a manifest demands: all of them, refused ones by status, those in turns, and those of prewarms.
+pub fn upgrades(fact: &Value) -> Counts {
+    let of = |name: &str| fact[name].as_i64().unwrap();
+    let refused = statuses(&fact["refused_by_status"]).map(|(status, count)| (format!("refused {status}"), count));
+    refused
+        .chain([
+            ("accepted".to_owned(), of("accepted")),
+            ("refused in turns".to_owned(), of("refused_in_turns")),
+            ("for prewarm".to_owned(), of("for_prewarm")),
+        ])
+        .collect()
+}
+
+/// The upgrades on `/metrics`, as [`upgrades`] names them.
+pub fn shown_upgrades(samples: &Samples) -> Counts {
+    let name = "tacho_websocket_connects_total";
+    let mut counts = samples.by(name, &["outcome", "status_code"]);
+    if let Some(accepted) = counts.remove("accepted ") {
+        counts.insert("accepted".to_owned(), accepted);
+    }
+    let in_turns = samples.count(name, &[("outcome", "refused"), ("phase", "turn")]);
+    counts.insert("refused in turns".to_owned(), in_turns);
+    counts.insert(
+        "for prewarm".to_owned(),
+        samples.count(name, &[("phase", "prewarm")]),
+    );
+    counts
+}
+
+/// The prewarms that a manifest demands.
+pub fn prewarms(fact: &Value) -> Counts {
+    let of = |name: &str| fact[name].as_i64().unwrap();
+    let token = |name: &str| fact["tokens"][name].as_i64().unwrap();
+    Counts::from([
+        ("requests".to_owned(), of("requests")),
+        ("completed".to_owned(), of("count")),
+        ("failed".to_owned(), of("failed")),
+        ("input".to_owned(), token("input") - token("cached_input")),
+        ("total".to_owned(), token("total")),
+    ])
+}
+
+/// The prewarms on `/metrics`, as [`prewarms`] names them.
+pub fn shown_prewarms(samples: &Samples) -> Counts {
+    let ended = |outcome| samples.count("tacho_prewarm_responses_total", &[("outcome", outcome)]);
+    let tokens = |with: &[(&str, &str)]| samples.count("tacho_prewarm_tokens_total", with);
+    Counts::from([
+        (
+            "requests".to_owned(),
+            samples.count("tacho_prewarm_requests_total", &[]),
+        ),
+        ("completed".to_owned(), ended("completed")),
+        ("failed".to_owned(), ended("failed")),
+        ("input".to_owned(), tokens(&[("kind", "input_uncached")])),
+        ("total".to_owned(), tokens(&[])),
+    ])
+}
+
+/// The prewarms in session rows, as [`prewarms`] names them.
+pub fn row_prewarms(rows: &[Value]) -> Counts {
+    let of = |name: &str| part(rows, "prewarm", name);
+    Counts::from([
+        ("requests".to_owned(), of("requests")),
+        ("completed".to_owned(), of("completed")),
+        ("failed".to_owned(), of("failed")),
+        ("input".to_owned(), of("input_uncached")),
+        (
+            "total".to_owned(),
+            of("input_uncached") + of("input_cached") + of("input_cache_write") + of("output"),
+        ),
+    ])
+}

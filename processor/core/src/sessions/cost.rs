@@ -56,14 +56,7 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
             .prices
             .find(book, terms.model, terms.tier, terms.time.0, tokens.input())
     };
-    let (basis, tier) = (
-        if plan {
-            BillingBasis::SubscriptionEquivalent
-        } else {
-            BillingBasis::ApiList
-        },
-        terms.tier,
-    );
+    let (basis, tier) = (basis_of(terms), terms.tier);
     let usd = find(Book::ApiUsd)
         .and_then(|rates| Ok((priced(tokens, rates, PER_NANO_USD)?, savings(tokens, rates))));
     match usd {
@@ -92,6 +85,31 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
             }
             Err(reason) => unpriced(Book::ChatgptCredits, reason, true, tokens, counts, out),
         }
+    }
+}
+
+/// Emits what the tokens of a prewarm would cost in dollars, and gives the amount, nano-dollars; 0 where they have no price.
+pub fn of_prewarm(tokens: &Tokens, terms: &Terms<'_>, out: &mut Out<'_>) -> u64 {
+    let rates = terms
+        .prices
+        .find(Book::ApiUsd, terms.model, terms.tier, terms.time.0, tokens.input());
+    let Ok(amounts) = rates.and_then(|rates| priced(tokens, rates, PER_NANO_USD)) else {
+        return 0;
+    };
+    let nano_usd = amounts.total();
+    out.emit(&Fact::PrewarmCost {
+        basis: basis_of(terms),
+        nano_usd,
+    });
+    nano_usd
+}
+
+/// What dollars of a response stand for, by how it is paid.
+const fn basis_of(terms: &Terms<'_>) -> BillingBasis {
+    if terms.plan {
+        BillingBasis::SubscriptionEquivalent
+    } else {
+        BillingBasis::ApiList
     }
 }
 

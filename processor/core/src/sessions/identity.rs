@@ -2,7 +2,7 @@
 
 use super::classify;
 use super::identity_cache::{IdentityCache, Reported};
-use super::parse::{Parsed, Sender};
+use super::parse::{Derived, Sender};
 use schemas::event::Attr;
 use schemas::fact::{Agent, Dimensions, UNASSIGNED};
 use schemas::otlp::scan::Attrs;
@@ -34,7 +34,7 @@ pub fn moves(identity: &Identity, sender: Sender, cache: &IdentityCache) -> bool
 }
 
 /// Takes over the reports of a record and its resource, and the attributes that few records have.
-pub fn learn(identity: &mut Identity, record: &Parsed<'_>, cache: &IdentityCache) {
+pub fn learn(identity: &mut Identity, record: &Derived<'_>, cache: &IdentityCache) {
     for (reported, text) in cache.texts(record.sender) {
         let field = match reported {
             Reported::Model => &mut identity.model,
@@ -53,9 +53,7 @@ pub fn learn(identity: &mut Identity, record: &Parsed<'_>, cache: &IdentityCache
         };
         set(field, Some(text));
     }
-    if let Some(attrs) = &record.attrs {
-        learn_seldom(identity, attrs);
-    }
+    learn_seldom(identity, &record.attrs);
 }
 
 /// Takes over the attributes that say what a session is and that few records have.

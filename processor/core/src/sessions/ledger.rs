@@ -5,6 +5,9 @@
 //! is it late (late), does it derive something but has no mark (unmarked); otherwise it is applied. A raw
 //! record that can't be read or has another conversation's key counts as one quarantined record.
 //!
+//! Only records that derive say something of their session. Records that derive nothing are counted, have no mark, and neither
+//! begin nor re-open a session, nor move what it was last.
+//!
 //! **Lateness** is a property of the record, judged when it is folded. A window [s, e) is closed on a
 //! partition when the partition's clock reaches e + grace (30 s). The late level of a record says for how
 //! many of the window sizes it came after that. For a size that is not among them the record is part of the
@@ -17,7 +20,7 @@ use super::identity::{learn, learn_seldom, moves, of_identity};
 use super::identity_cache::IdentityCache;
 use super::marks::{Added, ChunkId};
 use super::on::{self, Event};
-use super::parse::{Context, Parsed, parse};
+use super::parse::{Context, Derived, Parsed, parse};
 use super::row::{ENDED, OPEN, REOPENED};
 use super::timers::Timer;
 use super::{Conversation, SessionTask};
@@ -29,7 +32,7 @@ use crate::task::{Input, Pending, Quarantined};
 use schemas::delta::Slot;
 use schemas::derived::Row;
 use schemas::event::EventKind;
-use schemas::fact::{Dimensions, Fact, Outcome, TimeSource};
+use schemas::fact::{Fact, Outcome, TimeSource};
 use schemas::id::{Epoch, TopicPartition, can_route, split_raw_key};
 use schemas::price::Prices;
 use schemas::settings::Seed;
@@ -206,44 +209,60 @@ impl Ledger {
         if outcome == Outcome::Duplicate {
             return;
         }
-        let attrs = record.attrs.as_deref().filter(|_| record.derives);
-        if record.conversation.is_none() {
-            let Some(attrs) = attrs else { return };
+        let Some(derived) = record.derives.as_deref() else {
+            return;
+        };
+        if record.conversation.is_none() || is_stale(record, conversation, folding) {
             let mut identity = Identity::default();
-            learn(&mut identity, record, folding.identities);
-            let event = Event {
-                record,
-                attrs,
-                identity: &identity,
-                prices: folding.prices,
-            };
+            learn(&mut identity, derived, folding.identities);
             let mut nobody = SessionState::default();
-            return on::handle(event, &mut nobody, &mut self.out(event, folding, slot));
+            return self.handle(record, derived, &identity, folding, &mut nobody, slot);
         }
-        let session = self.touch(record, folding, conversation, slot);
-        let Some(attrs) = attrs else { return };
+        self.touch(record, derived, folding, conversation, slot);
+        let Conversation { session, waits, .. } = conversation;
+        let Some(session) = session else { return };
         // A handler does not change who the session is, so the identity is lent to the event instead of being
         // copied.
         let identity = session.identity.take().unwrap_or_default();
-        let event = Event {
-            record,
-            attrs,
-            identity: &identity,
-            prices: folding.prices,
-        };
-        on::handle(event, session, &mut self.out(event, folding, slot));
+        self.handle(record, derived, &identity, folding, session, slot);
         session.identity = Some(identity);
+        self.wait_for(folding.input.key, session, waits);
     }
 
-    fn out<'o>(&'o mut self, event: Event<'o>, folding: &Folding<'o>, slot: Slot) -> Out<'o> {
-        let who: Dimensions<'o> = of_identity(folding.tenant, event.identity);
-        Out {
+    fn handle(
+        &mut self,
+        record: &Parsed<'_>,
+        derived: &Derived<'_>,
+        identity: &Identity,
+        folding: &Folding<'_>,
+        session: &mut SessionState,
+        slot: Slot,
+    ) {
+        let event = Event {
+            record,
+            attrs: &derived.attrs,
+            identity,
+            prices: folding.prices,
+        };
+        let mut out = Out {
             combiner: &mut self.combiner,
             rows: &mut self.rows,
             slot,
-            who,
+            who: of_identity(folding.tenant, identity),
             at: self.at,
             position: folding.input.position(),
+            clock: folding.clock,
+            time: &folding.rules.seed.time,
+        };
+        on::handle(event, session, &mut out);
+    }
+
+    /// Sets the timer for what a session waits for, unless an earlier one is set.
+    pub fn wait_for(&mut self, key: &str, session: &SessionState, waits: &mut Option<PartitionClock>) {
+        let Some(due) = on::waits::due(session) else { return };
+        if waits.is_none_or(|set| due < set) {
+            *waits = Some(due);
+            self.timers.insert(Timer::of_waits(key, due));
         }
     }
 
@@ -270,7 +289,7 @@ impl Ledger {
             Outcome::Unknown
         } else if slot.late > 0 {
             Outcome::Late
-        } else if record.derives && record.mark.is_none() {
+        } else if record.derives.is_some() && record.mark.is_none() {
             Outcome::Unmarked
         } else {
             Outcome::Applied
@@ -299,13 +318,14 @@ impl Ledger {
     }
 
     /// Starts, continues or re-opens the session of a record.
-    fn touch<'s>(
+    fn touch(
         &mut self,
         record: &Parsed<'_>,
+        derived: &Derived<'_>,
         folding: &Folding<'_>,
-        conversation: &'s mut Conversation,
+        conversation: &mut Conversation,
         slot: Slot,
-    ) -> &'s mut SessionState {
+    ) {
         let Folding {
             input,
             clock,
@@ -317,7 +337,7 @@ impl Ledger {
         self.changed(key, &mut conversation.dirty);
         let phase = conversation.session.as_ref().map(|session| session.phase);
         let last_sender = conversation.last_sender;
-        conversation.last_sender = record.sender.is_interned().then_some(record.sender);
+        conversation.last_sender = derived.sender.is_interned().then_some(derived.sender);
         let session = conversation
             .session
             .get_or_insert_with(|| begin(record, input.offset));
@@ -329,9 +349,9 @@ impl Ledger {
             self.unpublished.push(key.to_owned());
         }
         let is_open = phase.is_some_and(|phase| phase != ENDED);
-        let is_new = phase.is_none() || last_sender != Some(record.sender);
-        self.identify(record, folding, session, is_new, is_open, slot);
-        session.counts.get_or_insert_default().records += u64::from(record.derives);
+        let is_new = phase.is_none() || last_sender != Some(derived.sender);
+        self.identify(derived, folding, session, is_new, is_open, slot);
+        session.counts.get_or_insert_default().records += 1;
         if !is_open || renewed {
             // A record need not move its session's timer, which puts itself off when it is due too early. An
             // epoch with a shorter gap makes the session due earlier, so it needs a timer of its own.
@@ -340,7 +360,7 @@ impl Ledger {
             self.timers.insert(Timer::of_session(key, at));
         }
         if is_open {
-            return session;
+            return;
         }
         if phase.is_none() {
             session.phase = OPEN;
@@ -354,14 +374,13 @@ impl Ledger {
             session.row_clock_ms = None;
         }
         active(&mut self.combiner, key, session, 1, slot);
-        session
     }
 
     /// Takes over what a record reports of its session. If that changes the series under which an open
     /// session is counted, the session is moved from the old series to the new one.
     fn identify(
         &mut self,
-        record: &Parsed<'_>,
+        derived: &Derived<'_>,
         folding: &Folding<'_>,
         session: &mut SessionState,
         is_new: bool,
@@ -374,20 +393,31 @@ impl Ledger {
             && session
                 .identity
                 .as_ref()
-                .is_some_and(|identity| moves(identity, record.sender, folding.identities));
+                .is_some_and(|identity| moves(identity, derived.sender, folding.identities));
         if moves {
             active(&mut self.combiner, key, session, -1, slot);
         }
         let identity = session.identity.get_or_insert_default();
         if is_new {
-            learn(identity, record, folding.identities);
-        } else if let Some(attrs) = &record.attrs {
-            learn_seldom(identity, attrs);
+            learn(identity, derived, folding.identities);
+        } else {
+            learn_seldom(identity, &derived.attrs);
         }
         if moves {
             active(&mut self.combiner, key, session, 1, slot);
         }
     }
+}
+
+/// Whether a record can't be told from a repetition, since the marks of its time are gone: its session has ended, saw later
+/// records, and would be opened again by what it may well have counted. The record counts in totals, and not in the session.
+fn is_stale(record: &Parsed<'_>, conversation: &Conversation, folding: &Folding<'_>) -> bool {
+    let age_ms = folding.clock.0.saturating_sub(record.time.0);
+    age_ms > folding.rules.seed.time.mark_age_ms
+        && conversation
+            .session
+            .as_ref()
+            .is_some_and(|session| session.phase == ENDED && record.time.0 <= session.last_event_ms)
 }
 
 /// A new session that begins with a record.

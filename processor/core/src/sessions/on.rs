@@ -6,12 +6,16 @@
 
 mod compaction;
 mod decision;
+mod prewarm;
 mod prompt;
 mod request;
 mod response;
 mod start;
 mod tool;
+mod transport;
 mod turn;
+pub mod waits;
+mod websocket;
 
 pub use decision::CALLS_MAX;
 
@@ -46,16 +50,16 @@ pub fn handle(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
         EventKind::TurnCost => turn::cost(event, session, out),
         EventKind::ToolDecision => decision::tool_decision(event, session, out),
         EventKind::ToolResult => tool::tool_result(event, session, out),
+        EventKind::StartupPhase => prewarm::startup_phase(event, session, out),
+        EventKind::WebsocketConnect => websocket::connect(event, session, out),
+        EventKind::WebsocketRequest => websocket::request(event, session, out),
         // Nothing is derived from these events beside counts of records.
-        EventKind::StartupPhase
-        | EventKind::SandboxOutcome
+        EventKind::SandboxOutcome
         | EventKind::AgentCommunication
         | EventKind::AgentResponse
         | EventKind::GuardianAssessment
         | EventKind::SkillInvocation
         | EventKind::AuthRecovery
-        | EventKind::WebsocketConnect
-        | EventKind::WebsocketRequest
         | EventKind::PluginInstallElicitationSent
         | EventKind::PluginInstallSuggestion
         | EventKind::NetworkPolicyDecision

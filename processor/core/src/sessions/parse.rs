@@ -15,35 +15,31 @@ use schemas::otlp::scan::{Attrs, LogRecord, ScanError, Visit, scan_for};
 use schemas::settings::TimeRules;
 use schemas::time::{AppendTime, EventTime, PartitionClock, parse_rfc3339};
 
-/// The attributes that say what a session is and that few records have, as
-/// [`learn_seldom`](super::identity::learn_seldom) reads them.
-const SELDOM: [Attr; 6] = [
-    Attr::AgentName,
-    Attr::ApprovalPolicy,
-    Attr::SandboxPolicy,
-    Attr::ModelReasoningEffort,
-    Attr::ReasoningEffort,
-    Attr::ServiceTier,
-];
-
 /// One log record, with its event time and its dedup mark.
 #[derive(Clone, Debug)]
 pub struct Parsed<'a> {
-    /// The attributes, if the record changes something derived beside counts of records, or has one of
-    /// [`SELDOM`]. They are large, and of no use for most records.
-    pub attrs: Option<Box<Attrs<'a>>>,
-    /// Who sent the record.
-    pub sender: Sender,
+    /// What derivation reads, if the record changes something derived beside counts of records. It is large, and of no use
+    /// for most records.
+    pub derives: Option<Box<Derived<'a>>>,
     pub event: EventKind,
     pub conversation: Option<&'a str>,
     pub time: EventTime,
     pub time_source: TimeSource,
     pub clamped: bool,
+    /// When Codex made the record, µs since the Unix epoch: the observed time, else the time that it claims. Two records of
+    /// one process tell by it how much time was between them.
+    pub made_us: i64,
     /// The dedup mark; `None` for records that do not derive, and for those without a time of their own.
     pub mark: Option<Mark>,
-    /// Whether the record changes something derived beside counts of records.
-    pub derives: bool,
     order: (u64, i64, usize),
+}
+
+/// What derivation reads of a record that derives.
+#[derive(Clone, Debug)]
+pub struct Derived<'a> {
+    pub attrs: Attrs<'a>,
+    /// Who sent the record.
+    pub sender: Sender,
 }
 
 /// Who sent a record: what its resource and the record itself report of that, interned.
@@ -120,18 +116,17 @@ impl<'a> Visit<'a> for Reading<'_, 'a> {
             encoded,
             ..
         } = self;
-        let resource = *self
-            .resource
-            .get_or_insert_with(|| cache.resources.add(*encoded, record.resource, &OF_RESOURCE));
-        let sender = Sender {
-            resource,
+        let sender = derives(&record).then(|| Sender {
+            resource: *self
+                .resource
+                .get_or_insert_with(|| cache.resources.add(*encoded, record.resource, &OF_RESOURCE)),
             record: cache.of_record(&record.attrs),
-        };
+        });
         self.records.push(one(record, sender, *context));
     }
 }
 
-fn one<'a>(record: LogRecord<'_, 'a>, sender: Sender, context: Context<'_>) -> Parsed<'a> {
+fn one<'a>(record: LogRecord<'_, 'a>, sender: Option<Sender>, context: Context<'_>) -> Parsed<'a> {
     let Context {
         tenant,
         appended,
@@ -147,24 +142,27 @@ fn one<'a>(record: LogRecord<'_, 'a>, sender: Sender, context: Context<'_>) -> P
         .attrs
         .text(Attr::ConversationId)
         .filter(|id| !id.is_empty());
-    let derives = derives(&record);
-    let marked = derives && time_source != TimeSource::Received;
-    let is_read = derives || SELDOM.into_iter().any(|attr| record.attrs.get(attr).is_some());
+    let marked = sender.is_some() && time_source != TimeSource::Received;
     Parsed {
         mark: marked.then(|| mark(&record, tenant, conversation.unwrap_or(""))),
-        sender,
         event: record.event,
+        made_us: match record.observed_ns {
+            0 => claimed.0.saturating_mul(1_000),
+            ns => i64::try_from(ns / 1_000).unwrap_or(i64::MAX),
+        },
         conversation,
         time,
         time_source,
         clamped: time != claimed,
-        derives,
         order: (
             record.observed_ns,
             record.attrs.int(Attr::ToolResultSeq).unwrap_or(0),
             record.index,
         ),
-        attrs: is_read.then(|| Box::new(record.attrs)),
+        derives: sender.map(|sender| {
+            let attrs = record.attrs;
+            Box::new(Derived { attrs, sender })
+        }),
     }
 }
 
@@ -187,6 +185,10 @@ fn derives(record: &LogRecord<'_, '_>) -> bool {
     match record.event.def().derives {
         Derives::Always => true,
         Derives::WithAny(attrs) => attrs.iter().any(|attr| record.attrs.get(*attr).is_some()),
+        Derives::WithPrefix(attr, prefix) => {
+            let text = record.attrs.text(attr);
+            text.is_some_and(|text| text.starts_with(prefix))
+        }
         Derives::Never => false,
     }
 }

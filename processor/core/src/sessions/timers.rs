@@ -1,26 +1,40 @@
-//! Timers by the partition clock: they end sessions, remove ended sessions, and let dedup marks expire.
+//! Timers by the partition clock: they end sessions, remove ended sessions, end what sessions wait for, and let dedup marks
+//! expire.
 //!
 //! A record does not move its session's timer. A timer that is due looks at the session, and puts itself off
 //! if a record has come since it was set.
 
+use super::identity::of_identity;
 use super::marks::BUCKET_MS;
+use super::on::waits;
 use super::{Conversation, SessionTask, ledger, row};
 use crate::Rules;
 use crate::clock::slot;
+use crate::out::Out;
 use schemas::derived::Row;
-use schemas::id::Epoch;
+use schemas::id::{Epoch, split_raw_key};
 use schemas::state::SessionState;
 use schemas::time::{EventTime, PartitionClock};
 
-/// A timer. Timers are ordered by time, then key, then bucket.
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// What the session waits for ([`waits`]).
+    Waits,
+    /// The end of the session, or its removal.
+    Session,
+    /// The expiry of the marks in the bucket that starts then.
+    Marks(PartitionClock),
+}
+
+/// A timer. Timers are ordered by time, then key, then purpose.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer {
     /// When the timer is due.
     pub at: PartitionClock,
     /// The key of the conversation.
     pub key: String,
-    /// The start of the bucket of marks that expires; `None` for the timer of the session.
-    pub bucket: Option<PartitionClock>,
+    pub purpose: Purpose,
 }
 
 impl Timer {
@@ -31,7 +45,7 @@ impl Timer {
         Self {
             at: PartitionClock(bucket.0.saturating_add(age_ms)),
             key: key.to_owned(),
-            bucket: Some(bucket),
+            purpose: Purpose::Marks(bucket),
         }
     }
 
@@ -40,7 +54,16 @@ impl Timer {
         Self {
             at,
             key: key.to_owned(),
-            bucket: None,
+            purpose: Purpose::Session,
+        }
+    }
+
+    /// The timer for what a conversation's session waits for, due at `at`.
+    pub fn of_waits(key: &str, at: PartitionClock) -> Self {
+        Self {
+            at,
+            key: key.to_owned(),
+            purpose: Purpose::Waits,
         }
     }
 }
@@ -64,9 +87,10 @@ impl SessionTask {
             let Some(timer) = self.ledger.timers.pop_first() else {
                 return;
             };
-            match timer.bucket {
-                Some(bucket) => self.expire_marks(&timer.key, bucket),
-                None => self.session_due(timer, rules),
+            match timer.purpose {
+                Purpose::Waits => self.waits_due(&timer, rules),
+                Purpose::Session => self.session_due(timer, rules),
+                Purpose::Marks(bucket) => self.expire_marks(&timer.key, bucket),
             }
         }
     }
@@ -87,6 +111,54 @@ impl SessionTask {
         }
     }
 
+    /// Ends what a session waits for if it is due, and sets the timer for what is left.
+    fn waits_due(&mut self, timer: &Timer, rules: &Rules) {
+        if let Some(conversation) = self.conversations.get_mut(&timer.key) {
+            conversation.waits = None;
+        }
+        self.end_waits(&timer.key, timer.at, rules);
+        let Some(Conversation {
+            session: Some(session),
+            waits,
+            ..
+        }) = self.conversations.get_mut(&timer.key)
+        else {
+            return;
+        };
+        self.ledger.wait_for(&timer.key, session, waits);
+    }
+
+    /// Ends what a session waits for and is due at `now`.
+    fn end_waits(&mut self, key: &str, now: PartitionClock, rules: &Rules) {
+        let (Some(clock), Some(conversation)) = (self.clock, self.conversations.get_mut(key)) else {
+            return;
+        };
+        let Some(session) = &mut conversation.session else {
+            return;
+        };
+        if waits::due(session).is_none_or(|due| due > now) {
+            return;
+        }
+        let identity = session.identity.take().unwrap_or_default();
+        let time = &rules.seed.time;
+        let mut out = Out {
+            combiner: &mut self.ledger.combiner,
+            rows: &mut self.ledger.rows,
+            slot: slot(EventTime(now.0.min(clock.0)), clock, time),
+            who: of_identity(split_raw_key(key).0, &identity),
+            at: self.at,
+            position: self.position,
+            clock,
+            time,
+        };
+        waits::end(now, rules.prices(self.epoch), session, &mut out);
+        session.identity = Some(identity);
+        if !std::mem::replace(&mut session.unpublished, true) {
+            self.ledger.unpublished.push(key.to_owned());
+        }
+        self.ledger.changed(key, &mut conversation.dirty);
+    }
+
     /// Ends or removes the session of a timer, or puts the timer off if a record has come since it was set.
     fn session_due(&mut self, timer: Timer, rules: &Rules) {
         let conversation = self.conversations.get(&timer.key);
@@ -104,6 +176,8 @@ impl SessionTask {
     }
 
     fn end_session(&mut self, key: &str, due: PartitionClock, rules: &Rules) {
+        // Nothing waits beyond the end of its session.
+        self.end_waits(key, PartitionClock(i64::MAX), rules);
         let Some(conversation) = self.conversations.get_mut(key) else {
             return;
         };
@@ -133,10 +207,11 @@ impl SessionTask {
 
     /// Sets the timers for all sessions and marks in state, after a restore.
     pub(super) fn set_timers(&mut self, rules: &Rules) {
-        for (key, conversation) in &self.conversations {
+        for (key, conversation) in &mut self.conversations {
             if let Some(session) = &conversation.session {
                 let timer = Timer::of_session(key, deadline(session, rules));
                 self.ledger.timers.insert(timer);
+                self.ledger.wait_for(key, session, &mut conversation.waits);
             }
             for bucket in conversation.marks.buckets() {
                 self.ledger.timers.insert(Timer::of_marks(key, bucket, rules));

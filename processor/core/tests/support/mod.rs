@@ -6,6 +6,7 @@
 )]
 
 pub mod responses;
+pub mod websocket;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -175,6 +176,8 @@ pub struct Driven {
     pub offset: i64,
     pub changelog: BTreeMap<String, Vec<u8>>,
     pub meta: Meta,
+    /// All that was committed, with its deltas added up.
+    committed: Committed,
 }
 
 impl Driven {
@@ -187,6 +190,39 @@ impl Driven {
             offset: 0,
             changelog: BTreeMap::new(),
             meta: Meta::default(),
+            committed: Committed::default(),
+        }
+    }
+
+    /// Commits, and goes on with a task that was restored from the changelog.
+    pub fn restart_after_commit(&mut self) {
+        self.keep();
+        self.restart();
+    }
+
+    /// Commits, and gives all that was committed since the beginning.
+    pub fn all(&mut self) -> Committed {
+        self.keep();
+        std::mem::take(&mut self.committed)
+    }
+
+    /// Commits, and gives the last row that was ever published.
+    pub fn last_row(&mut self) -> SessionRow {
+        self.keep();
+        self.committed.rows.last().cloned().unwrap()
+    }
+
+    fn keep(&mut self) {
+        let Committed { rows, deltas, .. } = self.commit();
+        self.committed.rows.extend(rows);
+        for (series, slots) in deltas {
+            let kept = self.committed.deltas.entry(series).or_default();
+            for (slot, amount) in slots {
+                match (kept.get_mut(&slot), amount) {
+                    (Some(Amount::Count(sum)), Amount::Count(count)) => *sum += count,
+                    (_, amount) => drop(kept.insert(slot, amount)),
+                }
+            }
         }
     }
 

@@ -33,6 +33,7 @@ pub fn response(time: i64, vector: &Vector) -> Event {
         ("cache_write_token_count", int(cache_write)),
         ("reasoning_token_count", int(reasoning)),
         ("tool_token_count", text(input.saturating_add(output).to_string())),
+        ("ttft_ms", int(1)),
         ("model", text(vector.model)),
     ];
     if !vector.auth.is_empty() {

@@ -11,33 +11,38 @@ pub const ENDPOINT: &str = "/responses/compact";
 /// How long after a request to the endpoint an inferred compaction is taken for the requested one, ms.
 const SAME_COMPACTION_MS: i64 = 60_000;
 
-/// Counts a compaction that was requested at the endpoint.
+/// Counts a compaction that was requested at the endpoint. The response after it tells what it gave back.
 pub fn requested(at: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
     session.compacted_ms = Some(at.0);
+    session.compacted_from = session.last_input_tokens;
     session.counts.get_or_insert_default().compactions += 1;
     out.emit(&Fact::Compaction {
         method: CompactionMethod::Endpoint,
-        reclaimed: None,
     });
 }
 
 /// Counts a compaction if a response has at most half of the input tokens of the one before, which had at
-/// least 60 % of the limit of the context.
+/// least 60 % of the limit of the context, unless one was requested within a minute before.
 pub fn infer(at: EventTime, before: Option<u64>, input: u64, session: &mut SessionState, out: &mut Out<'_>) {
+    if let Some(from) = session.compacted_from.take() {
+        let tokens = from.saturating_sub(input);
+        out.emit(&Fact::Reclaimed { tokens });
+    }
     let limit = session.compact_limit.or(session.context_window);
     let (Some(before), Some(limit)) = (before, limit) else {
         return;
     };
     let fell = input.saturating_mul(2) <= before && before.saturating_mul(10) >= limit.saturating_mul(6);
-    let seen = session
+    let is_same = session
         .compacted_ms
-        .take()
-        .is_some_and(|seen| at.0.saturating_sub(seen) <= SAME_COMPACTION_MS);
-    if fell && !seen {
+        .is_some_and(|seen| (0..=SAME_COMPACTION_MS).contains(&at.0.saturating_sub(seen)));
+    if fell && !is_same {
         session.counts.get_or_insert_default().compactions += 1;
         out.emit(&Fact::Compaction {
             method: CompactionMethod::Inferred,
-            reclaimed: Some(before - input),
+        });
+        out.emit(&Fact::Reclaimed {
+            tokens: before - input,
         });
     }
 }

@@ -7,8 +7,10 @@ use crate::sessions::identity::TEXT_BYTES_MAX;
 use schemas::event::Attr;
 use schemas::fact::{Decision, DecisionSource, Fact};
 use schemas::state::{Counts, DecisionCount, SessionState};
+use xxhash_rust::xxh3::xxh3_64;
 
-/// The most open calls in a session's state; further ones are not followed.
+/// The most open calls in a session's state, and the most of those that ended before their decision; further ones are not
+/// followed.
 pub const CALLS_MAX: usize = 16;
 /// The most counts by tool, decision and source in a session's state; further decisions go to the last count.
 const DECISIONS_MAX: usize = 32;
@@ -18,12 +20,10 @@ pub fn tool_decision(event: Event<'_>, session: &mut SessionState, out: &mut Out
     let attrs = event.attrs;
     let tool = classify::tool(attrs);
     let (decision, source) = (classify::decision(attrs), classify::source(attrs));
-    let short = |call: &&str| call.len() <= TEXT_BYTES_MAX;
-    if let Some(call) = attrs.text(Attr::CallId).filter(short)
+    if let Some(call) = attrs.text(Attr::CallId)
         && decision.is_approval()
-        && session.open_calls.len() < CALLS_MAX
     {
-        session.open_calls.push(call.to_owned());
+        open_call(call, session);
     }
     count(session.counts.get_or_insert_default(), tool, decision, source);
     out.emit(&Fact::Decision {
@@ -31,6 +31,28 @@ pub fn tool_decision(event: Event<'_>, session: &mut SessionState, out: &mut Out
         decision,
         source,
     });
+}
+
+/// Opens a call that was approved, unless its result came first: records of one batch that have the same time may be in any
+/// order, and a batch may overtake another.
+fn open_call(call: &str, session: &mut SessionState) {
+    let has_ended = session.ended_calls.contains(&xxh3_64(call.as_bytes()));
+    let is_followed = call.len() <= TEXT_BYTES_MAX && session.open_calls.len() < CALLS_MAX;
+    if is_followed && !has_ended && !session.open_calls.iter().any(|open| open == call) {
+        session.open_calls.push(call.to_owned());
+    }
+}
+
+/// Ends a call by its result. A call that is not open is kept in mind, in case its decision comes later.
+pub fn end_call(call: &str, session: &mut SessionState) {
+    if let Some(at) = session.open_calls.iter().position(|open| open == call) {
+        session.open_calls.remove(at);
+        return;
+    }
+    if session.ended_calls.len() == CALLS_MAX {
+        session.ended_calls.remove(0);
+    }
+    session.ended_calls.push(xxh3_64(call.as_bytes()));
 }
 
 /// Adds a decision to its count; counts are ordered by the names of tool, decision and source.

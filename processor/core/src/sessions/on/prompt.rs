@@ -1,13 +1,15 @@
 //! The prompts that begin turns.
 
-use super::Event;
+use super::{Event, transport};
 use crate::out::Out;
 use schemas::fact::Fact;
 use schemas::state::SessionState;
 
-/// Counts a turn. A request after the prompt is no retry of one that failed before it.
+/// Counts a turn. A request after the prompt is no retry of one that failed before it, and one that is still open was
+/// interrupted.
 pub fn user_prompt(_: Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
-    session.failed = false;
+    transport::settle(session);
+    transport::abandon(session, out);
     session.counts.get_or_insert_default().user_prompts += 1;
     out.emit(&Fact::Turn);
 }
