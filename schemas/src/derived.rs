@@ -10,7 +10,8 @@ mod window;
 
 pub use row::Row;
 pub use session::{
-    DecisionCount, Prewarm, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SegmentState, SessionRow, Tokens, ToolCount, Websocket,
+    DecisionCount, Prewarm, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SegmentState, SessionRow, Tokens, ToolCount,
+    Websocket,
 };
 pub use window::{Bucket, LabelValue, WINDOWS_AVSC, WindowRow, WindowSize, WindowValue};
 

@@ -3,8 +3,8 @@
 mod words;
 
 pub use words::{
-    Agent, AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome, PrewarmBasis,
-    RetryLayer, TimeSource, Transport, WindowEnd,
+    Agent, AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome,
+    PrewarmBasis, RetryLayer, TimeSource, Transport, WindowEnd,
 };
 
 use crate::price::{Book, Unpriced};

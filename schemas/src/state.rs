@@ -12,8 +12,8 @@ pub use keys::{SeriesKey, SessionsKey, StateKey, StateKeyError};
 pub use meta::{Meta, SourceState};
 pub use series::SeriesEntry;
 pub use session::{
-    Counts, DecisionCount, HeldResponse, Identity, MarkChunk, OpenRequest, OriginMark, PrewarmCounts, PrewarmState, SessionState,
-    ToolCount, TransportState, WebsocketCounts,
+    Counts, DecisionCount, HeldResponse, Identity, MarkChunk, OpenRequest, OriginMark, PrewarmCounts,
+    PrewarmState, SessionState, ToolCount, TransportState, WebsocketCounts,
 };
 
 /// One entry to be written to a changelog.

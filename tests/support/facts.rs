@@ -6,8 +6,8 @@ mod counts;
 use super::samples::Samples;
 use counts::{
     by, by_status_class, count_of, decisions, distinct, each_once, failed_statuses, field, http_errors,
-    http_status_classes, number, one_of, part, prewarms, row_decisions, row_prewarms, row_tokens, row_tools, shown_prewarms,
-    shown_upgrades, single, stream_failures, sum, token_sums, tokens, tools, upgrades,
+    http_status_classes, number, one_of, part, prewarms, row_decisions, row_prewarms, row_tokens, row_tools,
+    shown_prewarms, shown_upgrades, single, stream_failures, sum, token_sums, tokens, tools, upgrades,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -112,7 +112,11 @@ pub const FACTS: &[(&str, Entry)] = &[
             Rows(
                 |fact| single(failed_statuses(fact).values().sum()),
                 |rows| {
-                    let http: Vec<Value> = rows.iter().filter(|row| row["websocket"].is_null()).cloned().collect();
+                    let http: Vec<Value> = rows
+                        .iter()
+                        .filter(|row| row["websocket"].is_null())
+                        .cloned()
+                        .collect();
                     sum(&http, "api_errors")
                 },
             ),

@@ -84,7 +84,10 @@ fn a_prewarm_is_counted_apart() {
     let (committed, row) = fold(&[session(NOON)]);
     is_right(&committed, &row, 1);
     assert_eq!(prewarms(&row).0, 1);
-    assert_eq!((row.api_requests, row.requests_failed, row.api_retries), (2, 0, 0));
+    assert_eq!(
+        (row.api_requests, row.requests_failed, row.api_retries),
+        (2, 0, 0)
+    );
     assert_eq!(count(&committed, "tacho_api_requests_total", &[]), 2);
     let labels = [("phase", "prewarm"), ("outcome", "accepted")];
     assert_eq!(count(&committed, "tacho_websocket_connects_total", &labels), 1);
@@ -116,8 +119,7 @@ fn every_way_that_a_window_ends_is_counted() {
         events.extend(rest);
         let (committed, row) = fold(&[events]);
         let ways = ["total", "resolve", "answer", "start", "timeout"];
-        let counted = ways
-            .map(|way| count(&committed, "tacho_prewarm_windows_total", &[("closed_by", way)]));
+        let counted = ways.map(|way| count(&committed, "tacho_prewarm_windows_total", &[("closed_by", way)]));
         (counted, row)
     };
     let total = closed_by(vec![phase("c", NOON + 20, "startup_prewarm_total")]).0;
@@ -206,14 +208,21 @@ fn a_prewarm_that_fails_is_no_failure_of_a_request() {
     let mut events = vec![start("c", NOON)];
     events.extend(prewarm("c", NOON + 10).into_iter().take(5));
     events.extend([
-        broken("c", NOON + 40, "exceeded retry limit, last status: 429 Too Many Requests"),
+        broken(
+            "c",
+            NOON + 40,
+            "exceeded retry limit, last status: 429 Too Many Requests",
+        ),
         phase("c", NOON + 41, "startup_prewarm_total"),
         connect("c", NOON + 99, None),
     ]);
     events.extend(turn("c", NOON + 100));
     let (committed, row) = fold(&[events]);
     assert_eq!(prewarms(&row), (1, 0, 1, 0));
-    assert_eq!((row.requests_failed, row.stream_failures, row.api_retries), (0, 0, 0));
+    assert_eq!(
+        (row.requests_failed, row.stream_failures, row.api_retries),
+        (0, 0, 0)
+    );
     assert_eq!(row.tokens.total, TURN_TOKENS);
     assert_eq!(count(&committed, "tacho_api_errors_total", &[]), 0);
 }
@@ -230,7 +239,10 @@ fn an_answer_that_says_nothing_is_use() {
     let (committed, row) = fold(&[events]);
     assert_eq!(row.tokens.total, TURN_TOKENS + 100);
     assert_eq!((row.responses_completed, prewarms(&row).1), (3, 1));
-    assert_eq!(count(&committed, "tacho_prewarm_tokens_total", &[]), PREWARM_INPUT);
+    assert_eq!(
+        count(&committed, "tacho_prewarm_tokens_total", &[]),
+        PREWARM_INPUT
+    );
     // Over HTTP there are no prewarms.
     let (_, row) = fold(&[vec![
         support::request("c", NOON, 200, 0),

@@ -71,11 +71,11 @@ fn requests_are_counted_with_the_status_of_their_end() {
     // A refused request has no stream that broke.
     assert_eq!(count(&committed, "tacho_stream_failures_total", &[]), 1);
     let websocket = row.websocket.unwrap();
-    assert_eq!((websocket.requests, websocket.reused, websocket.connects), (6, 4, 2));
     assert_eq!(
-        (row.api_requests, row.api_errors, row.requests_failed),
-        (6, 2, 2)
+        (websocket.requests, websocket.reused, websocket.connects),
+        (6, 4, 2)
     );
+    assert_eq!((row.api_requests, row.api_errors, row.requests_failed), (6, 2, 2));
     assert_eq!((row.api_retries, row.api_retries_websocket), (2, 2));
     assert_eq!(row.responses_completed, 3);
     // Whole answers took 490, 300 and 899 ms.
@@ -175,10 +175,7 @@ fn both_transports_tell_one_duration() {
         request("c", NOON + 120, 200, 0),
         tokens("c", NOON + 900, 1_200, 0, 60, 0),
     ];
-    let websocket = [
-        sent("c", NOON, true),
-        tokens("c", NOON + 900, 1_200, 0, 60, 0),
-    ];
+    let websocket = [sent("c", NOON, true), tokens("c", NOON + 900, 1_200, 0, 60, 0)];
     for events in [&http, &websocket] {
         let (_, row) = fold(events);
         assert_eq!(row.answer_us, 900_000);
@@ -194,7 +191,10 @@ fn an_answer_before_its_request_ends_nothing() {
         answer("c", NOON + 900, 200, 5),
     ];
     let (committed, row) = fold(&events);
-    assert_eq!(count(&committed, "tacho_api_requests_total", &[("status_class", "2xx")]), 1);
+    assert_eq!(
+        count(&committed, "tacho_api_requests_total", &[("status_class", "2xx")]),
+        1
+    );
     assert_eq!((row.answer_us, row.responses_completed), (400_000, 2));
 }
 

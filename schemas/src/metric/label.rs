@@ -214,7 +214,9 @@ const fn tier(dimensions: &Dimensions<'_>, fact: &Fact) -> &'static str {
 /// The value of a label that describes a request, a connection, a response or a stream; empty for facts of other kinds.
 fn request_value(label: Label, fact: &Fact) -> &'static str {
     match (label, fact) {
-        (Label::Transport, Fact::Request { transport, .. } | Fact::Answer { transport, .. }) => transport.name(),
+        (Label::Transport, Fact::Request { transport, .. } | Fact::Answer { transport, .. }) => {
+            transport.name()
+        }
         (Label::Endpoint, Fact::Request { endpoint, .. } | Fact::Retry { endpoint, .. }) => endpoint,
         (Label::StatusClass, Fact::Request { status, .. }) => status_class(*status),
         (Label::StatusCode, Fact::Request { status, .. }) => status_code(*status),
@@ -269,8 +271,8 @@ const fn choose(holds: bool, yes: &'static str, no: &'static str) -> &'static st
 pub(super) const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "429", "5xx", "none"];
 /// The values of label `status_code`.
 pub(super) const STATUS_CODES: &[&str] = &[
-    "400", "401", "403", "404", "408", "409", "413", "422", "426", "429", "500", "502", "503", "504", "529", "none",
-    "other",
+    "400", "401", "403", "404", "408", "409", "413", "422", "426", "429", "500", "502", "503", "504", "529",
+    "none", "other",
 ];
 
 const fn status_class(status: Option<u16>) -> &'static str {

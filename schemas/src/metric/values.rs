@@ -5,8 +5,8 @@ use super::Label;
 use super::label::{STATUS_CLASSES, STATUS_CODES};
 use crate::event::EventKind;
 use crate::fact::{
-    Agent, AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome, PrewarmBasis,
-    RetryLayer, TOKEN_KINDS, TimeSource, Transport, WindowEnd,
+    Agent, AnswerEnd, BillingBasis, CompactionMethod, ConnectPhase, Decision, DecisionSource, Outcome,
+    PrewarmBasis, RetryLayer, TOKEN_KINDS, TimeSource, Transport, WindowEnd,
 };
 use crate::failure;
 use crate::price::{Book, Unpriced};

@@ -71,7 +71,7 @@ pub struct SessionState {
     /// bounded.
     #[prost(fixed64, repeated, tag = "21")]
     pub ended_calls: Vec<u64>,
-    /// Input tokens of the last response before a compaction that was requested at the endpoint; absent once a response came
+    /// Input tokens of the last response before a compaction that was requested at the endpoint; absent once a shorter one came
     /// after it.
     #[prost(uint64, optional, tag = "22")]
     pub compacted_from: Option<u64>,

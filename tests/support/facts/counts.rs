@@ -250,7 +250,8 @@ pub fn http_status_classes(samples: &Samples) -> Counts {
 /// The upgrades that a manifest demands: all of them, refused ones by status, those in turns, and those of prewarms.
 pub fn upgrades(fact: &Value) -> Counts {
     let of = |name: &str| fact[name].as_i64().unwrap();
-    let refused = statuses(&fact["refused_by_status"]).map(|(status, count)| (format!("refused {status}"), count));
+    let refused =
+        statuses(&fact["refused_by_status"]).map(|(status, count)| (format!("refused {status}"), count));
     refused
         .chain([
             ("accepted".to_owned(), of("accepted")),

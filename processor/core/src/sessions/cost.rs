@@ -90,9 +90,13 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
 
 /// Emits what the tokens of a prewarm would cost in dollars, and gives the amount, nano-dollars; 0 where they have no price.
 pub fn of_prewarm(tokens: &Tokens, terms: &Terms<'_>, out: &mut Out<'_>) -> u64 {
-    let rates = terms
-        .prices
-        .find(Book::ApiUsd, terms.model, terms.tier, terms.time.0, tokens.input());
+    let rates = terms.prices.find(
+        Book::ApiUsd,
+        terms.model,
+        terms.tier,
+        terms.time.0,
+        tokens.input(),
+    );
     let Ok(amounts) = rates.and_then(|rates| priced(tokens, rates, PER_NANO_USD)) else {
         return 0;
     };

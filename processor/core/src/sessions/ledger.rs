@@ -259,7 +259,9 @@ impl Ledger {
 
     /// Sets the timer for what a session waits for, unless an earlier one is set.
     pub fn wait_for(&mut self, key: &str, session: &SessionState, waits: &mut Option<PartitionClock>) {
-        let Some(due) = on::waits::due(session) else { return };
+        let Some(due) = on::waits::due(session) else {
+            return;
+        };
         if waits.is_none_or(|set| due < set) {
             *waits = Some(due);
             self.timers.insert(Timer::of_waits(key, due));

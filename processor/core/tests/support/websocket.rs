@@ -46,9 +46,7 @@ pub fn sent_or_not(conversation: &'static str, time: i64, reused: bool, success:
 pub fn answer(conversation: &'static str, time: i64, input: i64, output: i64) -> Event {
     let mut answer = super::tokens(conversation, time, input, 0, output, 0);
     answer.attributes.push(("ttft_ms", int(300)));
-    answer
-        .attributes
-        .push(("model_reasoning_effort", text("medium")));
+    answer.attributes.push(("model_reasoning_effort", text("medium")));
     answer
 }
 

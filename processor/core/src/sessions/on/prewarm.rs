@@ -87,7 +87,9 @@ fn begin(event: super::Event<'_>, is_first: bool, session: &mut SessionState, ou
 /// Ends the window by the last phase of its prewarm. One that failed asked for nothing more. Where two prewarms share the
 /// window and a request is still due, the other process may be about to send it: the window stays open for its phases.
 fn total(event: super::Event<'_>, session: &mut SessionState, out: &mut Out<'_>) {
-    let Some(prewarm) = &mut session.prewarm else { return };
+    let Some(prewarm) = &mut session.prewarm else {
+        return;
+    };
     if event.attrs.text(Attr::StartupStatus) == Some("failed") && prewarm.unanswered == 0 {
         prewarm.requests_due = prewarm.requests_due.saturating_sub(1);
         prewarm.tokens_due = prewarm.tokens_due.saturating_sub(1);
@@ -99,7 +101,9 @@ fn total(event: super::Event<'_>, session: &mut SessionState, out: &mut Out<'_>)
 
 /// Ends the window, if it is open.
 pub fn end(by: WindowEnd, time: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
-    let Some(prewarm) = &mut session.prewarm else { return };
+    let Some(prewarm) = &mut session.prewarm else {
+        return;
+    };
     if prewarm.open_clock_ms.take().is_some() {
         prewarm.until_ms = prewarm.until_ms.max(time.0);
         prewarm.ended_by_start = by == WindowEnd::Start;
@@ -138,7 +142,10 @@ pub fn takes_request(time: EventTime, is_sent: bool, session: &mut SessionState,
 /// Takes an error for that of a prewarm, if one waits for its answer. `ends` is whether the record ends the answer: a broken
 /// answer may leave another one before.
 pub fn takes_error(ends: bool, session: &mut SessionState, out: &mut Out<'_>) -> bool {
-    let has_open_request = session.transport.as_ref().is_some_and(|state| state.open.is_some());
+    let has_open_request = session
+        .transport
+        .as_ref()
+        .is_some_and(|state| state.open.is_some());
     let Some(prewarm) = &mut session.prewarm else {
         return false;
     };
@@ -216,7 +223,9 @@ pub fn decide_oldest(prices: &Prices, session: &mut SessionState, out: &mut Out<
 
 /// Gives the windows that lack a response those that were held for them.
 fn claim_held(prices: &Prices, session: &mut SessionState, out: &mut Out<'_>) {
-    let Some(prewarm) = &mut session.prewarm else { return };
+    let Some(prewarm) = &mut session.prewarm else {
+        return;
+    };
     for held in std::mem::take(&mut prewarm.held) {
         let response = Response::of_held(&held);
         match &mut session.prewarm {

@@ -9,8 +9,8 @@
 //! without any of them.
 
 use crate::out::Out;
-use schemas::failure;
 use schemas::fact::{AnswerEnd, Fact, RetryLayer, Transport};
+use schemas::failure;
 use schemas::state::{OpenRequest, SessionState};
 
 /// The endpoint at which turns ask.
