@@ -20,6 +20,9 @@ pub struct AdminFile {
     pub token: String,
     /// The process id, for people.
     pub pid: u32,
+    /// The prefix of the derivation that the process goes on with.
+    #[serde(default)]
+    pub derived_prefix: String,
 }
 
 /// The written file. It is removed when this is dropped, at the end of the process.
@@ -27,8 +30,8 @@ pub struct AdminFile {
 pub struct Written(PathBuf);
 
 impl AdminFile {
-    /// The content for this process, with a new token.
-    pub fn new(addr: SocketAddr) -> Self {
+    /// The content for this process, which goes on with the derivation of that prefix, with a new token.
+    pub fn new(addr: SocketAddr, derived_prefix: &str) -> Self {
         let token = format!(
             "{}{}",
             uuid::Uuid::new_v4().simple(),
@@ -38,6 +41,7 @@ impl AdminFile {
             addr: crate::address::reachable(addr),
             token,
             pid: std::process::id(),
+            derived_prefix: derived_prefix.to_owned(),
         }
     }
 
@@ -84,7 +88,7 @@ mod tests {
     #[test]
     fn is_private_while_it_is_there_and_goes_with_its_owner() {
         let dir = tempfile::tempdir().unwrap();
-        let file = AdminFile::new("0.0.0.0:9464".parse().unwrap());
+        let file = AdminFile::new("0.0.0.0:9464".parse().unwrap(), "again.");
         assert_eq!(file.token.len(), 64);
         let written = file.write(dir.path()).unwrap();
         assert_eq!(AdminFile::read(dir.path()), Some(file.clone()));

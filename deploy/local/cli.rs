@@ -1,6 +1,7 @@
 //! The command line of `tacho`, checked as a whole: every fault is named at once.
 
 use crate::commands::control::{ControlArgs, ControlOptions};
+use crate::commands::derivations::{DerivationsArgs, DerivationsOptions};
 use crate::commands::prices::{PricesArgs, PricesOptions};
 use crate::commands::quarantine::{QuarantineArgs, QuarantineOptions};
 use crate::commands::read::{ReadArgs, ReadOptions};
@@ -33,6 +34,8 @@ enum Command {
     Control(ControlArgs),
     /// Checks a price table, and says what it would change.
     Prices(PricesArgs),
+    /// Lists the derivations of a data directory, or retires one.
+    Derivations(DerivationsArgs),
     /// Lists, shows or sends again the records that could not be understood.
     Quarantine(QuarantineArgs),
 }
@@ -50,6 +53,8 @@ pub enum Invocation {
     Control(ControlOptions),
     /// Check a price table.
     Prices(PricesOptions),
+    /// List or retire derivations.
+    Derivations(DerivationsOptions),
     /// Look at what could not be understood, or send it again.
     Quarantine(QuarantineOptions),
 }
@@ -84,6 +89,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Invo
         Some(Command::Topics(args)) => args.options(env, &mut faults).map(Invocation::Topics),
         Some(Command::Control(args)) => args.options(env, &mut faults).map(Invocation::Control),
         Some(Command::Prices(args)) => args.options(env, &mut faults).map(Invocation::Prices),
+        Some(Command::Derivations(args)) => args.options(env, &mut faults).map(Invocation::Derivations),
         Some(Command::Quarantine(args)) => args.options(env, &mut faults).map(Invocation::Quarantine),
     };
     invocation

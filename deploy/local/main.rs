@@ -17,7 +17,7 @@ mod run;
 #[cfg(test)]
 mod scrape;
 
-use commands::{control, prices, quarantine, read, topics};
+use commands::{control, derivations, prices, quarantine, read, topics};
 use settings::process::{Failure, exit_code};
 use std::process::ExitCode;
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Ok(cli::Invocation::Topics(options)) => topics::run(&options),
         Ok(cli::Invocation::Control(options)) => control::run(&options),
         Ok(cli::Invocation::Prices(options)) => prices::run(&options),
+        Ok(cli::Invocation::Derivations(options)) => derivations::run(&options),
         Ok(cli::Invocation::Quarantine(options)) => quarantine::run(&options),
         Err(cli::NothingToDo::Shown(text)) => {
             print!("{text}");

@@ -29,6 +29,15 @@ pub enum Place {
 }
 
 impl Place {
+    /// The prefix of the derivation.
+    pub fn derived_prefix(&self) -> &str {
+        match self {
+            Self::Directory { derived_prefix, .. } => derived_prefix,
+            Self::Temporary => "",
+            Self::Kafka(cluster) => &cluster.derived_prefix,
+        }
+    }
+
     /// The data directory, where it is one that lasts.
     pub fn directory(&self) -> Option<&Path> {
         match self {

@@ -13,7 +13,7 @@ pub use session::{
     DecisionCount, Prewarm, SESSIONS_AVSC, SESSIONS_AVSC_PAST, SegmentState, SessionRow, Tokens, ToolCount,
     Websocket,
 };
-pub use window::{Bucket, LabelValue, WINDOWS_AVSC, WindowRow, WindowSize, WindowValue};
+pub use window::{Bucket, COMPLETE, LabelValue, WINDOWS_AVSC, WindowRow, WindowSize, WindowValue};
 
 use crate::topic::Topic;
 

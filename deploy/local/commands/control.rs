@@ -158,7 +158,8 @@ fn open(place: &Place) -> Result<Box<dyn Log>, Failure> {
                     dir.display()
                 )));
             }
-            let log = Embedded::open(dir, &Seed::shipped()).map_err(|error| refused(chain(&error)))?;
+            let log = Embedded::open_for_commands(dir, &Seed::shipped(), "")
+                .map_err(|error| refused(chain(&error)))?;
             Ok(Box::new(log.handle()))
         }
         Place::Temporary => unreachable!("the command line gives `control` a place that lasts"),

@@ -50,7 +50,7 @@ pub fn start(options: RunOptions) -> Result<Started, Vec<String>> {
     let admin_at = admin
         .as_ref()
         .map_or(options.admin, |listener| port(listener, options.admin));
-    let admin_file = AdminFile::new(admin_at);
+    let admin_file = AdminFile::new(admin_at, options.place.derived_prefix());
     let mut written = None;
     let mut hash_key = options.hash_key.clone();
     if backend.is_some() {

@@ -69,7 +69,15 @@ impl Task for SeriesTask {
             let stage = Stage::by_code(source.stage).ok_or(RestoreError::Source { stage: source.stage })?;
             task.sources.insert((stage, source.source), *source);
         }
-        for (until, meta) in task.windows.final_until.iter_mut().zip(&meta.final_until) {
+        let windows = &mut task.windows;
+        let ends = [
+            (&mut windows.final_until, &meta.final_until),
+            (&mut windows.complete_until, &meta.complete_until),
+        ];
+        for (until, meta) in ends
+            .into_iter()
+            .flat_map(|(until, meta)| until.iter_mut().zip(meta))
+        {
             *until = (*meta != i64::MIN).then_some(EventTime(*meta));
         }
         for (key, value) in entries {
@@ -147,13 +155,9 @@ impl Task for SeriesTask {
             clock: Some(self.timestamp.0),
             sent: Vec::new(),
             marked: None,
-            final_until: self
-                .windows
-                .final_until
-                .iter()
-                .map(|until| until.map_or(i64::MIN, |until| until.0))
-                .collect(),
+            final_until: ends(&self.windows.final_until),
             sources: self.sources.values().copied().collect(),
+            complete_until: ends(&self.windows.complete_until),
         };
         Sealed {
             deltas: Vec::new(),
@@ -261,7 +265,8 @@ impl SeriesTask {
         self.windows.merge(delta, &amount, &rules.seed.time);
     }
 
-    /// Emits the rows of windows that have become final, and of corrections that are due.
+    /// Emits the rows of windows that have become final, each followed by the row that it is complete, and of corrections that
+    /// are due.
     fn close(&mut self, rules: &Rules) {
         let Some(watermark) = self.watermark() else {
             return;
@@ -271,6 +276,9 @@ impl SeriesTask {
             for (Window { start, .. }, series) in self.windows.close(size, watermark, time, &mut self.touched)
             {
                 self.publish(size, size_ms, start, None, &series);
+            }
+            for start in self.windows.complete(size, time) {
+                self.row(size, WindowRow::complete(size_ms, start.0));
             }
         }
         for (Correction { arrival, window }, series) in self.windows.corrections_due(watermark, time) {
@@ -287,15 +295,19 @@ impl SeriesTask {
         arrival: Option<PartitionClock>,
         series: &BTreeMap<String, Amount>,
     ) {
-        let Some(named) = WindowSize::at(size) else { return };
         let arrival = arrival.map(|arrival| arrival.0);
         for (key, amount) in series {
             if let Some(row) = WindowRow::new(key, size_ms, start.0, arrival, amount) {
-                let row = Row::Window(named, Box::new(row));
-                self.pending_bytes += row.bytes_about();
-                self.rows.push(row);
+                self.row(size, row);
             }
         }
+    }
+
+    fn row(&mut self, size: usize, row: WindowRow) {
+        let Some(named) = WindowSize::at(size) else { return };
+        let row = Row::Window(named, Box::new(row));
+        self.pending_bytes += row.bytes_about();
+        self.rows.push(row);
     }
 
     fn restore_entry(&mut self, key: StateKey<'_>, value: &[u8]) -> Result<(), RestoreError> {
@@ -373,6 +385,12 @@ fn add<'m>(map: &'m mut BTreeMap<String, Amount>, series: &str, amount: &Amount)
     let sum = map.get_mut(series).expect("it was found just now");
     sum.merge(amount);
     sum
+}
+
+/// The ends of windows by size, as they are written.
+fn ends(until: &[Option<EventTime>]) -> Vec<i64> {
+    let written = |until: &Option<EventTime>| until.map_or(i64::MIN, |until| until.0);
+    until.iter().map(written).collect()
 }
 
 /// The value of a changelog entry.

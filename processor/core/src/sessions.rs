@@ -195,6 +195,7 @@ impl Task for SessionTask {
             marked: self.outbox.marked,
             final_until: Vec::new(),
             sources: Vec::new(),
+            complete_until: Vec::new(),
         };
         Sealed { deltas, meta }
     }

@@ -30,6 +30,7 @@ use schemas::id::{Position, TopicPartition};
 use schemas::record::{NewRecord, Record};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,6 +92,24 @@ impl Embedded {
         derived_prefix: &str,
         limits: Limits,
     ) -> Result<Arc<Self>, LogError> {
+        let log = Self::open_any(dir, seed, derived_prefix, limits)?;
+        if derivations::is_retired(&log.store.meta, derived_prefix)? {
+            return Err(LogError::unavailable(format!(
+                "the derivation under {derived_prefix:?} of {} is retired: raw records that it has not read may be gone; name another \
+                 one with --derived-prefix",
+                dir.display()
+            )));
+        }
+        Ok(log)
+    }
+
+    /// Opens the log, for a derivation that may be retired.
+    fn open_any(
+        dir: &Path,
+        seed: &Seed,
+        derived_prefix: &str,
+        limits: Limits,
+    ) -> Result<Arc<Self>, LogError> {
         let directory = Directory::take(dir)?;
         let store = Arc::new(Store::open(&directory.store, seed, derived_prefix)?);
         let (queue, requests) = Queue::new();
@@ -116,19 +135,43 @@ impl Embedded {
         }))
     }
 
-    /// Opens the log in `dir` for reading what the derivation of that prefix has; no new one is made.
+    /// Opens the log in `dir` for commands: to read what the derivation of that prefix has, which may be retired, and to write
+    /// to what all derivations share. No new derivation is made.
     ///
     /// # Errors
     /// As [`Embedded::open`]; or the directory has no such derivation.
-    pub fn open_to_read(dir: &Path, seed: &Seed, derived_prefix: &str) -> Result<Arc<Self>, LogError> {
-        let log = Self::open(dir, seed)?;
-        if derived_prefix.is_empty() {
-            return Ok(log);
-        }
-        let is_there = log.store.has_derivation(derived_prefix)?;
-        drop(log);
-        if is_there {
-            return Self::open_with(dir, seed, derived_prefix, Limits::default());
+    pub fn open_for_commands(dir: &Path, seed: &Seed, derived_prefix: &str) -> Result<Arc<Self>, LogError> {
+        Self::known(dir, seed, derived_prefix)?;
+        Self::open_any(dir, seed, derived_prefix, Limits::default())
+    }
+
+    /// The derivations of the directory `dir` by their prefixes, and whether each is retired.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub fn derivations(dir: &Path, seed: &Seed) -> Result<BTreeMap<String, bool>, LogError> {
+        let log = Self::open_any(dir, seed, "", Limits::default())?;
+        let meta = &log.store.meta;
+        let all = derivations::all(meta)?.into_keys();
+        all.map(|prefix| Ok((prefix.clone(), derivations::is_retired(meta, &prefix)?)))
+            .collect()
+    }
+
+    /// Retires the derivation of that prefix for good: its rows can be read, it is not gone on with, and holds no raw record
+    /// back.
+    ///
+    /// # Errors
+    /// As [`Embedded::open_for_commands`].
+    pub fn retire(dir: &Path, seed: &Seed, derived_prefix: &str) -> Result<(), LogError> {
+        Self::known(dir, seed, derived_prefix)?;
+        let log = Self::open_any(dir, seed, "", Limits::default())?;
+        derivations::retire(&log.store.db, &log.store.meta, derived_prefix)
+    }
+
+    /// Checks that the directory has a derivation of that prefix; every one has that without a prefix.
+    fn known(dir: &Path, seed: &Seed, derived_prefix: &str) -> Result<(), LogError> {
+        if derived_prefix.is_empty() || Self::derivations(dir, seed)?.contains_key(derived_prefix) {
+            return Ok(());
         }
         Err(LogError::unavailable(format!(
             "{} has no derivation under {derived_prefix:?}",

@@ -38,7 +38,7 @@ pub enum RunError {
     },
     /// The state in a changelog was computed under other semantics.
     #[error(
-        "the state in {at} was computed under semantics {found}, and this version computes {SEMANTICS}: go on with the version that wrote it, or derive anew beside it under another derived_prefix"
+        "the state in {at} was computed under semantics {found}, and this version computes {SEMANTICS}: go on with the version that wrote it, or derive anew beside it under another derived prefix, as deploy/UPGRADING.md says"
     )]
     Semantics {
         /// The changelog partition.

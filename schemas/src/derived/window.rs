@@ -115,6 +115,9 @@ pub struct Bucket {
     pub count: i64,
 }
 
+/// The name in the rows that tell that a window is complete on their partition; no metric has it.
+pub const COMPLETE: &str = "tacho_window_complete";
+
 /// The quantiles in [`WindowRow::to_json`]: name, and value in thousandths.
 const QUANTILES: [(&str, u64); 4] = [("p50", 500), ("p90", 900), ("p95", 950), ("p99", 990)];
 
@@ -169,6 +172,20 @@ impl WindowRow {
             arrival_ms,
             value,
         })
+    }
+
+    /// The row that tells that a window is complete on its partition: all of its finals are before it.
+    #[must_use]
+    pub fn complete(size_ms: i64, start_ms: i64) -> Self {
+        Self {
+            metric: COMPLETE.to_owned(),
+            labels: Vec::new(),
+            size_ms,
+            start_ms,
+            end_ms: start_ms.saturating_add(size_ms),
+            arrival_ms: None,
+            value: WindowValue::Count { count: 1 },
+        }
     }
 
     /// The series as Prometheus writes it, `metric{label="value",…}`: the key of the row's record.

@@ -37,6 +37,10 @@ pub struct Meta {
     /// For stage `series`: what is known of each source, by stage and partition.
     #[prost(message, repeated, tag = "9")]
     pub sources: Vec<SourceState>,
+    /// For stage `series`: the end of the last window of each size that was told to be complete, ms; `i64::MIN` before the
+    /// first one.
+    #[prost(int64, repeated, tag = "10")]
+    pub complete_until: Vec<i64>,
 }
 
 /// What stage `series` knows of one source: an input partition of a stage that emits deltas.

@@ -37,15 +37,23 @@ fn cluster(cluster: &Cluster) -> Result<Box<dyn ReadLog>, Failure> {
     adapters::kafka_reader(cluster).map_err(|error| Failure::Start(vec![chain(&error)]))
 }
 
-/// Opens the log in a data directory for reading: through the process that holds it, if it answers, else the store itself.
+/// Opens the log in a data directory for reading: through the process that holds it, if it answers, else the store itself. That
+/// process shows its own derivation, also where none is named.
 ///
 /// # Errors
-/// The directory holds no data, or its store can't be read.
+/// The directory holds no data, its store can't be read, or the process that holds it goes on with another derivation.
 pub fn directory(dir: &Path, derived_prefix: &str) -> Result<Box<dyn ReadLog>, Failure> {
     if let Some(file) = AdminFile::read(dir) {
+        let held = file.derived_prefix.clone();
         let mut remote = Remote::new(file);
         if remote.partitions(Topic::Control).is_ok() {
-            return Ok(Box::new(remote));
+            if derived_prefix.is_empty() || derived_prefix == held {
+                return Ok(Box::new(remote));
+            }
+            return Err(Failure::Start(vec![format!(
+                "a tacho runs on {} with the derivation under {held:?}: end it to read another one",
+                dir.display()
+            )]));
         }
     }
     let empty = std::fs::read_dir(dir).map_or(true, |entries| {
@@ -59,7 +67,7 @@ pub fn directory(dir: &Path, derived_prefix: &str) -> Result<Box<dyn ReadLog>, F
             dir.display()
         )]));
     }
-    let log = Embedded::open_to_read(dir, &Seed::shipped(), derived_prefix)
+    let log = Embedded::open_for_commands(dir, &Seed::shipped(), derived_prefix)
         .map_err(|error| Failure::Start(vec![chain(&error)]))?;
     Ok(Box::new(log.handle()))
 }

@@ -12,6 +12,9 @@
 //! never in place of it: final and corrections add up. Totals take every delta at once and are no concern of
 //! this module.
 //!
+//! Readers of rows can't see that a window without a row for their series is final, so each window is also told to be
+//! *complete*, after its rows, from the first window with a row on.
+//!
 //! **Invariant:** a window that was published as final is never opened again, and the same deltas give the
 //! same rows however they were batched.
 
@@ -44,6 +47,10 @@ pub struct Correction {
 
 type BySeries = BTreeMap<String, Amount>;
 
+/// How many windows of a size are told to be complete with one record; further ones follow with the next records, where a
+/// log stood still for months.
+const COMPLETE_MAX: i64 = 10_000;
+
 /// The start of a window before all others.
 const NEVER: EventTime = EventTime(i64::MIN);
 
@@ -56,6 +63,9 @@ pub struct Windows {
     pub finals: Vec<(EventTime, BySeries)>,
     /// The end of the latest final window of each size; `None` before the first one.
     pub final_until: Vec<Option<EventTime>>,
+    /// The end of the latest window of each size that was told to be complete; `None` before the first final window with a
+    /// row.
+    pub complete_until: Vec<Option<EventTime>>,
     dirty_open: BTreeSet<(Window, String)>,
     dirty_corrections: BTreeSet<(Correction, String)>,
     dirty_finals: BTreeSet<(usize, String)>,
@@ -70,6 +80,7 @@ impl Windows {
             corrections: BTreeMap::new(),
             finals: vec![(NEVER, BTreeMap::new()); sizes],
             final_until: vec![None; sizes],
+            complete_until: vec![None; sizes],
             dirty_open: BTreeSet::new(),
             dirty_corrections: BTreeSet::new(),
             dirty_finals: BTreeSet::new(),
@@ -129,6 +140,9 @@ impl Windows {
         let range = Window { size, start: NEVER }..Window { size, start: until };
         let latest_start = EventTime(until.0.saturating_sub(size_ms));
         let due: Vec<Window> = self.open.range(range).map(|(window, _)| *window).collect();
+        if self.complete_until[size].is_none() {
+            self.complete_until[size] = due.first().map(|window| window.start);
+        }
         let mut closed = Vec::new();
         for window in due {
             let Some(series) = self.open.remove(&window) else {
@@ -149,6 +163,20 @@ impl Windows {
             touched.insert(key.clone());
         }
         closed
+    }
+
+    /// The starts of at most [`COMPLETE_MAX`] final windows of a size that were not told to be complete, in their order.
+    pub fn complete(&mut self, size: usize, time: &TimeRules) -> Vec<EventTime> {
+        let size_ms = time.window_sizes_ms[size];
+        let (Some(until), Some(told)) = (self.final_until[size], self.complete_until[size]) else {
+            return Vec::new();
+        };
+        let ends = (1..=COMPLETE_MAX).map(|number| told.0.saturating_add(number * size_ms));
+        let ends: Vec<i64> = ends.take_while(|end| *end <= until.0).collect();
+        if let Some(end) = ends.last() {
+            self.complete_until[size] = Some(EventTime(*end));
+        }
+        ends.into_iter().map(|end| EventTime(end - size_ms)).collect()
     }
 
     /// Takes out the corrections whose slot of arrival is over by the clock of every source and whose window

@@ -127,6 +127,9 @@ pub(super) const COUNTS_KEY: &[u8] = b"counts";
 /// What keys in the keyspace `meta` begin with whose value is the number of a derivation; its prefix follows.
 pub(super) const DERIVATION_KEY: &[u8] = b"derivation/";
 
+/// What keys in the keyspace `meta` begin with that mark a derivation as retired; its prefix follows.
+pub(super) const RETIRED_KEY: &[u8] = b"retired/";
+
 fn meta_key(kind: u8, partition: [u8; 5]) -> [u8; 6] {
     let mut key = [kind, 0, 0, 0, 0, 0];
     key[1..].copy_from_slice(&partition);

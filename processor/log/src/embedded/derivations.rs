@@ -1,6 +1,6 @@
 //! The derivations of a directory: each has a prefix, and by it a number that its keys hold. One of them is open at a time.
 
-use super::codec::{DERIVATION_KEY, Derivation, Keys};
+use super::codec::{DERIVATION_KEY, Derivation, Keys, RETIRED_KEY};
 use super::store::{number, stored};
 use crate::LogError;
 use fjall::{Database, Keyspace, PersistMode};
@@ -15,6 +15,7 @@ pub(super) const DERIVATIONS_MAX: u16 = 1_000;
 pub(super) struct Derivations {
     /// The keys of the one that is open.
     pub keys: Keys,
+    /// The others that may be gone on with.
     others: Vec<Derivation>,
 }
 
@@ -23,15 +24,7 @@ pub(super) struct Derivations {
 /// # Errors
 /// The store failed, holds what can't be read, or there are too many derivations.
 pub(super) fn open(db: &Database, meta: &Keyspace, prefix: &str) -> Result<Derivations, LogError> {
-    let mut known = BTreeMap::from([(String::new(), Derivation::default())]);
-    for entry in meta.prefix(DERIVATION_KEY) {
-        let (key, value) = stored(entry.into_inner())?;
-        let corrupt = || LogError::corrupt("the list of derivations".to_owned(), "an entry is none");
-        let name = key.get(DERIVATION_KEY.len()..).ok_or_else(corrupt)?;
-        let name = std::str::from_utf8(name).map_err(|_| corrupt())?;
-        let number = u16::try_from(number(&value, || "the list of derivations".to_owned())?);
-        known.insert(name.to_owned(), Derivation(number.map_err(|_| corrupt())?));
-    }
+    let known = all(meta)?;
     let opened = match known.get(prefix) {
         Some(derivation) => *derivation,
         None => {
@@ -47,10 +40,52 @@ pub(super) fn open(db: &Database, meta: &Keyspace, prefix: &str) -> Result<Deriv
             made
         }
     };
+    let mut others = Vec::new();
+    for (name, derivation) in known {
+        if derivation != opened && !is_retired(meta, &name)? {
+            others.push(derivation);
+        }
+    }
     Ok(Derivations {
         keys: Keys { derivation: opened },
-        others: known.into_values().filter(|other| *other != opened).collect(),
+        others,
     })
+}
+
+/// The derivations of a directory by their prefixes, retired ones too.
+///
+/// # Errors
+/// The store failed, or holds what can't be read.
+pub(super) fn all(meta: &Keyspace) -> Result<BTreeMap<String, Derivation>, LogError> {
+    let mut known = BTreeMap::from([(String::new(), Derivation::default())]);
+    for entry in meta.prefix(DERIVATION_KEY) {
+        let (key, value) = stored(entry.into_inner())?;
+        let corrupt = || LogError::corrupt("the list of derivations".to_owned(), "an entry is none");
+        let name = key.get(DERIVATION_KEY.len()..).ok_or_else(corrupt)?;
+        let name = std::str::from_utf8(name).map_err(|_| corrupt())?;
+        let number = u16::try_from(number(&value, || "the list of derivations".to_owned())?);
+        known.insert(name.to_owned(), Derivation(number.map_err(|_| corrupt())?));
+    }
+    Ok(known)
+}
+
+/// Whether a derivation is retired: it holds no raw record back, and is not gone on with.
+///
+/// # Errors
+/// The store failed.
+pub(super) fn is_retired(meta: &Keyspace, prefix: &str) -> Result<bool, LogError> {
+    let key = [RETIRED_KEY, prefix.as_bytes()].concat();
+    Ok(stored(meta.get(key))?.is_some())
+}
+
+/// Retires a derivation for good.
+///
+/// # Errors
+/// The store failed.
+pub(super) fn retire(db: &Database, meta: &Keyspace, prefix: &str) -> Result<(), LogError> {
+    let key = [RETIRED_KEY, prefix.as_bytes()].concat();
+    stored(meta.insert(key, []))?;
+    stored(db.persist(PersistMode::SyncAll))
 }
 
 /// The key of a derivation's number.

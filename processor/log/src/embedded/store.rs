@@ -92,15 +92,6 @@ impl Store {
         })
     }
 
-    /// Whether the directory has a derivation of that prefix.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn has_derivation(&self, prefix: &str) -> Result<bool, LogError> {
-        let key = derivations::key(prefix);
-        Ok(prefix.is_empty() || stored(self.meta.get(key))?.is_some())
-    }
-
     /// How many partitions a topic has.
     pub fn partitions(&self, topic: Topic) -> i32 {
         count(self.counts, topic)
