@@ -8,7 +8,7 @@ use processor_core::{Applied, Effects, Halt, Input, RawDeltas, Rules, SeriesTask
 use proptest::prelude::*;
 use prost::Message;
 use schemas::delta::{DeltaEntry, DeltaRecord, Slot};
-use schemas::derived::{Row, WindowRow};
+use schemas::derived::{COMPLETE, Row, WindowRow};
 use schemas::id::{Position, TopicPartition};
 use schemas::metric::Amount;
 use schemas::settings::Seed;
@@ -209,10 +209,43 @@ fn publish(additions: &[Addition], cuts: u64, restart: bool) -> (Vec<WindowRow>,
         .iter()
         .filter_map(|series| Some(((*series).to_owned(), stage.task.total(series)?.clone())))
         .collect();
+    expect_complete(&stage.rows);
     stage
         .rows
         .sort_by_key(|row| (row.series(), row.size_ms, row.start_ms, row.arrival_ms));
     (stage.rows, totals)
+}
+
+/// Checks that each window is told to be complete once, in order, behind its finals, and from the first window with a row on.
+fn expect_complete(rows: &[WindowRow]) {
+    let mut until: BTreeMap<i64, i64> = BTreeMap::new();
+    for (index, row) in rows.iter().enumerate() {
+        if row.metric == COMPLETE {
+            let first = || {
+                rows.iter()
+                    .filter(|other| is_final_of(other, row.size_ms))
+                    .map(|other| other.start_ms)
+            };
+            let expected = until.get(&row.size_ms).copied().or_else(|| first().min());
+            assert_eq!(Some(row.start_ms), expected, "{row:?}");
+            let behind = rows[index..]
+                .iter()
+                .filter(|other| is_final_of(other, row.size_ms));
+            assert!(
+                behind
+                    .map(|other| other.start_ms)
+                    .all(|start| start >= row.end_ms)
+            );
+            until.insert(row.size_ms, row.end_ms);
+        }
+    }
+    for row in rows.iter().filter(|row| row.arrival_ms.is_none()) {
+        assert!(until[&row.size_ms] >= row.end_ms, "{row:?}");
+    }
+}
+
+fn is_final_of(row: &WindowRow, size_ms: i64) -> bool {
+    row.metric != COMPLETE && row.size_ms == size_ms && row.arrival_ms.is_none()
 }
 
 /// The slot of an event: the rule of lateness, implemented a second time from its definition.
@@ -262,7 +295,7 @@ proptest! {
     fn windows_equal_a_one_pass_sum(additions in additions(), cuts: u64, restart: bool) {
         let (rows, totals) = publish(&additions, cuts, restart);
         let mut found = BTreeMap::new();
-        for row in &rows {
+        for row in rows.iter().filter(|row| row.metric != COMPLETE) {
             let series = usize::from(row.metric != "tacho_turns_total");
             let schemas::derived::WindowValue::Count { count } = row.value else { panic!("a row of a counter holds no count") };
             let before = found.insert((series, row.size_ms, row.start_ms, row.arrival_ms), count);
