@@ -14,6 +14,12 @@ macro_rules! body {
             bytes: include_bytes!(concat!("../../../tests/fixtures/0.169.0-http-binary-", $file)),
         }
     };
+    (ws $signal:literal, $arrived_ms:literal, $file:literal) => {
+        Body {
+            bytes: include_bytes!(concat!("../../../tests/fixtures/0.171.0-ws-", $file)),
+            ..body!($signal, $arrived_ms, "basic/0004-http-logs.pb")
+        }
+    };
     (gzip $signal:literal, $arrived_ms:literal, $file:literal) => {
         Body {
             gzipped: true,
@@ -22,7 +28,8 @@ macro_rules! body {
     };
 }
 
-/// The recordings, in the order in which they are replayed: the first ones show retries, tools and approvals.
+/// The recordings, in the order in which they are replayed: the first ones show retries, tools and approvals, over HTTP and
+/// over WebSocket, by which Codex speaks to OpenAI itself.
 pub const RECORDINGS: &[Recording] = &[
     Recording {
         name: "ratelimit",
@@ -31,6 +38,10 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_058_868, "ratelimit/0002-http-logs.pb"),
             body!("logs", 1_795_369_059_869, "ratelimit/0004-http-logs.pb"),
         ],
+    },
+    Recording {
+        name: "websocket",
+        bodies: &[body!(ws "logs", 1_795_812_805_154, "basic/0004-http-logs.pb")],
     },
     Recording {
         name: "basic",
@@ -42,8 +53,20 @@ pub const RECORDINGS: &[Recording] = &[
         ],
     },
     Recording {
+        name: "websocket ratelimit",
+        bodies: &[
+            body!(ws "logs", 1_795_812_809_196, "ratelimit/0001-http-logs.pb"),
+            body!(ws "logs", 1_795_812_810_100, "ratelimit/0002-http-logs.pb"),
+            body!(ws "logs", 1_795_812_810_583, "ratelimit/0005-http-logs.pb"),
+        ],
+    },
+    Recording {
         name: "approval_ok",
         bodies: &[body!("logs", 1_795_369_154_721, "approval_ok/0003-http-logs.pb")],
+    },
+    Recording {
+        name: "websocket subagent",
+        bodies: &[body!(ws "logs", 1_795_812_815_418, "subagent/0005-http-logs.pb")],
     },
     Recording {
         name: "subagent_v2",
@@ -68,6 +91,10 @@ pub const RECORDINGS: &[Recording] = &[
         ],
     },
     Recording {
+        name: "websocket cut",
+        bodies: &[body!(ws "logs", 1_795_812_806_954, "cut/0003-http-logs.pb")],
+    },
+    Recording {
         name: "guardian",
         bodies: &[body!("logs", 1_795_369_116_124, "guardian/0003-http-logs.pb")],
     },
@@ -77,6 +104,10 @@ pub const RECORDINGS: &[Recording] = &[
             body!("logs", 1_795_369_134_148, "mcp/0002-http-logs.pb"),
             body!("logs", 1_795_369_134_294, "mcp/0005-http-logs.pb"),
         ],
+    },
+    Recording {
+        name: "websocket refused",
+        bodies: &[body!(ws "logs", 1_795_812_813_654, "connect_retry/0004-http-logs.pb")],
     },
     Recording {
         name: "approval_denied",
@@ -89,6 +120,10 @@ pub const RECORDINGS: &[Recording] = &[
     Recording {
         name: "compact",
         bodies: &[body!("logs", 1_795_369_815_956, "compact/0004-http-logs.pb")],
+    },
+    Recording {
+        name: "websocket fallback",
+        bodies: &[body!(ws "logs", 1_795_812_812_109, "connect_fail/0004-http-logs.pb")],
     },
     Recording {
         name: "tui",
