@@ -1,6 +1,7 @@
 //! The commands of an operator, one module each: flags, what follows from them, and the work itself.
 
 pub mod control;
+mod cursor;
 pub mod derivations;
 pub mod prices;
 pub mod quarantine;

@@ -286,7 +286,7 @@ mod tests {
             retry: true,
             duration_us: Some(5),
         };
-        vec![
+        let mut facts = vec![
             Fact::Record {
                 event: "unknown",
                 outcome: Outcome::Applied,
@@ -294,37 +294,9 @@ mod tests {
                 clamped: true,
             },
             request,
-            Fact::Retry {
-                endpoint: "/responses",
-                layer: RetryLayer::Http,
-            },
-            Fact::Answer {
-                transport: Transport::Websocket,
-                end: AnswerEnd::Completed,
-                duration_us: Some(5),
-                first_token_us: Some(3),
-            },
-            Fact::Connect {
-                accepted: false,
-                status: Some(503),
-                phase: ConnectPhase::Turn,
-                duration_us: Some(5),
-            },
-            Fact::Sent { reused: true },
-            Fact::Fallback,
-            Fact::PrewarmRequest,
-            Fact::Prewarm {
-                end: AnswerEnd::Completed,
-                basis: PrewarmBasis::Window,
-                tokens,
-            },
-            Fact::PrewarmCost {
-                basis: BillingBasis::ApiList,
-                nano_usd: 3,
-            },
-            Fact::PrewarmWindow {
-                end: WindowEnd::Total,
-            },
+        ];
+        facts.extend(transport_facts(tokens));
+        facts.extend([
             Fact::Response {
                 tokens,
                 mismatch: Some("total_ne_sum"),
@@ -361,6 +333,43 @@ mod tests {
             Fact::Reclaimed { tokens: 5 },
             Fact::SessionStarted,
             Fact::SessionsActive { change: 1 },
+        ]);
+        facts
+    }
+
+    fn transport_facts(tokens: Tokens) -> Vec<Fact> {
+        vec![
+            Fact::Retry {
+                endpoint: "/responses",
+                layer: RetryLayer::Http,
+            },
+            Fact::Answer {
+                transport: Transport::Websocket,
+                end: AnswerEnd::Completed,
+                duration_us: Some(5),
+                first_token_us: Some(3),
+            },
+            Fact::Connect {
+                accepted: false,
+                status: Some(503),
+                phase: ConnectPhase::Turn,
+                duration_us: Some(5),
+            },
+            Fact::Sent { reused: true },
+            Fact::Fallback,
+            Fact::PrewarmRequest,
+            Fact::Prewarm {
+                end: AnswerEnd::Completed,
+                basis: PrewarmBasis::Window,
+                tokens,
+            },
+            Fact::PrewarmCost {
+                basis: BillingBasis::ApiList,
+                nano_usd: 3,
+            },
+            Fact::PrewarmWindow {
+                end: WindowEnd::Total,
+            },
         ]
     }
 

@@ -1,7 +1,7 @@
 //! The privacy policy changes while all processes run, and no derived result depends on it.
 
 use crate::support::broker::Broker;
-use crate::support::fixtures;
+use crate::support::fixtures::{self, raw_records};
 use crate::support::processes::{Process, ingest, tacho};
 use crate::support::replay::{read_topic, replay};
 use crate::support::tacho::{Start, Tacho};
@@ -9,9 +9,6 @@ use crate::support::traffic::quick_seed;
 use crate::support::{eventually, now_ms, otlp};
 use bytes::Bytes;
 use ingest::prepare::hash::HashKey;
-use ingest::prepare::privacy;
-use ingest::prepare::route::route;
-use ingest::{Signal, murmur2_partition};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use processor_log::Log;
 use processor_log::cluster::Cluster;
@@ -25,9 +22,8 @@ use schemas::control::EPOCH_KEY;
 use schemas::derived::SessionRow;
 use schemas::id::TopicPartition;
 use schemas::privacy::{Action, Actions};
-use schemas::record::{HEADER_POLICY, HEADER_WALL, NewRecord, Record};
+use schemas::record::{HEADER_POLICY, NewRecord, Record};
 use schemas::settings::Seed;
-use schemas::time::AppendTime;
 use schemas::topic::Topic;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -249,41 +245,6 @@ fn a_policy_in_the_embedded_log_holds_from_the_next_start() {
     );
 }
 
-/// The raw records of all recordings, cleaned under a policy, with append times that do not depend on it.
-fn recorded(actions: Actions, key: &HashKey, partitions: i32, began_ms: i64) -> Vec<Record> {
-    let (mut records, mut at) = (Vec::new(), began_ms);
-    let mut ends = vec![0; usize::try_from(partitions).unwrap()];
-    for recording in fixtures::all() {
-        for body in recording.bodies.iter().filter(|body| body.signal == "logs") {
-            let sent = body.shifted(recording.shift_to(at)).bytes;
-            let sent = if body.json {
-                ingest::prepare::json::to_protobuf(Signal::Logs, &sent).unwrap()
-            } else {
-                sent
-            };
-            let cleaned = privacy::apply(Signal::Logs, sent.into(), actions, Some(key)).unwrap();
-            for raw in route(Signal::Logs, "default", &cleaned.bytes).unwrap() {
-                at += 1;
-                let partition = murmur2_partition(raw.key.as_bytes(), partitions);
-                let end = &mut ends[usize::try_from(partition).unwrap()];
-                records.push(Record {
-                    from: TopicPartition {
-                        topic: Topic::RawLogs,
-                        partition,
-                    },
-                    offset: *end,
-                    appended: AppendTime(at),
-                    key: Some(raw.key.into()),
-                    value: Some(raw.value),
-                    headers: vec![(HEADER_WALL.to_owned(), Bytes::from(at.to_string()))],
-                });
-                *end += 1;
-            }
-        }
-    }
-    records
-}
-
 #[test]
 fn what_is_derived_does_not_depend_on_the_policy() {
     let (seed, began_ms, key) = (
@@ -292,7 +253,7 @@ fn what_is_derived_does_not_depend_on_the_policy() {
         HashKey::new(b"a key of some length").unwrap(),
     );
     let under = |actions: Actions| {
-        let records = recorded(actions, &key, seed.raw_partitions, began_ms);
+        let records = raw_records(&fixtures::all(), actions, &key, seed.raw_partitions, began_ms);
         let bytes: usize = records
             .iter()
             .filter_map(|record| record.value.as_ref())

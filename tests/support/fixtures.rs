@@ -1,15 +1,25 @@
 //! The recorded runs of Codex, with their times moved, since event times as old as theirs would be clamped.
 
+use bytes::Bytes;
+use ingest::prepare::hash::HashKey;
+use ingest::prepare::privacy;
+use ingest::prepare::route::route;
+use ingest::{Signal, murmur2_partition};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use prost::Message;
-use schemas::time::{EventTime, format_rfc3339, parse_rfc3339};
+use schemas::id::TopicPartition;
+use schemas::privacy::Actions;
+use schemas::record::{HEADER_WALL, Record};
+use schemas::time::{AppendTime, EventTime, format_rfc3339, parse_rfc3339};
+use schemas::topic::Topic;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One recorded run.
+#[derive(Clone)]
 pub struct Recording {
     /// The name of the recording: `VERSION-PROTOCOL-SCENARIO`.
     pub name: String,
@@ -32,6 +42,7 @@ pub struct Sent {
 }
 
 /// A recorded request body.
+#[derive(Clone)]
 pub struct Body {
     /// The signal: `logs`, `traces` or `metrics`.
     pub signal: String,
@@ -64,6 +75,47 @@ pub fn all() -> Vec<Recording> {
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
+}
+
+/// The raw records of recordings, cleaned under a policy, with append times that do not depend on it.
+pub fn raw_records(
+    recordings: &[Recording],
+    actions: Actions,
+    key: &HashKey,
+    partitions: i32,
+    began_ms: i64,
+) -> Vec<Record> {
+    let (mut records, mut at) = (Vec::new(), began_ms);
+    let mut ends = vec![0; usize::try_from(partitions).unwrap()];
+    for recording in recordings {
+        for body in recording.bodies.iter().filter(|body| body.signal == "logs") {
+            let sent = body.shifted(recording.shift_to(at)).bytes;
+            let sent = if body.json {
+                ingest::prepare::json::to_protobuf(Signal::Logs, &sent).unwrap()
+            } else {
+                sent
+            };
+            let cleaned = privacy::apply(Signal::Logs, sent.into(), actions, Some(key)).unwrap();
+            for raw in route(Signal::Logs, "default", &cleaned.bytes).unwrap() {
+                at += 1;
+                let partition = murmur2_partition(raw.key.as_bytes(), partitions);
+                let end = &mut ends[usize::try_from(partition).unwrap()];
+                records.push(Record {
+                    from: TopicPartition {
+                        topic: Topic::RawLogs,
+                        partition,
+                    },
+                    offset: *end,
+                    appended: AppendTime(at),
+                    key: Some(raw.key.into()),
+                    value: Some(raw.value),
+                    headers: vec![(HEADER_WALL.to_owned(), Bytes::from(at.to_string()))],
+                });
+                *end += 1;
+            }
+        }
+    }
+    records
 }
 
 fn load(dir: &Path, lossy: bool) -> Recording {

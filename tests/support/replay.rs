@@ -4,7 +4,7 @@ use processor::runner::{Options, RunError, Runner, SeedSource};
 use processor::status::Status;
 use processor::view::View;
 use processor_log::Log;
-use schemas::derived::{SegmentState, SessionRow};
+use schemas::derived::{COMPLETE, SegmentState, SessionRow};
 use schemas::id::{Position, TopicPartition};
 use schemas::metric::Amount;
 use schemas::record::Record;
@@ -18,7 +18,8 @@ use std::time::Duration;
 /// happened while they were derived.
 #[derive(Debug, Default, PartialEq)]
 pub struct Results {
-    /// Final windows and corrections by topic, key and value, sorted; none may be there twice.
+    /// Final windows and corrections by topic, key and value, sorted; none may be there twice. Rows that tell that a window
+    /// is complete are left out: each tick of an idle log brings more of them.
     pub windows: Vec<(&'static str, String, Vec<u8>)>,
     /// The last row of each session segment, by key.
     pub sessions: BTreeMap<String, Vec<u8>>,
@@ -34,7 +35,8 @@ impl Results {
             results.windows.extend(
                 read_topic(log, topic)
                     .into_iter()
-                    .map(|record| (topic.name(), key(&record), value(&record))),
+                    .map(|record| (topic.name(), key(&record), value(&record)))
+                    .filter(|(_, key, _)| !key.starts_with(COMPLETE)),
             );
         }
         results.windows.sort();

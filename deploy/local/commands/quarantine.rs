@@ -14,6 +14,7 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
+use crate::commands::cursor::Cursor;
 use crate::commands::failed;
 use crate::commands::read::source;
 use crate::place::Place;
@@ -120,25 +121,14 @@ fn each(
     source: &mut (impl ReadLog + ?Sized),
     mut take: impl FnMut(Record) -> Result<(), QuarantineError>,
 ) -> Result<(), QuarantineError> {
-    let extent = source.extent(QUARANTINE)?;
-    let mut next = extent.start;
-    while next < extent.end {
-        let batch = match source.read(QUARANTINE, next, READ_MAX) {
-            Ok(batch) => batch,
-            // Retention deleted the next record: the next one is the first that is still there.
-            Err(LogError::OutOfRange { start, .. }) if start > next.0 => {
-                next = Position(start);
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if batch.next == next {
-            break;
+    let mut cursor = Cursor::at_start(source, QUARANTINE)?;
+    loop {
+        let records = cursor.step(source, READ_MAX)?;
+        if records.is_empty() {
+            return Ok(());
         }
-        next = batch.next;
-        batch.records.into_iter().try_for_each(&mut take)?;
+        records.into_iter().try_for_each(&mut take)?;
     }
-    Ok(())
 }
 
 /// The entries that `wanted` accepts, at most the last `limit`, and the last note about each entry by the entry's offset.

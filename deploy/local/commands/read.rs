@@ -5,6 +5,7 @@ pub mod source;
 #[cfg(test)]
 mod tests;
 
+use crate::commands::cursor::Cursor;
 use crate::commands::render;
 use crate::place::{Env, Place, PlaceArgs};
 use processor_log::{Extent, LogError, ReadLog};
@@ -133,13 +134,6 @@ impl From<std::io::Error> for ReadError {
     }
 }
 
-/// One partition, and the position up to which it is read.
-struct Cursor {
-    at: TopicPartition,
-    extent: Extent,
-    next: Position,
-}
-
 struct Reader<'r> {
     source: &'r mut dyn ReadLog,
     options: &'r ReadOptions,
@@ -182,49 +176,19 @@ impl Reader<'_> {
         let topic = self.options.topic;
         let partitions = self.source.partitions(topic)?;
         let cursor = |partition| {
-            let at = TopicPartition { topic, partition };
-            let extent = self.source.extent(at)?;
-            Ok(Cursor {
-                at,
-                extent,
-                next: extent.start,
-            })
+            Ok(Cursor::at_start(
+                self.source,
+                TopicPartition { topic, partition },
+            )?)
         };
         (0..partitions).map(cursor).collect()
-    }
-
-    /// The next records before the cursor's end; empty at the end, or where records are not readable yet.
-    fn step(&mut self, cursor: &mut Cursor) -> Result<Vec<Record>, ReadError> {
-        while cursor.next < cursor.extent.end {
-            let batch = match self.source.read(cursor.at, cursor.next, READ_MAX) {
-                Ok(batch) => batch,
-                // Retention deleted what the cursor stood at: the next record is the first that is still there.
-                Err(LogError::OutOfRange { start, .. }) if start > cursor.next.0 => {
-                    cursor.next = Position(start);
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            let stuck = batch.next == cursor.next;
-            cursor.next = batch.next;
-            let end = cursor.extent.end;
-            let records: Vec<Record> = batch
-                .records
-                .into_iter()
-                .filter(|record| record.offset < end.0)
-                .collect();
-            if stuck || !records.is_empty() {
-                return Ok(records);
-            }
-        }
-        Ok(Vec::new())
     }
 
     /// Prints a partition up to the cursor's end; whether there were records.
     fn copy(&mut self, cursor: &mut Cursor) -> Result<bool, ReadError> {
         let mut any = false;
         loop {
-            let records = self.step(cursor)?;
+            let records = cursor.step(self.source, READ_MAX)?;
             if records.is_empty() {
                 return Ok(any);
             }
@@ -238,7 +202,7 @@ impl Reader<'_> {
         let mut rows = BTreeMap::new();
         for cursor in cursors {
             loop {
-                let records = self.step(cursor)?;
+                let records = cursor.step(self.source, READ_MAX)?;
                 if records.is_empty() {
                     break;
                 }
@@ -278,7 +242,7 @@ impl Reader<'_> {
             cursor.next = Position(from);
             let mut records = VecDeque::with_capacity(SHOWN_MAX);
             loop {
-                let some = self.step(cursor)?;
+                let some = cursor.step(self.source, READ_MAX)?;
                 if some.is_empty() {
                     break;
                 }

@@ -1,5 +1,7 @@
 //! Prewarms: what a session asks for before its first turn is never billed, and no use is ever taken for it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Requests over WebSocket: what counts as a request, a failure, a retry and a fallback, in whatever order records come.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use schemas::derived::SessionRow;

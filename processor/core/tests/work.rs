@@ -1,5 +1,7 @@
 //! What an agent does in a session: tool calls, sub-agents and compactions, with numbers worked out by hand.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;

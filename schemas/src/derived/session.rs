@@ -2,7 +2,7 @@
 
 use crate::derived::RowError;
 use crate::derived::avro::AvroCodec;
-use crate::state::{Counts, Identity};
+use crate::state::{self, Counts, Identity};
 use serde::{Deserialize, Serialize};
 
 /// The Avro schema of `codex.sessions.v1`.
@@ -362,43 +362,59 @@ impl SessionRow {
         self.api_retries_websocket = long(counts.api_retries_websocket);
         self.requests_failed = long(counts.requests_failed);
         self.answer_us = long(counts.answer_us);
-        self.websocket = counts.websocket.as_ref().map(|websocket| Websocket {
-            requests: long(websocket.requests),
-            reused: long(websocket.reused),
-            connects: long(websocket.connects),
-            refused: long(websocket.refused),
-            refused_in_turns: long(websocket.refused_in_turns),
-            fallbacks: long(websocket.fallbacks),
-        });
-        self.prewarm = counts.prewarm.as_ref().map(|prewarm| Prewarm {
-            requests: long(prewarm.requests),
-            completed: long(prewarm.completed),
-            failed: long(prewarm.failed),
-            input_uncached: long(prewarm.input_uncached),
-            input_cached: long(prewarm.input_cached),
-            input_cache_write: long(prewarm.input_cache_write),
-            output: long(prewarm.output),
-            cost_nano_usd: long(prewarm.cost_nano_usd),
-        });
-        self.decisions = counts
-            .decisions
-            .iter()
-            .map(|one| DecisionCount {
-                tool: one.tool.clone(),
-                decision: one.decision.clone(),
-                source: one.source.clone(),
-                count: long(one.count),
-            })
-            .collect();
-        self.tools = counts
-            .tools
-            .iter()
-            .map(|one| ToolCount {
-                tool: one.tool.clone(),
-                calls: long(one.calls),
-                failures: long(one.failures),
-            })
-            .collect();
+        self.websocket = counts.websocket.as_ref().map(Websocket::of);
+        self.prewarm = counts.prewarm.as_ref().map(Prewarm::of);
+        self.decisions = counts.decisions.iter().map(DecisionCount::of).collect();
+        self.tools = counts.tools.iter().map(ToolCount::of).collect();
+    }
+}
+
+impl Websocket {
+    fn of(counts: &state::WebsocketCounts) -> Self {
+        Self {
+            requests: long(counts.requests),
+            reused: long(counts.reused),
+            connects: long(counts.connects),
+            refused: long(counts.refused),
+            refused_in_turns: long(counts.refused_in_turns),
+            fallbacks: long(counts.fallbacks),
+        }
+    }
+}
+
+impl Prewarm {
+    fn of(counts: &state::PrewarmCounts) -> Self {
+        Self {
+            requests: long(counts.requests),
+            completed: long(counts.completed),
+            failed: long(counts.failed),
+            input_uncached: long(counts.input_uncached),
+            input_cached: long(counts.input_cached),
+            input_cache_write: long(counts.input_cache_write),
+            output: long(counts.output),
+            cost_nano_usd: long(counts.cost_nano_usd),
+        }
+    }
+}
+
+impl DecisionCount {
+    fn of(count: &state::DecisionCount) -> Self {
+        Self {
+            tool: count.tool.clone(),
+            decision: count.decision.clone(),
+            source: count.source.clone(),
+            count: long(count.count),
+        }
+    }
+}
+
+impl ToolCount {
+    fn of(count: &state::ToolCount) -> Self {
+        Self {
+            tool: count.tool.clone(),
+            calls: long(count.calls),
+            failures: long(count.failures),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use processor_log::Log;
 use processor_log::embedded::Embedded;
 use processor_log::simulated::SimCluster;
 use schemas::delta::SEPARATOR;
-use schemas::derived::{COMPLETE, SessionRow, WindowRow, WindowValue};
+use schemas::derived::{SessionRow, WindowRow, WindowValue};
 use schemas::metric::{Amount, Metric};
 use schemas::settings::Seed;
 use schemas::topic::Topic;
@@ -104,7 +104,7 @@ const DERIVES_NOW: &str = "codex.websocket_connect";
 /// have an ending.
 fn is_same(series: &str) -> bool {
     let other = CHANGED.iter().map(|(metric, _)| metric).chain(NEW);
-    let mut names = other.map(|metric| metric.def().name).chain([COMPLETE]);
+    let mut names = other.map(|metric| metric.def().name);
     let ends = |rest: &str| {
         ["_bucket", "_sum", "_count"]
             .iter()

@@ -1,12 +1,13 @@
 //! Folds raw records with two sets of prices, and adds up what each model cost under both.
 
+use crate::commands::cursor::Cursor;
 use processor::runner::{RunError, rules_of};
 use processor_core::{Input, Rules, SessionTask, Task};
-use processor_log::{LogError, ReadLog};
+use processor_log::ReadLog;
 use schemas::control::EpochChange;
 use schemas::delta::Series;
 use schemas::fact::BillingBasis;
-use schemas::id::{Epoch, Position, TopicPartition};
+use schemas::id::{Epoch, TopicPartition};
 use schemas::metric::{Amount, Label, Metric};
 use schemas::price::{Book, PriceTable};
 use schemas::record::Record;
@@ -86,25 +87,15 @@ fn fold(
     since: AppendTime,
     usage: &mut [Usage; 2],
 ) -> Result<(), RunError> {
-    let extent = log.extent(at)?;
-    let mut next = extent.start;
-    let mut tasks = rules.map(|rules| SessionTask::new(at, rules, next));
+    let mut cursor = Cursor::at_start(log, at)?;
+    let mut tasks = rules.map(|rules| SessionTask::new(at, rules, cursor.next));
     let mut counts = false;
-    while next < extent.end {
-        let batch = match log.read(at, next, READ_MAX) {
-            Ok(batch) => batch,
-            // Retention deleted the next record: the next one is the first that is still there.
-            Err(LogError::OutOfRange { start, .. }) if start > next.0 => {
-                next = Position(start);
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if batch.next == next {
-            break;
+    loop {
+        let records = cursor.step(log, READ_MAX)?;
+        if records.is_empty() {
+            return Ok(());
         }
-        next = batch.next;
-        for record in &batch.records {
+        for record in &records {
             if !counts && record.appended >= since {
                 counts = true;
                 for (task, rules) in tasks.iter_mut().zip(rules) {
@@ -130,7 +121,6 @@ fn fold(
             }
         }
     }
-    Ok(())
 }
 
 /// Adds what a series gained to the bill of its model, if the series is about tokens or money.
