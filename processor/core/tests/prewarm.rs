@@ -57,6 +57,13 @@ fn session(time: i64) -> Vec<Event> {
     events
 }
 
+/// The events in the order of their times.
+fn in_order(events: &[Event]) -> Vec<Event> {
+    let mut events = events.to_vec();
+    events.sort_by_key(|event| event.time);
+    events
+}
+
 fn is_right(committed: &Committed, row: &SessionRow, processes: i64) {
     assert_eq!(row.tokens.total, processes * TURN_TOKENS);
     assert_eq!(row.cost_nano_usd, processes * TURN_NANO_USD);
@@ -289,6 +296,19 @@ fn versions_without_phases_are_told_by_the_sign() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Two processes that resume one conversation, at any distance, in one batch and record by record.
+    #[test]
+    fn two_processes_at_any_distance(distance in 0..1_200_i64) {
+        let mut events = session(NOON);
+        events.extend(session(NOON + distance));
+        let one_by_one = in_order(&events).into_iter().map(|event| vec![event]).collect::<Vec<_>>();
+        for records in [vec![events], one_by_one] {
+            let (committed, row) = fold(&records);
+            is_right(&committed, &row, 2);
+            prop_assert_eq!((prewarms(&row).0, row.api_requests), (2, 4));
+        }
+    }
 
     /// Times that are wrong by up to half a minute, in one batch: records are folded in any order.
     #[test]

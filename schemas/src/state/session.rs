@@ -153,6 +153,9 @@ pub struct PrewarmState {
     /// Whether two prewarms share the window, of which none has ended.
     #[prost(bool, tag = "12")]
     pub is_shared: bool,
+    /// Prewarms whose last phase was seen, and not yet the use of their result.
+    #[prost(uint32, tag = "13")]
+    pub resolves_due: u32,
 }
 
 /// A completed response of which it is not known whether it is a prewarm's.

@@ -51,7 +51,7 @@ pub fn startup_phase(event: super::Event<'_>, session: &mut SessionState, out: &
         Some("create_turn_context") => begin(event, true, session, out),
         Some("build_tools" | "build_prompt") => begin(event, false, session, out),
         Some("total") => total(event, session, out),
-        Some("resolve") => end(WindowEnd::Resolve, event.record.time, session, out),
+        Some("resolve") => resolve(event.record.time, session, out),
         Some(_) | None => {}
     }
 }
@@ -73,14 +73,20 @@ fn begin(event: super::Event<'_>, is_first: bool, session: &mut SessionState, ou
         return;
     }
     prewarm.lacks_first = !is_first;
+    if !is_near(prewarm, time) {
+        prewarm.resolves_due = 0;
+    }
     prewarm.requests_due = (prewarm.requests_due + 1).min(DUE_MAX);
     prewarm.tokens_due = (prewarm.tokens_due + 1).min(DUE_MAX);
     prewarm.seen = true;
     prewarm.is_shared = goes_on || (prewarm.ended_by_start && is_near(prewarm, time));
     prewarm.open_clock_ms = Some(out.clock().0);
-    let from = if goes_on { prewarm.from_ms } else { time.0 };
-    prewarm.from_ms = from.min(time.0);
-    prewarm.until_ms = time.0;
+    if goes_on {
+        prewarm.from_ms = prewarm.from_ms.min(time.0);
+        prewarm.until_ms = prewarm.until_ms.max(time.0);
+    } else {
+        (prewarm.from_ms, prewarm.until_ms) = (time.0, time.0);
+    }
     claim_held(event.prices, session, out);
 }
 
@@ -95,12 +101,25 @@ fn total(event: super::Event<'_>, session: &mut SessionState, out: &mut Out<'_>)
         prewarm.tokens_due = prewarm.tokens_due.saturating_sub(1);
     }
     if !std::mem::take(&mut prewarm.is_shared) || prewarm.requests_due == 0 {
+        prewarm.resolves_due = (prewarm.resolves_due + 1).min(DUE_MAX);
         end(WindowEnd::Total, event.record.time, session, out);
     }
 }
 
+/// Ends the window by the use of its result, unless that is the result of a prewarm whose last phase was seen.
+fn resolve(time: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
+    let Some(prewarm) = &mut session.prewarm else {
+        return;
+    };
+    if prewarm.resolves_due > 0 {
+        prewarm.resolves_due -= 1;
+    } else {
+        end(WindowEnd::Resolve, time, session, out);
+    }
+}
+
 /// Ends the window, if it is open.
-pub fn end(by: WindowEnd, time: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
+pub(super) fn end(by: WindowEnd, time: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
     let Some(prewarm) = &mut session.prewarm else {
         return;
     };
@@ -108,6 +127,22 @@ pub fn end(by: WindowEnd, time: EventTime, session: &mut SessionState, out: &mut
         prewarm.until_ms = prewarm.until_ms.max(time.0);
         prewarm.ended_by_start = by == WindowEnd::Start;
         out.emit(&Fact::PrewarmWindow { end: by });
+    }
+}
+
+/// Ends the window by an answer to a request of a turn: the prewarm is over. An answer to a request that was sent before the
+/// window began is that of another process, and tells nothing.
+pub fn answered(time: EventTime, session: &mut SessionState, out: &mut Out<'_>) {
+    let open = session.transport.as_ref().and_then(|state| state.open);
+    let from_us = session
+        .prewarm
+        .as_ref()
+        .map(|state| state.from_ms.saturating_mul(1_000));
+    let is_elsewhere = open
+        .zip(from_us)
+        .is_some_and(|(open, from_us)| open.sent_us < from_us);
+    if !is_elsewhere {
+        end(WindowEnd::Answer, time, session, out);
     }
 }
 

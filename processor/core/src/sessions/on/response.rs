@@ -5,7 +5,7 @@ use crate::out::Out;
 use crate::sessions::classify;
 use crate::sessions::cost::{self, Terms};
 use schemas::event::Attr;
-use schemas::fact::{Fact, Tokens, WindowEnd};
+use schemas::fact::{Fact, Tokens};
 use schemas::failure;
 use schemas::metric::values::MISMATCHES;
 use schemas::otlp::scan::Attrs;
@@ -21,7 +21,7 @@ pub fn sse_event(event: Event<'_>, session: &mut SessionState, out: &mut Out<'_>
     }
     let response = Response::of(event);
     if response.ends_prewarm() {
-        prewarm::end(WindowEnd::Answer, response.time, session, out);
+        prewarm::answered(response.time, session, out);
     }
     let version = &event.identity.app_version;
     let turns = prewarm::takes_response(response, version, event.prices, session, out);
