@@ -93,10 +93,13 @@ impl Ticks {
         }
     }
 
+    /// The partitions whose tick is due at `now`. A tick that is due later than any rule sets it was set before the wall
+    /// clock went back, and is due too: an idle partition without ticks holds up all windows.
     fn due(&self, now: i64) -> Vec<TopicPartition> {
+        let latest = now.saturating_add(self.mark_ms.max(AFTER_DATA_MS[1]));
         self.partitions
             .iter()
-            .filter(|(_, due)| due.at_ms <= now)
+            .filter(|(_, due)| due.at_ms <= now || due.at_ms > latest)
             .map(|(partition, _)| *partition)
             .collect()
     }
@@ -151,12 +154,34 @@ pub fn send_due<L: Log>(work: &mut Work, log: &mut L) -> Result<(), RunError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_three_then_each_mark() {
-        let at = TopicPartition {
+    fn raw() -> TopicPartition {
+        TopicPartition {
             topic: schemas::topic::Topic::RawLogs,
             partition: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_goes_back_or_leaps_stops_no_tick() {
+        for step_ms in [-3_600_000, -31_536_000_000, 3_600_000, 31_536_000_000] {
+            let at = raw();
+            let mut ticks = Ticks::new(10_000);
+            ticks.watch(at, 100_000_000_000);
+            let mut sent = 0;
+            for second in 0..120 {
+                let now = 100_000_000_000 + second * 1_000 + if second < 60 { 0 } else { step_ms };
+                if ticks.due(now) == [at] {
+                    sent += 1;
+                    ticks.sent(at, now);
+                }
+            }
+            assert!((13..=16).contains(&sent), "{sent} ticks in 120 s with a step of {step_ms} ms");
+        }
+    }
+
+    #[test]
+    fn one_three_then_each_mark() {
+        let at = raw();
         let mut ticks = Ticks::new(10_000);
         ticks.watch(at, 100_000);
         let mut sent = Vec::new();
