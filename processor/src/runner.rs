@@ -161,6 +161,12 @@ impl<L: Log> Runner<L> {
                 let reason = format!("{at} is with another worker, which has deleted what it merged");
                 return Err(LogError::unavailable(reason).into());
             }
+            // A restore goes on behind what is gone.
+            Err(RunError::Log(LogError::OutOfRange { at, start, .. })) if intake::is_ticked(at) => {
+                let reason =
+                    format!("the records of {at} below {start} were deleted before they were folded");
+                return Err(LogError::unavailable(reason).into());
+            }
             other => other?,
         };
         if self.options.ticks {

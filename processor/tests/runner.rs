@@ -353,6 +353,30 @@ fn a_first_start_goes_on_after_records_that_were_deleted() {
 }
 
 #[test]
+fn raw_records_that_were_deleted_too_early_are_lost_and_no_more() {
+    let mut world = World::new(|_| {});
+    world.prompt("first", "a");
+    world.settle();
+    for conversation in ["gone", "gone too", "kept"] {
+        world.prompt(conversation, "a");
+    }
+    let end = world.runner.log().extent(RAW).unwrap().end;
+    world.runner.log().trim(&[(RAW, Position(end.0 - 1))]).unwrap();
+    // The worker fails once, is restored, and goes on behind the hole; so does another one.
+    let error = world.runner.turn().unwrap_err();
+    let text = format!("{error:?}");
+    assert!(text.contains("deleted before they were folded"), "{text}");
+    world.crash();
+    world.settle();
+    world.pass(4);
+    assert_eq!(world.shown("tacho_turns_total", "a"), 2);
+    world.prompt("later", "a");
+    world.crash();
+    world.pass(4);
+    assert_eq!(world.shown("tacho_turns_total", "a"), 3);
+}
+
+#[test]
 fn other_partition_counts_than_the_seed_stop_the_worker() {
     let mut world = World::new(|_| {});
     world.settle();

@@ -210,6 +210,11 @@ impl Task for SessionTask {
 }
 
 impl SessionTask {
+    /// Goes on at a later position: the records before it are gone from the log.
+    pub(crate) fn skip_to(&mut self, position: Position) {
+        self.position = self.position.max(position);
+    }
+
     /// The raw partition that the task folds.
     #[must_use]
     pub const fn partition(&self) -> i32 {

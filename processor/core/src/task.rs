@@ -109,6 +109,18 @@ impl AnyTask {
         of_any!(self, task => task.apply(input, rules))
     }
 
+    /// Goes on at a later position: the records before it are gone from the log. Says whether the stage can: one that
+    /// follows chains of records can't.
+    pub fn skip_to(&mut self, position: Position) -> bool {
+        match self {
+            Self::Sessions(task) => {
+                task.skip_to(position);
+                true
+            }
+            Self::Series(_) => false,
+        }
+    }
+
     /// Takes the effects since the last call, as by [`Task::take`].
     pub fn take(&mut self, rules: &Rules) -> Effects {
         of_any!(self, task => task.take(rules))

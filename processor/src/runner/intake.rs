@@ -99,6 +99,6 @@ impl Work {
 }
 
 /// Whether a partition is input of a stage whose input is ticked.
-fn is_ticked(at: TopicPartition) -> bool {
+pub(super) fn is_ticked(at: TopicPartition) -> bool {
     Stage::of_input(at.topic).is_some_and(|stage| stage.def().ticked)
 }

@@ -81,7 +81,8 @@ pub fn tasks<L: Log>(
             let changelog = changelog_of(input)?;
             let entries = changelogs.remove(&changelog).unwrap_or_default();
             let saved = saved(log, (input, changelog), committed, entries)?;
-            let task = task(work, log, (stage, input, changelog), saved)?;
+            let mut task = task(work, log, (stage, input, changelog), saved)?;
+            skip_lost(log, input, &mut task)?;
             from.push((input, task.position()));
             if stage.def().ticked {
                 work.ticks.watch(input, log.wall_ms());
@@ -91,6 +92,20 @@ pub fn tasks<L: Log>(
     }
     log.take_over(&from)?;
     telemetry::restored(began.elapsed());
+    Ok(())
+}
+
+/// Goes on behind raw records that were deleted before they were folded: they are lost, and counted.
+fn skip_lost<L: Log>(log: &mut L, input: TopicPartition, task: &mut AnyTask) -> Result<(), RunError> {
+    if !task.stage().def().ticked {
+        return Ok(());
+    }
+    let (position, start) = (task.position(), log.extent(input)?.start);
+    if start > position && task.skip_to(start) {
+        let records = start.0.abs_diff(position.0);
+        tracing::error!(%input, from = position.0, until = start.0, "raw records were deleted before they were folded: they are lost");
+        telemetry::lost(input.topic.name(), input.partition, records);
+    }
     Ok(())
 }
 

@@ -175,7 +175,10 @@ mod tests {
                     ticks.sent(at, now);
                 }
             }
-            assert!((13..=16).contains(&sent), "{sent} ticks in 120 s with a step of {step_ms} ms");
+            assert!(
+                (13..=16).contains(&sent),
+                "{sent} ticks in 120 s with a step of {step_ms} ms"
+            );
         }
     }
 
