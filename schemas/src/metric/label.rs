@@ -271,8 +271,8 @@ const fn choose(holds: bool, yes: &'static str, no: &'static str) -> &'static st
 pub(super) const STATUS_CLASSES: &[&str] = &["2xx", "3xx", "4xx", "429", "5xx", "none"];
 /// The values of label `status_code`.
 pub(super) const STATUS_CODES: &[&str] = &[
-    "400", "401", "403", "404", "408", "409", "413", "422", "426", "429", "500", "502", "503", "504", "529",
-    "none", "other",
+    "400", "401", "402", "403", "404", "408", "409", "413", "422", "426", "429", "500", "502", "503", "504",
+    "529", "none", "other",
 ];
 
 const fn status_class(status: Option<u16>) -> &'static str {
@@ -291,6 +291,7 @@ const fn status_code(status: Option<u16>) -> &'static str {
         None => "none",
         Some(400) => "400",
         Some(401) => "401",
+        Some(402) => "402",
         Some(403) => "403",
         Some(404) => "404",
         Some(408) => "408",

@@ -86,17 +86,24 @@ pub fn request_error(status: Option<u16>, attrs: &Attrs<'_>) -> Option<&'static 
     match status {
         Some(200..=399) if word.is_none() => None,
         Some(200..=399) => Some("other"),
-        Some(401 | 403) => Some("auth"),
-        Some(408) => Some("timeout"),
-        Some(429) => Some("rate_limited"),
-        Some(400..=499) => Some("bad_request"),
-        Some(500..=599) => Some("server"),
-        Some(_) => Some("other"),
+        Some(status) => Some(error_of_status(status)),
         None => Some(if word == Some(failure::TIMEOUT) {
             "timeout"
         } else {
             "network"
         }),
+    }
+}
+
+/// The kind of error of a request that was answered by a status that is no success.
+pub const fn error_of_status(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "auth",
+        408 => "timeout",
+        429 => "rate_limited",
+        400..=499 => "bad_request",
+        500..=599 => "server",
+        _ => "other",
     }
 }
 

@@ -216,7 +216,7 @@ pub fn takes_response<'r>(
     if !response.may_be_prewarm || is_asked_by_http {
         return Some(response);
     }
-    let had_websocket = transport.is_some_and(|transport| transport.had_websocket);
+    let is_by_sign = is_due_by_sign(version, session);
     let prewarm = session.prewarm.get_or_insert_default();
     if owes(prewarm, response.time) {
         count(&response, PrewarmBasis::Window, prices, session, out);
@@ -225,7 +225,7 @@ pub fn takes_response<'r>(
     if prewarm.seen {
         return Some(response);
     }
-    if had_websocket && lacks_phases(version) {
+    if is_by_sign {
         by_sign(&response, prices, session, out);
         return None;
     }
@@ -234,6 +234,14 @@ pub fn takes_response<'r>(
         decide_oldest(prices, session, out);
     }
     None
+}
+
+/// Whether the next response that shows no sign of a turn is a prewarm's: of a version without phases, over WebSocket, once
+/// for each start.
+pub fn is_due_by_sign(version: &str, session: &SessionState) -> bool {
+    let is_seen = session.prewarm.as_ref().is_some_and(|prewarm| prewarm.seen);
+    let transport = session.transport.as_ref();
+    !is_seen && lacks_phases(version) && transport.is_some_and(|transport| transport.had_websocket)
 }
 
 /// Decides about the response that was held longest: no window came that it could belong to.

@@ -9,6 +9,7 @@
 //! without any of them.
 
 use crate::out::Out;
+use crate::sessions::classify;
 use schemas::fact::{AnswerEnd, Fact, RetryLayer, Transport};
 use schemas::failure;
 use schemas::state::{OpenRequest, SessionState};
@@ -42,9 +43,8 @@ impl End {
     /// The end of a WebSocket request by the word for its error message: no record has the status of its answer.
     pub fn of_word(word: &'static str) -> Self {
         let (status, error) = match (failure::refusal(word), word) {
-            (Some(429), _) | (None, "rate_limited") => (Some(429), "rate_limited"),
-            (Some(status), _) if status < 500 => (Some(status), "bad_request"),
-            (Some(status), _) => (Some(status), "server"),
+            (Some(status), _) => (Some(status), classify::error_of_status(status)),
+            (None, "rate_limited") => (Some(429), "rate_limited"),
             (None, "server") => (Some(500), "server"),
             (None, "idle_timeout" | failure::TIMEOUT) => (None, "timeout"),
             (None, "network" | "disconnected") => (None, "network"),
