@@ -7,6 +7,9 @@ from script import UPGRADE_REQUIRED
 TOKENS = ("input_uncached", "input_cached", "input_cache_write", "output_visible", "output_reasoning")
 RETRIES = ("retries by the HTTP client", "retries of streams", "retries over WebSocket")
 LAYERS = ("http", "stream", "websocket")
+CLASSES = ("2xx", "429", "4xx", "5xx", "none")
+# What /metrics shows late of requests whose end Codex does not tell.
+LATE = ("requests", "requests over WebSocket", "requests answered none")
 
 
 def expected(scenario, served):
@@ -18,10 +21,10 @@ def expected(scenario, served):
         "requests": served.requests,
         "requests over HTTP": served.http.count,
         "requests over WebSocket": sent.count,
+        **{f"requests answered {name}": count for name, count in _answered(served).items()},
         "requests failed": served.failed(),
         "errors": served.http.errors.total() + sent.failed(),
-        # Over WebSocket an answer that fails so counts like a status.
-        "rate limited": served.http.errors[429] + sent.errors[429] + sent.rate_limited,
+        "rate limited": _answered(served)["429"],
         "stream failures": served.cut,
         "retries": sum(retries) if scenario.retries is None else scenario.retries,
         **dict(zip(RETRIES, retries)),
@@ -55,6 +58,18 @@ def expected(scenario, served):
     }
 
 
+def _answered(served):
+    """Requests by the class of their status. Over HTTP that has come before an answer breaks; over WebSocket a whole answer
+    stands for a good one, and one that fails because of a rate limit for 429."""
+    sent, refused = served.websocket, served.http.errors + served.websocket.errors
+    found = collections.Counter({"2xx": served.http.count - served.http.errors.total() + sent.completed})
+    found["429"] = refused.pop(429, 0) + sent.rate_limited
+    found["4xx"] = sum(count for status, count in refused.items() if status < 500)
+    found["5xx"] = refused.total() - found["4xx"]
+    found["none"] = served.requests - found.total()
+    return found
+
+
 def _retries(served):
     """How often Codex tried again: as its HTTP client does, with another stream over HTTP, over WebSocket."""
     # What Codex tries last, after WebSockets have failed, is a stream over HTTP.
@@ -80,6 +95,7 @@ def shown(samples):
         "requests": requests(),
         "requests over HTTP": requests(transport="http"),
         "requests over WebSocket": requests(transport="websocket"),
+        **{f"requests answered {name}": requests(status_class=name) for name in CLASSES},
         "requests failed": answers(outcome="failed"),
         "errors": total("tacho_api_errors_total"),
         "rate limited": total("tacho_api_rate_limited_total"),
@@ -157,8 +173,7 @@ def of_row(row):
 
 def in_metrics(scenario, expected_):
     """Facts as /metrics has them at once: without requests whose end Codex does not tell."""
-    late = ("requests", "requests over WebSocket")
-    return {name: value - scenario.open * (name in late) for name, value in expected_.items()}
+    return {name: value - scenario.open * (name in LATE) for name, value in expected_.items()}
 
 
 def differences(where, wanted, found, before=collections.Counter()):
