@@ -65,6 +65,8 @@ ENDS_BADLY = (
     over("stream fails"),
     over("rate limited twice"),
     over("server error twice", provider="stream_max_retries = 3"),
+    over(once("unavailable twice", Step(status=503), Step(status=529), Step(text="at last", usage=AFTER)), provider="stream_max_retries = 3"),
+    over(once("unauthorized twice", Step(status=401), Step(status=403), Step(text="at last", usage=AFTER)), provider="stream_max_retries = 3"),
     over("model refuses an editor"),
     over(turns((Step(status=400),), said(1)), name="model refuses, the editor asks again", retries=0),
     over(turns(said(0), said(1, Step(status=400, code=LIMIT)), said(2)), name="limit of connections"),
