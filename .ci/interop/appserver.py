@@ -13,10 +13,12 @@ RUN_SECONDS_MAX = 240
 
 @dataclasses.dataclass(frozen=True)
 class Editor:
-    """Who sits before it: what they answer when Codex asks for leave, whether they interrupt, how long they stay."""
+    """Who sits before it: what they answer when Codex asks for leave, how many turns they interrupt, how long they wait before
+    each prompt, and how long they stay."""
 
     decision: str = "accept"
-    interrupts: bool = False
+    interrupts: int = 0
+    waits_seconds: float = 0.0
     stays_seconds: float = 0.0
 
 
@@ -27,8 +29,8 @@ class AppServer:
         self.codex, self.editor = codex, editor
         self.number, self.ended = 0, 0
 
-    def play(self, prompts, is_asked):
-        """A turn for each prompt; an editor that interrupts does when `is_asked` says that the model was."""
+    def play(self, prompts, requests):
+        """A turn for each prompt. An editor that interrupts does when the model was asked; `requests` says how often it was."""
         command = [self.codex.binary, "app-server"]
         self.process = self.codex.start(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         with limited(self.process, RUN_SECONDS_MAX):
@@ -37,9 +39,10 @@ class AppServer:
             begun = self.ask("thread/start", cwd=str(self.codex.cwd), approvalPolicy="on-request", sandbox="workspace-write")
             thread = begun["thread"]["id"]
             for number, prompt in enumerate(prompts):
+                time.sleep(self.editor.waits_seconds)
                 turn = self.ask("turn/start", threadId=thread, input=[{"type": "text", "text": prompt}])["turn"]["id"]
-                if self.editor.interrupts:
-                    while not is_asked():
+                if number < self.editor.interrupts:
+                    while requests() <= number:
                         time.sleep(0.05)
                     time.sleep(0.5)
                     self.ask("turn/interrupt", threadId=thread, turnId=turn)

@@ -1,5 +1,6 @@
 """Runs the real Codex CLI, offline: its model is the fake one, and every other address is a dead proxy."""
 
+import base64
 import contextlib
 import dataclasses
 import json
@@ -25,6 +26,8 @@ class Config:
     # Lines of config.toml: on top, of the model's provider, of [otel]; and tables.
     top: str = ""
     provider: str = ""
+    # Codex has the provider `openai` by itself: its user is signed in there with "chatgpt" or an "api key".
+    sign_in: str = ""
     otel: str = ""
     tables: str = ""
     # Whether Codex logs what its user asks.
@@ -53,6 +56,8 @@ class Codex:
         for name, text in config.files:
             (self.home / "codex" / name).parent.mkdir(parents=True, exist_ok=True)
             (self.home / "codex" / name).write_text(text)
+        if config.sign_in:
+            (self.home / "codex" / "auth.json").write_text(json.dumps(_signed_in(config.sign_in)))
         if etc is not None:
             self._write_etc(etc)
         dead = "http://127.0.0.1:9"
@@ -77,10 +82,6 @@ class Codex:
                 subprocess.run(["cp", "-rL", f"/etc/{name}", self.home / "etc"], check=True)
         for name, text in files.items():
             (self.home / "etc/codex" / name).write_text(text)
-
-    def version(self):
-        out = subprocess.run([self.binary, "--version"], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-        return out.stdout.split()[-1]
 
     def run(self, prompt, resume=False, flags=()):
         """One `codex exec`, however it ends."""
@@ -127,6 +128,13 @@ def limited(process, seconds=RUN_SECONDS_MAX):
         timer.cancel()
 
 
+def version(binary):
+    """As `codex --version` says it."""
+    env = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    out = subprocess.run([binary, "--version"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    return out.stdout.split()[-1]
+
+
 def exporters(otlp, protocol, prompts=True):
     """Telemetry that goes to `otlp` (http://host:port, or one for each signal) in `protocol` (binary, json, grpc)."""
 
@@ -145,9 +153,23 @@ metrics_exporter = {exporter("metrics")}
 """
 
 
+def _signed_in(how):
+    """What Codex keeps of a sign-in; nobody looks at the signature."""
+    if how == "api key":
+        return {"OPENAI_API_KEY": "not-a-key"}
+    now = time.time()
+    ids = {"chatgpt_plan_type": "pro", "chatgpt_user_id": "user-1", "chatgpt_account_id": "account-1", "user_id": "user-1"}
+    claims = {"iss": "https://auth.example.com", "sub": "user-1", "iat": int(now), "exp": int(now) + 10 * 86400, "email": "dev@example.com"}
+    parts = [{"alg": "none", "typ": "JWT"}, {**claims, "https://api.openai.com/auth": ids}]
+    token = ".".join([base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts] + ["bm9uZQ"])
+    tokens = {"id_token": token, "access_token": token, "refresh_token": "not-a-token", "account_id": "account-1"}
+    return {"OPENAI_API_KEY": None, "tokens": tokens, "last_refresh": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))}
+
+
 def _config(model_port, otel, cwd, config):
+    provider = f'"openai"\nopenai_base_url = "http://127.0.0.1:{model_port}/v1"' if config.sign_in else '"fake"'
     return f"""model = "{config.model}"
-model_provider = "fake"
+model_provider = {provider}
 check_for_update_on_startup = false
 chatgpt_base_url = "http://127.0.0.1:{model_port}/"
 {config.top}

@@ -28,8 +28,8 @@ import time
 import urllib.request
 
 from brokers import Brokers
-from check import differences, shown
 from codex import PROTOCOLS
+from facts import differences, shown
 from plays import SIGNALS, Plays, count, kept
 from scale import Process
 from scenarios import ALL, COST_AFTER_SECONDS, FEW

@@ -3,17 +3,17 @@
 #
 #   .ci/interop/outage.sh [--only one|three|kills]
 #
-# CODEX_BIN names a codex binary; otherwise it is the one that codex.sh has installed into target/interop.
+# CODEX_BIN names a codex binary; otherwise npm installs one into target/interop, as for codex.sh.
 # TACHO_BINARIES names a folder with the three programs; otherwise cargo builds them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 codex=${CODEX_BIN:-}
 if [[ -z $codex ]]; then
-  codex=$(find "$PWD"/target/interop/codex-*/node_modules/@openai -path '*/vendor/*' -name codex -type f -perm -u+x 2>/dev/null | head -n 1)
+  codex=$(.ci/interop/codex_binary.sh 0.169.0)
 fi
-[[ -n $codex && -x $codex ]] || {
-  echo "interop: there is no codex binary: run .ci/interop/codex.sh once, or name one in CODEX_BIN" >&2
+[[ -x $codex ]] || {
+  echo "interop: $codex is no program" >&2
   exit 1
 }
 binaries=${TACHO_BINARIES:-}

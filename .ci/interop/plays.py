@@ -8,12 +8,14 @@ import itertools
 import json
 import subprocess
 
+import facts
 import records
 import terminal
 from appserver import AppServer
 from codex import Codex, exporters
 from model import Model
 from relay import Relay
+from script import Served, Sockets
 
 SIGNALS = ("logs", "traces", "metrics")
 
@@ -27,9 +29,13 @@ class Played:
     # By signal: what was sent, each with the number of records.
     sent: dict = dataclasses.field(default_factory=dict)
     exchanges: dict = dataclasses.field(default_factory=dict)
+    served: Served = dataclasses.field(default_factory=Served)
     facts: dict = dataclasses.field(default_factory=dict)
     exit_seconds: float = 0.0
     wrong: list = dataclasses.field(default_factory=list)
+    # Of Codex, and how long the run took.
+    version: str = ""
+    seconds: float = 0.0
 
     def title(self):
         return f"{self.scenario.name}, {self.protocol}"
@@ -60,7 +66,7 @@ class Plays:
     def one(self, scenario, protocol, otlp=None):
         """One run, witnessed; to `otlp`, if it is given, and then not."""
         played = Played(scenario, protocol)
-        model = Model(prices=scenario.lasts)
+        model = Model(scenario.lasts, scenario.sockets or Sockets())
         relays = {} if otlp else {signal: Relay(self.otlp[protocol]) for signal in SIGNALS}
         to = otlp or {signal: relay.url for signal, relay in relays.items()}
         try:
@@ -70,7 +76,8 @@ class Plays:
                 model.play([step for turn in scenario.turns for step in turn], scenario.others)
                 played.exit_seconds = _lead(codex, scenario, model)
                 played.wrong += model.wrong()
-                played.facts = scenario.facts(model.served)
+                played.served = model.served
+                played.facts = facts.expected(scenario, model.served)
         except (RuntimeError, OSError, subprocess.SubprocessError) as error:
             played.wrong.append(str(error))
         for signal, relay in relays.items():
@@ -86,7 +93,7 @@ def _lead(codex, scenario, model):
         return codex.exit_seconds
     prompts = [scenario.ask(turn) for turn in range(len(scenario.turns))]
     if scenario.editor:
-        AppServer(codex, scenario.editor).play(prompts, lambda: model.served.requests > 0)
+        AppServer(codex, scenario.editor).play(prompts, lambda: model.served.requests)
         return codex.exit_seconds
     longest = 0.0
     for turn, prompt in enumerate(prompts):

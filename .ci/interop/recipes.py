@@ -21,7 +21,8 @@ import urllib.request
 
 from codex import Codex
 from collector import Broker
-from model import Model, Step, Usage
+from model import Model
+from script import Step, Usage
 from tacho import SAMPLE, free_address
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

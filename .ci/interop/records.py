@@ -29,12 +29,12 @@ def of_json(signal, request):
 
 
 def _log(record):
-    attributes = frozenset(each for each in map(_attribute, record[6]) if not each[0].startswith(OWN))
+    attributes = frozenset(each for each in map(attribute, record[6]) if not each[0].startswith(OWN))
     yield _last(record[11], 0), _last(record[9], b"").hex(), _last(record[10], b"").hex(), attributes
 
 
 def _log_of_json(record):
-    attributes = frozenset(each for each in _pairs(record) if not each[0].startswith(OWN))
+    attributes = frozenset(each for each in pairs(record) if not each[0].startswith(OWN))
     yield int(record.get("observedTimeUnixNano", 0)), _id(record, "traceId"), _id(record, "spanId"), attributes
 
 
@@ -54,7 +54,7 @@ def _metric(metric):
     for number, kind in KINDS.items():
         for data in metric[number]:
             for point in map(message, fields(data, 1)):
-                attributes = frozenset(map(_attribute, point[9 if kind == "histogram" else 1 if kind == "exponentialHistogram" else 7]))
+                attributes = frozenset(map(attribute, point[9 if kind == "histogram" else 1 if kind == "exponentialHistogram" else 7]))
                 if kind in ("gauge", "sum"):
                     value = float(_signed(point[6][-1])) if point[6] else _double(_last(point[4], 0))
                 else:
@@ -70,10 +70,11 @@ def _metric_of_json(metric):
             else:
                 value = (int(point.get("count", 0)), float(point.get("sum") or 0))
             times = (int(point.get("startTimeUnixNano", 0)), int(point.get("timeUnixNano", 0)))
-            yield metric["name"], frozenset(_pairs(point)), *times, value
+            yield metric["name"], frozenset(pairs(point)), *times, value
 
 
-def _pairs(holder):
+def pairs(holder):
+    """The attributes of a record of OTLP/JSON."""
     for attribute in holder.get("attributes") or ():
         (kind, value), *_ = (attribute.get("value") or {"none": None}).items()
         yield attribute["key"], _plain(kind, value)
@@ -93,7 +94,7 @@ def _plain(kind, value):
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _attribute(pair):
+def attribute(pair):
     """A key and its value; the same few come all the time."""
     pair = message(pair)
     key, value = pair[1], message(b"".join(pair[2]))

@@ -1,4 +1,4 @@
-"""What the real Codex is led through: what it is told, what the fake model answers, and the facts that the model can't see.
+"""What the real Codex is led through: what it is told, what the fake model answers, and what of it the model can't see.
 
 All of them are without loss: Codex itself sends everything that happened. (A `codex exec` that fails ends without sending, and
 a burst of thousands of text deltas overflows its queue: nobody behind it can mend that.)
@@ -11,7 +11,7 @@ import sys
 
 from appserver import Editor
 from codex import Config
-from model import Call, Step, Usage
+from script import RATE_LIMIT, Call, Sockets, Step, Usage
 
 FIRST = Usage(1200, 800, 60, 20)
 LAST = Usage(1500, 1100, 25, 5)
@@ -45,32 +45,15 @@ class Scenario:
     terminal: bool = False
     # It stays open for minutes.
     lasts: bool = False
+    # Whether Codex tells when first tokens came.
+    first_tokens: bool = True
+    # What becomes of its WebSockets, if it has any.
+    sockets: Sockets | None = None
+    # Requests over WebSocket whose end Codex does not tell: /metrics shows them minutes later, rows at once.
+    open: int = 0
 
     def ask(self, turn):
         return self.asks[turn] if turn < len(self.asks) else f"turn {turn}"
-
-    def facts(self, served):
-        """What it must have added, by name."""
-        by_policy = self.calls - self.failures if self.by_policy is None else self.by_policy
-        return {
-            "requests": served.requests,
-            "retries": served.errors + served.cut if self.retries is None else self.retries,
-            "rate limited": served.rate_limited,
-            "stream failures": served.cut,
-            "responses": served.completed,
-            "input_uncached": served.input_uncached,
-            "input_cached": served.input_cached,
-            "input_cache_write": 0,
-            "output_visible": served.output_visible,
-            "output_reasoning": served.output_reasoning,
-            "tool calls": self.calls,
-            "tool failures": self.failures,
-            "nonzero exits": self.nonzero_exits,
-            "approved by policy": by_policy,
-            "other decisions": self.by_others,
-            "turns": len(self.turns) if self.prompts is None else self.prompts,
-            "sessions": len(served.threads),
-        }
 
 
 def once(name, *steps, **more):
@@ -83,7 +66,7 @@ def tool(name, call, then="done", **more):
     return once(name, Step(calls=(call,), usage=FIRST), Step(text=then, usage=LAST), **{"calls": 1, **more})
 
 
-# What `.ci/interop/check.py` plays.
+# A few of each kind.
 FEW = (
     once("text only", Step(text="hi", usage=SHORT)),
     once("one tool", Step(reasoning="one will do", commands=("echo one",), usage=FIRST), Step(text="done", usage=LAST), calls=1),
@@ -124,8 +107,9 @@ PLAIN = (
     tool("patch of 2 MB", Call("apply_patch", ADDED.format(("+" + "y" * 99 + "\n") * 20_000), custom=True)),
     once("large output", Step(commands=("seq 1 5000",), usage=FIRST), Step(text="done", usage=LAST), calls=1),
     once("server error twice", Step(status=500), Step(status=500), Step(text="at last", usage=Usage(500, 100, 10, 0)), config=RETRIES),
-    once("stream fails", Step(failed="rate_limit_exceeded"), Step(text="at last", usage=Usage(600, 500, 10, 0))),
+    once("stream fails", Step(failed=RATE_LIMIT), Step(text="at last", usage=Usage(600, 500, 10, 0))),
     once("slow first token", Step(text="here", usage=SHORT, delay_seconds=3)),
+    once("nothing in the answer", Step(usage=Usage(100, 0, 0, 0))),
     once("silent stream", Step(silent=True), Step(text="here", usage=SHORT), config=IMPATIENT),
     once("agent's answer logged", Step(text="an answer", usage=SHORT), config=Config(otel="log_agent_responses = true")),
     once("skill", Step(text="hello", usage=SHORT), asks=("please use $demo-skill now",), config=Config(files=(("skills/demo-skill/SKILL.md", SKILL),))),
@@ -221,7 +205,7 @@ AGENTS = (
 )
 
 OPEN = (
-    once("user interrupts", Step(silent=True, interrupted=True), editor=Editor(interrupts=True)),
+    once("user interrupts", Step(silent=True, interrupted=True), editor=Editor(interrupts=1)),
     once("model refuses an editor", Step(status=400), retries=0, editor=Editor(stays_seconds=0.5)),
     Scenario("three turns of an editor", tuple((Step(text=f"answer {n}", usage=Usage(1000 + n, 500 + n, 10 + n, n)),) for n in range(3)), editor=Editor()),
     once("cost of a turn", Step(text="hi", usage=SHORT), editor=Editor(stays_seconds=COST_SECONDS), lasts=True),
