@@ -11,7 +11,7 @@ pub(super) struct Names<const N: usize> {
 
 /// The slots of [`Names`]: at least four times as many as names, so that probe sequences are short and always
 /// end.
-const SLOTS: usize = 256;
+const SLOTS: usize = 512;
 
 impl<const N: usize> Names<N> {
     pub const fn new(names: [&'static str; N]) -> Self {
