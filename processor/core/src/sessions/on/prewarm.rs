@@ -9,8 +9,10 @@
 //! **Debts.** Each prewarm has one request and at most one response, so a window takes one of each, and everything else in
 //! it is of a turn: nothing is lost where two processes resume one conversation at once. A response that has output, a time
 //! to first token or an effort is never a prewarm's. One that has none of them is a prewarm's where a window within
-//! [`NEAR_MS`] of its event time lacks a response; prewarms are over WebSocket only, so the answer to an HTTP request is none. Where no window was seen since the conversation last started, it is held
-//! for [`HOLD_MS`], in case records came out of order.
+//! [`NEAR_MS`] of its event time lacks a response; prewarms are over WebSocket only, so the answer to an HTTP request is
+//! none. Where no window was seen since the conversation last started, it is held for [`HOLD_MS`], in case records came out
+//! of order. A window that takes a request too many, or an answer to a turn without any sign where the prewarm's own never
+//! came, is what is left of doubt: logs can't tell it.
 //!
 //! **Sign.** Versions of Codex before [`PHASES_SINCE`] log no phases. There such a response of a conversation that uses
 //! WebSocket is a prewarm's, once for each start.
