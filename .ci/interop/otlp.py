@@ -41,12 +41,17 @@ class Body:
 def recordings():
     """All bodies of all recordings, in order."""
     for folder in sorted(path for path in FIXTURES.iterdir() if path.is_dir()):
-        for body in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["bodies"]:
-            stored = (folder / body["file"]).read_bytes()
-            content = gzip.decompress(stored) if body["file"].endswith(".gz") else stored
-            # gRPC's messages were stored without their frame: they go by HTTP as well.
-            kind = "application/json" if "json" in body["content_type"] else "application/x-protobuf"
-            yield Body(body["signal"], kind, content)
+        yield from recording(folder)
+
+
+def recording(folder):
+    """The bodies of one recording, in order."""
+    for body in json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["bodies"]:
+        stored = (folder / body["file"]).read_bytes()
+        content = gzip.decompress(stored) if body["file"].endswith(".gz") else stored
+        # gRPC's messages were stored without their frame: they go by HTTP as well.
+        kind = "application/json" if "json" in body["content_type"] else "application/x-protobuf"
+        yield Body(body["signal"], kind, content)
 
 
 def each_of_json(signal, request):
