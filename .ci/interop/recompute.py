@@ -27,8 +27,8 @@ from tacho import Tacho
 DEPLOY = pathlib.Path(__file__).resolve().parents[2] / "deploy"
 EPOCH, MILLISECOND = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc), datetime.timedelta(milliseconds=1)
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-# Nanoseconds in OTLP/JSON, and in protobuf behind the tags of time_unix_nano and observed_time_unix_nano.
-NANOS, DAY_NS = re.compile(rb'(?<=UnixNano":")\d{19}|(?<=[\x09\x59]).{7}[\x18-\x1f]', re.DOTALL), 86_400 * 10**9
+# Nanoseconds in OTLP/JSON as it was recorded, and in protobuf between the tags of observed_time_unix_nano and event_name.
+NANOS, DAY_NS = re.compile(rb'(?<=UnixNano": ")\d{19}|(?<=\x59).{7}[\x18-\x1f](?=\x62)', re.DOTALL), 86_400 * 10**9
 # Sessions end within the run, and are re-opened.
 GAP, SHORTER_GAP = "session_gap_ms = 1_800_000", "session_gap_ms = 65_000"
 GAP_SECONDS, LATE_MS, GRACE_SECONDS, WINDOW_SECONDS, DIFFERENCES_SHOWN_MAX = 80, 180_000, 35, 300, 20
