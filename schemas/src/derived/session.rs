@@ -170,7 +170,7 @@ pub struct SessionRow {
     /// Requests of turns that were refused or whose answer broke, over either transport.
     #[serde(default)]
     pub requests_failed: i64,
-    /// Sum of the times from sending a request to the end of its whole answer, where both are known, in microseconds.
+    /// Sum of the times from sending a request to the end of its answer, of answers that completed and where both are known, in microseconds.
     #[serde(default)]
     pub answer_us: i64,
     /// What the segment did over WebSocket; null if it did nothing there.
