@@ -24,6 +24,16 @@ pub struct Tacho {
     agent: ureq::Agent,
 }
 
+/// The flags by which `tacho` listens on free ports.
+pub const FREE_PORTS: [&str; 6] = [
+    "--http",
+    "127.0.0.1:0",
+    "--admin",
+    "127.0.0.1:0",
+    "--grpc",
+    "127.0.0.1:0",
+];
+
 /// The arguments and variables with which `tacho` is started.
 pub struct Start<'s> {
     args: Vec<&'s OsStr>,
@@ -67,14 +77,7 @@ impl<'s> Start<'s> {
     /// The process does not become ready. The message holds its output.
     pub fn ready(self) -> Tacho {
         let mut child = command()
-            .args([
-                "--http",
-                "127.0.0.1:0",
-                "--admin",
-                "127.0.0.1:0",
-                "--grpc",
-                "127.0.0.1:0",
-            ])
+            .args(FREE_PORTS)
             .args(self.args)
             .env("RUST_LOG", self.log)
             .stdin(Stdio::null())

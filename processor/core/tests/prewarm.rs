@@ -171,7 +171,7 @@ fn a_process_that_is_killed_in_its_window_swallows_nothing() {
     is_right(&committed, &row, 1);
     assert_eq!(prewarms(&row).0, 2, "both prewarms were sent");
     assert_eq!(row.api_requests, 2);
-    // Nor where nothing of the second process but its turn is in the log.
+    // A log that holds nothing of the second process but its turn swallows nothing either.
     let (committed, row) = fold(&[killed, turn("c", NOON + 5_000)]);
     assert_eq!(row.tokens.total, TURN_TOKENS);
     assert_eq!(count(&committed, "tacho_cost_usd_total", &[]), TURN_NANO_USD);

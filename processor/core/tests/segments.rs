@@ -72,7 +72,7 @@ fn records_that_derive_nothing_move_no_session() {
     let ended = driven.commit().rows.pop().unwrap();
     assert_eq!(ended.state, SegmentState::Ended);
     assert_eq!((ended.last_event_ms, ended.records), (NOON + 400, 4));
-    // Nor open it again.
+    // Records that derive nothing do not open a session again that has ended.
     driven.send(NOON + HOUR, &[delta(NOON + HOUR), idle_phase(NOON + HOUR)]);
     let after = driven.commit();
     assert!(after.rows.is_empty());

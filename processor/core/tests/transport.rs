@@ -7,23 +7,10 @@ mod support;
 use schemas::derived::SessionRow;
 use schemas::settings::Seed;
 use support::websocket::{answer, broken, connect, prewarm, sent, sent_or_not, start, turn};
-use support::{Committed, Driven, Event, NOON, event, int, labelled, prompt, request, text, tokens};
+use support::{Committed, Driven, NOON, event, fold, int, labelled, prompt, request, text, tokens};
 
 const CUT: &str = "stream disconnected before completion: WebSocket protocol error: Connection reset without closing handshake";
 const REFUSED: &str = "exceeded retry limit, last status: 429 Too Many Requests";
-
-/// Folds the events as one raw record each, all at the time of the last one, and gives the results.
-fn fold(events: &[Event]) -> (Committed, SessionRow) {
-    let mut driven = Driven::new(Seed::shipped());
-    driven.tick(NOON);
-    let clock = events.iter().map(|event| event.time).max().unwrap();
-    for event in events {
-        driven.send(clock, std::slice::from_ref(event));
-    }
-    let committed = driven.commit();
-    let row = committed.rows.last().cloned().unwrap();
-    (committed, row)
-}
 
 fn count(committed: &Committed, metric: &str, with: &[(&str, &str)]) -> i64 {
     labelled(&committed.deltas, metric, with)

@@ -5,22 +5,9 @@
 mod support;
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use schemas::derived::SessionRow;
 use schemas::metric::Amount;
-use schemas::settings::Seed;
 use support::websocket::answer;
-use support::{Committed, Driven, Event, NOON, event, int, labelled, text};
-
-fn fold(events: &[Event]) -> (Committed, SessionRow) {
-    let mut driven = Driven::new(Seed::shipped());
-    let clock = events.iter().map(|event| event.time).max().unwrap();
-    for event in events {
-        driven.send(clock, std::slice::from_ref(event));
-    }
-    let committed = driven.commit();
-    let row = committed.rows.last().cloned().unwrap();
-    (committed, row)
-}
+use support::{Committed, Event, NOON, event, fold, int, labelled, text};
 
 fn decided(time: i64, call: &'static str, decision: &'static str) -> Event {
     let attributes = vec![

@@ -2,7 +2,7 @@
 
 use strum::VariantArray;
 
-/// Which agent of a session acted.
+/// The agent of a session that acted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum Agent {
     /// The agent that the user talks to, and every agent not known to be another.
@@ -309,7 +309,7 @@ impl Outcome {
     }
 }
 
-/// Which of a record's times became its event time.
+/// The time of a record that became its event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub enum TimeSource {
     /// The attribute `event.timestamp`.

@@ -4,7 +4,7 @@ use super::page::{self, PageCommand};
 use super::{COUNTED, LARGEST_WINDOW_MS, NEW_CONVERSATIONS, TOKENS};
 use crate::support::old::{self, OldLog};
 use crate::support::replay::{Results, inputs, settle, worker};
-use crate::support::tacho::{Start, Tacho, read, run};
+use crate::support::tacho::{FREE_PORTS, Start, Tacho, read, run};
 use crate::support::{eventually, now_ms};
 use processor::runner::Options;
 use processor::sink::prometheus::{Format, body};
@@ -103,15 +103,7 @@ fn printed(command: &PageCommand) -> String {
 
 /// Starts `tacho` on a directory that it must refuse, and checks what it says.
 fn expect_refusal(args: &[&OsStr], said: &[&str]) {
-    let ports = [
-        "--http",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-        "--grpc",
-        "127.0.0.1:0",
-    ]
-    .map(OsStr::new);
+    let ports = FREE_PORTS.map(OsStr::new);
     let output = run(&[args, &ports].concat());
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);

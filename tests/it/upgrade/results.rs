@@ -115,7 +115,7 @@ fn is_same(series: &str) -> bool {
     !series.contains(DERIVES_NOW) && !names.any(|name| series.strip_prefix(name).is_some_and(ends))
 }
 
-/// Which labels results are compared by.
+/// The labels by which results are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
     /// All of them, byte for byte.

@@ -48,17 +48,19 @@ pub struct Terms<'a> {
     pub time: EventTime,
 }
 
+impl Terms<'_> {
+    /// The prices of a book for a response with those tokens.
+    fn find(&self, book: Book, tokens: &Tokens) -> Result<Rates, Unpriced> {
+        self.prices
+            .find(book, self.model, self.tier, self.time.0, tokens.input())
+    }
+}
+
 /// Emits the cost of a response in each book that applies to it, and adds it to the session's counts.
 pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out: &mut Out<'_>) {
     let plan = terms.plan;
-    let find = |book| {
-        terms
-            .prices
-            .find(book, terms.model, terms.tier, terms.time.0, tokens.input())
-    };
     let (basis, tier) = (basis_of(terms), terms.tier);
-    let usd = find(Book::ApiUsd)
-        .and_then(|rates| Ok((priced(tokens, rates, PER_NANO_USD)?, savings(tokens, rates))));
+    let usd = in_dollars(tokens, terms).map(|(amounts, rates)| (amounts, savings(tokens, rates)));
     match usd {
         Ok((nano_usd, cache_savings_nano_usd)) => {
             let sum = if plan {
@@ -77,7 +79,10 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
         Err(reason) => unpriced(Book::ApiUsd, reason, !plan, tokens, counts, out),
     }
     if plan {
-        match find(Book::ChatgptCredits).and_then(|rates| priced(tokens, rates, PER_MICRO_CREDIT)) {
+        match terms
+            .find(Book::ChatgptCredits, tokens)
+            .and_then(|rates| priced(tokens, rates, PER_MICRO_CREDIT))
+        {
             Ok(amounts) => {
                 let micro_credits = amounts.total();
                 counts.micro_credits = counts.micro_credits.saturating_add(micro_credits);
@@ -90,14 +95,7 @@ pub fn of_response(tokens: &Tokens, terms: &Terms<'_>, counts: &mut Counts, out:
 
 /// Emits what the tokens of a prewarm would cost in dollars, and gives the amount, nano-dollars; 0 where they have no price.
 pub fn of_prewarm(tokens: &Tokens, terms: &Terms<'_>, out: &mut Out<'_>) -> u64 {
-    let rates = terms.prices.find(
-        Book::ApiUsd,
-        terms.model,
-        terms.tier,
-        terms.time.0,
-        tokens.input(),
-    );
-    let Ok(amounts) = rates.and_then(|rates| priced(tokens, rates, PER_NANO_USD)) else {
+    let Ok((amounts, _)) = in_dollars(tokens, terms) else {
         return 0;
     };
     let nano_usd = amounts.total();
@@ -106,6 +104,12 @@ pub fn of_prewarm(tokens: &Tokens, terms: &Terms<'_>, out: &mut Out<'_>) -> u64 
         nano_usd,
     });
     nano_usd
+}
+
+/// The cost of each kind of token in nano-dollars, and the prices that made it.
+fn in_dollars(tokens: &Tokens, terms: &Terms<'_>) -> Result<(AmountByKind, Rates), Unpriced> {
+    let rates = terms.find(Book::ApiUsd, tokens)?;
+    Ok((priced(tokens, rates, PER_NANO_USD)?, rates))
 }
 
 /// What dollars of a response stand for, by how it is paid.

@@ -316,6 +316,18 @@ impl Driven {
     }
 }
 
+/// Folds the events as one raw record each, all at the time of the last one, and gives the results and the last row.
+pub fn fold(events: &[Event]) -> (Committed, SessionRow) {
+    let mut driven = Driven::new(Seed::shipped());
+    let clock = events.iter().map(|event| event.time).max().unwrap();
+    for event in events {
+        driven.send(clock, std::slice::from_ref(event));
+    }
+    let committed = driven.commit();
+    let row = committed.rows.last().cloned().unwrap();
+    (committed, row)
+}
+
 /// The entries of a changelog, as a restore gets them.
 pub fn entries(changelog: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = (StateKey<'_>, &[u8])> {
     changelog.iter().map(|(key, value)| {
